@@ -1,0 +1,179 @@
+package config
+
+import (
+	"net/netip"
+)
+
+// Config is one configuration file with all defaults filled in. It is not
+// changed after Parse returned it, so goroutines may share it.
+type Config struct {
+	// File is the name given to Parse; it begins every error and warning.
+	File string
+
+	Node       Node
+	Interfaces []Interface
+	Workers    Workers
+	Endpoints  []netip.Addr
+	Accounts   []Account
+	Tunnels    []Tunnel
+	Routes     []Route
+	Metrics    Metrics
+	Control    Control
+
+	// where remembers the position of each value by its path, for warnings
+	// and for errors that name a second place.
+	where map[string]position
+}
+
+// Node names this server. Name is the host name unless the file says
+// otherwise; the other fields may be empty.
+type Node struct {
+	Name       string
+	Address    netip.Addr // unicast; the zero Addr when the file names none
+	Datacenter string
+	Region     string
+	StateDir   string
+}
+
+// Mode is how an interface's queues are bound to AF_XDP sockets.
+type Mode uint8
+
+// The modes of an interface. ModeAuto takes the fastest that the driver has.
+const (
+	ModeAuto Mode = iota
+	ModeZeroCopy
+	ModeCopy
+	ModeGeneric
+)
+
+var modeWords = []string{"auto", "zero-copy", "copy", "generic"}
+
+// String returns the word that the configuration file uses.
+func (m Mode) String() string { return modeWords[m] }
+
+// Interface is a network interface that the workers own.
+type Interface struct {
+	Name   string
+	Queues []int // in the order of the file; nil means all queues
+	Mode   Mode
+}
+
+// Workers says which cores forward packets.
+type Workers struct {
+	CPUs     []int // one worker each; nil lets the daemon choose
+	BusyPoll bool
+}
+
+// Account is a customer with its own address space. Every account that a
+// tunnel belongs to has an entry, whether or not the file lists accounts.
+type Account struct {
+	Name string
+	// Peers are the other accounts whose tunnel prefixes this account's
+	// tunnels can reach. Peering is mutual: each of the two names the other.
+	Peers []string
+}
+
+// TunnelType is the encapsulation of a tunnel.
+type TunnelType uint8
+
+// GRE is the only tunnel type of this version.
+const GRE TunnelType = iota
+
+// String returns the word that the configuration file uses.
+func (t TunnelType) String() string { return "gre" }
+
+// ClampMode is what happens to the MSS option of TCP SYN segments.
+type ClampMode uint8
+
+// ClampAuto lowers the MSS to what the tunnel's MTU leaves, ClampOff leaves it
+// alone, ClampBytes lowers it to a number given in the file.
+const (
+	ClampAuto ClampMode = iota
+	ClampOff
+	ClampBytes
+)
+
+// MSSClamp is a tunnel's mss_clamp. Tunnel.MSS4 and Tunnel.MSS6 give the
+// resulting figures.
+type MSSClamp struct {
+	Mode  ClampMode
+	Bytes int // with ClampBytes: the largest TCP payload of a segment
+}
+
+// DFMode is what becomes of an inner IPv4 packet with the don't-fragment bit
+// that is larger than the tunnel's MTU.
+type DFMode uint8
+
+// DFHonour answers with an ICMP error, DFClear fragments regardless.
+const (
+	DFHonour DFMode = iota
+	DFClear
+)
+
+var dfWords = []string{"honour", "clear"}
+
+// String returns the word that the configuration file uses.
+func (m DFMode) String() string { return dfWords[m] }
+
+// Tunnel is one GRE tunnel between an endpoint of the fleet and a customer's
+// router.
+type Tunnel struct {
+	Name    string
+	Account string
+	Type    TunnelType
+
+	// Endpoint is one of Config.Endpoints, CustomerEndpoint the outer address
+	// of the customer's router. Both are of one family.
+	Endpoint         netip.Addr
+	CustomerEndpoint netip.Addr
+
+	// InterfaceAddress is our address inside the tunnel with its /31 or /30;
+	// InterfaceAddress6 the same with a /127, or the zero Prefix. Peer4 and
+	// Peer6 give the customer's side.
+	InterfaceAddress  netip.Prefix
+	InterfaceAddress6 netip.Prefix
+
+	MTU  int   // largest inner packet in bytes, from its IP header on
+	PMTU bool  // believe ICMP errors about our outer packets
+	TTL  uint8 // of the outer header
+
+	HasKey   bool
+	Key      uint32 // RFC 2890; meaningful with HasKey
+	Checksum bool   // send checksums (RFC 2784); received ones are always verified
+	Sequence bool   // send sequence numbers (RFC 2890)
+
+	MSSClamp MSSClamp
+	DF       DFMode
+
+	// Prefixes may appear as inner source. Config.EffectiveRoutes says how
+	// they lead to tunnels.
+	Prefixes []netip.Prefix
+}
+
+// Route is a static route. Exactly one of Tunnel and NextHop is set.
+type Route struct {
+	Prefix netip.Prefix
+	// Account is the table that the route belongs to: the account's own, or
+	// the Internet table when empty. A route to a tunnel is always the
+	// account's; if its prefix is public (see Public), it is in the Internet
+	// table too.
+	Account   string
+	Tunnel    string     // name of the tunnel
+	NextHop   netip.Addr // a router on the link of Interface
+	Interface string
+	Priority  uint32 // the lower wins
+	Weight    int    // share of flows among routes of equal priority, 1 to 256
+}
+
+// Metrics is where Prometheus metrics are served.
+type Metrics struct {
+	Listen netip.AddrPort // not valid: metrics are not served
+}
+
+// Control is the operator's command line's way to the daemon.
+type Control struct {
+	Socket string // absolute path of a Unix socket
+}
+
+// DefaultSocket is Control.Socket where the file names none.
+const DefaultSocket = "/run/causeway.sock"

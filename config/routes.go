@@ -1,0 +1,66 @@
+package config
+
+import (
+	"net/netip"
+)
+
+// DefaultPriority and DefaultWeight hold for routes that name none, and for
+// the routes that tunnels' prefixes make.
+const (
+	DefaultPriority = 100
+	DefaultWeight   = 1
+)
+
+// privateRanges are never routed on the Internet: RFC 1918, RFC 6598, RFC 3927,
+// RFC 4193, RFC 4291 2.5.6.
+var privateRanges = []netip.Prefix{
+	netip.MustParsePrefix("10.0.0.0/8"),
+	netip.MustParsePrefix("172.16.0.0/12"),
+	netip.MustParsePrefix("192.168.0.0/16"),
+	netip.MustParsePrefix("100.64.0.0/10"),
+	netip.MustParsePrefix("169.254.0.0/16"),
+	netip.MustParsePrefix("fc00::/7"),
+	netip.MustParsePrefix("fe80::/10"),
+}
+
+// Public reports whether no address of p is private. Public prefixes of a
+// tunnel belong into the Internet table as well as into their account's; all
+// others, the default route among them, into the account's alone.
+func Public(p netip.Prefix) bool {
+	for _, r := range privateRanges {
+		if r.Overlaps(p) {
+			return false
+		}
+	}
+	return true
+}
+
+// accountPrefix is a prefix in the table of one account.
+type accountPrefix struct {
+	account string
+	prefix  netip.Prefix
+}
+
+// EffectiveRoutes returns the routes of the file followed by those that the
+// tunnels' prefixes make: one to its tunnel for each prefix, with the default
+// priority and weight, unless the account has a route for exactly that prefix.
+func (c *Config) EffectiveRoutes() []Route {
+	said := make(map[accountPrefix]bool, len(c.Routes))
+	for _, r := range c.Routes {
+		said[accountPrefix{r.Account, r.Prefix}] = true
+	}
+	routes := make([]Route, len(c.Routes), len(c.Routes)+len(c.Tunnels))
+	copy(routes, c.Routes)
+	for _, t := range c.Tunnels {
+		for _, p := range t.Prefixes {
+			if said[accountPrefix{t.Account, p}] {
+				continue
+			}
+			routes = append(routes, Route{
+				Prefix: p, Account: t.Account, Tunnel: t.Name,
+				Priority: DefaultPriority, Weight: DefaultWeight,
+			})
+		}
+	}
+	return routes
+}

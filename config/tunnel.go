@@ -1,0 +1,92 @@
+package config
+
+import (
+	"net/netip"
+)
+
+// Header lengths in bytes.
+const (
+	ipv4Header   = 20
+	ipv6Header   = 40
+	tcpHeader    = 20
+	greBase      = 4 // RFC 2784 2
+	greChecksum  = 4 // RFC 2784 2: checksum and reserved1
+	greKey       = 4 // RFC 2890 2.1
+	greSequence  = 4 // RFC 2890 2.2
+	etherHeader  = 14
+	vlanTag      = 4
+	ipv6MinMTU   = 1280 // RFC 8200 5
+	minMTU       = 576  // as the product's API; RFC 1122 3.3.3
+	defaultPath  = 1500 // path MTU that the default mtu is made for
+	frameLimit   = 1792 // 2048-byte chunk less 256 bytes of headroom
+	maxLinkBytes = etherHeader + vlanTag
+)
+
+// Overhead returns the bytes that encapsulation adds in front of an inner
+// packet: outer IP header and GRE header with its options.
+func (t Tunnel) Overhead() int {
+	n := ipv4Header
+	if t.Endpoint.Is6() {
+		n = ipv6Header
+	}
+	n += greBase
+	if t.Checksum {
+		n += greChecksum
+	}
+	if t.HasKey {
+		n += greKey
+	}
+	if t.Sequence {
+		n += greSequence
+	}
+	return n
+}
+
+// defaultMTU is what a path of 1500 bytes leaves for the inner packet.
+func (t Tunnel) defaultMTU() int { return defaultPath - t.Overhead() }
+
+// maxMTU is what a frame leaves for the inner packet, so that a full-sized
+// outer packet still lies in one UMEM chunk.
+func (t Tunnel) maxMTU() int { return frameLimit - maxLinkBytes - t.Overhead() }
+
+// MSS4 returns the largest TCP payload, in bytes, that a SYN may announce
+// through this tunnel inside IPv4; 0 means that the MSS is left alone. A number
+// given as mss_clamp never exceeds what fits.
+func (t Tunnel) MSS4() uint16 { return t.mss(ipv4Header) }
+
+// MSS6 is MSS4 for TCP inside IPv6.
+func (t Tunnel) MSS6() uint16 { return t.mss(ipv6Header) }
+
+func (t Tunnel) mss(ipHeader int) uint16 {
+	fits := t.MTU - ipHeader - tcpHeader
+	switch t.MSSClamp.Mode {
+	case ClampOff:
+		return 0
+	case ClampBytes:
+		return uint16(min(fits, t.MSSClamp.Bytes))
+	}
+	return uint16(fits)
+}
+
+// Peer4 returns the customer's address inside the tunnel: the other usable
+// host of the /31 (RFC 3021) or /30.
+func (t Tunnel) Peer4() netip.Addr { return otherHost(t.InterfaceAddress) }
+
+// Peer6 returns the customer's IPv6 address inside the tunnel (RFC 6164), or
+// the zero Addr when the tunnel has no interface_address6.
+func (t Tunnel) Peer6() netip.Addr { return otherHost(t.InterfaceAddress6) }
+
+// otherHost returns the other of the two hosts of a point-to-point subnet.
+func otherHost(p netip.Prefix) netip.Addr {
+	if !p.IsValid() {
+		return netip.Addr{}
+	}
+	first := p.Masked().Addr()
+	if p.Addr().BitLen()-p.Bits() == 2 { // a /30: network, two hosts, broadcast
+		first = first.Next()
+	}
+	if p.Addr() == first {
+		return first.Next()
+	}
+	return first
+}
