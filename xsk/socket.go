@@ -1,0 +1,3 @@
+package xsk
+
+type Socket struct{}
