@@ -1,0 +1,134 @@
+package fib
+
+import (
+	"cmp"
+	"slices"
+	"sync/atomic"
+)
+
+// Buckets is how many parts the flows of a Group are divided into.
+const Buckets = 256
+
+// Member is one of the next hops that share the flows of a Group. A member of weight 0 gets none.
+type Member struct {
+	Value  Value
+	Weight uint32
+}
+
+// Group spreads flows over members by weight (resilient hashing): a flow belongs to a bucket for ever, and a change of the members
+// moves no more buckets than the new shares demand. One goroutine at a time may update; any number may pick meanwhile. It must not be
+// copied.
+type Group struct {
+	buckets [Buckets]atomic.Uint32
+}
+
+// NewGroup makes a group of these members, see Update.
+func NewGroup(members []Member) *Group {
+	g := new(Group)
+	g.Update(members)
+	return g
+}
+
+// Pick returns the member for a flow, or 0 if the group is empty. It uses the upper 8 bits of the hash: the lower ones have often
+// chosen the receive queue already, and would be the same for all flows of a worker.
+func (g *Group) Pick(hash uint32) Value { return Value(g.buckets[hash>>24].Load()) }
+
+// Update changes the members in place. Each member gets its ideal share of the buckets rounded down or up: first the remainders go to members
+// that hold the bucket already, then to the largest remainder, then to the smaller Value. Under that rule no update could
+// move fewer buckets. The order of members does not matter; weights of the same Value add up. Without members of positive weight
+// all buckets become 0.
+func (g *Group) Update(members []Member) {
+	shares := g.divide(members)
+	// Keep what each share covers; what is left over goes to members that are short of it, in bucket order.
+	var moving []int
+	for i := range g.buckets {
+		if s := find(shares, g.Pick(uint32(i)<<24)); s != nil && s.kept < s.want {
+			s.kept++
+		} else {
+			moving = append(moving, i)
+		}
+	}
+	for _, i := range moving {
+		g.buckets[i].Store(uint32(next(shares)))
+	}
+}
+
+// share is what one member should get, in buckets.
+type share struct {
+	value     Value
+	weight    uint64
+	remainder uint64 // of weight*Buckets/total, in 1/total of a bucket
+	held      int    // before the update
+	kept      int    // after it, as far as buckets are dealt out
+	want      int
+}
+
+// divide computes the shares, sorted by Value.
+func (g *Group) divide(members []Member) []share {
+	shares, total := merge(members)
+	for i := range g.buckets {
+		if s := find(shares, g.Pick(uint32(i)<<24)); s != nil {
+			s.held++
+		}
+	}
+	left := Buckets
+	for i := range shares {
+		s := &shares[i]
+		s.want, s.remainder = int(s.weight*Buckets/total), s.weight*Buckets%total
+		left -= s.want
+	}
+	order := make([]*share, 0, len(shares))
+	for i := range shares {
+		if shares[i].remainder > 0 {
+			order = append(order, &shares[i])
+		}
+	}
+	slices.SortStableFunc(order, func(a, b *share) int {
+		if keepA, keepB := a.held > a.want, b.held > b.want; keepA != keepB {
+			if keepA {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(b.remainder, a.remainder)
+	})
+	for _, s := range order[:min(left, len(order))] {
+		s.want++
+	}
+	return shares
+}
+
+// merge sorts by Value, adds up the weights of equal ones and leaves out those without weight.
+func merge(members []Member) (shares []share, total uint64) {
+	for _, m := range members {
+		if m.Weight == 0 {
+			continue
+		}
+		total += uint64(m.Weight)
+		i, ok := slices.BinarySearchFunc(shares, m.Value, func(s share, v Value) int { return cmp.Compare(s.value, v) })
+		if !ok {
+			shares = slices.Insert(shares, i, share{value: m.Value})
+		}
+		shares[i].weight += uint64(m.Weight)
+	}
+	return shares, total
+}
+
+func find(shares []share, v Value) *share {
+	i, ok := slices.BinarySearchFunc(shares, v, func(s share, v Value) int { return cmp.Compare(s.value, v) })
+	if !ok {
+		return nil
+	}
+	return &shares[i]
+}
+
+// next takes a bucket for the first member that is still short, or returns 0 if there are no members.
+func next(shares []share) Value {
+	for i := range shares {
+		if s := &shares[i]; s.kept < s.want {
+			s.kept++
+			return s.value
+		}
+	}
+	return 0
+}

@@ -1,0 +1,104 @@
+package fib
+
+import (
+	"net/netip"
+	"sync/atomic"
+)
+
+// chunk is how many addresses one pass of a batch lookup handles; their indexes fit a byte.
+const chunk = 256
+
+// Table4 is a longest-prefix-match table for IPv4. One goroutine at a time may write (Insert, Delete, Close); any number may look up
+// meanwhile. It must not be copied.
+type Table4 struct {
+	trie
+	shift uint32 // address >> shift = slot of the root
+}
+
+// NewTable4 makes an empty table whose root is indexed by the first rootBits bits of an address: 24 for the Internet table (64 MiB
+// of address space, one memory access for routes up to /24), 16 or 8 for tables of few routes (256 KiB, 1 KiB). It panics if rootBits is
+// none of these.
+//
+// The table calls retire with a function that recycles memory which readers may still be looking at. The owner runs that function
+// on the writer's goroutine, after each reader has finished the lookup or batch that it was in. With a nil retire it runs at once:
+// only right while nobody looks up concurrently.
+func NewTable4(rootBits int, retire func(free func())) *Table4 {
+	t := &Table4{shift: uint32(32 - rootBits)}
+	t.init(32, rootBits, retire)
+	return t
+}
+
+// Insert adds a route or replaces the one with the same prefix; host bits of p are ignored. v is 1 to MaxValue. It fails, and
+// changes nothing, if p is not an IPv4 prefix or v is out of range.
+func (t *Table4) Insert(p netip.Prefix, v Value) error { return t.insert(p, v) }
+
+// Delete removes a route and reports whether it was there. The next shorter route takes its place.
+func (t *Table4) Delete(p netip.Prefix) bool { return t.delete(p) }
+
+// Len is the number of routes. Any goroutine may call it.
+func (t *Table4) Len() int { return int(t.routes.Load()) }
+
+// MemoryBytes is the address space that the table holds for slots and their route lengths, without the RIB (see the package
+// comment). Pages that were never touched count here but use no memory. Any goroutine may call it.
+func (t *Table4) MemoryBytes() int { return int(t.memory.Load()) }
+
+// Close gives the memory back. Nobody may use the table during or after it.
+func (t *Table4) Close() { t.close() }
+
+// Lookup returns the value of the longest route that covers addr (host byte order), or 0. For many addresses LookupBatch is faster.
+func (t *Table4) Lookup(addr uint32) Value {
+	shift := t.shift
+	s := atomic.LoadUint32(&t.root[addr>>(shift&31)])
+	for s&childBit != 0 {
+		shift -= blockBits
+		blocks := *t.blocks.Load()
+		s = atomic.LoadUint32(&blocks[(s&^childBit)*blockSlots+addr>>(shift&31)&(blockSlots-1)])
+	}
+	if s == 0 {
+		s = t.fallback.Load()
+	}
+	return Value(s)
+}
+
+// LookupBatch looks up each address (host byte order) and stores the results at the same indexes of out, which must be at least as
+// long as addrs. It goes through the trie level by level without a branch that depends on a slot, so that the memory accesses of a
+// batch overlap.
+func (t *Table4) LookupBatch(addrs []uint32, out []Value) {
+	out = out[:len(addrs)]
+	for len(addrs) > chunk {
+		t.lookupChunk(addrs[:chunk], out[:chunk])
+		addrs, out = addrs[chunk:], out[chunk:]
+	}
+	t.lookupChunk(addrs, out)
+}
+
+func (t *Table4) lookupChunk(addrs []uint32, out []Value) {
+	out = out[:len(addrs)]
+	var below [chunk]uint8 // indexes of the addresses whose slot leads to a block
+	n := 0
+	root, shift, fallback := t.root, t.shift, t.fallback.Load()
+	for i, a := range addrs {
+		s := atomic.LoadUint32(&root[a>>(shift&31)])
+		below[uint8(n)] = uint8(i)
+		n += int(s >> 31)
+		if s == 0 {
+			s = fallback
+		}
+		out[i] = Value(s)
+	}
+	for n > 0 {
+		shift -= blockBits
+		blocks := *t.blocks.Load() // after the slots that lead into it, see reserve
+		todo := below[:n]
+		n = 0
+		for _, i := range todo {
+			s := atomic.LoadUint32(&blocks[(uint32(out[i])&^childBit)*blockSlots+addrs[i]>>(shift&31)&(blockSlots-1)])
+			below[uint8(n)] = i
+			n += int(s >> 31)
+			if s == 0 {
+				s = fallback
+			}
+			out[i] = Value(s)
+		}
+	}
+}
