@@ -78,8 +78,12 @@ func occupant(dev *netlink.LinkAttrs) string {
 	if name := programName(id); name != "" {
 		what += fmt.Sprintf(" (%s)", name)
 	}
-	if linkID, ok := xdpLink(dev.Index); ok {
+	linkID, err := linkOf(id)
+	if linkID != 0 {
 		return fmt.Sprintf("%s, held by bpf_link %d: end the process that holds it (bpftool link show id %d names it)", what, linkID, linkID)
+	}
+	if err != nil {
+		return fmt.Sprintf("%s, whose holder this process may not see: ask bpftool net and bpftool link", what)
 	}
 	mode := "xdp"
 	if dev.Xdp.AttachMode == xdpAttachedGeneric {
@@ -106,18 +110,16 @@ func programName(id uint32) string {
 	return info.Name
 }
 
-// xdpLink finds the bpf_link on an interface. It sees none without CAP_SYS_ADMIN.
-func xdpLink(ifindex int) (link.ID, bool) {
+// linkOf finds the bpf_link that holds a program, 0 if none does. Looking needs
+// CAP_SYS_ADMIN.
+func linkOf(prog uint32) (link.ID, error) {
 	it := new(link.Iterator)
 	defer it.Close()
 	for it.Next() {
 		info, err := it.Link.Info()
-		if err != nil {
-			continue
-		}
-		if xdp := info.XDP(); xdp != nil && int(xdp.Ifindex) == ifindex {
-			return it.ID, true
+		if err == nil && info.Program == ebpf.ProgramID(prog) {
+			return it.ID, nil
 		}
 	}
-	return 0, false
+	return 0, it.Err()
 }
