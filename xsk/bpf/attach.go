@@ -61,9 +61,9 @@ func attachError(ifindex int, generic bool, err error) error {
 	case errors.Is(err, unix.ERANGE):
 		return fmt.Errorf("%s: the MTU of %s or of its peer (here %d) does not fit one receive buffer; lower it to 1500: %w",
 			where, name, dev.Attrs().MTU, err)
-	case errors.Is(err, unix.EINVAL), errors.Is(err, link.ErrNotSupported):
-		return fmt.Errorf("%s: refused by the driver (MTU above its limit for XDP, or LRO on: ip link set %s mtu 1500, ethtool -K %s lro off)"+
-			" or by a kernel older than 5.9: %w", where, name, name, err)
+	case errors.Is(err, unix.EINVAL):
+		return fmt.Errorf("%s: refused by the driver; its MTU may be above the driver's limit for XDP, or LRO on"+
+			" (ip link set %s mtu 1500; ethtool -K %s lro off): %w", where, name, name, err)
 	}
 	return fmt.Errorf("%s: %w", where, explain(err))
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 )
@@ -84,7 +85,7 @@ func TestRootSetEndpointsReplaces(t *testing.T) {
 	}
 }
 
-// While the set is replaced hundreds of times, no packet to what stays in it may
+// While the sets are replaced thousands of times, no packet to what stays in it may
 // reach the kernel: neither to a prefix that is kept, nor to one that is replaced
 // by its halves, nor to a kept endpoint.
 func TestRootReplaceNeverMissesWhatStays(t *testing.T) {
@@ -106,7 +107,7 @@ func TestRootReplaceNeverMissesWhatStays(t *testing.T) {
 		}()
 	}
 	var setErr error
-	for i := 0; i < 300 && setErr == nil; i++ {
+	for i, end := 0, time.Now().Add(700*time.Millisecond); time.Now().Before(end) && setErr == nil; i++ {
 		set := prefixes("203.0.113.0/24", "11.0.0.0/8", "2001:db8:c::/48")
 		endpoints := append(testEndpoints, netip.MustParseAddr("192.0.2.77"))
 		if i%2 == 0 {
@@ -125,7 +126,7 @@ func TestRootReplaceNeverMissesWhatStays(t *testing.T) {
 		t.Fatal(setErr)
 	}
 	c := counters(t, p)
-	if c[Other] != 0 || c[Prefix] == 0 || c[GRE] == 0 {
+	if c[Other] != 0 || c[Prefix] < 1e6 || c[GRE] < 1e6 {
 		t.Errorf("%d packets missed their entry while sets were replaced (%d and %d did not)", c[Other], c[Prefix], c[GRE])
 	}
 }

@@ -1,6 +1,6 @@
 /*
  * The part of the kernel's BPF interface that the steering program uses: the
- * XDP context, the verdicts, two helpers and the map declaration macros.
+ * XDP context, the verdicts, three helpers and the map declaration macros.
  *
  * It stands here, and not in an include of <linux/bpf.h>, so that the object
  * file depends on the compiler alone: not on the architecture, the kernel
@@ -46,6 +46,7 @@ struct xdp_md {
 
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*bpf_redirect_map)(void *map, u64 key, u64 flags) = (void *)51;
+static long (*bpf_xdp_load_bytes)(struct xdp_md *ctx, u32 offset, void *buf, u32 len) = (void *)189;
 
 /* The object is built for little-endian machines only (see go:generate). */
 #define BE16(x) ((u16)__builtin_bswap16(x))

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 )
 
@@ -36,6 +38,9 @@ func (f *Filter) NewProgram(queues int) (*Program, error) {
 	}
 	err := spec.LoadAndAssign(&loaded, &ebpf.CollectionOptions{MapReplacements: f.maps})
 	if err != nil {
+		if old := features.HaveProgramHelper(ebpf.XDP, asm.FnXdpLoadBytes); errors.Is(old, ebpf.ErrNotSupported) {
+			return nil, fmt.Errorf("bpf: load the steering program: needs Linux 5.18 or newer: %w", err)
+		}
 		return nil, fmt.Errorf("bpf: load the steering program: %w", explain(err))
 	}
 	return &Program{prog: loaded.Prog, sockets: loaded.Sockets, counters: loaded.Counters}, nil

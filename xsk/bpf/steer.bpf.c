@@ -162,30 +162,40 @@ struct {
 	MAP_TYPE(value, u64);
 } counters SEC(".maps");
 
+#define FRAME(ctx) ((const void *)(long)(ctx)->data)
+#define FRAME_END(ctx) ((const void *)(long)(ctx)->data_end)
+
+/* The verifier lets a program without CAP_PERFMON read a frame directly only at
+ * constant offsets. So the fixed headers are read directly, and what stands at a
+ * computed offset is copied by the kernel (Linux 5.18); at counts from the start
+ * of the frame. Returns whether the frame has all the bytes. */
+#define LOAD(ctx, at, to) (bpf_xdp_load_bytes(ctx, at, to, sizeof(*(to))) == 0)
+
 /* UDP to an endpoint. ESP in UDP is told from IKE by its first four bytes, the
  * SPI, which is never zero (RFC 3948 2.2). The length that decides is UDP's own,
  * because Ethernet pads the one-byte NAT keepalive (RFC 3948 2.3) until it looks
  * like an SPI. The keepalive goes to the IKE daemon, which owns the port. */
-INLINE enum steer_class classify_udp(const struct udp *udp, const void *end)
+INLINE enum steer_class classify_udp(struct xdp_md *ctx, u32 at)
 {
-	const u32 *spi = (const void *)(udp + 1);
+	struct udp udp;
+	u32 spi;
 
-	if ((const void *)(udp + 1) > end)
+	if (!LOAD(ctx, at, &udp))
 		return CLASS_MALFORMED;
-	if (udp->dst == BE16(PORT_IKE))
+	if (udp.dst == BE16(PORT_IKE))
 		return CLASS_IKE;
-	if (udp->dst != BE16(PORT_NAT_T))
+	if (udp.dst != BE16(PORT_NAT_T))
 		return CLASS_ENDPOINT_OTHER;
-	if (BE16(udp->len) < sizeof(*udp) + sizeof(*spi))
+	if (BE16(udp.len) < sizeof(udp) + sizeof(spi))
 		return CLASS_IKE;
-	if ((const void *)(spi + 1) > end)
+	if (!LOAD(ctx, at + sizeof(udp), &spi))
 		return CLASS_MALFORMED;
-	return *spi ? CLASS_ESP_IN_UDP : CLASS_IKE;
+	return spi ? CLASS_ESP_IN_UDP : CLASS_IKE;
 }
 
 /* The upper layer of an unfragmented packet to an endpoint. A GRE or ESP header
  * that is cut off is still a tunnel's, so the worker counts it. */
-INLINE enum steer_class classify_upper(u8 proto, const void *at, const void *end)
+INLINE enum steer_class classify_upper(struct xdp_md *ctx, u8 proto, u32 at)
 {
 	switch (proto) {
 	case PROTO_GRE:
@@ -193,7 +203,7 @@ INLINE enum steer_class classify_upper(u8 proto, const void *at, const void *end
 	case PROTO_ESP:
 		return CLASS_ESP;
 	case PROTO_UDP:
-		return classify_udp(at, end);
+		return classify_udp(ctx, at);
 	default:
 		return CLASS_ENDPOINT_OTHER;
 	}
@@ -202,19 +212,21 @@ INLINE enum steer_class classify_upper(u8 proto, const void *at, const void *end
 /* An IPv6 extension chain to an endpoint (RFC 8200 4). Linux sends GRE behind a
  * destination option. What stands behind a fragment header is not read: only
  * the first fragment has it. */
-INLINE enum steer_class classify_chain(u8 next, const void *at, const void *end)
+INLINE enum steer_class classify_chain(struct xdp_md *ctx, u8 next, u32 at)
 {
+	/* One copy of the body, not nine; the verifier follows the loop. */
+#pragma clang loop unroll(disable)
 	for (int i = 0; i <= MAX_EXTENSION_HEADERS; i++) {
-		const struct extension *ext = at;
+		struct extension ext;
 
 		if (next == PROTO_FRAGMENT)
 			return CLASS_FRAGMENT;
 		if (next != PROTO_HOPOPTS && next != PROTO_ROUTING && next != PROTO_DSTOPTS)
-			return classify_upper(next, at, end);
-		if ((const void *)(ext + 1) > end)
+			return classify_upper(ctx, next, at);
+		if (!LOAD(ctx, at, &ext))
 			return CLASS_MALFORMED;
-		next = ext->next;
-		at += (ext->len + 1) * 8;
+		next = ext.next;
+		at += (ext.len + 1) * 8;
 	}
 	return CLASS_MALFORMED;
 }
@@ -239,9 +251,11 @@ INLINE int reserved6(const u32 dst[4])
 	return head >> 24 == 0xff || head >> 22 == 0xfe80 >> 6;
 }
 
-INLINE enum steer_class classify_ipv4(const struct ipv4 *ip, const void *end)
+INLINE enum steer_class classify_ipv4(struct xdp_md *ctx, u32 at)
 {
-	if ((const void *)(ip + 1) > end || ip->version_ihl >> 4 != 4)
+	const struct ipv4 *ip = FRAME(ctx) + at;
+
+	if ((const void *)(ip + 1) > FRAME_END(ctx) || ip->version_ihl >> 4 != 4)
 		return CLASS_MALFORMED;
 
 	if (bpf_map_lookup_elem(&endpoints4, &ip->dst)) {
@@ -254,7 +268,7 @@ INLINE enum steer_class classify_ipv4(const struct ipv4 *ip, const void *end)
 		 * faults for the worker to count. */
 		if (header < sizeof(*ip) && ip->proto == PROTO_UDP)
 			return CLASS_MALFORMED;
-		return classify_upper(ip->proto, (const void *)ip + header, end);
+		return classify_upper(ctx, ip->proto, at + header);
 	}
 	if (reserved4(ip->dst))
 		return CLASS_OTHER;
@@ -264,13 +278,15 @@ INLINE enum steer_class classify_ipv4(const struct ipv4 *ip, const void *end)
 	return bpf_map_lookup_elem(&prefixes4, &key) ? CLASS_PREFIX : CLASS_OTHER;
 }
 
-INLINE enum steer_class classify_ipv6(const struct ipv6 *ip, const void *end)
+INLINE enum steer_class classify_ipv6(struct xdp_md *ctx, u32 at)
 {
-	if ((const void *)(ip + 1) > end || ip->version_class >> 4 != 6)
+	const struct ipv6 *ip = FRAME(ctx) + at;
+
+	if ((const void *)(ip + 1) > FRAME_END(ctx) || ip->version_class >> 4 != 6)
 		return CLASS_MALFORMED;
 
 	if (bpf_map_lookup_elem(&endpoints6, ip->dst))
-		return classify_chain(ip->next, ip + 1, end);
+		return classify_chain(ctx, ip->next, at + sizeof(*ip));
 	if (reserved6(ip->dst))
 		return CLASS_OTHER;
 
@@ -282,33 +298,32 @@ INLINE enum steer_class classify_ipv6(const struct ipv6 *ip, const void *end)
 	return bpf_map_lookup_elem(&prefixes6, &key) ? CLASS_PREFIX : CLASS_OTHER;
 }
 
-INLINE enum steer_class classify(const void *data, const void *end)
+/* at is a constant in each of the two places this is inlined. */
+INLINE enum steer_class classify_l3(struct xdp_md *ctx, u16 type, u32 at)
 {
-	const struct ethernet *eth = data;
-	const void *l3 = eth + 1;
+	if (type == BE16(ETHERTYPE_IPV4))
+		return classify_ipv4(ctx, at);
+	if (type == BE16(ETHERTYPE_IPV6))
+		return classify_ipv6(ctx, at);
+	return CLASS_NOT_IP;
+}
 
-	if (l3 > end)
+INLINE enum steer_class classify(struct xdp_md *ctx)
+{
+	const struct ethernet *eth = FRAME(ctx);
+	const struct vlan *tag = (const void *)(eth + 1);
+
+	if ((const void *)(eth + 1) > FRAME_END(ctx))
 		return CLASS_MALFORMED;
 	/* A router does not forward what came by link-layer broadcast or multicast
 	 * (RFC 1812 5.3.4); the kernel knows what to do with it. */
 	if (eth->dst[0] & 1)
 		return CLASS_GROUP_MAC;
-
-	u16 type = eth->type;
-
-	if (type == BE16(ETHERTYPE_VLAN)) {
-		const struct vlan *tag = l3;
-
-		l3 = tag + 1;
-		if (l3 > end)
-			return CLASS_MALFORMED;
-		type = tag->type;
-	}
-	if (type == BE16(ETHERTYPE_IPV4))
-		return classify_ipv4(l3, end);
-	if (type == BE16(ETHERTYPE_IPV6))
-		return classify_ipv6(l3, end);
-	return CLASS_NOT_IP;
+	if (eth->type != BE16(ETHERTYPE_VLAN))
+		return classify_l3(ctx, eth->type, sizeof(*eth));
+	if ((const void *)(tag + 1) > FRAME_END(ctx))
+		return CLASS_MALFORMED;
+	return classify_l3(ctx, tag->type, sizeof(*eth) + sizeof(*tag));
 }
 
 INLINE void count(enum steer_class class)
@@ -322,9 +337,7 @@ INLINE void count(enum steer_class class)
 SEC("xdp")
 int causeway_steer(struct xdp_md *ctx)
 {
-	const void *data = (const void *)(long)ctx->data;
-	const void *end = (const void *)(long)ctx->data_end;
-	enum steer_class class = classify(data, end);
+	enum steer_class class = classify(ctx);
 
 	count(class);
 	if (class > CLASS_PREFIX)
