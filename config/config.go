@@ -1,8 +1,41 @@
 package config
 
 import (
+	"errors"
+	"io/fs"
 	"net/netip"
+	"os"
 )
+
+// Load reads and parses the file at path. Its errors are Errors, also when the
+// file cannot be read.
+func Load(path string) (*Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		var why *fs.PathError
+		if errors.As(err, &why) {
+			err = why.Err
+		}
+		return nil, Errors{{File: path, Message: "cannot be read: " + err.Error()}}
+	}
+	return Parse(path, data)
+}
+
+// Parse reads the configuration in data. The name stands for the file in
+// errors. The error is nil or of type Errors and then holds every mistake that
+// was found; the configuration is nil in that case.
+func Parse(name string, data []byte) (*Config, error) {
+	d := &decoder{file: name, where: map[string]position{}}
+	c := &Config{File: name, where: d.where}
+	if root, ok := d.document(data); ok {
+		d.config(root, c)
+		d.check(c)
+	}
+	if len(d.errs) > 0 {
+		return nil, d.errs.sorted()
+	}
+	return c, nil
+}
 
 // Config is one configuration file with all defaults filled in. It is not
 // changed after Parse returned it, so goroutines may share it.

@@ -57,3 +57,8 @@ func (es Errors) sorted() Errors {
 type position struct{ line, column int }
 
 func (p position) String() string { return fmt.Sprintf("line %d", p.line) }
+
+// after reports whether p stands behind q in the file.
+func (p position) after(q position) bool {
+	return p.line > q.line || p.line == q.line && p.column > q.column
+}

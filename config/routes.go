@@ -35,6 +35,17 @@ func Public(p netip.Prefix) bool {
 	return true
 }
 
+// partlyPrivate returns the private range that p covers together with public
+// addresses.
+func partlyPrivate(p netip.Prefix) (netip.Prefix, bool) {
+	for _, r := range privateRanges {
+		if r.Overlaps(p) && p.Bits() < r.Bits() {
+			return r, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
 // accountPrefix is a prefix in the table of one account.
 type accountPrefix struct {
 	account string

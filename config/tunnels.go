@@ -1,0 +1,274 @@
+package config
+
+import (
+	"net/netip"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+// DefaultAccount is the account of tunnels that name none.
+const DefaultAccount = "default"
+
+const defaultTTL = 64
+
+const (
+	noIPsec  = "this version has no IPsec: remove the field"
+	noHealth = "this version has no tunnel health checks: remove the field"
+	noBGP    = "this version does not speak BGP itself, the host's bird or FRR does: remove the field"
+)
+
+var tunnelSchema = schema{
+	fields: []string{"name", "account", "type", "endpoint", "customer_endpoint", "interface_address", "interface_address6",
+		"mtu", "pmtu", "ttl", "key", "checksum", "sequence", "mss_clamp", "df", "prefixes"},
+	refused: map[string]string{
+		"replay_protection": noIPsec,
+		"replay_window":     noIPsec,
+		"allow_null_cipher": noIPsec,
+		"selectors":         noIPsec,
+		"lab":               noIPsec,
+		"manual_sas":        noIPsec,
+		"ike":               noIPsec,
+		"psk":               noIPsec,
+
+		// what the Magic Transit API has and this file has not
+		"cloudflare_gre_endpoint":  "unknown field: here it is endpoint",
+		"cloudflare_endpoint":      "unknown field: here it is endpoint",
+		"customer_gre_endpoint":    "unknown field: here it is customer_endpoint",
+		"health_check":             noHealth,
+		"bgp":                      noBGP,
+		"automatic_return_routing": "this version has no automatic return routing: write routes, and remove the field",
+	},
+}
+
+func (d *decoder) tunnels(v value) []Tunnel {
+	elements, _ := v.list("tunnels")
+	list := make([]Tunnel, len(elements)) // as long as the file's, for positions
+	for i, e := range elements {
+		list[i] = Tunnel{Account: DefaultAccount, PMTU: true, TTL: defaultTTL}
+		if e.ipsec() {
+			continue
+		}
+		if f, ok := e.mapping(tunnelSchema); ok {
+			d.tunnel(f, &list[i])
+		}
+	}
+	return list
+}
+
+// ipsec notes an IPsec tunnel: as one mistake, not one for each field.
+func (v value) ipsec() bool {
+	node, ok := v.node.(ast.MapNode)
+	if !ok {
+		return false
+	}
+	for i := node.MapRange(); i.Next(); {
+		key, _ := i.Key().(*ast.StringNode)
+		kind, _ := i.Value().(*ast.StringNode)
+		if key != nil && kind != nil && key.Value == "type" && kind.Value == "ipsec" {
+			v.d.failAt(positionOf(kind), v.path+".type",
+				`"ipsec" is not in this version, gre is the only type: remove the tunnel`)
+			return true
+		}
+	}
+	return false
+}
+
+func (d *decoder) tunnel(f fields, t *Tunnel) {
+	if v, ok := f.need("name", "a name of its own"); ok {
+		t.Name, _ = v.tunnelName()
+	}
+	if v, ok := f.get("account"); ok {
+		t.Account, _ = v.name()
+	}
+	if v, ok := f.get("type"); ok {
+		v.word("gre")
+	}
+	d.tunnelAddresses(f, t)
+	d.greHeader(f, t)
+	d.tunnelSizes(f, t)
+	if v, ok := f.get("pmtu"); ok {
+		i, _ := v.word("on", "off")
+		t.PMTU = i == 0
+	}
+	if v, ok := f.get("df"); ok {
+		i, _ := v.word(dfWords...)
+		t.DF = DFMode(i)
+	}
+	if v, ok := f.get("prefixes"); ok {
+		t.Prefixes = d.tunnelPrefixes(v)
+	}
+}
+
+func (v value) tunnelName() (string, bool) {
+	s, ok := v.name()
+	if ok && isAddress(s) {
+		v.fail("%s reads as an address, and a route's nexthop could not tell: choose another name", quote(s))
+		return "", false
+	}
+	return s, ok
+}
+
+func (d *decoder) tunnelAddresses(f fields, t *Tunnel) {
+	if v, ok := f.need("endpoint", "one of the addresses under endpoints"); ok {
+		t.Endpoint, _ = v.unicast()
+	}
+	if v, ok := f.need("customer_endpoint", "the outer address of the customer's router"); ok {
+		t.CustomerEndpoint, _ = v.unicast()
+	}
+	if v, ok := f.need("interface_address", "our address inside the tunnel, such as 10.213.0.10/31"); ok {
+		t.InterfaceAddress, _ = v.interfaceAddress()
+	}
+	if v, ok := f.get("interface_address6"); ok {
+		t.InterfaceAddress6, _ = v.interfaceAddress6()
+	}
+}
+
+// interfaceRanges are where interface addresses come from, as in the product.
+var interfaceRanges = []netip.Prefix{
+	netip.MustParsePrefix("10.0.0.0/8"),
+	netip.MustParsePrefix("172.16.0.0/12"),
+	netip.MustParsePrefix("192.168.0.0/16"),
+	netip.MustParsePrefix("169.254.240.0/20"),
+}
+
+// interfaceAddress returns our side of a /31 (RFC 3021) or /30.
+func (v value) interfaceAddress() (netip.Prefix, bool) {
+	p, ok := v.anyPrefix("10.213.0.10/31")
+	if !ok {
+		return netip.Prefix{}, false
+	}
+	inRange := false
+	for _, r := range interfaceRanges {
+		inRange = inRange || r.Contains(p.Addr())
+	}
+	last := p.Addr().AsSlice()[p.Addr().BitLen()/8-1] & 3
+	switch {
+	case !p.Addr().Is4():
+		v.fail("%s is not IPv4: an IPv6 address goes into interface_address6", p)
+	case p.Bits() != 30 && p.Bits() != 31:
+		v.fail("%s has the length /%d: it must be /31, or /30", p, p.Bits())
+	case !inRange:
+		v.fail("%s is not private: it must be in 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 169.254.240.0/20", p)
+	case p.Bits() == 30 && (last == 0 || last == 3):
+		first := p.Masked().Addr().Next()
+		v.fail("%s is the network or broadcast address of its /30: use %s or %s", p.Addr(), first, first.Next())
+	default:
+		return p, true
+	}
+	return netip.Prefix{}, false
+}
+
+// interfaceAddress6 returns our side of a /127 (RFC 6164).
+func (v value) interfaceAddress6() (netip.Prefix, bool) {
+	p, ok := v.anyPrefix("fd00:213::a/127")
+	if !ok {
+		return netip.Prefix{}, false
+	}
+	kind, bad := reservedName(netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))
+	switch {
+	case p.Addr().Is4():
+		v.fail("%s is not IPv6: an IPv4 address goes into interface_address", p)
+	case p.Bits() != 127:
+		v.fail("%s has the length /%d: it must be /127", p, p.Bits())
+	case bad:
+		v.fail("%s is %s: use a unicast address, such as one of fd00::/8", p, kind)
+	default:
+		return p, true
+	}
+	return netip.Prefix{}, false
+}
+
+// greHeader decodes what the outer and GRE headers carry.
+func (d *decoder) greHeader(f fields, t *Tunnel) {
+	if v, ok := f.get("ttl"); ok {
+		if i, ok := v.integer(1, 255); ok {
+			t.TTL = uint8(i)
+		}
+	}
+	if v, ok := f.get("key"); ok {
+		i, _ := v.integer(0, 1<<32-1)
+		t.Key, t.HasKey = uint32(i), true
+	}
+	if v, ok := f.get("checksum"); ok {
+		v.boolean(&t.Checksum)
+	}
+	if v, ok := f.get("sequence"); ok {
+		v.boolean(&t.Sequence)
+	}
+}
+
+// tunnelSizes decodes mtu and mss_clamp. The limits depend on the header, so
+// this comes after the endpoint and greHeader.
+func (d *decoder) tunnelSizes(f fields, t *Tunnel) {
+	t.MTU = t.defaultMTU()
+	if v, ok := f.get("mtu"); ok {
+		d.mtu(v, t)
+	}
+	v, ok := f.get("mss_clamp")
+	switch {
+	case !ok || v.isWord("auto"):
+		return
+	case v.isWord("off"):
+		t.MSSClamp.Mode = ClampOff
+		return
+	}
+	if _, number := v.node.(*ast.IntegerNode); !number {
+		v.fail("must be auto, off or a number of bytes, got %s", v)
+		return
+	}
+	fits := int64(t.MTU - ipv4Header - tcpHeader)
+	bytes, ok := v.integer(minMSS, maxMSS)
+	if ok && bytes > fits {
+		v.fail("%d does not fit: an mtu of %d leaves %d bytes of TCP in IPv4; write auto or at most that", bytes, t.MTU, fits)
+		return
+	}
+	if ok {
+		t.MSSClamp = MSSClamp{ClampBytes, int(bytes)}
+	}
+}
+
+func (d *decoder) mtu(v value, t *Tunnel) {
+	bytes, ok := v.integer(0, 65535)
+	switch {
+	case !ok:
+	case bytes < minMTU:
+		v.fail("%d is too small: it must be at least %d bytes (at least %d for IPv6 without fragments)", bytes, minMTU, ipv6MinMTU)
+	case !t.Endpoint.IsValid() && bytes > int64(t.maxMTU()):
+		// without an endpoint the header's length is not known
+	case bytes > int64(t.maxMTU()):
+		v.fail("%d is too large: with %d bytes of outer headers a frame holds an mtu of at most %d; jumbo frames are not supported yet",
+			bytes, t.Overhead(), t.maxMTU())
+	default:
+		t.MTU = int(bytes)
+	}
+}
+
+// tunnelPrefixes decodes prefixes. A default route is refused: as inner source
+// it would make the tunnel an open relay, as destination it would lead the
+// whole Internet table to one customer.
+func (d *decoder) tunnelPrefixes(v value) []netip.Prefix {
+	elements, _ := v.list("prefixes")
+	list := make([]netip.Prefix, len(elements))
+	first := map[netip.Prefix]string{}
+	for i, e := range elements {
+		p, ok := e.prefix()
+		if !ok {
+			continue
+		}
+		if p.Bits() == 0 {
+			e.fail("%s would accept any source and attract all traffic: list the customer's prefixes; "+
+				"to send an account's other traffic here write a route", p)
+			continue
+		}
+		if part, mixed := partlyPrivate(p); mixed {
+			e.fail("%s is public and private, %s lies in it: list the parts apart", p, part)
+			continue
+		}
+		if before, twice := first[p]; twice {
+			e.fail("%s is listed twice, first as %s: remove one", p, before)
+			continue
+		}
+		first[p], list[i] = e.path, p
+	}
+	return list
+}

@@ -1,0 +1,272 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// checker looks for mistakes that take more than one value to see. It goes on
+// after mistakes in single values: what those left empty is passed over.
+type checker struct {
+	*decoder
+	c        *Config
+	tunnels  map[string]int  // index by name, the first of each
+	accounts []string        // in the order of the file
+	known    map[string]bool // the same as a set
+}
+
+// check notes what does not fit together in c, and fills in what one value
+// says about another: accounts, and next hops that are far ends of tunnels.
+func (d *decoder) check(c *Config) {
+	k := &checker{decoder: d, c: c, tunnels: make(map[string]int, len(c.Tunnels)), known: map[string]bool{}}
+	k.nodeAddress()
+	k.interfaceNames()
+	k.accountNames()
+	for i := range c.Tunnels {
+		k.tunnelName(i)
+		k.tunnelAccount(i)
+		k.tunnelEnds(i)
+	}
+	k.sameTunnels()
+	k.sameSubnets()
+	k.checkRoutes()
+	k.checkPrefixes()
+}
+
+// at returns the position of a path, or of what contains it when the file does
+// not have the field itself.
+func (d *decoder) at(path string) position {
+	for {
+		if p, ok := d.where[path]; ok {
+			return p
+		}
+		i := strings.LastIndexAny(path, ".[")
+		if i < 0 {
+			return d.where[""]
+		}
+		path = path[:i]
+	}
+}
+
+// fail notes a mistake in the value at path.
+func (k *checker) fail(path, format string, args ...any) {
+	k.failAt(k.at(path), path, format, args...)
+}
+
+// there names another place of the file.
+func (k *checker) there(path string) string {
+	return fmt.Sprintf("%s on %s", path, k.at(path))
+}
+
+func tunnelPath(i int, field string) string { return fmt.Sprintf("tunnels[%d].%s", i, field) }
+
+func (k *checker) nodeAddress() {
+	for i, e := range k.c.Endpoints {
+		if e.IsValid() && e == k.c.Node.Address {
+			k.fail("node.address", "%s is an endpoint (%s): every node answers on those; give this node an address of its own",
+				e, k.there(fmt.Sprintf("endpoints[%d]", i)))
+		}
+	}
+}
+
+func (k *checker) interfaceNames() {
+	first := map[string]string{}
+	for i, f := range k.c.Interfaces {
+		k.unique(first, f.Name, fmt.Sprintf("interfaces[%d].name", i), "an interface is listed")
+	}
+}
+
+// unique notes a name that has been seen before.
+func (k *checker) unique(first map[string]string, name, path, what string) {
+	if name == "" {
+		return
+	}
+	if before, twice := first[name]; twice {
+		k.fail(path, "%s is taken by %s: %s once", quote(name), k.there(before), what)
+		return
+	}
+	first[name] = path
+}
+
+func (k *checker) tunnelName(i int) {
+	name := k.c.Tunnels[i].Name
+	if name == "" {
+		return
+	}
+	if before, twice := k.tunnels[name]; twice {
+		k.fail(tunnelPath(i, "name"), "%s is taken by %s: names of tunnels are unique", quote(name), k.there(tunnelPath(before, "name")))
+		return
+	}
+	k.tunnels[name] = i
+}
+
+// accountNames checks the accounts section; without one, accounts are those
+// that the tunnels name.
+func (k *checker) accountNames() {
+	if len(k.c.Accounts) == 0 {
+		for _, t := range k.c.Tunnels {
+			if k.addAccount(t.Account) {
+				k.c.Accounts = append(k.c.Accounts, Account{Name: t.Account})
+			}
+		}
+		return
+	}
+	first := map[string]string{}
+	peers := map[[2]string]bool{}
+	for i, a := range k.c.Accounts {
+		k.unique(first, a.Name, fmt.Sprintf("accounts[%d].name", i), "an account is listed")
+		k.addAccount(a.Name)
+		for _, p := range a.Peers {
+			peers[[2]string{a.Name, p}] = true
+		}
+	}
+	for i, a := range k.c.Accounts {
+		k.accountPeers(i, a, peers)
+	}
+}
+
+// addAccount reports whether the name is one, and new.
+func (k *checker) addAccount(name string) bool {
+	if name == "" || k.known[name] {
+		return false
+	}
+	k.known[name] = true
+	k.accounts = append(k.accounts, name)
+	return true
+}
+
+// accountPeers demands that both accounts of a pair name the other: neither
+// can open its network to the other by a mistake in one line.
+func (k *checker) accountPeers(i int, a Account, peers map[[2]string]bool) {
+	first := map[string]string{}
+	for j, p := range a.Peers {
+		path := fmt.Sprintf("accounts[%d].peers[%d]", i, j)
+		switch {
+		case p == "" || a.Name == "":
+		case p == a.Name:
+			k.fail(path, "%s is the account itself, whose tunnels reach each other anyway: remove it", quote(p))
+		case !k.known[p]:
+			k.fail(path, "there is no account %s: %s", quote(p), suggest(p, k.accounts))
+		case !peers[[2]string{p, a.Name}]:
+			k.fail(path, "%s does not name %s among its peers: peering needs both; add it there, or remove it here", quote(p), quote(a.Name))
+		default:
+			k.unique(first, p, path, "a peer is listed")
+		}
+	}
+}
+
+func (k *checker) tunnelAccount(i int) {
+	if name := k.c.Tunnels[i].Account; name != "" && !k.known[name] {
+		k.fail(tunnelPath(i, "account"), "%s is not listed under accounts: %s", quote(name), suggest(name, k.accounts))
+	}
+}
+
+// tunnelEnds checks the outer addresses.
+func (k *checker) tunnelEnds(i int) {
+	t := k.c.Tunnels[i]
+	if t.Endpoint.IsValid() && !containsAddr(k.c.Endpoints, t.Endpoint) {
+		k.fail(tunnelPath(i, "endpoint"), "%s is not one of the endpoints%s: add it there, or use one of them", t.Endpoint, listed(k.c.Endpoints))
+	}
+	path, customer := tunnelPath(i, "customer_endpoint"), t.CustomerEndpoint
+	switch {
+	case !customer.IsValid():
+	case t.Endpoint.IsValid() && t.Endpoint.Is4() != customer.Is4():
+		k.fail(path, "%s is %s, but endpoint %s is %s: the two ends of a tunnel are of one family",
+			customer, family(customer), t.Endpoint, family(t.Endpoint))
+	case containsAddr(k.c.Endpoints, customer):
+		k.fail(path, "%s is an endpoint of our own: write the address of the customer's router", customer)
+	case customer == k.c.Node.Address:
+		k.fail(path, "%s is this node's own address: write the address of the customer's router", customer)
+	}
+}
+
+func containsAddr(list []netip.Addr, a netip.Addr) bool {
+	for _, b := range list {
+		if a == b {
+			return true
+		}
+	}
+	return false
+}
+
+func family(a netip.Addr) string {
+	if a.Is4() {
+		return "IPv4"
+	}
+	return "IPv6"
+}
+
+// listed shows a short list in parentheses, and nothing of a long or empty one.
+func listed(addrs []netip.Addr) string {
+	if len(addrs) == 0 || len(addrs) > 8 {
+		return ""
+	}
+	words := make([]string, 0, len(addrs))
+	for _, a := range addrs {
+		if a.IsValid() {
+			words = append(words, a.String())
+		}
+	}
+	return " (" + strings.Join(words, ", ") + ")"
+}
+
+// sameTunnels finds tunnels whose packets could not be told apart.
+func (k *checker) sameTunnels() {
+	type outer struct {
+		endpoint, customer netip.Addr
+		hasKey             bool
+		key                uint32
+	}
+	first := make(map[outer]int, len(k.c.Tunnels))
+	for i, t := range k.c.Tunnels {
+		if !t.Endpoint.IsValid() || !t.CustomerEndpoint.IsValid() {
+			continue
+		}
+		o := outer{t.Endpoint, t.CustomerEndpoint, t.HasKey, t.Key}
+		before, twice := first[o]
+		if !twice {
+			first[o] = i
+			continue
+		}
+		key := "no key"
+		if t.HasKey {
+			key = fmt.Sprintf("key %d", t.Key)
+		}
+		k.fail(tunnelPath(i, "customer_endpoint"),
+			"%s with endpoint %s and %s is the same as tunnel %s (%s): give one of them another key or endpoint",
+			t.CustomerEndpoint, t.Endpoint, key, quote(k.c.Tunnels[before].Name), k.there(fmt.Sprintf("tunnels[%d]", before)))
+	}
+}
+
+// sameSubnets finds interface addresses of one account in the same subnet.
+func (k *checker) sameSubnets() {
+	first := make(map[accountPrefix]string, len(k.c.Tunnels))
+	for i, t := range k.c.Tunnels {
+		k.subnet(first, t, t.InterfaceAddress, tunnelPath(i, "interface_address"))
+		k.subnet(first, t, t.InterfaceAddress6, tunnelPath(i, "interface_address6"))
+	}
+}
+
+// subnet notes in first the subnet of p, a /30 as its two /31, and fails where
+// another tunnel has it.
+func (k *checker) subnet(first map[accountPrefix]string, t Tunnel, p netip.Prefix, path string) {
+	if !p.IsValid() {
+		return
+	}
+	halves := []netip.Prefix{p.Masked()}
+	if p.Bits() == 30 {
+		low := p.Masked().Addr()
+		halves = []netip.Prefix{netip.PrefixFrom(low, 31), netip.PrefixFrom(low.Next().Next(), 31)}
+	}
+	for _, h := range halves {
+		if before, twice := first[accountPrefix{t.Account, h}]; twice {
+			k.fail(path, "%s shares its subnet with %s: each tunnel of an account (%s) needs one of its own",
+				p, k.there(before), quote(t.Account))
+			return
+		}
+	}
+	for _, h := range halves {
+		first[accountPrefix{t.Account, h}] = path
+	}
+}

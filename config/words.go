@@ -1,0 +1,71 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// oneOf lists words for people: "a, b or c".
+func oneOf(last string, words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	n := len(words) - 1
+	return strings.Join(words[:n], ", ") + " " + last + " " + words[n]
+}
+
+func contains(words []string, word string) bool { return slices.Contains(words, word) }
+
+// suggest says which of the known words was probably meant, or lists them all
+// if they fit into a line or two.
+func suggest(word string, known []string) string {
+	const most = 20
+	if w, ok := nearest(word, known); ok {
+		return "did you mean " + quote(w) + "?"
+	}
+	switch {
+	case len(known) == 0:
+		return "there are none"
+	case len(known) > most:
+		return fmt.Sprintf("it is none of the %d", len(known))
+	}
+	return "allowed are " + oneOf("and", known)
+}
+
+// nearest returns the known word that is fewest edits away, if these are few
+// for the word's length: one edit in three letters, two in six, three at most.
+func nearest(word string, known []string) (string, bool) {
+	const most = 64 // longer words are no typing mistakes; bounds the work
+	if len(word) > most {
+		return "", false
+	}
+	best, found := "", min(3, len(word)/3)+1
+	for _, k := range known {
+		if n := edits(strings.ToLower(word), strings.ToLower(k)); n < found {
+			best, found = k, n
+		}
+	}
+	return best, best != ""
+}
+
+// edits returns the Levenshtein distance of a and b in bytes.
+func edits(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			substitute := diagonal
+			if a[i] != b[j] {
+				substitute++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(substitute, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
