@@ -7,7 +7,7 @@
 //
 //   - Input is hostile. A Check, Parse or Walk function may be given any bytes;
 //     it answers with a Fault and never panics. Each way in which a header can be
-//     wrong has its own Fault.
+//     wrong has its own Fault. Beside a fault the other results mean nothing.
 //   - What a Check function accepted, the Put, Dec and accessor functions beside
 //     it take for granted. They say so; given fewer bytes they panic, because
 //     that is a mistake of the caller and not of the network.

@@ -24,7 +24,6 @@ const (
 	EthernetOffSrc  = 6
 	EthernetOffType = 12
 	vlanOffTCI      = 14
-	vlanOffType     = 16
 )
 
 // EtherType values. GRE uses the same numbers for its protocol type.
@@ -55,32 +54,36 @@ func ParseEthernet(b []byte) (e Ethernet, f Fault) {
 	if len(b) < EthernetLen {
 		return e, EthernetShort
 	}
-	e.Type, e.L3 = uint16(b[13])|uint16(b[12])<<8, EthernetLen
+	e.Type, e.L3 = binary.BigEndian.Uint16(b[EthernetOffType:]), EthernetLen
 	if isTag(e.Type) {
-		f = parseTag(b, &e)
+		return parseTag(b)
 	}
-	return
+	return e, OK
 }
 
 // isTag reports whether t announces a VLAN tag of either kind.
 func isTag(t uint16) bool { return t == EtherTypeVLAN || t == EtherTypeQinQ }
 
-// parseTag fills e from the tag behind the addresses.
-func parseTag(b []byte, e *Ethernet) Fault {
-	if e.Type == EtherTypeQinQ {
-		return VLANStacked
+// parseTag is ParseEthernet for a frame with a tag.
+func parseTag(b []byte) (e Ethernet, f Fault) {
+	if binary.BigEndian.Uint16(b[EthernetOffType:]) == EtherTypeQinQ {
+		return e, VLANStacked
 	}
 	if len(b) < EthernetLen+VLANLen {
-		return VLANShort
+		return e, VLANShort
 	}
-	e.VLAN = binary.BigEndian.Uint16(b[vlanOffTCI:]) & vlanIDMask
-	e.Type = binary.BigEndian.Uint16(b[vlanOffType:])
-	e.L3, e.Tagged = EthernetLen+VLANLen, true
+	tag := binary.BigEndian.Uint32(b[vlanOffTCI:]) // and the type behind it
+	e = Ethernet{
+		Type:   uint16(tag),
+		VLAN:   uint16(tag>>16) & vlanIDMask,
+		L3:     EthernetLen + VLANLen,
+		Tagged: true,
+	}
 	if isTag(e.Type) {
-		return VLANStacked
+		return e, VLANStacked
 	}
 	if e.VLAN == vlanIDReserved {
-		return VLANReserved
+		return e, VLANReserved
 	}
-	return OK
+	return e, OK
 }

@@ -43,15 +43,20 @@ const (
 	greFields      = GREFlagChecksum | GREFlagKey | GREFlagSequence
 )
 
-// GRE is a parsed GRE header.
+// GRE is a parsed GRE header. It is built so that the compiler can keep it in
+// registers: no struct has more than four fields.
 type GRE struct {
+	GREExtension
 	Proto       uint16 // EtherType of the payload; 0 in a keepalive reply
 	HasChecksum bool   // to be verified with GREChecksumOK
-	HasKey      bool
-	HasSeq      bool
-	Key         uint32 // 0 unless HasKey
-	Seq         uint32 // 0 unless HasSeq
 	Len         int    // bytes of the header; the payload starts here
+}
+
+// GREExtension holds the fields that RFC 2890 added.
+type GREExtension struct {
+	HasKey, HasSeq bool
+	Key            uint32 // 0 unless HasKey
+	Seq            uint32 // 0 unless HasSeq
 }
 
 // ParseGRE reads the GRE header at the start of b. It refuses what RFC 2784
@@ -59,46 +64,39 @@ type GRE struct {
 // zero), and ignores bits 6 to 12 as the same section says. The checksum is not
 // verified.
 func ParseGRE(b []byte) (g GRE, f Fault) {
-	if len(b) >= GREMinLen && b[0] == 0 && b[1]&greVersion == 0 {
-		g.Proto, g.Len = uint16(b[3])|uint16(b[2])<<8, GREMinLen
-		return
-	}
-	f = g.parseUncommon(b)
-	return
-}
-
-// parseUncommon fills g from a header with optional fields, or finds the fault.
-func (g *GRE) parseUncommon(b []byte) Fault {
 	if len(b) < GREMinLen {
-		return GREShort
+		return g, GREShort
 	}
 	flags := binary.BigEndian.Uint16(b[GREOffFlags:])
 	if flags&greRefused != 0 {
-		return greRefusal(flags)
+		return g, greRefusal(flags)
 	}
 	g.Proto, g.Len = binary.BigEndian.Uint16(b[GREOffProto:]), GREMinLen
+	if flags&greFields == 0 {
+		return g, OK
+	}
 	if flags&GREFlagChecksum != 0 {
 		if len(b) < g.Len+greFieldLen {
-			return GREChecksumCut
+			return g, GREChecksumCut
 		}
 		g.HasChecksum = true
 		g.Len += greFieldLen
 	}
 	if flags&GREFlagKey != 0 {
 		if len(b) < g.Len+greFieldLen {
-			return GREKeyCut
+			return g, GREKeyCut
 		}
 		g.HasKey, g.Key = true, binary.BigEndian.Uint32(b[g.Len:])
 		g.Len += greFieldLen
 	}
 	if flags&GREFlagSequence != 0 {
 		if len(b) < g.Len+greFieldLen {
-			return GRESequenceCut
+			return g, GRESequenceCut
 		}
 		g.HasSeq, g.Seq = true, binary.BigEndian.Uint32(b[g.Len:])
 		g.Len += greFieldLen
 	}
-	return OK
+	return g, OK
 }
 
 // greRefusal names the first reason for which flags is refused.

@@ -49,29 +49,29 @@ func CheckIPv6(b []byte) (total int, f Fault) {
 	if len(b) < IPv6Len {
 		return 0, IPv6Short
 	}
-	if b[0]>>4 != 6 {
+	if b[IPv6OffFlow]>>4 != 6 {
 		return 0, IPv6Version
 	}
-	payload := int(b[IPv6OffPayload])<<8 + int(b[IPv6OffPayload+1])
-	if payload == 0 {
-		return checkEmptyIPv6(b)
-	}
-	if IPv6Len+payload > len(b) {
+	total = IPv6Len + int(binary.BigEndian.Uint16(b[IPv6OffPayload:]))
+	if total > len(b) {
 		return 0, IPv6PayloadLong
 	}
-	return IPv6Len + payload, OK
+	if total == IPv6Len {
+		f = noPayloadFault(b[IPv6OffNext])
+	}
+	return
 }
 
-// checkEmptyIPv6 is CheckIPv6 for a payload length of zero. That is right only
-// where no header follows either (RFC 8200 section 4.7).
-func checkEmptyIPv6(b []byte) (int, Fault) {
-	switch b[IPv6OffNext] {
+// noPayloadFault judges a payload length of zero by the next header. It is right
+// only where no header follows either (RFC 8200 section 4.7).
+func noPayloadFault(next uint8) Fault {
+	switch next {
 	case NextNone:
-		return IPv6Len, OK
+		return OK
 	case NextHopByHop:
-		return 0, IPv6Jumbogram // where RFC 2675 section 3 puts the true length
+		return IPv6Jumbogram // RFC 2675 section 3: the length is in an option
 	}
-	return 0, IPv6PayloadZero
+	return IPv6PayloadZero
 }
 
 // IPv6Header is what PutIPv6 writes.

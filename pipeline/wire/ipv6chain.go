@@ -69,9 +69,20 @@ type IPv6Chain struct {
 // CheckIPv6Destination as well. Behind the header of a fragment that is not the
 // first there is nothing to walk.
 func WalkIPv6(b []byte) (c IPv6Chain, f Fault) {
+	if next := b[IPv6OffNext]; !IsIPv6Extension(next) {
+		c.Proto, c.Offset, c.UnfragLen, c.UnfragNext = next, IPv6Len, IPv6Len, IPv6OffNext
+		return
+	}
 	total := IPv6Len + int(binary.BigEndian.Uint16(b[IPv6OffPayload:]))
 	f = c.walk(b[:total])
 	return
+}
+
+// IsIPv6Extension reports whether next announces a header that WalkIPv6 walks.
+// Without one at IPv6OffNext there is no need to call it.
+func IsIPv6Extension(next uint8) bool {
+	const walked = 1<<NextHopByHop | 1<<NextRouting | 1<<NextFragment | 1<<NextDestination
+	return next < 64 && walked>>next&1 != 0
 }
 
 // walk is WalkIPv6 over a packet that ends with b.
@@ -80,9 +91,7 @@ func (c *IPv6Chain) walk(b []byte) Fault {
 	c.UnfragLen, c.UnfragNext = IPv6Len, IPv6OffNext
 	next := IPv6OffNext // of the header before c.Offset
 	for n := 0; ; n++ {
-		switch c.Proto {
-		case NextHopByHop, NextRouting, NextDestination, NextFragment:
-		default:
+		if !IsIPv6Extension(c.Proto) {
 			return c.end(b)
 		}
 		if n == maxExtensions {

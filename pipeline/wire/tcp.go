@@ -54,10 +54,10 @@ const (
 // Segments without SYN are not looked at further. Where it returns a fault,
 // nothing has been changed.
 func ClampMSS(tcp []byte, max uint16) (changed bool, f Fault) {
-	if len(tcp) > TCPOffFlags && tcp[TCPOffFlags]&TCPFlagSYN == 0 {
-		return
+	if len(tcp) <= TCPOffFlags || tcp[TCPOffFlags]&TCPFlagSYN != 0 {
+		return clampSYN(tcp, max)
 	}
-	return clampSYN(tcp, max)
+	return
 }
 
 // clampSYN is ClampMSS for a segment with SYN, or one too short to tell.
