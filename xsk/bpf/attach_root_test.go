@@ -418,7 +418,11 @@ func TestRootCapabilities(t *testing.T) {
 	if _, said := startChild(t, "attach", least, strconv.Itoa(b.port.Attrs().Index), "native"); said != "ready" {
 		t.Errorf("with CAP_BPF and CAP_NET_ADMIN: %s", said)
 	}
-	_, said := startChild(t, "load", &syscall.SysProcAttr{Credential: nobody})
+	_, said := startChild(t, "attach", least, strconv.Itoa(b.port.Attrs().Index), "native")
+	if !strings.Contains(said, ErrOccupied.Error()) || !strings.Contains(said, "ask bpftool net") {
+		t.Errorf("a second one, which may not look for the holder: %s", said)
+	}
+	_, said = startChild(t, "load", &syscall.SysProcAttr{Credential: nobody})
 	if !strings.Contains(said, "run as root or with CAP_BPF and CAP_NET_ADMIN") {
 		t.Errorf("without privilege: %s", said)
 	}

@@ -16,6 +16,8 @@
  * The program decides only who gets a frame, never whether the frame is right:
  * lengths and checksums are the worker's business, which counts every fault.
  * What is too short to be decided goes to the kernel.
+ *
+ * There is no license section: none of the three helpers is for GPL programs only.
  */
 #include "kernel.h"
 
