@@ -1,0 +1,76 @@
+package pipeline
+
+import (
+	"unsafe"
+
+	"causeway/xsk"
+)
+
+// BatchSize is how many packets travel the pipeline together.
+const BatchSize = 64
+
+// A batch is the packets of one call of Receive and the vectors of indexes by which the stages pass them on. It is
+// part of its worker and used again for every batch.
+type batch struct {
+	packets [BatchSize]packet
+	n       int
+
+	gre    vector // GRE packets to an endpoint, in the order they came
+	routed vector // packets with a destination to look up
+}
+
+// A vector is an ordered list of indexes into a batch.
+type vector struct {
+	n  int
+	at [BatchSize]uint8
+}
+
+func (v *vector) add(i int) {
+	v.at[v.n&(BatchSize-1)] = uint8(i)
+	v.n++
+}
+
+func (v *vector) list() []uint8 { return v.at[:v.n] }
+
+// packet is what the stages know of one packet: one cache line. Offsets are relative to the start of its frame.
+type packet struct {
+	chunk    uint64 // UMEM address of the frame
+	hash     uint64 // of the outer address pair and key, until the tunnel is found
+	src, dst uint32 // IPv4 addresses of the header that is looked at, host order
+	leaf     Leaf
+	tunnel   int32 // id of the tunnel that it came through; noTunnel: from outside
+	key      uint32
+	l3       uint16 // start of the IP packet that is looked at
+	end      uint16 // first byte behind it
+	l4       uint16 // start of what its IP header carries
+	vrf      uint16 // table to look up first; 0: the Internet's
+	proto    uint8  // protocol of what the IP header carries
+	flags    uint8
+	outerECN uint8
+	port     uint8 // port that it came by
+	_        [16]byte
+}
+
+const noTunnel = -1
+
+// Flags of a packet.
+const (
+	pktV6              uint8 = 1 << iota // the IP header that is looked at is IPv6's
+	pktKeyed                             // the GRE header has a key
+	pktSYN                               // TCP with SYN set: its MSS may be clamped
+	pktOriginated                        // made here: no ICMP error is sent about it
+	pktInterfaceSource                   // its source is in the tunnel's interface subnet
+	pktLaterFragment                     // a fragment other than the first: no transport header
+	pktOuter6                            // before decap: the outer header is IPv6's, pktV6 speaks of the inner one
+)
+
+// frame returns the bytes of the frame at chunk. The address comes from this worker's own bookkeeping or from a
+// descriptor, which parse has checked, so it lies within the UMEM.
+func (w *worker) frame(chunk uint64) *[xsk.FrameSize]byte {
+	return (*[xsk.FrameSize]byte)(unsafe.Add(w.memory, chunk))
+}
+
+// bytes returns the IP packet p.
+func (w *worker) bytes(p *packet) []byte {
+	return w.frame(p.chunk)[p.l3:p.end]
+}

@@ -1,0 +1,369 @@
+package pipeline
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"causeway/pipeline/fib"
+	"causeway/pipeline/wire"
+)
+
+// registry gives tunnels and accounts numbers that stay theirs across reloads, so that counters, routes and
+// learned path MTUs of a tunnel that stays are untouched.
+type registry struct {
+	tunnels  map[string]int
+	freed    []int // tunnel ids that no snapshot names any more
+	accounts map[string]int
+}
+
+func (r *registry) tunnel(name string, limit int) (int, error) {
+	if id, ok := r.tunnels[name]; ok {
+		return id, nil
+	}
+	if n := len(r.freed); n > 0 {
+		id := r.freed[n-1]
+		r.freed = r.freed[:n-1]
+		r.tunnels[name] = id
+		return id, nil
+	}
+	id := len(r.tunnels)
+	if id >= limit {
+		return 0, fmt.Errorf("tunnel %q: this node has %d tunnels already, which is the limit", name, limit)
+	}
+	r.tunnels[name] = id
+	return id, nil
+}
+
+// TunnelID returns the number of the tunnel of that name.
+func (e *Engine) TunnelID(name string) (int, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	id, ok := e.names.tunnels[name]
+	return id, ok
+}
+
+// VRF returns the routing table of an account; the empty name is the Internet's.
+func (e *Engine) VRF(account string) (*VRF, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	id, ok := e.names.accounts[account]
+	if !ok {
+		return nil, false
+	}
+	return e.fwd.vrfs[id], true
+}
+
+// Apply makes tables of s and gives them to the workers, which use them from their next batch on. Tunnels and
+// accounts that s still names keep their numbers, counters and learned state; packets of theirs that are on their
+// way are not lost. When Apply returns no worker reads the tables from before.
+func (e *Engine) Apply(s *Spec) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	t, err := e.build(s)
+	if err != nil {
+		return err
+	}
+	e.tables.Store(t)
+	e.quiesce()
+	e.forget(s)
+	return nil
+}
+
+func (e *Engine) build(s *Spec) (*Tables, error) {
+	t := &Tables{pairs: make(map[pair]bool, len(s.Tunnels))}
+	for _, a := range s.Endpoints {
+		if a.Is4() {
+			t.endpoints4 = append(t.endpoints4, word4(a))
+		} else {
+			t.endpoints6 = append(t.endpoints6, a.As16())
+		}
+	}
+	t.links = make([]link, len(s.Links))
+	for i, l := range s.Links {
+		if l.Port < 0 || l.Port >= e.ports {
+			return nil, fmt.Errorf("link %d: port %d does not exist, the node has %d", i, l.Port, e.ports)
+		}
+		t.links[i] = makeLink(l)
+	}
+	t.setErrorSources(s)
+	if err := e.buildAccounts(s); err != nil {
+		return nil, err
+	}
+	t.vrfs = slices.Clone(e.fwd.vrfs)
+	var errs []error
+	for i := range s.Tunnels {
+		errs = append(errs, e.addTunnel(t, &s.Tunnels[i]))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	t.index.build(t.rx)
+	for i := range t.rx {
+		if r := &t.rx[i]; r.flags&tunLive != 0 {
+			t.pairs[r.pair()] = true
+		}
+	}
+	return t, nil
+}
+
+func makeLink(l LinkSpec) link {
+	out := link{port: uint16(l.Port), vlan: l.VLAN, mtu: uint32(l.MTU), mac: mac48(l.MAC)}
+	if l.Addr4.Is4() {
+		out.addr4 = word4(l.Addr4)
+	}
+	if l.Addr6.Is6() {
+		out.addr6 = l.Addr6.As16()
+	}
+	return out
+}
+
+// setErrorSources chooses where ICMP errors toward the Internet come from: an endpoint, never a private address.
+func (t *Tables) setErrorSources(s *Spec) {
+	if len(t.endpoints4) > 0 {
+		t.errorSource4 = t.endpoints4[0]
+	}
+	if len(t.endpoints6) > 0 {
+		t.errorSource6 = t.endpoints6[0]
+	}
+	for _, l := range s.Links {
+		if t.errorSource4 == 0 && l.Addr4.Is4() {
+			t.errorSource4 = word4(l.Addr4)
+		}
+		if t.errorSource6 == [16]byte{} && l.Addr6.Is6() {
+			t.errorSource6 = l.Addr6.As16()
+		}
+	}
+}
+
+// buildAccounts gives every account that has a tunnel or is named a routing table of its own.
+func (e *Engine) buildAccounts(s *Spec) error {
+	want := func(name string) error {
+		if _, ok := e.names.accounts[name]; ok {
+			return nil
+		}
+		if len(e.fwd.vrfs) >= 1<<16 {
+			return fmt.Errorf("account %q: this node has %d accounts already, which is the limit", name, len(e.fwd.vrfs)-1)
+		}
+		id := len(e.fwd.vrfs)
+		e.names.accounts[name] = id
+		e.fwd.vrfs = append(slices.Clip(e.fwd.vrfs), e.newVRF(name, id))
+		return nil
+	}
+	for i := range s.Tunnels {
+		if err := want(s.Tunnels[i].Account); err != nil {
+			return err
+		}
+	}
+	for _, a := range s.Accounts {
+		if err := want(a.Name); err != nil {
+			return err
+		}
+	}
+	// Peers belong to the snapshot, so tables get copies that share their routes with the ones before.
+	for i, v := range e.fwd.vrfs {
+		c := *v
+		c.peers = nil
+		e.fwd.vrfs[i] = &c
+	}
+	for _, a := range s.Accounts {
+		v := e.fwd.vrfs[e.names.accounts[a.Name]]
+		for _, p := range a.Peers {
+			id, ok := e.names.accounts[p]
+			if !ok {
+				return fmt.Errorf("account %q: peer %q has no tunnels and no entry of its own", a.Name, p)
+			}
+			v.peers = append(v.peers, uint16(id))
+		}
+	}
+	return nil
+}
+
+// accountRootBits is the first stride of an account's IPv4 table: 64 Ki slots. Only the Internet table, which
+// may hold a million routes, pays for 24 bits.
+const accountRootBits = 16
+
+func (e *Engine) newVRF(name string, id int) *VRF {
+	root := accountRootBits
+	if id == 0 {
+		root = 24
+	}
+	return &VRF{Account: name, id: uint16(id), V4: fib.NewTable4(root, e.retire), V6: fib.NewTable6(root, e.retire)}
+}
+
+func (e *Engine) addTunnel(t *Tables, s *TunnelSpec) error {
+	id, err := e.names.tunnel(s.Name, MaxTunnels)
+	if err != nil {
+		return err
+	}
+	for id >= len(t.rx) {
+		t.rx = append(t.rx, rxTunnel{})
+		t.tx = append(t.tx, txTunnel{})
+		t.sources = append(t.sources, sourceSet{})
+		t.names = append(t.names, "")
+	}
+	vrf := uint16(e.names.accounts[s.Account])
+	t.names[id] = s.Name
+	t.sources[id] = makeSources(s)
+	t.rx[id] = makeRX(s, vrf, &t.sources[id])
+	t.tx[id] = makeTX(s, vrf)
+	t.tx[id].owner = uint8(id % len(e.workers))
+	return nil
+}
+
+func (s *TunnelSpec) flags() uint8 {
+	f := tunLive
+	set := func(on bool, bit uint8) {
+		if on {
+			f |= bit
+		}
+	}
+	set(s.Endpoint.Is6(), tunOuter6)
+	set(s.HasKey, tunKey)
+	set(s.Checksum, tunChecksum)
+	set(s.Sequence, tunSequence)
+	set(s.ClearDF, tunClearDF)
+	set(s.Interface4.IsValid(), tunInterface4)
+	set(s.Interface6.IsValid(), tunInterface6)
+	return f
+}
+
+func makeRX(s *TunnelSpec, vrf uint16, src *sourceSet) rxTunnel {
+	r := rxTunnel{vrf: vrf, flags: s.flags(), key: s.Key, net4: 1, net6: [2]uint64{0, 1}}
+	if s.Endpoint.Is4() {
+		r.customer4, r.endpoint4 = word4(s.CustomerEndpoint), word4(s.Endpoint)
+	} else {
+		r.customer6, r.endpoint6 = words6(s.CustomerEndpoint.As16()), words6(s.Endpoint.As16())
+	}
+	for _, p := range s.Prefixes {
+		if p.Addr().Is4() && r.net4 == 1 {
+			r.mask4 = ^uint32(0) << (32 - p.Bits())
+			r.net4 = word4(p.Addr()) & r.mask4
+		}
+	}
+	if len(src.prefixes6) > 0 {
+		p := src.prefixes6[0]
+		r.mask6 = mask128(p.Bits())
+		w := words6(p.Addr().As16())
+		r.net6 = [2]uint64{w[0] & r.mask6[0], w[1] & r.mask6[1]}
+	}
+	if s.Interface4.IsValid() {
+		r.interface4 = word4(s.Interface4.Addr())
+	}
+	return r
+}
+
+func (r *rxTunnel) pair() (k pair) {
+	if r.flags&tunOuter6 == 0 {
+		return pairOf4(r.customer4, r.endpoint4)
+	}
+	for i, w := range [4]uint64{r.customer6[0], r.customer6[1], r.endpoint6[0], r.endpoint6[1]} {
+		binary.BigEndian.PutUint64(k[8*i:], w)
+	}
+	return k
+}
+
+func mask128(ones int) [2]uint64 {
+	if ones <= 64 {
+		return [2]uint64{^uint64(0) << (64 - ones), 0}
+	}
+	return [2]uint64{^uint64(0), ^uint64(0) << (128 - ones)}
+}
+
+func makeSources(s *TunnelSpec) sourceSet {
+	var set sourceSet
+	for _, p := range s.Prefixes {
+		if p.Addr().Is4() {
+			set.prefixes4 = append(set.prefixes4, range4Of(p))
+		} else {
+			set.prefixes6 = append(set.prefixes6, p.Masked())
+		}
+	}
+	slices.SortFunc(set.prefixes4, func(a, b range4) int { return int(int64(a.first) - int64(b.first)) })
+	if s.Interface4.IsValid() {
+		set.interface4 = range4Of(s.Interface4)
+	}
+	if s.Interface6.IsValid() {
+		set.interface6 = s.Interface6.Masked()
+		set.own6 = s.Interface6.Addr().As16()
+	}
+	return set
+}
+
+func range4Of(p netip.Prefix) range4 {
+	mask := ^uint32(0) << (32 - p.Bits())
+	if p.Bits() == 0 {
+		mask = 0
+	}
+	first := word4(p.Addr()) & mask
+	return range4{first, first | ^mask}
+}
+
+// makeTX writes the outer header as it will stand before every packet of the tunnel.
+func makeTX(s *TunnelSpec, vrf uint16) txTunnel {
+	x := txTunnel{vrf: vrf, flags: s.flags(), mtu: uint16(s.MTU), clamp: int32(s.MSSClamp), hlen: uint8(s.Overhead())}
+	h := x.header[len(x.header)-int(x.hlen):]
+	ttl := s.TTL
+	if ttl == 0 {
+		ttl = 64
+	}
+	var gre []byte
+	if s.Endpoint.Is4() {
+		gre = h[20:]
+		h[0] = 0x45
+		// DF: the path MTU of the tunnel is learned, not hidden in fragments (RFC 2003 3.1 for the choice). An atomic
+		// datagram needs no identification (RFC 6864 4.1).
+		binary.BigEndian.PutUint16(h[6:], 0x4000)
+		h[8], h[9] = ttl, wire.ProtoGRE
+		binary.BigEndian.PutUint32(h[12:], word4(s.Endpoint))
+		binary.BigEndian.PutUint32(h[16:], word4(s.CustomerEndpoint))
+		x.sum = uint32(wire.Fold(wire.Sum(h[:20], 0)))
+	} else {
+		gre = h[40:]
+		h[0], h[6], h[7] = 0x60, wire.ProtoGRE, ttl
+		src, dst := s.Endpoint.As16(), s.CustomerEndpoint.As16()
+		copy(h[8:], src[:])
+		copy(h[24:], dst[:])
+	}
+	putGREFlags(gre, s)
+	return x
+}
+
+// putGREFlags writes the flag word, the protocol of an IPv4 packet and the key; checksum and sequence number are the
+// packet's.
+func putGREFlags(g []byte, s *TunnelSpec) {
+	binary.BigEndian.PutUint16(g[wire.GREOffProto:], wire.EtherTypeIPv4)
+	at := wire.GREMinLen
+	if s.Checksum {
+		g[0] |= 0x80
+		at += 4
+	}
+	if s.HasKey {
+		g[0] |= 0x20
+		binary.BigEndian.PutUint32(g[at:], s.Key)
+	}
+	if s.Sequence {
+		g[0] |= 0x10
+	}
+}
+
+// forget frees the numbers of tunnels that s no longer names. The workers have left the tables before.
+func (e *Engine) forget(s *Spec) {
+	named := make(map[string]bool, len(s.Tunnels))
+	for i := range s.Tunnels {
+		named[s.Tunnels[i].Name] = true
+	}
+	for name, id := range e.names.tunnels {
+		if named[name] {
+			continue
+		}
+		delete(e.names.tunnels, name)
+		e.names.freed = append(e.names.freed, id)
+		e.fwd.tunnels[id].v.Store(0)
+		for _, w := range e.workers {
+			w.tunnels[id].reset()
+		}
+	}
+}

@@ -1,0 +1,198 @@
+package pipeline
+
+import (
+	"encoding/binary"
+	"unsafe"
+
+	"causeway/pipeline/wire"
+)
+
+// decap finds the tunnel of each GRE packet and takes the outer headers off: from here on the packet is the inner
+// one. The tunnels' contexts and counters are fetched ahead for the whole batch, which is what keeps ten thousand
+// tunnels as fast as one.
+func (w *worker) decap(t *Tables, b *batch) {
+	n := b.gre.n
+	if n == 0 {
+		return
+	}
+	prefetch(&w.touch[0], n) // the buckets, whose addresses parse left
+	list := b.gre.list()
+	for k, i := range list {
+		p := &b.packets[i]
+		id := t.index.candidate(p.hash)
+		p.tunnel = id
+		at := max(id, 0)
+		w.touch[2*k] = uintptr(unsafe.Pointer(unsafe.SliceData(t.rx))) + uintptr(at)*unsafe.Sizeof(rxTunnel{})
+		w.touch[2*k+1] = uintptr(unsafe.Pointer(&w.tunnels[at]))
+	}
+	prefetch(&w.touch[0], 2*n)
+	for _, i := range list {
+		p := &b.packets[i]
+		if p.tunnel < 0 || !t.rx[p.tunnel].matches4(p) {
+			if p.tunnel = w.findTunnel(t, p); p.tunnel < 0 {
+				w.noTunnel(t, b, int(i))
+				continue
+			}
+		}
+		w.enter(t, b, int(i))
+	}
+}
+
+// candidate returns the first tunnel whose tag is that of h, or noTunnel. Nearly always it is the right one.
+func (x *tunnelIndex) candidate(h uint64) int32 {
+	b := &x.buckets[uint32(h)&x.mask]
+	want := tag(h)
+	for s, have := range b.tag {
+		if have == want {
+			return int32(b.id[s])
+		}
+	}
+	return noTunnel
+}
+
+// matches4 verifies that the packet's outer IPv4 addresses and key are the tunnel's.
+func (r *rxTunnel) matches4(p *packet) bool {
+	return r.customer4 == p.src && r.endpoint4 == p.dst && r.key == p.key &&
+		r.flags&(tunLive|tunOuter6|tunKey) == tunLive|keyFlag(p) && p.flags&pktOuter6 == 0
+}
+
+func (r *rxTunnel) matches6(p *packet, customer, endpoint [2]uint64) bool {
+	return r.customer6 == customer && r.endpoint6 == endpoint && r.key == p.key &&
+		r.flags&(tunLive|tunOuter6|tunKey) == tunLive|tunOuter6|keyFlag(p)
+}
+
+// keyFlag is tunKey if the packet has a key.
+func keyFlag(p *packet) uint8 {
+	if p.flags&pktKeyed != 0 {
+		return tunKey
+	}
+	return 0
+}
+
+// findTunnel looks at every tunnel in the bucket, for both outer families.
+func (w *worker) findTunnel(t *Tables, p *packet) int32 {
+	var customer, endpoint [2]uint64
+	outer6 := p.flags&pktOuter6 != 0
+	if outer6 {
+		ip := w.frame(p.chunk)[p.l3:]
+		customer, endpoint = addr6(ip[8:]), addr6(ip[24:])
+	}
+	b := &t.index.buckets[uint32(p.hash)&t.index.mask]
+	for s, have := range b.tag {
+		if have != tag(p.hash) {
+			continue
+		}
+		r := &t.rx[b.id[s]]
+		if outer6 && r.matches6(p, customer, endpoint) || !outer6 && r.matches4(p) {
+			return int32(b.id[s])
+		}
+	}
+	return noTunnel
+}
+
+// noTunnel handles a GRE packet that belongs to no tunnel: one that is not for an endpoint passes through, the
+// others are dropped, with a reason that tells a wrong key from an unknown customer.
+func (w *worker) noTunnel(t *Tables, b *batch, i int) {
+	p := &b.packets[i]
+	p.tunnel = noTunnel
+	if p.flags&pktOuter6 == 0 && !t.isEndpoint4(p.dst) {
+		p.flags &^= pktV6
+		if martian4(p.src, p.dst) {
+			w.drop(p, OuterMartian)
+			return
+		}
+		b.routed.add(i)
+		return
+	}
+	if w.knownPair(t, p) {
+		w.drop(p, TunnelKeyMismatch)
+		return
+	}
+	w.drop(p, TunnelUnknown)
+}
+
+// knownPair reports whether some tunnel has the packet's outer addresses. Only packets that are dropped come here, so
+// a map will do.
+func (w *worker) knownPair(t *Tables, p *packet) bool {
+	outer6 := p.flags&pktOuter6 != 0
+	ip := w.frame(p.chunk)[p.l3:]
+	if outer6 {
+		return t.pairs[pairOf6(ip)]
+	}
+	return t.pairs[pairOf4(p.src, p.dst)]
+}
+
+// pair is an outer address pair, IPv4 addresses in the last four octets.
+type pair [32]byte
+
+func pairOf4(customer, endpoint uint32) (k pair) {
+	binary.BigEndian.PutUint32(k[12:], customer)
+	binary.BigEndian.PutUint32(k[28:], endpoint)
+	return k
+}
+
+func pairOf6(ip []byte) (k pair) {
+	copy(k[:], ip[8:40])
+	return k
+}
+
+// enter makes the inner packet the one that is looked at, after it has been checked.
+func (w *worker) enter(t *Tables, b *batch, i int) {
+	p := &b.packets[i]
+	r := &t.rx[p.tunnel]
+	p.vrf = r.vrf
+	p.l3 = p.l4
+	f := w.frame(p.chunk)
+	if p.flags&pktV6 != 0 {
+		w.enter6(t, b, i)
+		return
+	}
+	ip := f[p.l3:p.end]
+	if len(ip) < ip4Len || ip[0] != 0x45 || !headerSumOK(ip) {
+		w.enterSlow4(t, b, i, ip)
+		return
+	}
+	total := uint(binary.BigEndian.Uint16(ip[2:]))
+	if total < ip4Len || total > uint(len(ip)) {
+		w.enterSlow4(t, b, i, ip)
+		return
+	}
+	p.end = p.l3 + uint16(total)
+	p.l4 = p.l3 + ip4Len
+	w.admit4(t, b, i, ip)
+}
+
+// admit4 checks what a sound inner IPv4 header says, and queues the packet for route.
+func (w *worker) admit4(t *Tables, b *batch, i int, ip []byte) {
+	p := &b.packets[i]
+	r := &t.rx[p.tunnel]
+	_ = ip[19]
+	p.proto = ip[9]
+	p.src, p.dst = binary.BigEndian.Uint32(ip[12:]), binary.BigEndian.Uint32(ip[16:])
+	if p.src&r.mask4 != r.net4 && !w.mayUseSource4(t, p) {
+		return
+	}
+	if bad4(p.dst) {
+		w.drop(p, InnerDestination)
+		return
+	}
+	if p.outerECN != 0 && !w.decapECN4(p, ip) {
+		return
+	}
+	if p.proto == wire.ProtoTCP || binary.BigEndian.Uint16(ip[6:])&0x1fff != 0 {
+		w.noteTransport4(p, ip)
+	}
+	c := &w.tunnels[p.tunnel]
+	c.rxPackets.add(1)
+	c.rxBytes.add(uint64(p.end - p.l3))
+	w.count.decapsulated.add(1)
+	b.routed.add(i)
+}
+
+func (w *worker) noteTransport4(p *packet, ip []byte) {
+	if binary.BigEndian.Uint16(ip[6:])&0x1fff != 0 {
+		p.flags |= pktLaterFragment
+		return
+	}
+	w.noteSYN(p)
+}

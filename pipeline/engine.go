@@ -1,0 +1,195 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"causeway/pipeline/fib"
+	"causeway/xsk"
+)
+
+// A Queue is one queue of a port as its worker sees it: descriptors in batches, no meaning of packets. A *xsk.Socket
+// is one; pcap files and memory are others. Only the worker that owns the queue calls it.
+type Queue interface {
+	Receive([]xsk.Desc) int  // frames that came, owned by the caller from then on
+	Transmit([]xsk.Desc) int // how many were taken; they come back through Reap
+	Kick()                   // makes the kernel look at what was transmitted
+	Reap([]uint64) int       // addresses of frames that have left
+	Refill([]uint64) int     // how many free frames were taken for receiving
+}
+
+// EngineConfig says what an Engine is made of.
+type EngineConfig struct {
+	UMEM    *xsk.UMEM
+	Ports   int
+	Workers []WorkerConfig
+	Punt    *PuntQueue // nil: packets for the kernel are dropped with a reason
+}
+
+// WorkerConfig describes one worker.
+type WorkerConfig struct {
+	CPU    int // the core it is pinned to; -1: not pinned
+	Queues []QueueConfig
+	// Wait blocks until one of the queues has something to receive or the time is up; nil: the worker never sleeps.
+	Wait func(timeout time.Duration)
+}
+
+// QueueConfig gives a worker one queue of a port.
+type QueueConfig struct {
+	Port     int
+	Queue    Queue
+	FillSize int // frames that its fill ring holds
+}
+
+// An Engine is the packet path of one node: workers, tables and forwarding state.
+type Engine struct {
+	mu    sync.Mutex // guards names and the making of tables
+	names registry
+
+	ports   int
+	umem    *xsk.UMEM
+	workers []*worker
+	punt    *PuntQueue
+	fwd     Forwarding
+	tables  atomic.Pointer[Tables]
+	retired retirement
+}
+
+// NewEngine makes the workers; Run starts them.
+func NewEngine(c EngineConfig) (*Engine, error) {
+	if len(c.Workers) == 0 || len(c.Workers) > maxWorkers {
+		return nil, fmt.Errorf("%d workers: 1 to %d are possible", len(c.Workers), maxWorkers)
+	}
+	if c.Ports < 1 || c.Ports > maxPorts {
+		return nil, fmt.Errorf("%d ports: 1 to %d are possible", c.Ports, maxPorts)
+	}
+	e := &Engine{ports: c.Ports, umem: c.UMEM, punt: c.Punt}
+	e.names = registry{tunnels: map[string]int{}, accounts: map[string]int{"": 0}}
+	e.fwd = Forwarding{
+		neighbours: make([]atomic.Uint64, MaxNeighbours),
+		groups:     make([]atomic.Pointer[fib.Group], MaxGroups),
+		tunnels:    make([]tunnelState, MaxTunnels),
+	}
+	e.fwd.vrfs = []*VRF{e.newVRF("", 0)}
+	e.tables.Store(&Tables{vrfs: e.fwd.vrfs, index: tunnelIndex{buckets: make([]tunnelBucket, 1)}})
+	for i, w := range c.Workers {
+		e.workers = append(e.workers, newWorker(e, i, w))
+	}
+	if err := e.connect(); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// Forwarding returns the routes and neighbours, for their one writer.
+func (e *Engine) Forwarding() *Forwarding { return &e.fwd }
+
+// Run starts the workers, each on a locked thread, and returns when ctx is done and all have stopped. A worker that
+// stops first transmits what it has taken, so that no frame is lost between the rings.
+func (e *Engine) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	errs := make([]error, len(e.workers))
+	for i, w := range e.workers {
+		wg.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			errs[i] = w.run(ctx)
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Quiesce returns when every worker has begun a new batch since it was called, so that none still uses what was
+// taken out of the tables before.
+func (e *Engine) Quiesce() { e.quiesce() }
+
+func (e *Engine) quiesce() {
+	for _, w := range e.workers {
+		w.awaitBoundary()
+	}
+}
+
+// Counters returns each worker's counters.
+func (e *Engine) Counters() []Counters {
+	out := make([]Counters, len(e.workers))
+	for i, w := range e.workers {
+		out[i] = w.count.read()
+	}
+	return out
+}
+
+// Total sums the counters of all workers, and adds the frames between them to Held.
+func (e *Engine) Total() Counters {
+	var sum Counters
+	for _, w := range e.workers {
+		c := w.count.read()
+		sum.Add(&c)
+		sum.Held += w.inFlight()
+	}
+	return sum
+}
+
+// TunnelCounters sums the workers' counters of tunnel id.
+func (e *Engine) TunnelCounters(id int) TunnelCounters {
+	var sum TunnelCounters
+	for _, w := range e.workers {
+		c := &w.tunnels[id]
+		sum.RXPackets += c.rxPackets.get()
+		sum.RXBytes += c.rxBytes.get()
+		sum.TXPackets += c.txPackets.get()
+		sum.TXBytes += c.txBytes.get()
+		sum.RXDrops += c.rxDrops.get()
+		sum.TXDrops += c.txDrops.get()
+	}
+	return sum
+}
+
+// LastPoll returns when worker i last looked at its queues; a worker that sleeps in poll(2) counts as looking.
+func (e *Engine) LastPoll(i int) time.Time {
+	return e.workers[i].started.Add(time.Duration(e.workers[i].lastPoll.Load()))
+}
+
+// Workers is the number of workers.
+func (e *Engine) Workers() int { return len(e.workers) }
+
+// ResolveRequests calls f for each neighbour that the workers asked for since the last call; f is called at most
+// resolveRing times per worker.
+func (e *Engine) ResolveRequests(f func(ResolveRequest)) {
+	for _, w := range e.workers {
+		w.resolve.drain(f)
+	}
+}
+
+// retirement collects what was taken out of forwarding tables and may be used again after a batch boundary.
+type retirement struct {
+	mu    sync.Mutex
+	frees []func()
+}
+
+func (e *Engine) retire(free func()) {
+	e.retired.mu.Lock()
+	e.retired.frees = append(e.retired.frees, free)
+	e.retired.mu.Unlock()
+}
+
+// Reclaim waits for a batch boundary of every worker and then recycles what the forwarding tables have retired. The
+// routes' writer calls it after a burst of changes.
+func (e *Engine) Reclaim() {
+	e.retired.mu.Lock()
+	frees := e.retired.frees
+	e.retired.frees = nil
+	e.retired.mu.Unlock()
+	if len(frees) == 0 {
+		return
+	}
+	e.quiesce()
+	for _, free := range frees {
+		free()
+	}
+}

@@ -1,0 +1,279 @@
+package pipeline
+
+import (
+	"encoding/binary"
+	"unsafe"
+
+	"causeway/pipeline/wire"
+)
+
+// forward sends each packet where its leaf leads: into a tunnel, to a neighbour, or to one of the ends in local.go.
+// The contexts of all tunnels of the batch are fetched before the first is used.
+func (w *worker) forward(t *Tables, b *batch) {
+	list := b.routed.list()
+	n := 0
+	for _, i := range list {
+		p := &b.packets[i]
+		if LeafKind(p.leaf) == KindGroup {
+			p.leaf = w.pick(p, p.leaf)
+		}
+		if LeafKind(p.leaf) == KindTunnel {
+			n = w.touchTunnel(t, p, n)
+		}
+	}
+	prefetch(&w.touch[0], n)
+	for _, i := range list {
+		p := &b.packets[i]
+		switch LeafKind(p.leaf) {
+		case KindTunnel:
+			w.toTunnel(t, p, LeafIndex(p.leaf))
+		case KindNeighbour:
+			w.toNeighbour(t, p)
+		default:
+			w.end(t, p)
+		}
+	}
+}
+
+// touchTunnel notes the lines that toTunnel will need: the tunnel's two, its counters, its state, and the one in
+// front of the packet, into which the outer headers go.
+func (w *worker) touchTunnel(t *Tables, p *packet, n int) int {
+	id := LeafIndex(p.leaf)
+	if id >= len(t.tx) {
+		return n
+	}
+	x := uintptr(unsafe.Pointer(unsafe.SliceData(t.tx))) + uintptr(id)*unsafe.Sizeof(txTunnel{})
+	at := w.touch[n : n+5 : n+5]
+	at[0], at[1] = x, x+64
+	at[2] = uintptr(unsafe.Pointer(&w.tunnels[id]))
+	at[3] = uintptr(unsafe.Pointer(&w.engine.fwd.tunnels[id]))
+	at[4] = uintptr(w.memory) + uintptr(p.chunk) + uintptr(p.l3) - 64
+	return n + 5
+}
+
+// pick chooses the member of an equal-cost group for p's flow.
+func (w *worker) pick(p *packet, l Leaf) Leaf {
+	g := w.engine.fwd.groups[LeafIndex(l)].Load()
+	if g == nil {
+		return 0
+	}
+	return g.Pick(w.flowHash(p))
+}
+
+// toNeighbour forwards a packet as it is.
+func (w *worker) toNeighbour(t *Tables, p *packet) {
+	slot := w.engine.fwd.neighbours[LeafIndex(p.leaf)].Load()
+	if slot&neighbourResolved == 0 {
+		w.unresolved(p, LeafIndex(p.leaf))
+		return
+	}
+	lk := &t.links[slot>>neighbourLinkShift&(MaxLinks-1)]
+	if p.flags&(pktSYN|pktInterfaceSource) != 0 && !w.beforePlain(t, p) {
+		return
+	}
+	if int(p.end-p.l3) > int(lk.mtu) {
+		w.oversize(t, p, int(lk.mtu), noTunnel)
+		return
+	}
+	if !w.decrement(t, p) {
+		return
+	}
+	w.sendLink(p, lk, slot, p.l3)
+}
+
+// beforePlain does what few packets need before they leave unencapsulated.
+func (w *worker) beforePlain(t *Tables, p *packet) bool {
+	if p.flags&pktInterfaceSource != 0 {
+		w.drop(p, InnerSource) // a tunnel's own subnet has no way back from the Internet
+		return false
+	}
+	return p.tunnel == noTunnel || w.clamp(p, w.clampTo(t, int(p.tunnel), p))
+}
+
+// toTunnel checks a packet's size and life against the tunnel and encapsulates it.
+func (w *worker) toTunnel(t *Tables, p *packet, id int) {
+	if id >= len(t.tx) || t.tx[id].flags&tunLive == 0 {
+		w.drop(p, NoRoute) // the tunnel was taken away a moment ago, its routes follow
+		return
+	}
+	x := &t.tx[id]
+	if p.vrf != x.vrf && p.vrf != 0 && !t.vrfs[p.vrf].mayReach(x.vrf) {
+		w.drop(p, RouteLeavesAccount)
+		return
+	}
+	if p.flags&pktSYN != 0 && !w.clampThrough(t, p, id) {
+		return
+	}
+	mtu := w.tunnelMTU(t, id)
+	if int(p.end-p.l3) > mtu {
+		w.oversize(t, p, mtu, id)
+		return
+	}
+	if !w.decrement(t, p) {
+		return
+	}
+	w.encap(t, p, id)
+}
+
+// tunnelMTU is the largest inner packet that tunnel id carries now: its own MTU or what its path was found to allow.
+func (w *worker) tunnelMTU(t *Tables, id int) int {
+	_, path := w.engine.fwd.tunnels[id].load()
+	mtu := int(t.tx[id].mtu)
+	if path != 0 && path < mtu {
+		return path
+	}
+	return mtu
+}
+
+func (v *VRF) mayReach(other uint16) bool {
+	for _, p := range v.peers {
+		if p == other {
+			return true
+		}
+	}
+	return false
+}
+
+// decrement takes one hop off the packet's life (RFC 1812 5.3.1, RFC 8200 3). Where that was the last one the source
+// is told, the packet is gone, and it returns false. What we made ourselves has not been routed yet.
+func (w *worker) decrement(t *Tables, p *packet) bool {
+	if p.flags&pktOriginated != 0 {
+		return true
+	}
+	ip := w.frame(p.chunk)[p.l3:p.end]
+	if p.flags&pktV6 != 0 {
+		if ip[wire.IPv6OffHopLimit] <= 1 {
+			w.expire4or6(t, p)
+			return false
+		}
+		ip[wire.IPv6OffHopLimit]--
+		return true
+	}
+	if ip[wire.IPv4OffTTL] <= 1 {
+		w.expire4or6(t, p)
+		return false
+	}
+	wire.DecTTL4(ip)
+	return true
+}
+
+// encap puts the tunnel's outer headers in front of the packet, in place, and sends it to the customer endpoint.
+func (w *worker) encap(t *Tables, p *packet, id int) {
+	x := &t.tx[id]
+	if x.flags&tunSequence != 0 && int(x.owner) != w.id {
+		w.handTo(int(x.owner), handover{chunk: p.chunk, start: p.l3, end: p.end, kind: handEncap, port: p.port,
+			tunnel: int32(id), packetV: packetView{proto: p.proto, flags: p.flags, l4: p.l4}})
+		return
+	}
+	f := w.frame(p.chunk)
+	inner := uint(p.l3)
+	if inner < frameRoom || inner >= uint(p.end) {
+		w.drop(p, FrameNoRoom)
+		return
+	}
+	copy(f[inner-64:inner], x.header[:]) // one constant size; what lies in front of the header is overwritten later
+	o := inner - uint(x.hlen)
+	h := f[o:p.end]
+	first := f[inner]
+	tos := f[inner+1]
+	if first>>4 == 6 {
+		tos = first<<4 | tos>>4
+		binary.BigEndian.PutUint16(h[greAt(x.flags)+2:], wire.EtherTypeIPv6)
+	}
+	// DSCP and ECN are copied: uniform model of RFC 2983 4.1, normal mode of RFC 6040 4.1.
+	if x.flags&tunOuter6 != 0 {
+		h[0], h[1] = 0x60|tos>>4, tos<<4
+		binary.BigEndian.PutUint16(h[4:], uint16(len(h)-ip6Len))
+	} else {
+		h[1] = tos
+		binary.BigEndian.PutUint16(h[2:], uint16(len(h)))
+		sum := x.sum + uint32(tos) + uint32(len(h))
+		binary.BigEndian.PutUint16(h[10:], ^uint16(sum>>16+sum))
+	}
+	if x.flags&(tunChecksum|tunSequence) != 0 {
+		w.finishGRE(x, id, h[greAt(x.flags):])
+	}
+	w.sendOuter(t, p, id, o)
+}
+
+// frameRoom is the room in front of a packet that encap needs: 64 bytes of outer header and a tagged link header.
+const frameRoom = 64 + ethLen + 4
+
+func greAt(flags uint8) int {
+	if flags&tunOuter6 != 0 {
+		return ip6Len
+	}
+	return ip4Len
+}
+
+// finishGRE writes the sequence number (RFC 2890 2.2) and then the checksum over header and payload (RFC 2784 2.5).
+func (w *worker) finishGRE(x *txTunnel, id int, gre []byte) {
+	if x.flags&tunSequence != 0 {
+		at := wire.GRELen(x.flags&tunKey != 0, x.flags&tunChecksum != 0, false)
+		binary.BigEndian.PutUint32(gre[at:], w.sequence[id])
+		w.sequence[id]++
+	}
+	if x.flags&tunChecksum != 0 {
+		wire.SetGREChecksum(gre)
+	}
+}
+
+// sendOuter sends an encapsulated packet, whose outer header begins at o, along the route to its customer endpoint.
+// It is fragmented where the link is smaller, or where an IPv6 packet of up to 1280 bytes is larger than the tunnel's
+// MTU, which its source is never told.
+func (w *worker) sendOuter(t *Tables, p *packet, id int, o uint) {
+	l, path := w.engine.fwd.tunnels[id].load()
+	if LeafKind(l) == KindGroup {
+		l = w.pick(p, l)
+	}
+	c := &w.tunnels[id]
+	if LeafKind(l) != KindNeighbour {
+		c.txDrops.add(1)
+		w.drop(p, TunnelUnroutable)
+		return
+	}
+	slot := w.engine.fwd.neighbours[LeafIndex(l)].Load()
+	if slot&neighbourResolved == 0 {
+		c.txDrops.add(1)
+		w.unresolved(p, LeafIndex(l))
+		return
+	}
+	c.txPackets.add(1)
+	c.txBytes.add(uint64(p.end - p.l3))
+	w.count.encapsulated.add(1)
+	x := &t.tx[id]
+	lk := &t.links[slot>>neighbourLinkShift&(MaxLinks-1)]
+	limit := uint(x.mtu)
+	if path != 0 && uint(path) < limit {
+		limit = uint(path)
+	}
+	limit = min(limit+uint(x.hlen), uint(lk.mtu))
+	p.flags &^= pktV6
+	if x.flags&tunOuter6 != 0 {
+		p.flags |= pktV6
+	}
+	if uint(p.end)-o > limit {
+		w.fragmentOuter(p, lk, slot, o, int(limit))
+		return
+	}
+	w.sendLink(p, lk, slot, uint16(o))
+}
+
+// sendLink writes the link header in front of the IP header at offset ip and gives the frame to its port.
+func (w *worker) sendLink(p *packet, lk *link, slot uint64, ip uint16) {
+	f := w.frame(p.chunk)
+	start := uint(ip) - ethLen
+	typ := uint16(wire.EtherTypeIPv4)
+	if p.flags&pktV6 != 0 {
+		typ = wire.EtherTypeIPv6
+	}
+	if lk.vlan != 0 {
+		start -= wire.VLANLen
+		binary.BigEndian.PutUint32(f[start+12:], wire.EtherTypeVLAN<<16|uint32(lk.vlan))
+	}
+	h := f[start:ip]
+	binary.BigEndian.PutUint16(h[len(h)-2:], typ)
+	binary.BigEndian.PutUint64(h, slot>>neighbourMACShift<<16|lk.mac>>32)
+	binary.BigEndian.PutUint32(h[8:], uint32(lk.mac))
+	w.emit(int(lk.port), p.chunk, uint16(start), p.end)
+}

@@ -1,0 +1,110 @@
+package pipeline
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"causeway/pipeline/wire"
+)
+
+// end deals with packets that are not forwarded: for us, for the kernel, or for nobody.
+func (w *worker) end(t *Tables, p *packet) {
+	switch LeafKind(p.leaf) {
+	case KindTunnelAddress:
+		w.answerEcho(t, p)
+	case KindKernel:
+		w.punt(p)
+	case KindGlean:
+		w.askFor(p, LeafIndex(p.leaf))
+		w.drop(p, NeighbourUnresolved)
+	case KindBlackhole:
+		w.drop(p, RouteBlackhole)
+	case KindUnreachable:
+		w.refuse(t, p, RouteUnreachable,
+			wire.ICMPError{Type: wire.ICMP4Unreachable, Code: wire.ICMP4CodeAdmin},
+			wire.ICMPError{Type: wire.ICMP6Unreachable, Code: wire.ICMP6CodeAdmin})
+	default:
+		w.refuse(t, p, NoRoute,
+			wire.ICMPError{Type: wire.ICMP4Unreachable, Code: wire.ICMP4CodeNet},
+			wire.ICMPError{Type: wire.ICMP6Unreachable, Code: wire.ICMP6CodeNoRoute})
+	}
+}
+
+// answerEcho answers a ping of our interface address in a tunnel, in place. Nothing else listens there.
+func (w *worker) answerEcho(t *Tables, p *packet) {
+	ip := w.bytes(p)
+	f := wire.ICMPNotEcho
+	if p.flags&pktOriginated == 0 {
+		if p.flags&pktV6 != 0 {
+			f = wire.EchoReply6(ip)
+		} else {
+			f = wire.EchoReply4(ip)
+		}
+	}
+	if f != wire.OK {
+		w.drop(p, TunnelAddressProtocol)
+		return
+	}
+	w.count.delivered.add(1)
+	w.originate(p)
+}
+
+// originate queues the packet that now stands in p's frame. It goes to the address that its header says, looked up
+// in the table of the account that p came from. A batch makes at most one packet for each of its own, so there is room.
+func (w *worker) originate(p *packet) {
+	w.count.originated.add(1)
+	q := &w.again.packets[w.again.n]
+	*q = packet{chunk: p.chunk, l3: p.l3, end: p.end, vrf: p.vrf, tunnel: noTunnel, port: p.port,
+		flags: p.flags&pktV6 | pktOriginated}
+	ip := w.bytes(q)
+	if q.flags&pktV6 != 0 {
+		q.proto, q.l4 = ip[wire.IPv6OffNext], q.l3+wire.IPv6Len
+	} else {
+		q.proto, q.l4 = ip[wire.IPv4OffProto], q.l3+uint16(ip[0]&15)*4
+		q.src, q.dst = binary.BigEndian.Uint32(ip[12:]), binary.BigEndian.Uint32(ip[16:])
+	}
+	w.again.routed.add(w.again.n)
+	w.again.n++
+}
+
+// unresolved drops a packet whose next hop's link address is not known, and has the kernel asked for it.
+func (w *worker) unresolved(p *packet, slot int) {
+	w.resolve.ask(ResolveRequest{Slot: slot})
+	w.drop(p, NeighbourUnresolved)
+}
+
+// askFor has the kernel asked for the link address of p's destination, which is on the link itself.
+func (w *worker) askFor(p *packet, link int) {
+	ip := w.bytes(p)
+	var dst netip.Addr
+	if p.flags&pktV6 != 0 {
+		dst = netip.AddrFrom16([16]byte(ip[24:40]))
+	} else {
+		dst = netip.AddrFrom4([4]byte(ip[16:20]))
+	}
+	w.resolve.ask(ResolveRequest{Link: link, Addr: dst, Slot: -1})
+}
+
+// resolveRing carries wishes for link addresses to the control side. A wish that does not fit is dropped with its
+// packet; the next packet wishes again.
+type resolveRing struct{ r *ring[ResolveRequest] }
+
+const resolveRingSize = 256
+
+func newResolveRing() *resolveRing {
+	return &resolveRing{newRing[ResolveRequest](resolveRingSize)}
+}
+
+func (r *resolveRing) ask(q ResolveRequest) { r.r.push(q) }
+
+func (r *resolveRing) drain(f func(ResolveRequest)) {
+	for range resolveRingSize {
+		q := r.r.front()
+		if q == nil {
+			return
+		}
+		v := *q
+		r.r.pop()
+		f(v)
+	}
+}

@@ -1,0 +1,121 @@
+package pipeline
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"unsafe"
+
+	"causeway/pipeline/wire"
+	"causeway/xsk"
+)
+
+// Fixed places in a frame without a VLAN tag that carries an IPv4 header without options.
+const (
+	ethLen   = wire.EthernetLen
+	ip4Len   = 20
+	ip6Len   = 40
+	plainGRE = 4 // GRE header without optional fields, RFC 2784 2.1
+	keyedGRE = 8 // with a key, RFC 2890 2
+
+	natTraversalPort = 4500 // RFC 3948 2.1
+)
+
+// parse looks at the link and the outer IP header of each frame and sorts the packets: GRE to an endpoint goes to
+// decap, fragments to reassembly, the rest to route. What nearly all frames are, IPv4 without options, tag or
+// fragments, is decided here; all else goes by parseSlow.
+func (w *worker) parse(t *Tables, b *batch, descs []xsk.Desc, port int) {
+	b.n, b.gre.n, b.routed.n = len(descs), 0, 0
+	for i := range descs {
+		w.touch[i] = uintptr(w.memory) + uintptr(descs[i].Addr)
+	}
+	prefetch(&w.touch[0], len(descs))
+	mask := t.index.mask
+	buckets := uintptr(unsafe.Pointer(unsafe.SliceData(t.index.buckets)))
+	for i := range descs {
+		d := &descs[i]
+		p := &b.packets[i]
+		at := uint(d.Addr) & (xsk.FrameSize - 1)
+		p.chunk = d.Addr &^ (xsk.FrameSize - 1)
+		p.tunnel, p.vrf, p.flags, p.port = noTunnel, 0, 0, uint8(port)
+		h := w.frame(p.chunk)[at:min(at+uint(d.Len), xsk.FrameSize)]
+		if len(h) < ethLen+ip4Len+plainGRE || binary.BigEndian.Uint32(h[12:])>>8 != wire.EtherTypeIPv4<<8|0x45 {
+			w.parseSlow(t, b, i, h, at)
+			continue
+		}
+		ip := h[ethLen:]
+		total := uint(binary.BigEndian.Uint16(ip[2:]))
+		fragment := binary.BigEndian.Uint16(ip[6:])
+		p.proto = ip[9]
+		if total < ip4Len || total > uint(len(ip)) || !headerSumOK(ip) || fragment&0x3fff != 0 {
+			w.parseSlow(t, b, i, h, at)
+			continue
+		}
+		p.src = binary.BigEndian.Uint32(ip[12:])
+		p.dst = binary.BigEndian.Uint32(ip[16:])
+		p.l3 = uint16(at + ethLen)
+		p.end = uint16(at + ethLen + total)
+		p.l4 = uint16(at + ethLen + ip4Len)
+		switch p.proto {
+		case wire.ProtoGRE:
+			gre := binary.BigEndian.Uint32(ip[ip4Len:])
+			p.outerECN = ip[1] & 3
+			if (gre != wire.EtherTypeIPv4 && gre != wire.EtherTypeIPv6) || total < ip4Len+plainGRE {
+				w.parseGRE(t, b, i)
+				continue
+			}
+			p.key = 0
+			p.l4 += plainGRE
+			if gre == wire.EtherTypeIPv6 {
+				p.flags = pktV6
+			}
+			p.hash = hash4(uint64(p.src)<<32|uint64(p.dst), 0, 0)
+			w.touch[b.gre.n] = buckets + uintptr(uint32(p.hash)&mask)*unsafe.Sizeof(tunnelBucket{})
+			b.gre.add(i)
+			continue
+		case wire.ProtoTCP:
+			if total >= ip4Len+wire.TCPLen && ip[ip4Len+wire.TCPOffFlags]&wire.TCPFlagSYN != 0 {
+				p.flags = pktSYN
+			}
+		case wire.ProtoESP:
+			if t.isEndpoint4(p.dst) {
+				w.drop(p, ESPNoSA)
+				continue
+			}
+		case wire.ProtoUDP:
+			if total >= ip4Len+wire.UDPLen && binary.BigEndian.Uint16(ip[ip4Len+2:]) == natTraversalPort && t.isEndpoint4(p.dst) {
+				w.drop(p, ESPNoSA)
+				continue
+			}
+		}
+		if martian4(p.src, p.dst) {
+			w.drop(p, OuterMartian)
+			continue
+		}
+		b.routed.add(i)
+	}
+}
+
+// headerSumOK verifies the checksum of a 20-byte IPv4 header (RFC 1812 5.2.2): the ones-complement sum of all of it
+// is 0xffff, in whichever byte order it is summed (RFC 1071 2).
+func headerSumOK(h []byte) bool {
+	_ = h[19]
+	s, carry := bits.Add64(binary.LittleEndian.Uint64(h), binary.LittleEndian.Uint64(h[8:]), 0)
+	s, carry = bits.Add64(s, uint64(binary.LittleEndian.Uint32(h[16:])), carry)
+	s += carry
+	s = s>>32 + s&0xffffffff
+	s = s>>32 + s&0xffffffff
+	s = s>>16 + s&0xffff
+	s = s>>16 + s&0xffff
+	return s == 0xffff
+}
+
+// martian4 reports whether a packet with these addresses can not be on a wire between hosts (RFC 1812 5.3.7): a
+// source or destination in 0/8 or 127/8, a source in 224/4 or 240/4, a destination there.
+func martian4(src, dst uint32) bool {
+	return bad4(src) || bad4(dst)
+}
+
+func bad4(a uint32) bool {
+	top := a >> 24
+	return top == 0 || top == 127 || top >= 224
+}

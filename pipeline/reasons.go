@@ -1,0 +1,208 @@
+package pipeline
+
+import (
+	"strings"
+
+	"causeway/pipeline/wire"
+)
+
+// A Reason says why a frame was not forwarded. Each dropped frame counts exactly one.
+type Reason uint8
+
+// Stage names the part of the packet's way in which a drop happens.
+type Stage string
+
+// The stages, in packet order.
+const (
+	StageParse      Stage = "parse"
+	StageReassembly Stage = "reassembly"
+	StageDecap      Stage = "decap"
+	StageInner      Stage = "inner"
+	StageRoute      Stage = "route"
+	StageSize       Stage = "size"
+	StageEncap      Stage = "encap"
+	StageTransmit   Stage = "transmit"
+	StagePunt       Stage = "punt"
+)
+
+// ReasonInfo describes a Reason: counters, metric labels, trace text and docs/operations.md are made from it.
+type ReasonInfo struct {
+	Stage    Stage
+	Label    string // metric label and JSON name: never changes once released
+	Sentence string // for people
+	RFC      string // where the rule stands, or ""
+}
+
+// The drop reasons of the pipeline's own. Behind them come two for each fault that package wire finds, one for outer
+// headers and one for inner ones, so that every malformation has a counter of its own.
+const (
+	ReasonNone Reason = iota
+
+	// parse
+	LinkType
+	OuterMartian
+
+	// reassembly
+	FragmentLength
+	FragmentOverlap
+	FragmentTooMany
+	FragmentTooBig
+	FragmentTimeout
+	FragmentTableFull
+	FragmentDuplicate
+
+	// decap
+	TunnelUnknown
+	TunnelKeyMismatch
+	GREChecksum
+	GREProtocol
+	ESPNoSA
+	ECNConflict
+
+	// inner
+	InnerSource
+	InnerDestination
+
+	// route
+	NoRoute
+	RouteBlackhole
+	RouteUnreachable
+	RouteLeavesAccount
+	TTLExceeded
+	NeighbourUnresolved
+	TunnelAddressProtocol
+	NoEndpointRoute
+
+	// size
+	TooBig
+	FragmentNoFrame
+	FragmentNotAllowed
+
+	// encap
+	TunnelUnroutable
+	FrameNoRoom
+
+	// transmit
+	TXRingFull
+	TXNoQueue
+	HandOverFull
+
+	// punt
+	PuntQueueFull
+	PuntNoDevice
+
+	ownReasons
+)
+
+const (
+	outerFaults = ownReasons
+	innerFaults = outerFaults + Reason(wire.FaultCount)
+
+	// Reasons is the number of drop reasons, ReasonNone and those of faults that no stage looks for included.
+	Reasons = int(innerFaults) + int(wire.FaultCount)
+)
+
+// outerFault and innerFault are the reasons for what package wire finds wrong.
+func outerFault(f wire.Fault) Reason { return outerFaults + Reason(f) }
+func innerFault(f wire.Fault) Reason { return innerFaults + Reason(f) }
+
+var reasonTable = [ownReasons]ReasonInfo{
+	ReasonNone: {"", "none", "not dropped", ""},
+
+	LinkType:     {StageParse, "link_type", "the EtherType is neither IPv4 nor IPv6", ""},
+	OuterMartian: {StageParse, "ip_martian", "the source or destination can not be on a wire: loopback, multicast source, unspecified", "RFC 1812 5.3.7"},
+
+	FragmentLength:    {StageReassembly, "fragment_length", "a fragment that is not the last has a length that is not a multiple of 8, or ends beyond 65535", "RFC 8200 4.5"},
+	FragmentOverlap:   {StageReassembly, "fragment_overlap", "fragments of one datagram overlap", "RFC 5722"},
+	FragmentTooMany:   {StageReassembly, "fragment_too_many", "a datagram came in more fragments than are kept", ""},
+	FragmentTooBig:    {StageReassembly, "fragment_too_big", "the reassembled datagram does not fit a frame", ""},
+	FragmentTimeout:   {StageReassembly, "fragment_timeout", "the rest of the datagram did not come in time", "RFC 791 3.2, RFC 8200 4.5"},
+	FragmentTableFull: {StageReassembly, "fragment_table_full", "the oldest datagram was given up because too many wait for fragments", ""},
+	FragmentDuplicate: {StageReassembly, "fragment_duplicate", "the fragment had already come", "RFC 8200 4.5"},
+
+	TunnelUnknown:     {StageDecap, "tunnel_unknown", "no tunnel has this endpoint and customer endpoint", ""},
+	TunnelKeyMismatch: {StageDecap, "gre_key", "the GRE key is not the tunnel's, or one of the two has none", "RFC 2890 2.1"},
+	GREChecksum:       {StageDecap, "gre_checksum", "the GRE checksum is wrong", "RFC 2784 2.5"},
+	GREProtocol:       {StageDecap, "gre_protocol", "the GRE payload is neither IPv4 nor IPv6", "RFC 2784 2.4"},
+	ESPNoSA:           {StageDecap, "esp_no_sa", "no security association has this SPI", "RFC 4303 3.4.2"},
+	ECNConflict:       {StageDecap, "ecn_conflict", "the outer header says congestion experienced, the inner one that ECN is not supported", "RFC 6040 4.2"},
+
+	InnerSource:      {StageInner, "inner_source", "the inner source is not in the tunnel's prefixes", "RFC 2827"},
+	InnerDestination: {StageInner, "inner_destination", "the inner destination is loopback, multicast, broadcast or unspecified", "RFC 1812 5.3.7"},
+
+	NoRoute:               {StageRoute, "no_route", "no route leads to the destination", "RFC 1812 5.2.4"},
+	RouteBlackhole:        {StageRoute, "route_blackhole", "a blackhole route covers the destination", ""},
+	RouteUnreachable:      {StageRoute, "route_unreachable", "an unreachable or prohibit route covers the destination", "RFC 1812 5.2.7.1"},
+	RouteLeavesAccount:    {StageRoute, "route_leaves_account", "the Internet table leads to a tunnel of another account that is no peer", ""},
+	TTLExceeded:           {StageRoute, "ttl_exceeded", "the TTL or hop limit reached zero", "RFC 1812 5.3.1, RFC 8200 3"},
+	NeighbourUnresolved:   {StageRoute, "neighbour_unresolved", "the next hop's link address is not known yet; the kernel was asked for it", "RFC 1812 3.3.2"},
+	TunnelAddressProtocol: {StageRoute, "tunnel_address_protocol", "the packet is for our interface address in a tunnel and is not an echo request", ""},
+	NoEndpointRoute:       {StageRoute, "route_loop", "the customer endpoint's route leads back into a tunnel", ""},
+
+	TooBig:             {StageSize, "too_big", "the packet is larger than the tunnel's or link's MTU and may not be fragmented", "RFC 1191 4, RFC 8201 3"},
+	FragmentNoFrame:    {StageSize, "fragment_no_frame", "no free frame was left for a fragment", ""},
+	FragmentNotAllowed: {StageSize, "fragment_not_possible", "the MTU is too small to carry a fragment", "RFC 791 3.2"},
+
+	TunnelUnroutable: {StageEncap, "tunnel_unroutable", "no route leads to the tunnel's customer endpoint", ""},
+	FrameNoRoom:      {StageEncap, "frame_no_room", "the frame has no room for the headers in front of the packet", ""},
+
+	TXRingFull:   {StageTransmit, "tx_ring_full", "the transmit ring stayed full", ""},
+	TXNoQueue:    {StageTransmit, "tx_no_queue", "no worker has a queue of the port", ""},
+	HandOverFull: {StageTransmit, "hand_over_full", "the ring to another worker was full", ""},
+
+	PuntQueueFull: {StagePunt, "punt_queue_full", "the queue to the kernel was full", ""},
+	PuntNoDevice:  {StagePunt, "punt_no_device", "the packet is for the kernel, and the daemon has no TUN device", ""},
+}
+
+// Info returns the texts of r.
+func (r Reason) Info() ReasonInfo {
+	switch {
+	case r < ownReasons:
+		return reasonTable[r]
+	case r < innerFaults:
+		return faultInfo(wire.Fault(r-outerFaults), "")
+	case int(r) < Reasons:
+		return faultInfo(wire.Fault(r-innerFaults), "inner ")
+	}
+	return ReasonInfo{Label: "invalid", Sentence: "not a reason"}
+}
+
+func faultInfo(f wire.Fault, where string) ReasonInfo {
+	stage := StageParse
+	switch {
+	case where != "":
+		stage = StageInner
+	case f >= wire.GREShort && f <= wire.GRESequenceCut:
+		stage = StageDecap
+	}
+	text := where + f.String()
+	return ReasonInfo{Stage: stage, Label: strings.ReplaceAll(strings.ReplaceAll(text, ",", ""), " ", "_"), Sentence: text, RFC: f.RFC()}
+}
+
+// AllReasons lists the reasons that a frame can be dropped for, in packet order of their stages' first mention.
+func AllReasons() []Reason {
+	var all []Reason
+	for r := ReasonNone + 1; int(r) < Reasons; r++ {
+		f := wire.OK
+		switch {
+		case r >= innerFaults:
+			f = wire.Fault(r - innerFaults)
+			if f < wire.IPv4Short || f >= wire.GREShort && f <= wire.UDPLengthLong {
+				continue // an inner packet has no link header and no GRE header of ours
+			}
+		case r >= outerFaults:
+			f = wire.Fault(r - outerFaults)
+			if f == wire.OK {
+				continue
+			}
+		}
+		if f > wire.TCPOptionMSS || r >= outerFaults && r < innerFaults && f > wire.GRESequenceCut {
+			continue // of parsers that drop nothing
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
+// String returns r's label.
+func (r Reason) String() string { return r.Info().Label }

@@ -1,0 +1,71 @@
+package pipeline
+
+import "sync/atomic"
+
+// A ring is a single-producer single-consumer queue between two workers, or between a worker and the control side.
+// It never blocks: what does not fit is the producer's to drop. Its size is a power of two.
+//
+// The producer alone writes tail and slots in front of it; the consumer alone writes head. Each keeps a copy of the
+// other's index and looks again only when the copy says full or empty, so that a batch costs one shared cache miss.
+type ring[T any] struct {
+	slots []T
+	mask  uint32
+	_     [36]byte
+
+	tail     atomic.Uint32
+	seenHead uint32
+	_        [56]byte
+
+	head     atomic.Uint32
+	seenTail uint32
+	_        [56]byte
+}
+
+func newRing[T any](size int) *ring[T] {
+	if size < 1 || size&(size-1) != 0 {
+		panic("pipeline: ring size is not a power of two")
+	}
+	return &ring[T]{slots: make([]T, size), mask: uint32(size - 1)}
+}
+
+// next returns the slot to be written next, or nil if the ring is full; publish makes it visible.
+func (r *ring[T]) next() *T {
+	tail := r.tail.Load()
+	if tail-r.seenHead > r.mask {
+		r.seenHead = r.head.Load()
+		if tail-r.seenHead > r.mask {
+			return nil
+		}
+	}
+	return &r.slots[tail&r.mask]
+}
+
+func (r *ring[T]) publish() { r.tail.Store(r.tail.Load() + 1) }
+
+// push adds v and reports whether there was room.
+func (r *ring[T]) push(v T) bool {
+	s := r.next()
+	if s == nil {
+		return false
+	}
+	*s = v
+	r.publish()
+	return true
+}
+
+// front returns the oldest element, or nil if there is none; pop takes it away.
+func (r *ring[T]) front() *T {
+	head := r.head.Load()
+	if head == r.seenTail {
+		r.seenTail = r.tail.Load()
+		if head == r.seenTail {
+			return nil
+		}
+	}
+	return &r.slots[head&r.mask]
+}
+
+func (r *ring[T]) pop() { r.head.Store(r.head.Load() + 1) }
+
+// len is exact for producer and consumer, and a snapshot for others.
+func (r *ring[T]) len() int { return int(r.tail.Load() - r.head.Load()) }

@@ -1,0 +1,77 @@
+package pipeline
+
+import (
+	"net/netip"
+)
+
+// A Spec is everything that the workers are told by configuration: what the control side hands to Engine.Apply.
+// It holds no routes and no neighbours: those change often and are written in place (see Forwarding).
+type Spec struct {
+	Endpoints []netip.Addr
+	Accounts  []AccountSpec
+	Tunnels   []TunnelSpec
+	Links     []LinkSpec
+}
+
+// An AccountSpec names an account and those accounts to which its tunnels may send laterally.
+type AccountSpec struct {
+	Name  string
+	Peers []string
+}
+
+// A TunnelSpec describes one GRE tunnel. All sizes are in bytes.
+type TunnelSpec struct {
+	Name             string
+	Account          string
+	Endpoint         netip.Addr // outer address of ours
+	CustomerEndpoint netip.Addr // outer address of the customer's router
+	Interface4       netip.Prefix
+	Interface6       netip.Prefix
+	MTU              int  // largest inner packet
+	PathMTU          bool // whether ICMP errors about outer packets lower the MTU
+	TTL              uint8
+	HasKey           bool
+	Key              uint32
+	Checksum         bool
+	Sequence         bool
+	MSSClamp         MSSClamp
+	ClearDF          bool // fragment IPv4 whatever its DF bit says
+	Prefixes         []netip.Prefix
+}
+
+// MSSClamp is how a tunnel treats the MSS option of TCP SYNs: a positive number is the largest MSS it lets pass.
+type MSSClamp int
+
+// The modes of MSSClamp that are not a number of bytes.
+const (
+	MSSAuto MSSClamp = 0  // exactly what fits the tunnel's MTU
+	MSSOff  MSSClamp = -1 // untouched
+)
+
+// A LinkSpec is one place where frames leave: a port, or a VLAN on it.
+type LinkSpec struct {
+	Port  int    // index of the port
+	VLAN  uint16 // 0: untagged
+	MAC   [6]byte
+	MTU   int
+	Addr4 netip.Addr // an address of the link, for ICMP errors where no endpoint of the family exists
+	Addr6 netip.Addr
+}
+
+// Overhead is what the tunnel puts in front of an inner packet: outer IP header and GRE header.
+func (s *TunnelSpec) Overhead() int {
+	n := 4 // RFC 2784 2.1
+	if s.HasKey {
+		n += 4
+	}
+	if s.Sequence {
+		n += 4
+	}
+	if s.Checksum {
+		n += 4
+	}
+	if s.Endpoint.Is4() {
+		return n + 20
+	}
+	return n + 40
+}

@@ -1,0 +1,311 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"math/bits"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"causeway/pipeline/reassembly"
+	"causeway/pipeline/wire"
+	"causeway/xsk"
+)
+
+// Limits of one node.
+const (
+	maxWorkers = 64
+	maxPorts   = 64
+
+	// spinPolls is how many polls in a row must find nothing before the worker waits in poll(2).
+	spinPolls = 2048
+	// waitAlone and waitAmongOthers bound that wait: a worker with others must also look at their rings.
+	waitAlone       = 10 * time.Millisecond
+	waitAmongOthers = time.Millisecond
+
+	fragmentTimeout = 15 * time.Second // RFC 791 3.2 recommends 15 s; RFC 8200 4.5 allows up to 60 s
+)
+
+// A worker is one pinned goroutine. It owns its queues, its part of the UMEM and everything in this struct; others
+// read its counters, boundary, parked and lastPoll, and are the far ends of its rings.
+type worker struct {
+	id     int
+	cpu    int
+	engine *Engine
+	umem   *xsk.UMEM
+	memory unsafe.Pointer // start of the UMEM
+	alone  bool           // the only worker: no frame has another home
+	pool   *xsk.Pool
+
+	queues []boundQueue
+	ports  []outPort // by port
+	wait   func(time.Duration)
+
+	batch   batch
+	again   batch // packets made while the batch was worked on
+	descs   [BatchSize]xsk.Desc
+	touch   [5 * BatchSize]uintptr // cache lines to prefetch
+	dst4    [BatchSize]uint32
+	dst6hi  [BatchSize]uint64
+	dst6lo  [BatchSize]uint64
+	leaves  [BatchSize]Leaf
+	order   [BatchSize]uint8
+	freed   [BatchSize]uint64
+	nfreed  int
+	moved   [BatchSize]uint64 // addresses on their way between rings and the pool
+	scratch [xsk.FrameSize]byte
+
+	tunnels                  []tunnelCounters // by tunnel id
+	sequence                 []uint32         // next GRE sequence number, by tunnel id; only of tunnels that this worker owns
+	count                    workerCounters
+	fragments                *reassembly.Table
+	limiter                  limiter
+	ident                    uint32 // identification of the last packet that was fragmented here
+	plan                     [maxPieces]wire.Piece
+	innerPieces, outerPieces [maxPieces]packet
+	resolve                  *resolveRing
+
+	toward []*ring[handover] // by worker; nil toward itself
+	from   []*ring[handover]
+	home   []*ring[uint64] // frames that go home to that worker's part
+	coming []*ring[uint64] // frames of ours that come home from that worker
+	punts  *ring[puntSlot]
+	inject *ring[puntSlot]
+
+	started time.Time
+	now     int64 // nanoseconds since started, as of this poll
+
+	boundary atomic.Uint64 // batches begun
+	parked   atomic.Bool   // not running or asleep: uses no tables
+	lastPoll atomic.Int64
+}
+
+// boundQueue is one queue that the worker receives from.
+type boundQueue struct {
+	queue Queue
+	port  int
+	debt  int // frames that its fill ring lacks
+}
+
+// outPort collects what leaves by a port during a batch.
+type outPort struct {
+	queue Queue // nil: the worker has no queue of this port
+	via   int   // worker that has one, or -1
+	n     int
+	descs [BatchSize]xsk.Desc
+}
+
+func newWorker(e *Engine, id int, c WorkerConfig) *worker {
+	w := &worker{
+		id: id, cpu: c.CPU, engine: e, umem: e.umem, pool: e.umem.Pool(id), wait: c.Wait,
+		memory:   unsafe.Pointer(unsafe.SliceData(e.umem.Bytes())),
+		ports:    make([]outPort, e.ports),
+		tunnels:  make([]tunnelCounters, MaxTunnels),
+		sequence: make([]uint32, MaxTunnels),
+		resolve:  newResolveRing(),
+		started:  time.Now(),
+	}
+	for _, q := range c.Queues {
+		w.queues = append(w.queues, boundQueue{queue: q.Queue, port: q.Port, debt: q.FillSize})
+		if w.ports[q.Port].queue == nil {
+			w.ports[q.Port].queue = q.Queue
+		}
+	}
+	w.fragments = reassembly.New(reassembly.Config{
+		MaxDatagrams: 1024, MaxFragments: 16, MaxFrames: 2048, Timeout: fragmentTimeout,
+	})
+	w.parked.Store(true)
+	return w
+}
+
+func (w *worker) run(ctx context.Context) error {
+	if w.cpu >= 0 {
+		var set unix.CPUSet
+		set.Set(w.cpu)
+		if err := unix.SchedSetaffinity(0, &set); err != nil {
+			return fmt.Errorf("worker %d: cannot be pinned to core %d: %w; `workers: {cpus: ...}` lists the cores to use", w.id, w.cpu, err)
+		}
+	}
+	w.parked.Store(false)
+	defer w.parked.Store(true)
+	idle := 0
+	for ctx.Err() == nil {
+		if w.poll() > 0 {
+			idle = 0
+			continue
+		}
+		w.count.emptyPolls.add(1)
+		if idle++; idle >= spinPolls && w.wait != nil {
+			w.sleep()
+		}
+	}
+	w.drain()
+	return nil
+}
+
+// sleep waits for traffic. The worker is parked meanwhile, so nobody waits for its next batch.
+func (w *worker) sleep() {
+	w.count.sleeps.add(1)
+	timeout := waitAlone
+	if !w.alone || w.fragments.Held() > 0 {
+		timeout = waitAmongOthers
+	}
+	w.parked.Store(true)
+	w.wait(timeout)
+	w.parked.Store(false)
+	w.now = int64(time.Since(w.started)) // asleep is not a gap
+}
+
+// poll is one turn: a batch from each queue, what other workers and the kernel handed over, then the frames that
+// have left and those that the fill rings lack. It returns how many frames it took in.
+func (w *worker) poll() int {
+	w.boundary.Add(1)
+	w.tick()
+	t := w.engine.tables.Load()
+	work := 0
+	for i := range w.queues {
+		work += w.receive(t, &w.queues[i])
+	}
+	if !w.alone {
+		work += w.takeOver(t)
+		w.welcome()
+	}
+	work += w.takeInjected(t)
+	w.flush()
+	w.recycle()
+	w.expire()
+	return work
+}
+
+// tick notes the time of this poll and the gap since the last one.
+func (w *worker) tick() {
+	now := int64(time.Since(w.started))
+	gap := uint64(now - w.now)
+	w.now = now
+	w.lastPoll.Store(now)
+	i := min(bits.Len64(gap>>12), PollGapBuckets-1)
+	w.count.pollGap[i].add(1)
+	if gap > w.count.maxPollGap.get() {
+		w.count.maxPollGap.set(gap)
+	}
+}
+
+// receive takes a batch from q through the pipeline.
+func (w *worker) receive(t *Tables, q *boundQueue) int {
+	n := q.queue.Receive(w.descs[:])
+	if n == 0 {
+		return 0
+	}
+	q.debt += n
+	w.count.received.add(uint64(n))
+	w.count.batches.add(1)
+	w.process(t, &w.batch, w.descs[:n], q.port)
+	return n
+}
+
+// process is the packet path. Every stage works on the whole batch; file order in this package is packet order.
+func (w *worker) process(t *Tables, b *batch, descs []xsk.Desc, port int) {
+	w.again.n, w.again.routed.n = 0, 0
+	w.parse(t, b, descs, port) // parse.go
+	w.decap(t, b)              // decap.go, inner.go
+	w.route(t, b)              // route.go
+	w.forward(t, b)            // forward.go: clamp, size, encap, link
+	w.sendOriginated(t)
+}
+
+// sendOriginated sends what was made while the batch was worked on. Nothing can be made about such a packet in turn.
+func (w *worker) sendOriginated(t *Tables) {
+	if w.again.n == 0 {
+		return
+	}
+	w.route(t, &w.again)
+	w.forward(t, &w.again)
+	w.again.n, w.again.routed.n = 0, 0
+}
+
+// awaitBoundary returns when the worker has begun a batch after the call, or is parked.
+func (w *worker) awaitBoundary() {
+	before := w.boundary.Load()
+	for wait := time.Microsecond; w.boundary.Load() == before && !w.parked.Load(); wait = min(2*wait, time.Millisecond) {
+		time.Sleep(wait)
+	}
+}
+
+// drop counts why packet p goes no further and gives its frame back.
+func (w *worker) drop(p *packet, r Reason) {
+	w.count.dropped[r].add(1)
+	if p.tunnel != noTunnel {
+		w.tunnels[p.tunnel].rxDrops.add(1)
+	}
+	w.release(p.chunk)
+}
+
+// release gives a frame back to the part of the UMEM that it came from.
+func (w *worker) release(chunk uint64) {
+	if w.nfreed == len(w.freed) {
+		w.putFreed()
+	}
+	w.freed[w.nfreed] = chunk
+	w.nfreed++
+}
+
+func (w *worker) putFreed() {
+	if w.alone {
+		w.pool.Put(w.freed[:w.nfreed])
+	} else {
+		w.sendHome(w.freed[:w.nfreed])
+	}
+	w.nfreed = 0
+}
+
+// recycle takes back the frames that have left, and gives the fill rings what they lack.
+func (w *worker) recycle() {
+	for i := range w.queues {
+		q := w.queues[i].queue
+		for {
+			n := q.Reap(w.moved[:])
+			for _, chunk := range w.moved[:n] {
+				w.release(chunk)
+			}
+			if n < len(w.moved) {
+				break
+			}
+		}
+	}
+	if w.nfreed > 0 {
+		w.putFreed()
+	}
+	for i := range w.queues {
+		w.refill(&w.queues[i])
+	}
+}
+
+func (w *worker) refill(q *boundQueue) {
+	for q.debt > 0 {
+		n := w.pool.Get(w.moved[:min(q.debt, len(w.moved))])
+		if n == 0 {
+			return
+		}
+		taken := q.queue.Refill(w.moved[:n])
+		q.debt -= taken
+		if taken < n {
+			w.pool.Put(w.moved[taken:n])
+			return
+		}
+	}
+}
+
+// drain ends the worker's part: what is held is dropped, what was queued is sent.
+func (w *worker) drain() {
+	w.flush()
+	w.giveUpFragments()
+	if !w.alone {
+		w.takeOver(w.engine.tables.Load())
+		w.flush()
+		w.welcome()
+	}
+	w.recycle()
+}
