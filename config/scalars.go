@@ -26,9 +26,26 @@ func (v value) text() (string, bool) {
 
 // integer returns a whole number from low to high.
 func (v value) integer(low, high int64) (int64, bool) {
+	i, ok := v.anyInteger(low, high)
+	if ok && (i < low || i > high) {
+		v.fail("must be a whole number from %d to %d, got %d", low, high, i)
+		return 0, false
+	}
+	return i, ok
+}
+
+// anyInteger returns a whole number of any size. The limits are for the message
+// about what is none.
+func (v value) anyInteger(low, high int64) (int64, bool) {
 	n, ok := v.node.(*ast.IntegerNode)
 	if !ok {
-		v.fail("must be a whole number from %d to %d, got %s", low, high, v)
+		hint := ""
+		if s, ok := v.node.(*ast.StringNode); ok {
+			if _, err := strconv.ParseInt(s.Value, 10, 64); err == nil {
+				hint = ": remove the quotes"
+			}
+		}
+		v.fail("must be a whole number from %d to %d, got %s%s", low, high, v, hint)
 		return 0, false
 	}
 	raw := n.Token.Value
@@ -37,7 +54,7 @@ func (v value) integer(low, high int64) (int64, bool) {
 		return 0, false
 	}
 	i, err := strconv.ParseInt(raw, 0, 64)
-	if err != nil || i < low || i > high {
+	if err != nil {
 		v.fail("must be a whole number from %d to %d, got %s", low, high, raw)
 		return 0, false
 	}

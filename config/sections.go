@@ -29,7 +29,7 @@ func (d *decoder) config(root value, c *Config) {
 		return
 	}
 	d.node(f, &c.Node)
-	if v, ok := f.need("interfaces", "list at least one, such as [{name: eth0}]"); ok {
+	if v, ok := f.need("interfaces", "at least one, such as [{name: eth0}]"); ok {
 		c.Interfaces = d.interfaces(v)
 	}
 	c.Workers = Workers{BusyPoll: true}
@@ -222,7 +222,7 @@ func (d *decoder) metrics(v value, m *Metrics) {
 	if !ok {
 		return
 	}
-	if v, ok := f.need("listen", "an address and port such as 127.0.0.1:9150; without metrics remove the section"); ok {
+	if v, ok := f.need("listen", "an address and port such as 127.0.0.1:9150, or remove the section"); ok {
 		m.Listen, _ = v.listen()
 	}
 }

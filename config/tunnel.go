@@ -21,7 +21,6 @@ const (
 	frameLimit   = 1792 // 2048-byte chunk less 256 bytes of headroom
 	maxLinkBytes = etherHeader + vlanTag
 	minMSS       = 88 // Linux takes no less (TCP_MIN_MSS)
-	maxMSS       = 1<<16 - 1
 )
 
 // Overhead returns the bytes that encapsulation adds in front of an inner

@@ -40,40 +40,51 @@ var tunnelSchema = schema{
 	},
 }
 
+// tunnels decodes the tunnels, as many as the file has.
 func (d *decoder) tunnels(v value) []Tunnel {
 	elements, _ := v.list("tunnels")
-	list := make([]Tunnel, len(elements)) // as long as the file's, for positions
+	list := make([]Tunnel, len(elements))
 	for i, e := range elements {
-		list[i] = Tunnel{Account: DefaultAccount, PMTU: true, TTL: defaultTTL}
-		if e.ipsec() {
+		if t := &list[i]; e.ipsec(t) {
 			continue
-		}
-		if f, ok := e.mapping(tunnelSchema); ok {
-			d.tunnel(f, &list[i])
+		} else if f, ok := e.mapping(tunnelSchema); ok {
+			d.tunnel(f, t)
 		}
 	}
 	return list
 }
 
-// ipsec notes an IPsec tunnel: as one mistake, not one for each field.
-func (v value) ipsec() bool {
-	node, ok := v.node.(ast.MapNode)
-	if !ok {
+// ipsec notes an IPsec tunnel: as one mistake, not one for each field. Its name
+// is kept, for the routes that use it.
+func (v value) ipsec(t *Tunnel) bool {
+	kind := v.textField("type")
+	if kind == nil || kind.Value != "ipsec" {
 		return false
 	}
+	v.d.failAt(positionOf(kind), v.path+".type", `"ipsec" is not in this version, gre is the only type: remove the tunnel`)
+	if name := v.textField("name"); name != nil {
+		t.Name = name.Value
+	}
+	return true
+}
+
+// textField returns a field of a mapping before its schema is known.
+func (v value) textField(name string) *ast.StringNode {
+	node, ok := v.node.(ast.MapNode)
+	if !ok {
+		return nil
+	}
 	for i := node.MapRange(); i.Next(); {
-		key, _ := i.Key().(*ast.StringNode)
-		kind, _ := i.Value().(*ast.StringNode)
-		if key != nil && kind != nil && key.Value == "type" && kind.Value == "ipsec" {
-			v.d.failAt(positionOf(kind), v.path+".type",
-				`"ipsec" is not in this version, gre is the only type: remove the tunnel`)
-			return true
+		if key, ok := i.Key().(*ast.StringNode); ok && key.Value == name {
+			text, _ := i.Value().(*ast.StringNode)
+			return text
 		}
 	}
-	return false
+	return nil
 }
 
 func (d *decoder) tunnel(f fields, t *Tunnel) {
+	t.Account, t.PMTU, t.TTL = DefaultAccount, true, defaultTTL
 	if v, ok := f.need("name", "a name of its own"); ok {
 		t.Name, _ = v.tunnelName()
 	}
@@ -217,18 +228,20 @@ func (d *decoder) tunnelSizes(f fields, t *Tunnel) {
 		return
 	}
 	fits := int64(t.MTU - ipv4Header - tcpHeader)
-	bytes, ok := v.integer(minMSS, maxMSS)
-	if ok && bytes > fits {
+	bytes, ok := v.anyInteger(minMSS, fits)
+	switch {
+	case !ok:
+	case bytes > fits:
 		v.fail("%d does not fit: an mtu of %d leaves %d bytes of TCP in IPv4; write auto or at most that", bytes, t.MTU, fits)
-		return
-	}
-	if ok {
+	case bytes < minMSS:
+		v.fail("%d is too small: it must be at least %d bytes", bytes, minMSS)
+	default:
 		t.MSSClamp = MSSClamp{ClampBytes, int(bytes)}
 	}
 }
 
 func (d *decoder) mtu(v value, t *Tunnel) {
-	bytes, ok := v.integer(0, 65535)
+	bytes, ok := v.anyInteger(minMTU, int64(t.maxMTU()))
 	switch {
 	case !ok:
 	case bytes < minMTU:

@@ -60,7 +60,7 @@ func (k *checker) tunnelRoute(i int, r *Route) {
 		k.fail(routePath(i, "interface"), "%s: a route into a tunnel has none; remove it", quote(r.Interface))
 	}
 	account := k.c.Tunnels[n].Account
-	if r.Account != "" && r.Account != account {
+	if account != "" && r.Account != "" && r.Account != account {
 		k.fail(routePath(i, "account"), "%s is not the account of tunnel %s, which belongs to %s: remove the field, or choose another tunnel",
 			quote(r.Account), quote(r.Tunnel), quote(account))
 		return

@@ -194,7 +194,7 @@ func (v value) key(node ast.MapKeyNode) (string, position, bool) {
 	case *ast.MappingKeyNode:
 		v.d.failAt(at, v.path, "a complex key (?): a field's name is a plain word")
 	default:
-		v.d.failAt(at, v.path, "unknown field %s", describe(node))
+		v.d.failAt(at, v.path, "unknown field %s: the names of fields are words", describe(node))
 	}
 	return "", at, false
 }
@@ -225,7 +225,7 @@ func (f fields) get(name string) (value, bool) {
 // need is get for a field that must be there.
 func (f fields) need(name, hint string) (value, bool) {
 	if !f.given[name] {
-		f.fail("%s is missing: %s", name, hint)
+		f.fail("%s is missing: write %s", name, hint)
 	}
 	return f.get(name)
 }

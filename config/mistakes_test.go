@@ -1,0 +1,449 @@
+package config
+
+import (
+	"strings"
+	"testing"
+)
+
+// base is a file without mistakes; the cases change it or add to it.
+const base = `interfaces: [{name: eth0}]
+endpoints: [192.0.2.1, "2001:db8::1"]
+tunnels:
+  - name: a
+    account: acme
+    endpoint: 192.0.2.1
+    customer_endpoint: 198.51.100.2
+    interface_address: 10.213.0.10/31
+`
+
+// swap replaces part of base.
+func swap(old, new string) string {
+	if !strings.Contains(base, old) {
+		panic("base does not contain " + old)
+	}
+	return strings.Replace(base, old, new, 1)
+}
+
+// field adds a field to the tunnel of base: line 9.
+func field(text string) string { return base + "    " + text + "\n" }
+
+// second adds a tunnel of account acme to base: line 9.
+func second(text string) string {
+	if !strings.Contains(text, "account:") {
+		text += "\n    account: acme"
+	}
+	return base + "  - endpoint: 192.0.2.1\n    " + text + "\n"
+}
+
+// top adds a section to base: line 9.
+func top(text string) string { return base + text + "\n" }
+
+func TestBaseIsGood(t *testing.T) {
+	if _, err := Parse("c.yaml", []byte(base)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestMistakes compares all errors of a file, to the letter.
+func TestMistakes(t *testing.T) {
+	for _, m := range mistakes {
+		t.Run(m.name, func(t *testing.T) {
+			c, err := Parse("c.yaml", []byte(m.text))
+			if err == nil {
+				t.Fatalf("accepted; want\n%s", m.want)
+			}
+			if c != nil {
+				t.Error("a configuration beside the errors")
+			}
+			if got := err.Error(); got != m.want {
+				t.Errorf("got\n%s\nwant\n%s\nof\n%s", got, m.want, m.text)
+			}
+		})
+	}
+}
+
+var mistakes = []struct{ name, text, want string }{
+	{"empty file", ``,
+		`c.yaml:1:1: the file is empty: it needs interfaces at least`},
+	{"comments only", `# nothing
+`,
+		`c.yaml:1:1: the file is empty: it needs interfaces at least`},
+	{"a list", `- eth0
+`,
+		`c.yaml:1:1: must be a mapping with node, interfaces, workers, endpoints, accounts, tunnels, routes, metrics or control, got a list`},
+	{"only a word", `hello
+`,
+		`c.yaml:1:1: must be a mapping with node, interfaces, workers, endpoints, accounts, tunnels, routes, metrics or control, got "hello"`},
+	{"tab", "node:\n\tname: a\n",
+		`c.yaml:2:1: not valid YAML: a tab: indent with spaces`},
+	{"unclosed list", `endpoints: [192.0.2.1
+tunnels: []
+`,
+		`c.yaml:2:1: not valid YAML: ',' or ']' must be specified`},
+	{"colon in text", `node: {name: a}
+control: socket: /x
+`,
+		`c.yaml:2:10: not valid YAML: mapping value is not allowed in this context`},
+	{"not UTF-8", "node:\n  name: \"caf\xe9\"\n",
+		`c.yaml:2:13: a byte that is not UTF-8: save the file as UTF-8`},
+	{"second document", top(`---
+node: {name: b}`),
+		`c.yaml:10:1: a second YAML document: put everything into one, without a line of ---`},
+	{"unknown section", top(`tunnel: []`),
+		`c.yaml:9:1: unknown field "tunnel": did you mean "tunnels"?`},
+	{"unknown section, nothing near", top(`firewall: {}`),
+		`c.yaml:9:1: unknown field "firewall": allowed are node, interfaces, workers, endpoints, accounts, tunnels, routes, metrics and control`},
+	{"section twice", top(`endpoints: [192.0.2.7]`),
+		`c.yaml:9:1: endpoints: given twice, first on line 2: remove one`},
+	{"number as key", top(`7: seven`),
+		`c.yaml:9:1: unknown field 7: the names of fields are words`},
+	{"merge key", top(`<<: {node: {name: b}}`),
+		`c.yaml:9:1: merge keys (<<) are not supported: write the fields out`},
+	{"anchor", top(`node: &n {name: b}`),
+		`c.yaml:9:7: node: anchors and aliases (& and *) are not supported: write the value out`},
+	{"alias", top(`node: *n`),
+		`c.yaml:9:7: node: anchors and aliases (& and *) are not supported: write the value out`},
+	{"tag", top(`workers: {busy_poll: !!bool true}`),
+		`c.yaml:9:22: workers.busy_poll: tags (!) are not supported: write the value alone`},
+	{"cluster", top(`cluster: {servers: ["tls://hub1.example.net:4222"]}`),
+		`c.yaml:9:1: cluster: this version has no cluster: each node works alone; remove the section`},
+	{"analytics", top(`analytics: {listen: "127.0.0.1:9151"}`),
+		`c.yaml:9:1: analytics: this version has no analytics: metrics has the counters; remove the section`},
+	{"ike", top(`ike: {}`),
+		`c.yaml:9:1: ike: this version has no IPsec: remove the section`},
+	{"node is a list", top(`node: [edge-1]`),
+		`c.yaml:9:7: node: must be a mapping with name, address, datacenter, region or state_dir, got a list`},
+	{"node name of a digit", top(`node: {name: 7}`),
+		`c.yaml:9:14: node.name: must be text, got 7: put it in quotes`},
+	{"node name with a space", top(`node: {name: edge 1}`),
+		`c.yaml:9:14: node.name: "edge 1" is not a name: 1 to 63 letters, digits, '.', '_' and '-', the first a letter or digit`},
+	{"node name without value", top(`node: {name: }`),
+		`c.yaml:9:13: node.name: has no value: give one, or remove it`},
+	{"node address is a network", top(`node: {address: 192.0.2.11/24}`),
+		`c.yaml:9:17: node.address: "192.0.2.11/24" is not an IP address: write it without the prefix length`},
+	{"node address is an endpoint", top(`node: {address: 192.0.2.1}`),
+		`c.yaml:9:17: node.address: 192.0.2.1 is an endpoint (endpoints[0] on line 2): every node answers on those; give this node an address of its own`},
+	{"state directory relative", top(`node: {state_dir: causeway}`),
+		`c.yaml:9:19: node.state_dir: "causeway" is not an absolute path: begin it with /`},
+	{"datacenter is a list", top(`node: {datacenter: [ams1]}`),
+		`c.yaml:9:20: node.datacenter: must be text, got a list`},
+	{"no interfaces", `endpoints: [192.0.2.1]
+`,
+		`c.yaml:1:1: interfaces is missing: write at least one, such as [{name: eth0}]`},
+	{"interfaces empty", swap(`[{name: eth0}]`, `[]`),
+		`c.yaml:1:13: interfaces: is empty: list at least one, such as [{name: eth0}]`},
+	{"interfaces is a word", swap(`[{name: eth0}]`, `eth0`),
+		`c.yaml:1:13: interfaces: must be a list of interfaces, got "eth0"`},
+	{"interface is a word", swap(`[{name: eth0}]`, `[eth0]`),
+		`c.yaml:1:14: interfaces[0]: must be a mapping with name, queues or mode, got "eth0"`},
+	{"interface without a name", swap(`{name: eth0}`, `{mode: auto}`),
+		`c.yaml:1:14: interfaces[0]: name is missing: write the interface's name, such as eth0`},
+	{"interface name too long", swap(`name: eth0`, `name: enp130s0f0np0v12`),
+		`c.yaml:1:21: interfaces[0].name: "enp130s0f0np0v12" is not an interface name: 1 to 15 bytes without spaces, '/' and ':'`},
+	{"interface twice", swap(`{name: eth0}`, `{name: eth0}, {name: eth0}`),
+		`c.yaml:1:35: interfaces[1].name: "eth0" is taken by interfaces[0].name on line 1: an interface is listed once`},
+	{"mode unknown", swap(`name: eth0`, `name: eth0, mode: zerocopy`),
+		`c.yaml:1:33: interfaces[0].mode: must be auto, zero-copy, copy or generic, got "zerocopy"`},
+	{"queues a number", swap(`name: eth0`, `name: eth0, queues: 2`),
+		`c.yaml:1:35: interfaces[0].queues: must be all or a list of queues such as [0, 1], got 2`},
+	{"queues empty", swap(`name: eth0`, `name: eth0, queues: []`),
+		`c.yaml:1:35: interfaces[0].queues: is empty: list the queues, or write all`},
+	{"queue twice", swap(`name: eth0`, `name: eth0, queues: [0, 1, 0]`),
+		`c.yaml:1:42: interfaces[0].queues[2]: 0 is listed twice, first as interfaces[0].queues[0]: remove one`},
+	{"queue negative", swap(`name: eth0`, `name: eth0, queues: [-1]`),
+		`c.yaml:1:36: interfaces[0].queues[0]: must be a whole number from 0 to 1023, got -1`},
+	{"cpus a number", top(`workers: {cpus: 4}`),
+		`c.yaml:9:17: workers.cpus: must be auto or a list of cores such as [0, 1], got 4`},
+	{"cpu twice", top(`workers: {cpus: [2, 3, 2]}`),
+		`c.yaml:9:24: workers.cpus[2]: 2 is listed twice, first as workers.cpus[0]: remove one`},
+	{"cpu out of range", top(`workers: {cpus: [4096]}`),
+		`c.yaml:9:18: workers.cpus[0]: must be a whole number from 0 to 1023, got 4096`},
+	{"busy_poll yes", top(`workers: {busy_poll: yes}`),
+		`c.yaml:9:22: workers.busy_poll: must be true or false, got "yes"`},
+	{"endpoint no address", swap(`192.0.2.1, `, `192.0.2.1, edge.example.net, `),
+		`c.yaml:2:24: endpoints[1]: "edge.example.net" is not an IP address: write one such as 192.0.2.1 or 2001:db8::1`},
+	{"endpoint multicast", swap(`192.0.2.1, `, `192.0.2.1, 224.0.0.5, `),
+		`c.yaml:2:24: endpoints[1]: 224.0.0.5 is multicast (224.0.0.0/4): it must be a unicast address that routers reach`},
+	{"endpoint link-local", swap(`192.0.2.1, `, `192.0.2.1, 169.254.1.1, `),
+		`c.yaml:2:24: endpoints[1]: 169.254.1.1 is link-local (169.254.0.0/16): it must be a unicast address that routers reach`},
+	{"endpoint twice", swap(`192.0.2.1, `, `192.0.2.1, 192.0.2.1, `),
+		`c.yaml:2:24: endpoints[1]: 192.0.2.1 is listed twice, first as endpoints[0]: remove one`},
+	{"endpoint in IPv6 form", swap(`192.0.2.1, `, `192.0.2.1, "::ffff:192.0.2.9", `),
+		`c.yaml:2:24: endpoints[1]: "::ffff:192.0.2.9" is an IPv4 address in IPv6 form: write 192.0.2.9`},
+	{"endpoint with a zone", swap(`192.0.2.1, `, `192.0.2.1, "fe80::1%eth0", `),
+		`c.yaml:2:24: endpoints[1]: "fe80::1%eth0" has a zone: write the address without %eth0`},
+	{"account without tunnels' account", top(`accounts: [{name: acne}]`),
+		`c.yaml:5:14: tunnels[0].account: "acme" is not listed under accounts: did you mean "acne"?`},
+	{"account twice", top(`accounts: [{name: acme}, {name: acme}]`),
+		`c.yaml:9:33: accounts[1].name: "acme" is taken by accounts[0].name on line 9: an account is listed once`},
+	{"peer unknown", top(`accounts: [{name: acme, peers: [globex]}]`),
+		`c.yaml:9:33: accounts[0].peers[0]: there is no account "globex": allowed are acme`},
+	{"peer of itself", top(`accounts: [{name: acme, peers: [acme]}]`),
+		`c.yaml:9:33: accounts[0].peers[0]: "acme" is the account itself, whose tunnels reach each other anyway: remove it`},
+	{"peer on one side", top(`accounts: [{name: acme, peers: [globex]}, {name: globex}]`),
+		`c.yaml:9:33: accounts[0].peers[0]: "globex" does not name "acme" among its peers: peering needs both; add it there, or remove it here`},
+	{"peer twice", top(`accounts: [{name: acme, peers: [globex, globex]}, {name: globex, peers: [acme]}]`),
+		`c.yaml:9:41: accounts[0].peers[1]: "globex" is taken by accounts[0].peers[0] on line 9: a peer is listed once`},
+	{"tunnel without a name", swap(`name: a
+    account`, `account`),
+		`c.yaml:4:5: tunnels[0]: name is missing: write a name of its own`},
+	{"tunnel without endpoints", swap(`    endpoint: 192.0.2.1
+    customer_endpoint: 198.51.100.2
+`, ``),
+		`c.yaml:4:5: tunnels[0]: customer_endpoint is missing: write the outer address of the customer's router
+c.yaml:4:5: tunnels[0]: endpoint is missing: write one of the addresses under endpoints`},
+	{"tunnel name with a slash", swap(`name: a
+`, `name: a/b
+`),
+		`c.yaml:4:11: tunnels[0].name: "a/b" is not a name: 1 to 63 letters, digits, '.', '_' and '-', the first a letter or digit`},
+	{"tunnel name is an address", swap(`name: a
+`, `name: 10.0.0.1
+`),
+		`c.yaml:4:11: tunnels[0].name: "10.0.0.1" reads as an address, and a route's nexthop could not tell: choose another name`},
+	{"tunnel name too long", swap(`name: a
+`, `name: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
+`),
+		`c.yaml:4:11: tunnels[0].name: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" is not a name: 1 to 63 letters, digits, '.', '_' and '-', the first a letter or digit`},
+	{"tunnel type unknown", swap(`account: acme`, `type: vxlan`),
+		`c.yaml:5:11: tunnels[0].type: must be gre, got "vxlan"`},
+	{"tunnel type ipsec", swap(`account: acme`, `type: ipsec
+    ike: {initiate: false}`),
+		`c.yaml:5:11: tunnels[0].type: "ipsec" is not in this version, gre is the only type: remove the tunnel`},
+	{"ipsec field", field(`replay_window: 1024`),
+		`c.yaml:9:5: tunnels[0].replay_window: this version has no IPsec: remove the field`},
+	{"field misspelt", field(`checksums: true`),
+		`c.yaml:9:5: tunnels[0]: unknown field "checksums": did you mean "checksum"?`},
+	{"field of the product's API", field(`customer_gre_endpoint: 198.51.100.2`),
+		`c.yaml:9:5: tunnels[0].customer_gre_endpoint: unknown field: here it is customer_endpoint`},
+	{"health check", field(`health_check: {enabled: true}`),
+		`c.yaml:9:5: tunnels[0].health_check: this version has no tunnel health checks: remove the field`},
+	{"field twice", field(`account: acme`),
+		`c.yaml:9:5: tunnels[0].account: given twice, first on line 5: remove one`},
+	{"tunnel endpoint not listed", swap(`endpoint: 192.0.2.1
+`, `endpoint: 192.0.2.2
+`),
+		`c.yaml:6:15: tunnels[0].endpoint: 192.0.2.2 is not one of the endpoints (192.0.2.1, 2001:db8::1): add it there, or use one of them`},
+	{"customer endpoint of the other family", swap(`198.51.100.2`, `2001:db8:ffff::2`),
+		`c.yaml:7:24: tunnels[0].customer_endpoint: 2001:db8:ffff::2 is IPv6, but endpoint 192.0.2.1 is IPv4: the two ends of a tunnel are of one family`},
+	{"customer endpoint is an endpoint", swap(`198.51.100.2`, `192.0.2.1`),
+		`c.yaml:7:24: tunnels[0].customer_endpoint: 192.0.2.1 is an endpoint of our own: write the address of the customer's router`},
+	{"customer endpoint loopback", swap(`198.51.100.2`, `127.0.0.1`),
+		`c.yaml:7:24: tunnels[0].customer_endpoint: 127.0.0.1 is loopback (127.0.0.0/8): it must be a unicast address that routers reach`},
+	{"customer endpoint broadcast", swap(`198.51.100.2`, `255.255.255.255`),
+		`c.yaml:7:24: tunnels[0].customer_endpoint: 255.255.255.255 is reserved or broadcast (240.0.0.0/4): it must be a unicast address that routers reach`},
+	{"customer endpoint mistyped", swap(`198.51.100.2`, `198.51.100.256`),
+		`c.yaml:7:24: tunnels[0].customer_endpoint: "198.51.100.256" is not an IP address: write one such as 192.0.2.1 or 2001:db8::1`},
+	{"interface address missing", swap(`    interface_address: 10.213.0.10/31
+`, ``),
+		`c.yaml:4:5: tunnels[0]: interface_address is missing: write our address inside the tunnel, such as 10.213.0.10/31`},
+	{"interface address without length", swap(`10.213.0.10/31`, `10.213.0.10`),
+		`c.yaml:8:24: tunnels[0].interface_address: "10.213.0.10" has no prefix length: write one such as 10.213.0.10/31`},
+	{"interface address a /24", swap(`10.213.0.10/31`, `10.213.0.10/24`),
+		`c.yaml:8:24: tunnels[0].interface_address: 10.213.0.10/24 has the length /24: it must be /31, or /30`},
+	{"interface address public", swap(`10.213.0.10/31`, `198.51.100.8/31`),
+		`c.yaml:8:24: tunnels[0].interface_address: 198.51.100.8/31 is not private: it must be in 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 169.254.240.0/20`},
+	{"interface address is the network", swap(`10.213.0.10/31`, `10.213.0.8/30`),
+		`c.yaml:8:24: tunnels[0].interface_address: 10.213.0.8 is the network or broadcast address of its /30: use 10.213.0.9 or 10.213.0.10`},
+	{"interface address in IPv6", swap(`10.213.0.10/31`, `fd00::1/127`),
+		`c.yaml:8:24: tunnels[0].interface_address: fd00::1/127 is not IPv4: an IPv6 address goes into interface_address6`},
+	{"interface address6 a /64", field(`interface_address6: fd00:213::a/64`),
+		`c.yaml:9:25: tunnels[0].interface_address6: fd00:213::a/64 has the length /64: it must be /127`},
+	{"interface address6 link-local", field(`interface_address6: fe80::a/127`),
+		`c.yaml:9:25: tunnels[0].interface_address6: fe80::a/127 is link-local (fe80::/10): use a unicast address, such as one of fd00::/8`},
+	{"interface address6 in IPv4", field(`interface_address6: 10.0.0.1/31`),
+		`c.yaml:9:25: tunnels[0].interface_address6: 10.0.0.1/31 is not IPv6: an IPv4 address goes into interface_address`},
+	{"mtu too large", field(`mtu: 9000`),
+		`c.yaml:9:10: tunnels[0].mtu: 9000 is too large: with 24 bytes of outer headers a frame holds an mtu of at most 1750; jumbo frames are not supported yet`},
+	{"mtu one too large with a key", field(`key: 1
+    mtu: 1747`),
+		`c.yaml:10:10: tunnels[0].mtu: 1747 is too large: with 28 bytes of outer headers a frame holds an mtu of at most 1746; jumbo frames are not supported yet`},
+	{"mtu too small", field(`mtu: 575`),
+		`c.yaml:9:10: tunnels[0].mtu: 575 is too small: it must be at least 576 bytes (at least 1280 for IPv6 without fragments)`},
+	{"mtu is text", field(`mtu: "1476"`),
+		`c.yaml:9:10: tunnels[0].mtu: must be a whole number from 576 to 1750, got "1476": remove the quotes`},
+	{"mtu with a unit", field(`mtu: 1476 bytes`),
+		`c.yaml:9:10: tunnels[0].mtu: must be a whole number from 576 to 1750, got "1476 bytes"`},
+	{"mtu huge", field(`mtu: 99999999999999999999`),
+		`c.yaml:9:10: tunnels[0].mtu: must be a whole number from 576 to 1750, got "99999999999999999999"`},
+	{"mtu with a zero before", field(`mtu: 01476`),
+		`c.yaml:9:10: tunnels[0].mtu: 01476 begins with a zero, which some read as octal: write it without`},
+	{"pmtu true", field(`pmtu: true`),
+		`c.yaml:9:11: tunnels[0].pmtu: must be on or off, got true`},
+	{"ttl zero", field(`ttl: 0`),
+		`c.yaml:9:10: tunnels[0].ttl: must be a whole number from 1 to 255, got 0`},
+	{"ttl too large", field(`ttl: 256`),
+		`c.yaml:9:10: tunnels[0].ttl: must be a whole number from 1 to 255, got 256`},
+	{"key too large", field(`key: 4294967296`),
+		`c.yaml:9:10: tunnels[0].key: must be a whole number from 0 to 4294967295, got 4294967296`},
+	{"key a fraction", field(`key: 1.5`),
+		`c.yaml:9:10: tunnels[0].key: must be a whole number from 0 to 4294967295, got 1.5`},
+	{"checksum a number", field(`checksum: 1`),
+		`c.yaml:9:15: tunnels[0].checksum: must be true or false, got 1`},
+	{"sequence on", field(`sequence: on`),
+		`c.yaml:9:15: tunnels[0].sequence: must be true or false, got "on"`},
+	{"mss_clamp a word", field(`mss_clamp: on`),
+		`c.yaml:9:16: tunnels[0].mss_clamp: must be auto, off or a number of bytes, got "on"`},
+	{"mss_clamp too large", field(`mss_clamp: 1460`),
+		`c.yaml:9:16: tunnels[0].mss_clamp: 1460 does not fit: an mtu of 1476 leaves 1436 bytes of TCP in IPv4; write auto or at most that`},
+	{"mss_clamp too small", field(`mss_clamp: 40`),
+		`c.yaml:9:16: tunnels[0].mss_clamp: 40 is too small: it must be at least 88 bytes`},
+	{"df unknown", field(`df: honor`),
+		`c.yaml:9:9: tunnels[0].df: must be honour or clear, got "honor"`},
+	{"prefixes a prefix", field(`prefixes: 203.0.113.0/24`),
+		`c.yaml:9:15: tunnels[0].prefixes: must be a list of prefixes, got "203.0.113.0/24"`},
+	{"prefix with host bits", field(`prefixes: [203.0.113.7/24]`),
+		`c.yaml:9:16: tunnels[0].prefixes[0]: 203.0.113.7/24 has bits set beyond its length: write 203.0.113.0/24, or 203.0.113.7/32 for the one address`},
+	{"prefix without length", field(`prefixes: [203.0.113.0]`),
+		`c.yaml:9:16: tunnels[0].prefixes[0]: "203.0.113.0" has no prefix length: write one such as 203.0.113.0/24`},
+	{"prefix no prefix", field(`prefixes: [203.0.113.0/33]`),
+		`c.yaml:9:16: tunnels[0].prefixes[0]: "203.0.113.0/33" is not an address with a prefix length: write one such as 203.0.113.0/24`},
+	{"prefix twice", field(`prefixes: [203.0.113.0/24, 203.0.113.0/24]`),
+		`c.yaml:9:32: tunnels[0].prefixes[1]: 203.0.113.0/24 is listed twice, first as tunnels[0].prefixes[0]: remove one`},
+	{"prefix is all", field(`prefixes: [0.0.0.0/0]`),
+		`c.yaml:9:16: tunnels[0].prefixes[0]: 0.0.0.0/0 would accept any source and attract all traffic: list the customer's prefixes; to send an account's other traffic here write a route`},
+	{"prefix partly private", field(`prefixes: [8.0.0.0/6]`),
+		`c.yaml:9:16: tunnels[0].prefixes[0]: 8.0.0.0/6 is public and private, 10.0.0.0/8 lies in it: list the parts apart`},
+	{"prefix multicast", field(`prefixes: [239.0.0.0/8]`),
+		`c.yaml:9:16: tunnels[0].prefixes[0]: 239.0.0.0/8 is multicast (224.0.0.0/4): such addresses are not forwarded`},
+	{"prefix contains an endpoint", field(`prefixes: [192.0.2.0/24]`),
+		`c.yaml:9:16: tunnels[0].prefixes[0]: 192.0.2.0/24 contains the endpoint 192.0.2.1 (endpoints[0] on line 2): the fleet's own addresses cannot lie behind a tunnel`},
+	{"prefix contains the customer's endpoint", field(`prefixes: [198.51.100.0/24]`),
+		`c.yaml:7:24: tunnels[0].customer_endpoint: 198.51.100.2 lies in 198.51.100.0/24 (tunnels[0].prefixes[0] on line 9), which leads into tunnel "a": packets to it would be encapsulated again; use an address outside`},
+	{"prefix contains the node", field(`prefixes: [203.0.113.0/24]
+node: {address: 203.0.113.9}`),
+		`c.yaml:9:16: tunnels[0].prefixes[0]: 203.0.113.0/24 contains node.address 203.0.113.9: the fleet's own addresses cannot lie behind a tunnel`},
+	{"tunnel name taken", second(`name: a
+    customer_endpoint: 198.51.100.3
+    interface_address: 10.213.0.12/31`),
+		`c.yaml:10:11: tunnels[1].name: "a" is taken by tunnels[0].name on line 4: names of tunnels are unique`},
+	{"tunnels overlap", second(`name: b
+    customer_endpoint: 198.51.100.2
+    interface_address: 10.213.0.12/31`),
+		`c.yaml:11:24: tunnels[1].customer_endpoint: 198.51.100.2 with endpoint 192.0.2.1 and no key is the same as tunnel "a" (tunnels[0] on line 4): give one of them another key or endpoint`},
+	{"subnet shared by /30 and /31", second(`name: b
+    customer_endpoint: 198.51.100.3
+    interface_address: 10.213.0.9/30`),
+		`c.yaml:12:24: tunnels[1].interface_address: 10.213.0.9/30 shares its subnet with tunnels[0].interface_address on line 8: each tunnel of an account ("acme") needs one of its own`},
+	{"tunnels with one key overlap", field(`key: 7`) + second(`name: b
+    key: 7
+    customer_endpoint: 198.51.100.2
+    interface_address: 10.213.0.12/31`)[len(base):],
+		`c.yaml:13:24: tunnels[1].customer_endpoint: 198.51.100.2 with endpoint 192.0.2.1 and key 7 is the same as tunnel "a" (tunnels[0] on line 4): give one of them another key or endpoint`},
+	{"prefix of two tunnels", field(`prefixes: [203.0.113.0/24]`) + second(`name: b
+    customer_endpoint: 198.51.100.3
+    interface_address: 10.213.0.12/31
+    prefixes: [203.0.113.0/24]`)[len(base):],
+		`c.yaml:14:16: tunnels[1].prefixes[0]: 203.0.113.0/24 is also a prefix of tunnel "a" (tunnels[0].prefixes on line 9): write a route for it to each of the two, with priorities or weights`},
+	{"prefix of two accounts", field(`prefixes: [203.0.113.0/24]`) + second(`name: b
+    account: globex
+    customer_endpoint: 198.51.100.3
+    interface_address: 10.213.0.10/31
+    prefixes: [203.0.113.128/25]`)[len(base):],
+		`c.yaml:15:16: tunnels[1].prefixes[0]: 203.0.113.128/25 overlaps 203.0.113.0/24 of account "acme" (tunnels[0].prefixes[0] on line 9): a public prefix belongs to one account; this is "globex"`},
+	{"prefix of two peers", field(`prefixes: [10.1.0.0/16]`) + second(`name: b
+    account: globex
+    customer_endpoint: 198.51.100.3
+    interface_address: 10.213.0.10/31
+    prefixes: [10.0.0.0/8]
+accounts: [{name: acme, peers: [globex]}, {name: globex, peers: [acme]}]`)[len(base):],
+		`c.yaml:15:16: tunnels[1].prefixes[0]: 10.0.0.0/8 overlaps 10.1.0.0/16 of account "acme" (tunnels[0].prefixes[0] on line 9), which is a peer of "globex": end the peering, or use other addresses`},
+	{"interface address6 shared", field(`interface_address6: fd00::a/127`) + second(`name: b
+    customer_endpoint: 198.51.100.3
+    interface_address: 10.213.0.12/31
+    interface_address6: fd00::b/127`)[len(base):],
+		`c.yaml:14:25: tunnels[1].interface_address6: fd00::b/127 shares its subnet with tunnels[0].interface_address6 on line 9: each tunnel of an account ("acme") needs one of its own`},
+	{"route without prefix and next hop", top(`routes: [{priority: 1}]`),
+		`c.yaml:9:10: routes[0]: nexthop is missing: write a tunnel's name, or the address of a router
+c.yaml:9:10: routes[0]: prefix is missing: write a destination such as 203.0.113.0/24`},
+	{"route to a tunnel misspelt", second(`name: cust-b
+    account: acme
+    customer_endpoint: 198.51.100.3
+    interface_address: 10.213.0.12/31
+routes: [{prefix: 203.0.113.0/24, nexthop: cust_b}]`),
+		`c.yaml:14:44: routes[0].nexthop: there is no tunnel "cust_b": did you mean "cust-b"?`},
+	{"route to an IPsec tunnel", second(`name: b
+    account: acme
+    type: ipsec
+    psk: x
+    prefixes: [203.0.113.0/24]
+accounts: [{name: acme}]
+routes: [{prefix: 203.0.113.0/24, nexthop: b}]`),
+		`c.yaml:12:11: tunnels[1].type: "ipsec" is not in this version, gre is the only type: remove the tunnel`},
+	{"mtu in a list", field(`mtu: [1476]`),
+		`c.yaml:9:10: tunnels[0].mtu: must be a whole number from 576 to 1750, got a list`},
+	{"mss_clamp with a zero before", field(`mss_clamp: 01400`),
+		`c.yaml:9:16: tunnels[0].mss_clamp: 01400 begins with a zero, which some read as octal: write it without`},
+	{"route to no tunnel", top(`routes: [{prefix: 203.0.113.0/24, nexthop: cust-b}]`),
+		`c.yaml:9:44: routes[0].nexthop: there is no tunnel "cust-b": write a tunnel's name or a router's address`},
+	{"route to a host name", top(`routes: [{prefix: 203.0.113.0/24, nexthop: "gw:1"}]`),
+		`c.yaml:9:44: routes[0].nexthop: "gw:1" is not an IP address: write one such as 192.0.2.1 or 2001:db8::1`},
+	{"route into a tunnel with interface", top(`routes: [{prefix: 203.0.113.0/24, nexthop: a, interface: eth0}]`),
+		`c.yaml:9:58: routes[0].interface: "eth0": a route into a tunnel has none; remove it`},
+	{"route of another account", top(`routes: [{prefix: 203.0.113.0/24, nexthop: a, account: globex}]`),
+		`c.yaml:9:56: routes[0].account: "globex" is not the account of tunnel "a", which belongs to "acme": remove the field, or choose another tunnel`},
+	{"route without an interface", top(`routes: [{prefix: 0.0.0.0/0, nexthop: 192.0.2.254}]`),
+		`c.yaml:9:39: routes[0].nexthop: 192.0.2.254 is not the customer's side of a tunnel: for a router on a link add interface`},
+	{"route on another interface", top(`routes: [{prefix: 0.0.0.0/0, nexthop: 192.0.2.254, interface: eth1}]`),
+		`c.yaml:9:63: routes[0].interface: "eth1" is not one of the interfaces: did you mean "eth0"?`},
+	{"route to an endpoint", top(`routes: [{prefix: 0.0.0.0/0, nexthop: 192.0.2.1, interface: eth0}]`),
+		`c.yaml:9:39: routes[0].nexthop: 192.0.2.1 is an address of our own: write the address of a router`},
+	{"route to the other family", top(`routes: [{prefix: "::/0", nexthop: 192.0.2.254, interface: eth0}]`),
+		`c.yaml:9:36: routes[0].nexthop: 192.0.2.254 is IPv4, but prefix ::/0 is IPv6: use a next hop of the same family, or a tunnel's name`},
+	{"route to the far end in the other family", top(`routes: [{prefix: "::/0", nexthop: 10.213.0.11}]`),
+		`c.yaml:9:36: routes[0].nexthop: 10.213.0.11 is IPv4, but prefix ::/0 is IPv6: use a next hop of the same family, or a tunnel's name`},
+	{"route to multicast", top(`routes: [{prefix: 0.0.0.0/0, nexthop: 224.0.0.1, interface: eth0}]`),
+		`c.yaml:9:39: routes[0].nexthop: 224.0.0.1 is multicast (224.0.0.0/4): it must be a router's unicast address`},
+	{"route of an unknown account", top(`routes: [{prefix: 10.0.0.0/8, nexthop: 192.0.2.254, interface: eth0, account: acm}]`),
+		`c.yaml:9:79: routes[0].account: there is no account "acm": did you mean "acme"?`},
+	{"route twice", top(`routes:
+  - {prefix: 203.0.113.0/24, nexthop: a}
+  - {prefix: 203.0.113.0/24, nexthop: 10.213.0.11, weight: 2}`),
+		`c.yaml:11:14: routes[1].prefix: 203.0.113.0/24 has this next hop already in routes[0] on line 10: remove one, or change the weight`},
+	{"route weight zero", top(`routes: [{prefix: 203.0.113.0/24, nexthop: a, weight: 0}]`),
+		`c.yaml:9:55: routes[0].weight: must be a whole number from 1 to 256, got 0`},
+	{"route weight too large", top(`routes: [{prefix: 203.0.113.0/24, nexthop: a, weight: 257}]`),
+		`c.yaml:9:55: routes[0].weight: must be a whole number from 1 to 256, got 257`},
+	{"route priority negative", top(`routes: [{prefix: 203.0.113.0/24, nexthop: a, priority: -1}]`),
+		`c.yaml:9:57: routes[0].priority: must be a whole number from 0 to 2147483647, got -1`},
+	{"route description", top(`routes: [{prefix: 203.0.113.0/24, nexthop: a, description: x}]`),
+		`c.yaml:9:47: routes[0]: unknown field "description": allowed are prefix, nexthop, interface, account, priority and weight`},
+	{"route to the far end of two tunnels", second(`name: b
+    account: globex
+    customer_endpoint: 198.51.100.3
+    interface_address: 10.213.0.10/31
+routes: [{prefix: 10.0.0.0/8, nexthop: 10.213.0.11}]`),
+		`c.yaml:14:40: routes[0].nexthop: 10.213.0.11 is the customer's side of several tunnels, "a" and "b" among them: write the tunnel's name`},
+	{"route for another account's prefix", field(`prefixes: [203.0.113.0/24]`) + second(`name: b
+    account: globex
+    customer_endpoint: 198.51.100.3
+    interface_address: 10.213.0.10/31
+routes: [{prefix: 203.0.113.64/26, nexthop: b}]`)[len(base):],
+		`c.yaml:15:19: routes[0].prefix: 203.0.113.64/26 overlaps 203.0.113.0/24 of account "acme" (tunnels[0].prefixes[0] on line 9): a public prefix belongs to one account; this is "globex"`},
+	{"metrics without address", top(`metrics: {}`),
+		`c.yaml:9:10: metrics: listen is missing: write an address and port such as 127.0.0.1:9150, or remove the section`},
+	{"metrics without a port", top(`metrics: {listen: 127.0.0.1}`),
+		`c.yaml:9:19: metrics.listen: "127.0.0.1" is not an address and a port: write one such as 127.0.0.1:9150 or [::1]:9150`},
+	{"metrics on a host name", top(`metrics: {listen: "edge-1:9150"}`),
+		`c.yaml:9:19: metrics.listen: "edge-1:9150" is not an address and a port: write one such as 127.0.0.1:9150 or [::1]:9150`},
+	{"metrics port too large", top(`metrics: {listen: "127.0.0.1:70000"}`),
+		`c.yaml:9:19: metrics.listen: "127.0.0.1:70000" is not an address and a port: write one such as 127.0.0.1:9150 or [::1]:9150`},
+	{"socket relative", top(`control: {socket: causeway.sock}`),
+		`c.yaml:9:19: control.socket: "causeway.sock" is not an absolute path: begin it with /`},
+	{"socket path too long", top(`control: {socket: /xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx}`),
+		`c.yaml:9:19: control.socket: "/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx..." has 108 bytes: a Unix socket's path has at most 107`},
+	{"several at once, in order", `workers: {cpus: none}
+endpoints: [192.0.2.1]
+interfaces: [{name: eth0, mod: copy}]
+tunnels:
+  - {name: a, endpoint: 192.0.2.3, mtu: 100, ttl: 0}
+node: {nam: x}
+`,
+		`c.yaml:1:17: workers.cpus: must be auto or a list of cores such as [0, 1], got "none"
+c.yaml:3:27: interfaces[0]: unknown field "mod": did you mean "mode"?
+c.yaml:5:5: tunnels[0]: customer_endpoint is missing: write the outer address of the customer's router
+c.yaml:5:5: tunnels[0]: interface_address is missing: write our address inside the tunnel, such as 10.213.0.10/31
+c.yaml:5:25: tunnels[0].endpoint: 192.0.2.3 is not one of the endpoints (192.0.2.1): add it there, or use one of them
+c.yaml:5:41: tunnels[0].mtu: 100 is too small: it must be at least 576 bytes (at least 1280 for IPv6 without fragments)
+c.yaml:5:51: tunnels[0].ttl: must be a whole number from 1 to 255, got 0
+c.yaml:6:8: node: unknown field "nam": did you mean "name"?`},
+}
