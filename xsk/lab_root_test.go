@@ -472,4 +472,3 @@ func eventually(t testing.TB, what string, cond func() bool) {
 	}
 	t.Fatal("never happened: " + what)
 }
-
