@@ -9,7 +9,7 @@ import (
 // Buckets is how many parts the flows of a Group are divided into.
 const Buckets = 256
 
-// Member is one of the next hops that share the flows of a Group. A member of weight 0 gets none.
+// Member is one of the next hops that share the flows of a Group. Its Value is 1 to MaxValue; with weight 0 it gets no flows.
 type Member struct {
 	Value  Value
 	Weight uint32
@@ -33,10 +33,10 @@ func NewGroup(members []Member) *Group {
 // chosen the receive queue already, and would be the same for all flows of a worker.
 func (g *Group) Pick(hash uint32) Value { return Value(g.buckets[hash>>24].Load()) }
 
-// Update changes the members in place. Each member gets its ideal share of the buckets rounded down or up: first the remainders go to members
-// that hold the bucket already, then to the largest remainder, then to the smaller Value. Under that rule no update could
-// move fewer buckets. The order of members does not matter; weights of the same Value add up. Without members of positive weight
-// all buckets become 0.
+// Update changes the members in place. Each member gets its ideal share of the buckets, rounded down or up: the remainders go first
+// to members that hold such a bucket already, then to the largest remainder, then to the smaller Value. Under that rule no update
+// could move fewer buckets. So the result depends on the members before, but not on the order of members; weights of the same Value
+// add up. Without a member of positive weight all buckets become 0.
 func (g *Group) Update(members []Member) {
 	shares := g.divide(members)
 	// Keep what each share covers; what is left over goes to members that are short of it, in bucket order.

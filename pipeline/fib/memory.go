@@ -19,7 +19,7 @@ type array[T any] struct {
 // newArray asks for huge pages if huge is set: right for what readers hit at random, wrong for what is touched sparsely.
 func newArray[T any](n int, huge bool) array[T] {
 	size := n * int(unsafe.Sizeof(*new(T)))
-	if size < hugePage {
+	if size < hugePage || raceDetector {
 		return array[T]{items: make([]T, n)}
 	}
 	// One huge page more, to start on a boundary: kernels before 6.7 do not align large anonymous mappings by themselves.

@@ -42,7 +42,7 @@ func (t *Table4) Len() int { return int(t.routes.Load()) }
 // comment). Pages that were never touched count here but use no memory. Any goroutine may call it.
 func (t *Table4) MemoryBytes() int { return int(t.memory.Load()) }
 
-// Close gives the memory back. Nobody may use the table during or after it.
+// Close gives the memory back at once; without it the large parts stay mapped. Nobody may use the table during or after it.
 func (t *Table4) Close() { t.close() }
 
 // Lookup returns the value of the longest route that covers addr (host byte order), or 0. For many addresses LookupBatch is faster.
@@ -50,9 +50,9 @@ func (t *Table4) Lookup(addr uint32) Value {
 	shift := t.shift
 	s := atomic.LoadUint32(&t.root[addr>>(shift&31)])
 	for s&childBit != 0 {
-		shift -= blockBits
-		blocks := *t.blocks.Load()
-		s = atomic.LoadUint32(&blocks[(s&^childBit)*blockSlots+addr>>(shift&31)&(blockSlots-1)])
+		shift -= stride
+		blocks := *t.blocks.shared.Load()
+		s = atomic.LoadUint32(&blocks[s&numberMask][uint8(addr>>(shift&31))])
 	}
 	if s == 0 {
 		s = t.fallback.Load()
@@ -74,12 +74,14 @@ func (t *Table4) LookupBatch(addrs []uint32, out []Value) {
 
 func (t *Table4) lookupChunk(addrs []uint32, out []Value) {
 	out = out[:len(addrs)]
-	var below [chunk]uint8 // indexes of the addresses whose slot leads to a block
-	n := 0
+	// Indexes of the addresses whose slot leads to a block, for this level and the next. Two arrays: were the next level's list
+	// written over the one that is being read, the processor could not read on before it knows each slot.
+	var lists [2][chunk]uint8
+	todo, below, n := &lists[0], &lists[1], 0
 	root, shift, fallback := t.root, t.shift, t.fallback.Load()
 	for i, a := range addrs {
 		s := atomic.LoadUint32(&root[a>>(shift&31)])
-		below[uint8(n)] = uint8(i)
+		todo[uint8(n)] = uint8(i)
 		n += int(s >> 31)
 		if s == 0 {
 			s = fallback
@@ -87,12 +89,12 @@ func (t *Table4) lookupChunk(addrs []uint32, out []Value) {
 		out[i] = Value(s)
 	}
 	for n > 0 {
-		shift -= blockBits
-		blocks := *t.blocks.Load() // after the slots that lead into it, see reserve
-		todo := below[:n]
+		shift -= stride
+		blocks := *t.blocks.shared.Load() // after the slots that lead into it, see pool
+		now := todo[:n]
 		n = 0
-		for _, i := range todo {
-			s := atomic.LoadUint32(&blocks[(uint32(out[i])&^childBit)*blockSlots+addrs[i]>>(shift&31)&(blockSlots-1)])
+		for _, i := range now {
+			s := atomic.LoadUint32(&blocks[out[i]&numberMask][uint8(addrs[i]>>(shift&31))])
 			below[uint8(n)] = i
 			n += int(s >> 31)
 			if s == 0 {
@@ -100,5 +102,6 @@ func (t *Table4) lookupChunk(addrs []uint32, out []Value) {
 			}
 			out[i] = Value(s)
 		}
+		todo, below = below, todo
 	}
 }

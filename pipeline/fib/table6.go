@@ -14,7 +14,7 @@ type Table6 struct {
 // NewTable6 makes an empty table; rootBits and retire are as in NewTable4. For the Internet table take 24: of the 64 MiB root only
 // the pages of the few /12 that are in use get touched.
 func NewTable6(rootBits int, retire func(free func())) *Table6 {
-	t := new(Table6)
+	t := &Table6{trie{skip: true}}
 	t.init(128, rootBits, retire)
 	return t
 }
@@ -32,24 +32,40 @@ func (t *Table6) Len() int { return int(t.routes.Load()) }
 // MemoryBytes is as Table4.MemoryBytes.
 func (t *Table6) MemoryBytes() int { return int(t.memory.Load()) }
 
-// Close gives the memory back. Nobody may use the table during or after it.
+// Close gives the memory back at once; without it the large parts stay mapped. Nobody may use the table during or after it.
 func (t *Table6) Close() { t.close() }
 
 // Lookup returns the value of the longest route that covers the address, or 0. hi holds the first 8 bytes of the address and lo the
 // last 8, both read as big-endian numbers. For many addresses LookupBatch is faster.
 func (t *Table6) Lookup(hi, lo uint64) Value {
-	s := atomic.LoadUint32(&t.root[hi>>((64-t.rootBits)&63)])
-	for depth, w := t.rootBits, hi; s&childBit != 0; depth += blockBits {
-		if depth == 64 {
-			w = lo
+	shift, half := 64-t.rootBits, hi
+	s := atomic.LoadUint32(&t.root[hi>>(shift&63)])
+	for s&childBit != 0 {
+		if s&leafBit != 0 {
+			leaves := *t.leaves.shared.Load()
+			s = leaves[s&numberMask].lookup(hi, lo)
+			break
 		}
-		blocks := *t.blocks.Load()
-		s = atomic.LoadUint32(&blocks[(s&^childBit)*blockSlots+uint32(w>>((56-depth)&63))&(blockSlots-1)])
+		if shift == 0 {
+			shift, half = 64, lo
+		}
+		shift -= stride
+		blocks := *t.blocks.shared.Load()
+		s = atomic.LoadUint32(&blocks[s&numberMask][uint8(half>>(shift&63))])
 	}
 	if s == 0 {
 		s = t.fallback.Load()
 	}
 	return Value(s)
+}
+
+// lookup returns the route for an address that has reached the leaf, 0 for the default.
+func (l *leaf) lookup(hi, lo uint64) uint32 {
+	s, match := atomic.LoadUint32(&l.other), atomic.LoadUint32(&l.match)
+	if (hi^l.hi)>>l.freeHi|(lo^l.lo)>>l.freeLo == 0 {
+		s = match
+	}
+	return s
 }
 
 // LookupBatch looks up the addresses whose halves are hi[i] and lo[i] (see Lookup) and stores the results in out[i]; lo and out must be at
@@ -64,14 +80,17 @@ func (t *Table6) LookupBatch(hi, lo []uint64, out []Value) {
 }
 
 func (t *Table6) lookupChunk(hi, lo []uint64, out []Value) {
-	out = out[:len(hi)]
-	var below [chunk]uint8 // indexes of the addresses whose slot leads to a block
-	n := 0
+	lo, out = lo[:len(hi)], out[:len(hi)]
+	// Indexes of the addresses whose slot leads to a block, for this level and the next (two arrays as in Table4), and to a leaf.
+	var lists [2][chunk]uint8
+	var ends [chunk]uint8
+	todo, below, n, m := &lists[0], &lists[1], 0, 0
 	root, shift, fallback := t.root, 64-t.rootBits, t.fallback.Load()
 	for i, a := range hi {
 		s := atomic.LoadUint32(&root[a>>(shift&63)])
-		below[uint8(n)] = uint8(i)
-		n += int(s >> 31)
+		todo[uint8(n)], ends[uint8(m)] = uint8(i), uint8(i)
+		n += int(s >> 31 &^ (s >> 30))
+		m += int(s >> 31 & (s >> 30))
 		if s == 0 {
 			s = fallback
 		}
@@ -81,18 +100,28 @@ func (t *Table6) lookupChunk(hi, lo []uint64, out []Value) {
 		if shift == 0 {
 			shift, half = 64, lo
 		}
-		shift -= blockBits
-		blocks := *t.blocks.Load() // after the slots that lead into it, see reserve
-		todo := below[:n]
+		shift -= stride
+		blocks := *t.blocks.shared.Load() // after the slots that lead into it, see pool
+		now := todo[:n]
 		n = 0
-		for _, i := range todo {
-			s := atomic.LoadUint32(&blocks[(uint32(out[i])&^childBit)*blockSlots+uint32(half[i]>>(shift&63))&(blockSlots-1)])
-			below[uint8(n)] = i
-			n += int(s >> 31)
+		for _, i := range now {
+			s := atomic.LoadUint32(&blocks[out[i]&numberMask][uint8(half[i]>>(shift&63))])
+			below[uint8(n)], ends[uint8(m)] = i, i
+			n += int(s >> 31 &^ (s >> 30))
+			m += int(s >> 31 & (s >> 30))
 			if s == 0 {
 				s = fallback
 			}
 			out[i] = Value(s)
 		}
+		todo, below = below, todo
+	}
+	leaves := *t.leaves.shared.Load()
+	for _, i := range ends[:m] {
+		s := leaves[out[i]&numberMask].lookup(hi[i], lo[i])
+		if s == 0 {
+			s = fallback
+		}
+		out[i] = Value(s)
 	}
 }

@@ -1,6 +1,7 @@
 package fib
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"sync/atomic"
@@ -14,39 +15,52 @@ type Value uint32
 // MaxValue leaves the two upper bits of a slot to the trie.
 const MaxValue Value = 1<<30 - 1
 
+// A slot holds a Value (upper bits 00), or in its lower 30 bits the number of a block (10) or of a leaf (11).
 const (
-	childBit   = 1 << 31 // set in a slot that holds the number of a block instead of a Value
-	blockBits  = 8
-	blockSlots = 1 << blockBits
-	maxLevels  = 16 // rows on the way to a /128 below a root of 8 bits
-
-	// firstBlocks is how many blocks the first growth makes: small, because there may be ten thousand tables of a few routes.
-	firstBlocks = 4
+	childBit   = 1 << 31 // the lookup goes on below
+	leafBit    = 1 << 30 // with childBit: in a leaf
+	numberMask = 1<<30 - 1
 )
 
-// blockInfo is what only the writer needs to know about a block.
+const (
+	stride     = 8 // address bits that a block resolves
+	blockSlots = 1 << stride
+	maxRows    = 16 // on the way to a /128 below a root of 8 bits
+)
+
+// block is what readers see of the slots for one longer prefix.
+type block [blockSlots]uint32
+
+// blockInfo is what only the writer needs to know about the block of the same number.
 type blockInfo struct {
-	lens  [blockSlots]uint8 // length of the route that each slot holds, 0 for none
-	users uint16            // routes that end in this block plus blocks below it; a block without users is freed
+	lens  [blockSlots]uint8 // length of the route in each slot, or of the one around the leaf in it; 0 for none
+	users uint16            // routes that end in this block, leaves and blocks below it; a block without users is freed
+}
+
+// leaf stands for the only route below a slot, in place of a chain of blocks that would hold little else.
+type leaf struct {
+	hi, lo uint64 // the prefix, as two big-endian numbers; immutable while readers can see the leaf
+	// An address is in the prefix if it agrees above these many low bits; 64 = the half does not matter.
+	freeHi, freeLo uint8
+	match, other   uint32 // the route, and the shorter one around it (0: the default)
 }
 
 // trie is what Table4 and Table6 have in common: the slots and the writer. Addresses are 16 bytes in network order, an IPv4 address
 // fills the first four.
 type trie struct {
 	// For readers and the writer.
-	root     []uint32                 // 1<<rootBits slots
-	blocks   atomic.Pointer[[]uint32] // blockSlots slots for each block; replaced by a longer copy when it is full
-	fallback atomic.Uint32            // the default route
+	root     []uint32 // 1<<rootBits slots
+	blocks   pool[block]
+	leaves   pool[leaf]
+	fallback atomic.Uint32 // the default route
 
 	// For the writer.
 	addrBits int // 32 or 128
 	rootBits int
+	skip     bool // use leaves
 	rootMem  array[uint32]
 	rootLens array[uint8] // as blockInfo.lens
-	blockMem array[uint32]
 	info     array[blockInfo]
-	made     int      // blocks taken from blockMem so far
-	free     []uint32 // blocks to use again
 	retire   func(free func())
 	rib      bart.Table[Value]
 	routes   atomic.Int64
@@ -64,23 +78,23 @@ func (t *trie) init(addrBits, rootBits int, retire func(func())) {
 	t.rootMem = newArray[uint32](1<<rootBits, true)
 	t.rootLens = newArray[uint8](1<<rootBits, false)
 	t.root = t.rootMem.items
-	t.blocks.Store(&t.blockMem.items)
+	t.blocks.shared.Store(new([]block))
+	t.leaves.shared.Store(new([]leaf))
 	t.account()
 }
 
 // account keeps the number that MemoryBytes reports where any goroutine may read it.
 func (t *trie) account() {
-	t.memory.Store(int64(t.rootMem.size() + t.rootLens.size() + t.blockMem.size() + t.info.size()))
+	t.memory.Store(int64(t.rootMem.size() + t.rootLens.size() + t.blocks.mem.size() + t.info.size() + t.leaves.mem.size()))
 }
 
 func (t *trie) close() {
 	t.rootMem.release()
 	t.rootLens.release()
-	t.blockMem.release()
 	t.info.release()
-	t.root, t.free = nil, nil
-	t.rootMem, t.rootLens, t.blockMem, t.info = array[uint32]{}, array[uint8]{}, array[uint32]{}, array[blockInfo]{}
-	t.blocks.Store(&[]uint32{})
+	t.blocks.close()
+	t.leaves.close()
+	t.root, t.rootMem, t.rootLens, t.info = nil, array[uint32]{}, array[uint8]{}, array[blockInfo]{}
 	t.account()
 }
 
@@ -98,8 +112,7 @@ func (t *trie) check(p netip.Prefix) error {
 // key is the address of a masked prefix as the trie wants it.
 func key(p netip.Prefix) (k [16]byte) {
 	if a := p.Addr(); a.Is4() {
-		b := a.As4()
-		copy(k[:], b[:])
+		binary.BigEndian.PutUint32(k[:], binary.BigEndian.Uint32(a.AsSlice()))
 	} else {
 		k = a.As16()
 	}
@@ -145,12 +158,12 @@ func (t *trie) delete(p netip.Prefix) bool {
 		t.fallback.Store(0)
 		return true
 	}
-	// The default route is not in the slots: under it they go back to 0.
 	cover, v, ok := t.rib.LookupPrefixLPM(p)
 	if !ok || cover.Bits() == 0 {
-		v, cover = 0, netip.Prefix{}
+		// The default route is not in the slots: what only it covers goes back to 0.
+		cover, v = netip.PrefixFrom(p.Addr(), 0), 0
 	}
 	k := key(p)
-	t.unset(&k, p.Bits(), uint32(v), max(cover.Bits(), 0))
+	t.unset(&k, p.Bits(), uint32(v), uint8(cover.Bits()))
 	return true
 }
