@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -114,7 +115,7 @@ func TestExample(t *testing.T) {
 	unused := []string{"address", "state_dir"} // these get a warning in this version
 	for _, s := range []schema{rootSchema, nodeSchema, interfaceSchema, workersSchema, accountSchema, tunnelSchema, routeSchema, metricsSchema, controlSchema} {
 		for _, f := range s.fields {
-			if !strings.Contains(string(example), f+":") && !contains(unused, f) {
+			if !strings.Contains(string(example), f+":") && !slices.Contains(unused, f) {
 				t.Errorf("the example does not show %s", f)
 			}
 		}
@@ -166,7 +167,7 @@ metrics: {listen: ":9150"}
 		t.Errorf("metrics.listen: got %s", got)
 	}
 	for _, s := range []fmt.Stringer{c.Interfaces[0].Mode, c.Tunnels[0].DF, c.Tunnels[0].Type} {
-		if !contains([]string{"zero-copy", "clear", "gre"}, s.String()) {
+		if !slices.Contains([]string{"zero-copy", "clear", "gre"}, s.String()) {
 			t.Errorf("%T prints %q", s, s)
 		}
 	}

@@ -80,6 +80,8 @@ func TestDiff(t *testing.T) {
 		{"route takes a prefix over", "203.0.113.0/25, nexthop: a", "203.0.113.0/24, nexthop: a, priority: 5",
 			"+route acme 203.0.113.0/24 a 5/1\n-route acme 203.0.113.0/25 a 100/1\n-route acme 203.0.113.0/24 a 100/1\n"},
 		{"peers", "accounts: [{name: acme, peers: [globex]}, {name: globex, peers: [acme]}]", "", "~peers acme\n~peers globex\n"},
+		{"account with peers leaves", "accounts: [{name: acme, peers: [globex]}, {name: globex, peers: [acme]}]",
+			"accounts: [{name: acme}, {name: globex}]", "~peers acme\n~peers globex\n"},
 		{"node", "name: n", "name: m, address: 192.0.2.9, datacenter: d, region: r, state_dir: /s",
 			"restart node.name\nrestart node.address\nrestart node.datacenter\nrestart node.region\nrestart node.state_dir\n"},
 		{"interface", "{name: eth0},", "", "restart interfaces\n"},
@@ -100,6 +102,15 @@ func TestDiff(t *testing.T) {
 				t.Errorf("Empty is %v", c.Empty())
 			}
 		})
+	}
+}
+
+// TestDiffAccountGone: an account that is no longer there has no peers either.
+func TestDiffAccountGone(t *testing.T) {
+	old := mustParse(t, diffBase)
+	new := mustParse(t, `interfaces: [{name: eth0}]`)
+	if got := Diff(old, new).PeersChanged; !reflect.DeepEqual(got, []string{"acme", "globex"}) {
+		t.Errorf("got %v", got)
 	}
 }
 

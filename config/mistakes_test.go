@@ -431,6 +431,56 @@ routes: [{prefix: 203.0.113.64/26, nexthop: b}]`)[len(base):],
 		`c.yaml:9:19: control.socket: "causeway.sock" is not an absolute path: begin it with /`},
 	{"socket path too long", top(`control: {socket: /xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx}`),
 		`c.yaml:9:19: control.socket: "/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx..." has 108 bytes: a Unix socket's path has at most 107`},
+	{"complex key", top(`? a
+: b`),
+		`c.yaml:9:1: a complex key (?): a field's name is a plain word`},
+	{"workers is a list", top(`workers: [1, 2]`),
+		`c.yaml:9:10: workers: must be a mapping with cpus or busy_poll, got a list`},
+	{"metrics is a word", top(`metrics: on`),
+		`c.yaml:9:10: metrics: must be a mapping with listen, got "on"`},
+	{"control without a socket", top(`control: {}`),
+		`c.yaml:9:10: control: socket is missing: write the path of a Unix socket such as /run/causeway.sock`},
+	{"control is a path", top(`control: /run/causeway.sock`),
+		`c.yaml:9:10: control: must be a mapping with socket, got "/run/causeway.sock"`},
+	{"socket is a number", top(`control: {socket: 7}`),
+		`c.yaml:9:19: control.socket: must be an absolute path, got 7`},
+	{"listen is a list", top(`metrics: {listen: ["127.0.0.1:9150"]}`),
+		`c.yaml:9:19: metrics.listen: must be an address and a port such as 127.0.0.1:9150, got a list`},
+	{"node name is a block", top(`node:
+  name: |
+    edge 1`),
+		"c.yaml:10:9: node.name: \"edge 1\\n\" is not a name: 1 to 63 letters, digits, '.', '_' and '-', the first a letter or digit"},
+	{"weight larger than 64 bits", top(`routes: [{prefix: 203.0.113.0/24, nexthop: a, weight: 18446744073709551615}]`),
+		`c.yaml:9:55: routes[0].weight: must be a whole number from 1 to 256, got 18446744073709551615`},
+	{"weight infinite", top(`routes: [{prefix: 203.0.113.0/24, nexthop: a, weight: .inf}]`),
+		`c.yaml:9:55: routes[0].weight: must be a whole number from 1 to 256, got .inf`},
+	{"next hop is a number", top(`routes: [{prefix: 203.0.113.0/24, nexthop: 7}]`),
+		`c.yaml:9:44: routes[0].nexthop: must be a tunnel's name or an IP address, got 7`},
+	{"interface name is a mapping", swap(`name: eth0`, `name: {eth0: all}`),
+		`c.yaml:1:21: interfaces[0].name: must be text, got a mapping`},
+	{"customer endpoint is this node", swap(`tunnels:
+  - name: a`, `node: {address: 198.51.100.2}
+tunnels:
+  - name: a`),
+		`c.yaml:8:24: tunnels[0].customer_endpoint: 198.51.100.2 is this node's own address: write the address of the customer's router`},
+	{"an endpoint, but there are none", swap(`[192.0.2.1, "2001:db8::1"]`, `[]`),
+		`c.yaml:6:15: tunnels[0].endpoint: 192.0.2.1 is not one of the endpoints: add it there, or use one of them`},
+	{"endpoint is a number", swap(`192.0.2.1, `, `7, `),
+		`c.yaml:2:13: endpoints[0]: must be an IP address such as 192.0.2.1 or 2001:db8::1, got 7`},
+	{"interface address in IPv6 form", swap(`10.213.0.10/31`, `"::ffff:10.213.0.10/127"`),
+		`c.yaml:8:24: tunnels[0].interface_address: "::ffff:10.213.0.10/127" is IPv4 in IPv6 form: write it as IPv4`},
+	{"interface address is true", swap(`10.213.0.10/31`, `true`),
+		`c.yaml:8:24: tunnels[0].interface_address: must be an address with a prefix length such as 10.213.0.10/31, got true`},
+	{"interface address6 is a list", field(`interface_address6: [fd00::a/127]`),
+		`c.yaml:9:25: tunnels[0].interface_address6: must be an address with a prefix length such as fd00:213::a/127, got a list`},
+	{"route of an account far from any", top(`routes: [{prefix: 10.0.0.0/8, nexthop: 192.0.2.254, interface: eth0, account: wholly-different}]`),
+		`c.yaml:9:79: routes[0].account: there is no account "wholly-different": allowed are acme`},
+	{"route of an account where there is none", `interfaces: [{name: eth0}]
+routes: [{prefix: 10.0.0.0/8, nexthop: 192.0.2.254, interface: eth0, account: acme}]
+`,
+		`c.yaml:2:79: routes[0].account: there is no account "acme": there are none`},
+	{"a very long word", top(`xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx: 1`),
+		`c.yaml:9:1: unknown field "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...": allowed are node, interfaces, workers, endpoints, accounts, tunnels, routes, metrics and control`},
 	{"several at once, in order", `workers: {cpus: none}
 endpoints: [192.0.2.1]
 interfaces: [{name: eth0, mod: copy}]

@@ -11,16 +11,23 @@ import (
 // text returns a scalar that is text. Numbers and truth values are refused:
 // 0x10, 1_000 or no would not mean what they look like.
 func (v value) text() (string, bool) {
+	switch v.node.(type) {
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
+		v.fail("must be text, got %s: put it in quotes", v)
+		return "", false
+	}
+	return v.textLike("text")
+}
+
+// textLike is text for what would be nothing better in quotes.
+func (v value) textLike(what string) (string, bool) {
 	switch n := v.node.(type) {
 	case *ast.StringNode:
 		return n.Value, true
 	case *ast.LiteralNode:
 		return n.Value.Value, true
-	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
-		v.fail("must be text, got %s: put it in quotes", v)
-	default:
-		v.fail("must be text, got %s", v)
 	}
+	v.fail("must be %s, got %s", what, v)
 	return "", false
 }
 
@@ -138,7 +145,7 @@ func (v value) interfaceName() (string, bool) {
 
 // absolutePath returns the path of a file.
 func (v value) absolutePath() (string, bool) {
-	s, ok := v.text()
+	s, ok := v.textLike("an absolute path")
 	if !ok {
 		return "", false
 	}
@@ -177,7 +184,7 @@ func reservedName(p netip.Prefix) (string, bool) {
 
 // address returns an IP address, of any kind.
 func (v value) address() (netip.Addr, bool) {
-	s, ok := v.text()
+	s, ok := v.textLike("an IP address such as 192.0.2.1 or 2001:db8::1")
 	if !ok {
 		return netip.Addr{}, false
 	}
@@ -216,7 +223,7 @@ func (v value) unicast() (netip.Addr, bool) {
 
 // anyPrefix returns an address with a prefix length; host bits may be set.
 func (v value) anyPrefix(example string) (netip.Prefix, bool) {
-	s, ok := v.text()
+	s, ok := v.textLike("an address with a prefix length such as " + example)
 	if !ok {
 		return netip.Prefix{}, false
 	}
@@ -256,7 +263,7 @@ func (v value) prefix() (netip.Prefix, bool) {
 // addresses; host names other than localhost are refused, since what they mean
 // is known only later and elsewhere.
 func (v value) listen() (netip.AddrPort, bool) {
-	s, ok := v.text()
+	s, ok := v.textLike("an address and a port such as 127.0.0.1:9150")
 	if !ok {
 		return netip.AddrPort{}, false
 	}

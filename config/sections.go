@@ -293,7 +293,7 @@ func (d *decoder) route(f fields, r *Route) {
 // nextHop tells a tunnel's name from an address: no tunnel has a name that
 // reads as an address.
 func (d *decoder) nextHop(v value, r *Route) {
-	s, ok := v.text()
+	s, ok := v.textLike("a tunnel's name or an IP address")
 	if !ok {
 		return
 	}

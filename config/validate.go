@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -165,7 +166,9 @@ func (k *checker) tunnelAccount(i int) {
 // tunnelEnds checks the outer addresses.
 func (k *checker) tunnelEnds(i int) {
 	t := k.c.Tunnels[i]
-	if t.Endpoint.IsValid() && !containsAddr(k.c.Endpoints, t.Endpoint) {
+	// an endpoint with a mistake may be the one that is meant
+	mistaken := slices.Contains(k.c.Endpoints, netip.Addr{})
+	if t.Endpoint.IsValid() && !mistaken && !slices.Contains(k.c.Endpoints, t.Endpoint) {
 		k.fail(tunnelPath(i, "endpoint"), "%s is not one of the endpoints%s: add it there, or use one of them", t.Endpoint, listed(k.c.Endpoints))
 	}
 	path, customer := tunnelPath(i, "customer_endpoint"), t.CustomerEndpoint
@@ -174,20 +177,11 @@ func (k *checker) tunnelEnds(i int) {
 	case t.Endpoint.IsValid() && t.Endpoint.Is4() != customer.Is4():
 		k.fail(path, "%s is %s, but endpoint %s is %s: the two ends of a tunnel are of one family",
 			customer, family(customer), t.Endpoint, family(t.Endpoint))
-	case containsAddr(k.c.Endpoints, customer):
+	case slices.Contains(k.c.Endpoints, customer):
 		k.fail(path, "%s is an endpoint of our own: write the address of the customer's router", customer)
 	case customer == k.c.Node.Address:
 		k.fail(path, "%s is this node's own address: write the address of the customer's router", customer)
 	}
-}
-
-func containsAddr(list []netip.Addr, a netip.Addr) bool {
-	for _, b := range list {
-		if a == b {
-			return true
-		}
-	}
-	return false
 }
 
 func family(a netip.Addr) string {
@@ -202,11 +196,9 @@ func listed(addrs []netip.Addr) string {
 	if len(addrs) == 0 || len(addrs) > 8 {
 		return ""
 	}
-	words := make([]string, 0, len(addrs))
-	for _, a := range addrs {
-		if a.IsValid() {
-			words = append(words, a.String())
-		}
+	words := make([]string, len(addrs))
+	for i, a := range addrs {
+		words[i] = a.String()
 	}
 	return " (" + strings.Join(words, ", ") + ")"
 }

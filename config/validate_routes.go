@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 func routePath(i int, field string) string { return fmt.Sprintf("routes[%d].%s", i, field) }
@@ -98,10 +99,10 @@ func (k *checker) linkRoute(i int, r *Route) {
 	for _, f := range k.c.Interfaces {
 		names = append(names, f.Name)
 	}
-	if !contains(names, r.Interface) {
+	if !slices.Contains(names, r.Interface) {
 		k.fail(routePath(i, "interface"), "%s is not one of the interfaces: %s", quote(r.Interface), suggest(r.Interface, names))
 	}
-	if containsAddr(k.c.Endpoints, r.NextHop) || r.NextHop == k.c.Node.Address {
+	if slices.Contains(k.c.Endpoints, r.NextHop) || r.NextHop == k.c.Node.Address {
 		k.fail(routePath(i, "nexthop"), "%s is an address of our own: write the address of a router", r.NextHop)
 		return
 	}

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -14,8 +13,6 @@ func oneOf(last string, words []string) string {
 	n := len(words) - 1
 	return strings.Join(words[:n], ", ") + " " + last + " " + words[n]
 }
-
-func contains(words []string, word string) bool { return slices.Contains(words, word) }
 
 // suggest says which of the known words was probably meant, or lists them all
 // if they fit into a line or two.

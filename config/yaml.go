@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -206,7 +207,7 @@ func (f fields) add(s schema, name string, at position, node ast.Node) {
 		f.d.failAt(at, path, "%s", why)
 		return
 	}
-	if !contains(s.fields, name) {
+	if !slices.Contains(s.fields, name) {
 		f.d.failAt(at, f.path, "unknown field %s: %s", quote(name), suggest(name, s.fields))
 		return
 	}
