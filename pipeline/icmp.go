@@ -1,6 +1,10 @@
 package pipeline
 
-import "causeway/pipeline/wire"
+import (
+	"math"
+
+	"causeway/pipeline/wire"
+)
 
 // ICMP errors are sent at a bounded rate (RFC 1812 4.3.2.8, RFC 4443 2.4 f): each worker has a bucket.
 const (
@@ -8,8 +12,10 @@ const (
 	icmpBurst     = 200
 )
 
-// limiter is a token bucket in nanoseconds.
+// limiter is a token bucket: next is the time in nanoseconds at which it holds no token, so the lower, the fuller.
 type limiter struct{ next int64 }
+
+func fullLimiter() limiter { return limiter{next: math.MinInt64} }
 
 // allow takes a token at time now (nanoseconds).
 func (l *limiter) allow(now int64) bool {

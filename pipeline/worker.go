@@ -106,6 +106,7 @@ func newWorker(e *Engine, id int, c WorkerConfig) *worker {
 		tunnels:  make([]tunnelCounters, MaxTunnels),
 		sequence: make([]uint32, MaxTunnels),
 		resolve:  newResolveRing(),
+		limiter:  fullLimiter(),
 		started:  time.Now(),
 	}
 	for _, q := range c.Queues {

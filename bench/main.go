@@ -1,0 +1,162 @@
+// Command bench measures Causeway's rooms, each against something else in the same run, on the same work. A ratio
+// counts; an absolute figure does not.
+//
+//	go run ./bench <scenario> [-json]
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A Result is one line of output. Its JSON names do not change once released.
+type Result struct {
+	Name       string  `json:"name"`
+	PPS        float64 `json:"packets_per_second"`
+	NS         float64 `json:"ns_per_packet"`     // median over the rounds
+	Spread     float64 `json:"spread"`            // (largest - smallest) / median
+	Against    string  `json:"against,omitempty"` // what was measured in the same run
+	AgainstNS  float64 `json:"against_ns,omitempty"`
+	Ratio      float64 `json:"ratio,omitempty"` // NS of the whole / AgainstNS
+	GoalNS     float64 `json:"goal_ns,omitempty"`
+	Allocs     float64 `json:"allocs_per_round"`
+	Note       string  `json:"note,omitempty"`
+	GOAMD64    string  `json:"goamd64,omitempty"`
+	Go         string  `json:"go"`
+	CPU        string  `json:"cpu"`
+	UnixTime   int64   `json:"unix_time"`
+	MemoryMiB  float64 `json:"memory_mib,omitempty"`
+	UpdatesSec float64 `json:"updates_per_second,omitempty"`
+}
+
+// A scenario measures one thing and reports results as they come.
+type scenario struct {
+	what string
+	run  func(o options, report func(Result)) error
+}
+
+type options struct {
+	json  bool
+	quick bool
+	only  string
+}
+
+var scenarios = map[string]scenario{
+	"pipeline": {"the worker over memory: decap, encap, lateral, forward", pipelineScenario},
+	"fib":      {"route look-up against bart on the same table", fibScenario},
+}
+
+func main() {
+	os.Exit(run(os.Args[1:]))
+}
+
+func run(args []string) int {
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	var o options
+	fs.BoolVar(&o.json, "json", false, "print one JSON object per result")
+	fs.BoolVar(&o.quick, "quick", false, "few short rounds: for tests that the scenarios work, not for figures")
+	fs.StringVar(&o.only, "only", "", "run only the results whose name contains this")
+	fs.Usage = func() {
+		fmt.Fprintln(fs.Output(), "usage: bench <scenario> [-json] [-quick] [-only TEXT]\nscenarios:")
+		for _, n := range scenarioNames() {
+			fmt.Fprintf(fs.Output(), "  %-10s %s\n", n, scenarios[n].what)
+		}
+		fs.PrintDefaults()
+	}
+	if len(args) == 0 || strings.HasPrefix(args[0], "-") {
+		fs.Usage()
+		return 2
+	}
+	s, ok := scenarios[args[0]]
+	if !ok {
+		fmt.Fprintf(os.Stderr, "bench: no scenario %q; there are %s\n", args[0], strings.Join(scenarioNames(), ", "))
+		return 2
+	}
+	if fs.Parse(args[1:]) != nil {
+		return 2
+	}
+	if err := s.run(o, func(r Result) { print(o, r) }); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return 1
+	}
+	return 0
+}
+
+func scenarioNames() []string {
+	var names []string
+	for n := range scenarios {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func print(o options, r Result) {
+	r.Go, r.CPU, r.GOAMD64, r.UnixTime = runtime.Version(), cpuModel(), goamd64(), time.Now().Unix()
+	if o.json {
+		b, err := json.Marshal(r)
+		if err != nil {
+			panic(err) // the type holds nothing that can not be encoded
+		}
+		fmt.Println(string(b))
+		return
+	}
+	fmt.Printf("%-44s %7.1f ns/packet  %7.2f M/s  spread %4.0f %%", r.Name, r.NS, r.PPS/1e6, 100*r.Spread)
+	if r.GoalNS > 0 {
+		fmt.Printf("  goal %4.0f", r.GoalNS)
+	}
+	if r.Against != "" {
+		fmt.Printf("  %s %.1f ns, ratio %.2f", r.Against, r.AgainstNS, r.Ratio)
+	}
+	if r.Note != "" {
+		fmt.Printf("  %s", r.Note)
+	}
+	fmt.Println()
+}
+
+// goamd64 is the instruction set level that the binary was built for.
+func goamd64() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "GOAMD64" {
+			return s.Value
+		}
+	}
+	return ""
+}
+
+func cpuModel() string {
+	b, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return runtime.GOARCH
+	}
+	for line := range strings.Lines(string(b)) {
+		if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == "model name" {
+			return strings.TrimSpace(v)
+		}
+	}
+	return runtime.GOARCH
+}
+
+// rounds interleaves the two measurements, so that a change of the machine's speed meets both, and returns the median
+// of each in ns per packet, and the spread of the first.
+func rounds(n int, a, b func() float64) (medianA, medianB, spread float64) {
+	var as, bs []float64
+	for range n {
+		as = append(as, a())
+		bs = append(bs, b())
+	}
+	slices.Sort(as)
+	slices.Sort(bs)
+	return as[n/2], bs[n/2], (as[n-1] - as[0]) / as[n/2]
+}
