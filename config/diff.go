@@ -165,7 +165,7 @@ func (c *Changes) diffRestart(old, new *Config) {
 	note("node.state_dir", old.Node.StateDir == new.Node.StateDir, "files are opened at the start")
 	note("interfaces", sameInterfaces(old.Interfaces, new.Interfaces),
 		"sockets and their part of the packet memory are made at the start")
-	note("workers.cpus", sameQueues(old.Workers.CPUs, new.Workers.CPUs),
+	note("workers.cpus", sameSet(old.Workers.CPUs, new.Workers.CPUs),
 		"workers, and the queues that each owns, are fixed at the start")
 	note("workers.busy_poll", old.Workers.BusyPoll == new.Workers.BusyPoll,
 		"it is an option of sockets that are made at the start")
@@ -177,11 +177,6 @@ func sameInterfaces(old, new []Interface) bool {
 	byName := func(a, b Interface) int { return cmp.Compare(a.Name, b.Name) }
 	old, new = slices.SortedFunc(slices.Values(old), byName), slices.SortedFunc(slices.Values(new), byName)
 	return slices.EqualFunc(old, new, func(a, b Interface) bool {
-		return a.Name == b.Name && a.Mode == b.Mode && sameQueues(a.Queues, b.Queues)
+		return a.Name == b.Name && a.Mode == b.Mode && sameSet(a.Queues, b.Queues)
 	})
-}
-
-// sameQueues compares two lists of which nil means all.
-func sameQueues(a, b []int) bool {
-	return (a == nil) == (b == nil) && sameSet(a, b)
 }

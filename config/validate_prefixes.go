@@ -52,7 +52,7 @@ func (k *checker) sharedPrefixes() {
 			if !twice {
 				first[ap] = i
 			}
-			if !p.IsValid() || !twice || before == i || said[ap] {
+			if !p.IsValid() || !twice || said[ap] {
 				continue
 			}
 			other := k.c.Tunnels[before].Name
