@@ -1,0 +1,176 @@
+package routes
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"causeway/config"
+	"causeway/pipeline"
+)
+
+// A tunnelRoute is the way to the customer endpoint of a tunnel.
+type tunnelRoute struct {
+	name     string
+	customer netip.Addr
+	slots    []uint32
+	leaf     pipeline.Leaf
+	problem  string // why there is none
+	seen     uint32
+}
+
+// configure takes over the routes and tunnels of c: first everything is set that it has, then what no longer is in it goes.
+func (m *Manager) configure(c *config.Config) error {
+	m.config++
+	vrfs, err := m.accounts(c)
+	errs := []error{err}
+	tunnels := make(map[string]uint32, len(c.Tunnels))
+	for i := range c.Tunnels {
+		t := &c.Tunnels[i]
+		id, ok := m.engine.TunnelID(t.Name)
+		if !ok {
+			errs = append(errs, fmt.Errorf("tunnel %q: the workers do not have it yet; give it to them first", t.Name))
+			continue
+		}
+		tunnels[t.Name] = uint32(id)
+		m.setTunnel(uint32(id), t)
+		m.setInterface(vrfs[t.Account], uint32(id), t.Name, t.InterfaceAddress)
+		m.setInterface(vrfs[t.Account], uint32(id), t.Name, t.InterfaceAddress6)
+	}
+	for _, r := range c.EffectiveRoutes() {
+		errs = append(errs, m.setStatic(&r, vrfs, tunnels))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err // what was there before stays
+	}
+	m.sweepPaths(func(p *path) bool {
+		return (p.source == sourceConfig || p.source == sourceInterface) && p.seen != m.config
+	})
+	for id, t := range m.tunnels {
+		if t.seen != m.config {
+			m.forgetTunnel(id, t)
+		}
+	}
+	return nil
+}
+
+// accounts returns the numbers of the accounts' tables.
+func (m *Manager) accounts(c *config.Config) (map[string]uint16, error) {
+	vrfs := map[string]uint16{"": 0}
+	for _, a := range c.Accounts {
+		v, ok := m.engine.VRF(a.Name)
+		if !ok {
+			return vrfs, fmt.Errorf("account %q: the workers do not have it yet; give it to them first", a.Name)
+		}
+		for len(m.vrfs) <= v.ID() {
+			m.vrfs = append(m.vrfs, table{})
+		}
+		m.vrfs[v.ID()] = table{a.Name, v.V4, v.V6}
+		vrfs[a.Name] = uint16(v.ID())
+	}
+	return vrfs, nil
+}
+
+// setInterface adds the subnet of a tunnel's interface: our address and the customer's.
+func (m *Manager) setInterface(vrf uint16, id uint32, name string, p netip.Prefix) {
+	if !p.IsValid() {
+		return
+	}
+	through := m.via(&viaSpec{kind: viaTunnel, id: id, name: name}, 0)
+	m.setPath(keyOf(vrf, p), sourceInterface, id, through, 1, m.config)
+	self := m.via(&viaSpec{kind: viaTunnelSelf, id: id, name: name}, 0)
+	m.setPath(addrKey(vrf, p.Addr()), sourceInterface, id, self, 1, m.config)
+}
+
+// setStatic adds a route of the file, in one table or two.
+func (m *Manager) setStatic(r *config.Route, vrfs map[string]uint16, tunnels map[string]uint32) error {
+	vrf, ok := vrfs[r.Account]
+	if !ok {
+		return fmt.Errorf("route %s: account %q has no routing table", r.Prefix, r.Account)
+	}
+	s := viaSpec{kind: viaNamed, name: r.Interface, addr: r.NextHop}
+	switch {
+	case r.Tunnel != "":
+		id, ok := tunnels[r.Tunnel]
+		if !ok {
+			return fmt.Errorf("route %s: tunnel %q does not exist", r.Prefix, r.Tunnel)
+		}
+		s = viaSpec{kind: viaTunnel, id: id, name: r.Tunnel}
+	case r.Interface == "":
+		s.kind = viaAddress
+	}
+	v := m.via(&s, 0)
+	m.setPath(keyOf(vrf, r.Prefix), sourceConfig, r.Priority, v, uint16(r.Weight), m.config)
+	if s.kind == viaTunnel && vrf != 0 && config.Public(r.Prefix) {
+		m.setPath(keyOf(0, r.Prefix), sourceConfig, r.Priority, v, uint16(r.Weight), m.config)
+	}
+	return nil
+}
+
+// setTunnel notes a tunnel, or what has changed about it. The number of one that went away may be another's now.
+func (m *Manager) setTunnel(id uint32, c *config.Tunnel) {
+	t := m.tunnels[id]
+	if t != nil && (t.name != c.Name || t.customer != c.CustomerEndpoint) {
+		m.forgetTunnel(id, t)
+		t = nil
+	}
+	if t == nil {
+		t = &tunnelRoute{name: c.Name, customer: c.CustomerEndpoint}
+		m.tunnels[id] = t
+		m.watch.add(t.customer, watcher{watchTunnel, id})
+		m.fwd.SetTunnelRoute(int(id), 0)
+	}
+	t.seen = m.config
+	m.pending.tunnels[id] = struct{}{}
+}
+
+func (m *Manager) forgetTunnel(id uint32, t *tunnelRoute) {
+	delete(m.tunnels, id)
+	m.watch.remove(t.customer, watcher{watchTunnel, id})
+	m.releaseSlots(t.slots)
+}
+
+// resolveTunnel finds the way to a tunnel's customer endpoint in the Internet table and tells the workers.
+func (m *Manager) resolveTunnel(id uint32) {
+	t := m.tunnels[id]
+	if t == nil {
+		return
+	}
+	held := t.slots
+	t.slots = nil
+	leaf, problem := m.customerLeaf(t)
+	if leaf != t.leaf {
+		m.fwd.SetTunnelRoute(int(id), leaf)
+		t.leaf = leaf
+	}
+	if problem != t.problem && problem != "" {
+		m.log.Warn("a tunnel has no way to its customer endpoint", "tunnel", t.name, "customer_endpoint", t.customer, "reason", problem)
+	}
+	t.problem = problem
+	m.releaseSlots(held)
+}
+
+// customerLeaf returns the leaf for encapsulated packets, or says why there is none.
+func (m *Manager) customerLeaf(t *tunnelRoute) (leaf pipeline.Leaf, problem string) {
+	e := m.rib.lookup(addrKey(0, t.customer), func(e *entry) bool { return e.leaf != 0 })
+	if e == nil {
+		return 0, "no route"
+	}
+	to := e.key.prefix()
+	if m.intoTunnel(e.leaf) {
+		return 0, fmt.Sprintf("the route to %s leads into a tunnel", to) // encapsulated packets would go round
+	}
+	switch pipeline.LeafKind(e.leaf) {
+	case pipeline.KindNeighbour, pipeline.KindGroup:
+		return e.leaf, ""
+	case pipeline.KindGlean:
+		h := hostKey{m.devices.links[pipeline.LeafIndex(e.leaf)].ifindex, t.customer}
+		if leaf = m.holdSlot(&t.slots, h); leaf == 0 {
+			return 0, "too many neighbours"
+		}
+		return leaf, ""
+	case pipeline.KindKernel:
+		return 0, fmt.Sprintf("the route to %s leads to this host or over an interface that is not among `interfaces`", to)
+	}
+	return 0, fmt.Sprintf("the route to %s discards", to)
+}

@@ -1,0 +1,239 @@
+package routes
+
+import (
+	"encoding/binary"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// messageKind is what a netlink message is about. Dumps come in this order: each kind refers to those before it.
+type messageKind uint8
+
+const (
+	kindLink messageKind = iota
+	kindAddress
+	kindObject
+	kindNeighbour
+	kindRoute4
+	kindRoute6
+	messageKinds
+)
+
+// takeEvents works off announcements of the kernel.
+func (m *Manager) takeEvents(c chunk) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for b := c.data; len(b) >= unix.NLMSG_HDRLEN; {
+		n := int(binary.NativeEndian.Uint32(b))
+		if n < unix.NLMSG_HDRLEN || n > len(b) {
+			break
+		}
+		m.event(binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:]), b[unix.NLMSG_HDRLEN:n])
+		b = b[min((n+3)&^3, len(b)):]
+	}
+	if c.lost {
+		m.stats.Overruns++
+		m.loseTrack()
+	}
+	m.settle()
+	if !c.at.IsZero() {
+		m.stats.Lag = time.Since(c.at)
+		m.stats.MaxLag = max(m.stats.MaxLag, m.stats.Lag)
+	}
+	m.events.recycle(c)
+}
+
+// event takes one message in. One that cannot be decoded is as good as lost.
+func (m *Manager) event(typ, flags uint16, body []byte) {
+	m.stats.Updates++
+	var err error
+	switch typ {
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+		if err = m.message.decode(body); err == nil {
+			m.routeEvent(&m.message, typ == unix.RTM_DELROUTE, flags)
+		}
+	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+		var n neighbourMessage
+		if err = n.decode(body); err == nil && m.wanted(&n) {
+			m.touch(kindNeighbour, hostKey{n.ifindex, n.addr})
+			if typ == unix.RTM_DELNEIGH {
+				m.deleteNeighbour(hostKey{n.ifindex, n.addr})
+			} else {
+				m.setNeighbour(&n)
+			}
+		}
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		var l linkMessage
+		if err = l.decode(body); err == nil && l.family == unix.AF_UNSPEC { // bridges speak of their ports with AF_BRIDGE
+			m.touch(kindLink, l.ifindex)
+			if typ == unix.RTM_DELLINK {
+				m.deleteDevice(l.ifindex)
+			} else {
+				m.setDevice(&l)
+			}
+		}
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		var a addressMessage
+		if err = a.decode(body); err == nil {
+			m.touch(kindAddress, a)
+			if typ == unix.RTM_DELADDR {
+				m.deleteAddress(&a)
+			} else {
+				m.setAddress(&a)
+			}
+		}
+	case unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP:
+		var o objectMessage
+		if err = o.decode(body); err == nil {
+			m.touch(kindObject, o.id)
+			if typ == unix.RTM_DELNEXTHOP {
+				m.deleteObject(o.id)
+				m.verify(verifyDelay) // its IPv4 routes go without a word
+			} else {
+				m.setObject(&o)
+			}
+		}
+	}
+	if err != nil {
+		m.stats.Malformed++
+		m.verify(verifyDelay)
+	}
+}
+
+// wanted picks the neighbours on links of the workers.
+func (m *Manager) wanted(n *neighbourMessage) bool {
+	d := m.devices.byIndex[n.ifindex]
+	return d != nil && d.link >= 0 && (n.family == unix.AF_INET || n.family == unix.AF_INET6) &&
+		n.addr.IsValid() && !n.addr.IsMulticast() && n.flags&ntfProxy == 0
+}
+
+const ntfProxy = 0x08 // an address that we answer for, not a neighbour
+
+// routeKey is the identity that paths have in dumps and announcements.
+type routeKey struct {
+	prefixKey
+	source source
+	metric uint32
+}
+
+// route picks the routes that are mirrored, and says which path each is and what it leads to.
+func (r *routeMessage) route() (k routeKey, s viaSpec, ok bool) {
+	k.metric = r.metric
+	switch r.table {
+	case unix.RT_TABLE_MAIN:
+		k.source = sourceKernel
+	case unix.RT_TABLE_LOCAL:
+		k.source = sourceLocal
+	default:
+		return k, s, false
+	}
+	if !r.prefix.IsValid() || r.cloned || r.tos != 0 {
+		return k, s, false
+	}
+	a := r.prefix.Addr()
+	if a.IsMulticast() || a.Is6() && a.IsLinkLocalUnicast() && r.prefix.Bits() > 0 {
+		return k, s, false // never routed (RFC 4291 2.5.6)
+	}
+	k.prefixKey = keyOf(0, r.prefix)
+	switch r.kind {
+	case unix.RTN_LOCAL, unix.RTN_BROADCAST, unix.RTN_ANYCAST:
+		s.kind = viaKernel
+	case unix.RTN_BLACKHOLE:
+		s.kind = viaBlackhole
+	case unix.RTN_UNREACHABLE, unix.RTN_PROHIBIT, unix.RTN_THROW:
+		s.kind = viaUnreachable
+	case unix.RTN_UNICAST:
+		r.unicast(&s)
+	default:
+		return k, s, false
+	}
+	return k, s, true
+}
+
+func (r *routeMessage) unicast(s *viaSpec) {
+	switch {
+	case r.encap:
+		s.kind = viaKernel
+	case r.nexthop != 0: // the hops that the kernel repeats for old readers are not looked at
+		s.kind, s.id = viaObject, r.nexthop
+	default:
+		s.kind, s.hops = viaHops, r.hops
+	}
+}
+
+// routeEvent takes an announcement about a route in. The kernel may hold several routes that announcements do not tell apart
+// (`ip route append`); then the first counts, and a dump is asked for whenever one of them changes.
+func (m *Manager) routeEvent(r *routeMessage, del bool, flags uint16) {
+	k, s, ok := r.route()
+	if !ok {
+		return
+	}
+	m.touch(kindRoute4+messageKind(family(k.v6)), k)
+	old := m.kernelPath(k)
+	switch {
+	case del && old != 0:
+		m.removeRoute(old, &s, k.v6)
+	case del:
+	case old != 0 && !k.v6 && flags&unix.NLM_F_APPEND != 0 && flags&unix.NLM_F_REPLACE == 0:
+		p := m.rib.paths.at(old)
+		p.seen, p.crowded = m.pass.number, true
+		m.verify(verifyDelay)
+	default:
+		before := uint32(0)
+		if old != 0 {
+			before = m.rib.paths.at(old).via
+		}
+		p := m.setKernelPath(k, &s, old)
+		// Neither a replacement nor new to us: either the old one went without a word, or there are two now.
+		if old != 0 && p.via != before && flags&(unix.NLM_F_REPLACE|unix.NLM_F_APPEND) == 0 {
+			p.crowded = true
+			m.verify(verifyDelay)
+		}
+	}
+}
+
+func (m *Manager) kernelPath(k routeKey) uint32 {
+	e, ok := m.rib.index[k.prefixKey]
+	if !ok {
+		return 0
+	}
+	return m.rib.find(e, k.source, k.metric, 0)
+}
+
+// setKernelPath adds the path, or changes path old.
+func (m *Manager) setKernelPath(k routeKey, s *viaSpec, old uint32) *path {
+	from := uint32(0)
+	if old != 0 {
+		from = m.vias.at(m.rib.paths.at(old).via).group
+	}
+	return m.setPath(k.prefixKey, k.source, k.metric, m.via(s, from), 1, m.pass.number)
+}
+
+// removeRoute takes away path i, or what s names of it: the hops of an IPv6 route are announced one by one when they go.
+func (m *Manager) removeRoute(i uint32, s *viaSpec, v6 bool) {
+	p := m.rib.paths.at(i)
+	v := m.vias.at(p.via)
+	if v6 && s.kind == viaHops && v.spec.kind == viaHops {
+		rest := slices.DeleteFunc(slices.Clone(v.spec.hops), func(h hop) bool {
+			return slices.ContainsFunc(s.hops, func(gone hop) bool { return gone.ifindex == h.ifindex && gone.gateway == h.gateway })
+		})
+		if n := len(rest); n > 0 {
+			if n == len(v.spec.hops) {
+				m.verify(verifyDelay) // another route of the same identity
+				return
+			}
+			e := m.rib.entries.at(p.entry)
+			m.setPath(e.key, p.source, p.priority, m.via(&viaSpec{kind: viaHops, hops: rest}, v.group), 1, m.pass.number)
+			return
+		}
+	}
+	if p.crowded {
+		m.verify(verifyDelay)
+		if !v6 && string(v.spec.key(nil)) != string(s.key(nil)) {
+			return // another one went
+		}
+	}
+	m.deletePath(i)
+}

@@ -1,0 +1,76 @@
+package routes
+
+import (
+	"causeway/pipeline"
+	"causeway/pipeline/fib"
+)
+
+// An object is a next hop object of the kernel (`ip nexthop`), which FRR uses: routes name its id only, and it changes under them.
+type object struct {
+	hop       hop
+	blackhole bool
+	encap     bool
+	members   []objectMember // a group if there are any
+	seen      uint32
+}
+
+// setObject takes over a next hop object and has everything resolved again that uses it.
+func (m *Manager) setObject(o *objectMessage) {
+	m.objects[o.id] = &object{o.hop, o.blackhole, o.encap, o.members, m.pass.number}
+	m.dirtyObject(o.id)
+}
+
+func (m *Manager) deleteObject(id uint32) {
+	if m.objects[id] != nil {
+		delete(m.objects, id)
+		m.dirtyObject(id)
+	}
+}
+
+// dirtyObject marks the next hops that are object id, or a group in which it is.
+func (m *Manager) dirtyObject(id uint32) {
+	m.dirtyObjectVia(id)
+	for group, o := range m.objects {
+		for i := range o.members {
+			if o.members[i].id == id {
+				m.dirtyObjectVia(group)
+			}
+		}
+	}
+}
+
+func (m *Manager) dirtyObjectVia(id uint32) {
+	s := viaSpec{kind: viaObject, id: id}
+	m.vias.scratch = s.key(m.vias.scratch)
+	if i, ok := m.vias.index[string(m.vias.scratch)]; ok {
+		m.dirtyVia(i)
+	}
+}
+
+// objectMembers resolves a next hop object.
+func (m *Manager) objectMembers(v *via, id uint32) []fib.Member {
+	o := m.objects[id]
+	if o == nil {
+		return nil
+	}
+	if len(o.members) == 0 {
+		return addMember(nil, m.objectLeaf(v, o), 1)
+	}
+	var out []fib.Member
+	for _, x := range o.members { // the kernel allows no groups in groups
+		if o := m.objects[x.id]; o != nil && len(o.members) == 0 {
+			out = addMember(out, m.objectLeaf(v, o), uint32(x.weight))
+		}
+	}
+	return out
+}
+
+func (m *Manager) objectLeaf(v *via, o *object) pipeline.Leaf {
+	switch {
+	case o.blackhole:
+		return pipeline.MakeLeaf(pipeline.KindBlackhole, 0)
+	case o.encap:
+		return pipeline.MakeLeaf(pipeline.KindKernel, 0)
+	}
+	return m.hopLeaf(v, &o.hop)
+}
