@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -106,6 +107,23 @@ func copyMayHelp(err error) bool {
 func openMode(u *UMEM, cfg SocketConfig, ifindex int, zeroCopy bool) (*Socket, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	for {
+		anchor := u.anchor(zeroCopy)
+		s, err := openOver(u, anchor, cfg, ifindex, zeroCopy)
+		if err == nil {
+			u.sockets = append(u.sockets, s)
+			return s, nil
+		}
+		if anchor == nil || !errors.Is(err, unix.EBADF) {
+			return nil, err
+		}
+		anchor.unbound = true // its interface was removed: share with another
+	}
+}
+
+// openOver opens a socket that shares the anchor's registration of the UMEM, or
+// makes one if there is no anchor.
+func openOver(u *UMEM, anchor *Socket, cfg SocketConfig, ifindex int, zeroCopy bool) (*Socket, error) {
 	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, cfg.failed("socket", err)
@@ -114,17 +132,15 @@ func openMode(u *UMEM, cfg SocketConfig, ifindex int, zeroCopy bool) (*Socket, e
 		fd: fd, umem: u, ledger: u.ledger, iface: cfg.Interface, ifindex: ifindex, queue: cfg.Queue,
 		maxKicks: int(cfg.RingSize)/kernelBatch + 1,
 	}
-	if err := s.setUp(cfg, zeroCopy); err != nil {
+	if err := s.setUp(anchor, cfg, zeroCopy); err != nil {
 		_ = s.release() // the first error says more
 		return nil, err
 	}
-	u.sockets = append(u.sockets, s)
 	return s, nil
 }
 
 // setUp follows the order that the kernel demands: memory, rings, bind.
-func (s *Socket) setUp(cfg SocketConfig, zeroCopy bool) error {
-	anchor := s.umem.anchor(zeroCopy)
+func (s *Socket) setUp(anchor *Socket, cfg SocketConfig, zeroCopy bool) error {
 	if anchor != nil {
 		if err := sharedFeature.check(""); err != nil {
 			return cfg.failed("share the umem", err)
@@ -144,16 +160,16 @@ func (s *Socket) setUp(cfg SocketConfig, zeroCopy bool) error {
 		_ = unix.SetsockoptInt(s.fd, unix.SOL_XDP, unix.XDP_MAX_TX_SKB_BUDGET, sendBudget)
 	}
 	if err := s.bind(anchor, zeroCopy); err != nil {
-		return cfg.failed("bind "+bindName(zeroCopy), err)
+		return cfg.failed(bindStep(zeroCopy), err)
 	}
 	return s.readMode()
 }
 
-func bindName(zeroCopy bool) string {
+func bindStep(zeroCopy bool) string {
 	if zeroCopy {
-		return "(zero-copy)"
+		return "bind (zero-copy)"
 	}
-	return "(copy)"
+	return "bind (copy)"
 }
 
 // registerUMEM gives the memory to the kernel, which pins it. One registration
@@ -168,7 +184,7 @@ func (s *Socket) registerUMEM() error {
 // inherited through it. The UMEM is locked.
 func (u *UMEM) anchor(zeroCopy bool) *Socket {
 	for _, s := range u.sockets {
-		if s.zeroCopy == zeroCopy {
+		if s.zeroCopy == zeroCopy && !s.unbound {
 			return s
 		}
 	}
@@ -291,7 +307,7 @@ func (cfg *SocketConfig) failed(step string, err error) error {
 		hint = ": the umem is over the limit for locked memory; give CAP_IPC_LOCK or raise RLIMIT_MEMLOCK"
 	case errors.Is(err, unix.EBUSY):
 		hint = fmt.Sprintf(" for %v: another AF_XDP socket holds the queue; `ss -f xdp -p` names it", busyPatience)
-	case errors.Is(err, unix.EINVAL) && len(step) > 4 && step[:4] == "bind":
+	case errors.Is(err, unix.EINVAL) && strings.HasPrefix(step, "bind"):
 		hint = fmt.Sprintf(": is there a queue %d? `ethtool -l %s` lists them", cfg.Queue, cfg.Interface)
 	case errors.Is(err, unix.EOPNOTSUPP):
 		hint = ": the driver does not offer it"

@@ -149,9 +149,10 @@ func TestRootLinkDownAndUp(t *testing.T) {
 	}
 }
 
-// TestRootInterfaceRemoved deletes the interface under its socket.
+// TestRootInterfaceRemoved deletes the interface under its socket: the loss is
+// counted, and a new socket can do without it.
 func TestRootInterfaceRemoved(t *testing.T) {
-	l, _, s, descs := sender(t, 64)
+	l, u, s, descs := sender(t, 64)
 	l.node.run(t, "ip", "link", "del", "b1")
 	s.Transmit(descs)
 	eventually(t, "the loss is counted", func() bool {
@@ -160,6 +161,11 @@ func TestRootInterfaceRemoved(t *testing.T) {
 		st := s.Stats()
 		return st.Gone+st.LinkDown > 0
 	})
+	for _, a := range l.open(t, u, "a1", 1, SocketConfig{RingSize: 64}) {
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // TestRootReopen closes and opens the same queues in one process, which works

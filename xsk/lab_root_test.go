@@ -117,6 +117,21 @@ func (l *lab) cable(t testing.TB, far *namespace, peer, addr, port string, queue
 	far.run(t, "ip", "addr", "add", addr+"/24", "dev", peer)
 	far.run(t, "ip", "link", "set", peer, "up")
 	l.node.run(t, "ip", "link", "set", port, "up")
+	// The kernel throws away what a stack sends before it has noticed the link.
+	far.running(t, peer)
+	l.node.running(t, port)
+}
+
+// running waits until the kernel calls an interface operational.
+func (ns *namespace) running(t testing.TB, ifname string) {
+	t.Helper()
+	eventually(t, ifname+" is running", func() (up bool) {
+		ns.do(func() {
+			ifi, err := net.InterfaceByName(ifname)
+			up = err == nil && ifi.Flags&net.FlagRunning != 0
+		})
+		return up
+	})
 }
 
 // redirect attaches a program that sends everything to the sockets, each to its
@@ -398,7 +413,7 @@ func ping(c *net.UDPConn, flow uint32, count, size int) int {
 			continue
 		}
 		// An answer that missed its deadline may come before this one's.
-		_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		_ = c.SetReadDeadline(time.Now().Add(time.Second))
 		for {
 			n, err := c.Read(in)
 			if err != nil {

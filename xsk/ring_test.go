@@ -310,6 +310,18 @@ func TestSocketCatchesDoubleSend(t *testing.T) {
 	wantPanic(t, "used while the kernel had it", func() { m.Refill(addrs) })
 }
 
+// TestReapReturnsChunks: the kernel completes a packet under its own address.
+func TestReapReturnsChunks(t *testing.T) {
+	u := newTestUMEM(t, UMEMConfig{Parts: 1, FramesPerPart: 64})
+	m := newMemorySocket(u, 64)
+	m.Transmit([]Desc{{Addr: 5*FrameSize + 300, Len: 60}, {Addr: 7*FrameSize + FrameSize - 60, Len: 60}})
+	m.complete()
+	addrs := make([]uint64, 4)
+	if n := m.Reap(addrs); n != 2 || addrs[0] != 5*FrameSize || addrs[1] != 7*FrameSize {
+		t.Errorf("reaped %d: %#x", n, addrs[:n])
+	}
+}
+
 func TestPacketPathDoesNotAllocate(t *testing.T) {
 	u := newTestUMEM(t, UMEMConfig{Parts: 1, FramesPerPart: 1024})
 	m := newMemorySocket(u, 256)

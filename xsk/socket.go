@@ -51,6 +51,7 @@ type Socket struct {
 	ifindex   int
 	queue     int
 	zeroCopy  bool
+	unbound   bool  // its interface is gone, so it cannot be shared with; guarded by umem.mu
 	fallback  error // why not zero-copy, in ModeAuto
 	busyError error // why no busy polling, if it was asked for
 	maps      [][]byte
