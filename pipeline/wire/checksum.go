@@ -76,7 +76,8 @@ func Checksum(b []byte) uint16 { return ^Fold(Sum(b, 0)) }
 // Update16 returns what becomes of the checksum field check when one aligned
 // 16-bit word of the message changes from old to new. It is RFC 1624 equation 3,
 // HC' = ~(~HC + ~m + m'): unlike that of RFC 1141, it never makes 0xffff of a
-// sum that must be 0x0000.
+// sum that must be 0x0000. It is exact unless the changed message is all zero,
+// which nothing with an IP header or a pseudo-header before it can be.
 func Update16(check, old, new uint16) uint16 {
 	return ^Fold(uint32(^check) + uint32(^old) + uint32(new))
 }

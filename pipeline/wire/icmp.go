@@ -246,7 +246,7 @@ func EchoReply4(pkt []byte) Fault {
 	if f := checkEcho(icmp, ICMP4Echo, 0); f != OK {
 		return f
 	}
-	setICMPType(icmp, ICMP4EchoReply)
+	setICMPType(icmp, ICMP4EchoReply, 0)
 
 	src, dst := binary.BigEndian.Uint32(pkt[IPv4OffSrc:]), binary.BigEndian.Uint32(pkt[IPv4OffDst:])
 	binary.BigEndian.PutUint32(pkt[IPv4OffSrc:], dst)
@@ -273,10 +273,11 @@ func EchoReply6(pkt []byte) Fault {
 		return ICMPNotEcho
 	}
 	icmp := pkt[IPv6Len:]
-	if f := checkEcho(icmp, ICMP6Echo, PseudoSum6(pkt, ProtoICMPv6, len(icmp))); f != OK {
+	pseudo := PseudoSum6(pkt, ProtoICMPv6, len(icmp)) // either way the same
+	if f := checkEcho(icmp, ICMP6Echo, pseudo); f != OK {
 		return f
 	}
-	setICMPType(icmp, ICMP6EchoReply)
+	setICMPType(icmp, ICMP6EchoReply, pseudo)
 	src := [16]byte(pkt[IPv6OffSrc:IPv6OffDst])
 	copy(pkt[IPv6OffSrc:IPv6OffDst], pkt[IPv6OffDst:IPv6Len])
 	copy(pkt[IPv6OffDst:IPv6Len], src[:])
@@ -298,11 +299,11 @@ func checkEcho(icmp []byte, want uint8, pseudo uint32) Fault {
 	return OK
 }
 
-// setICMPType changes the type of icmp and corrects the checksum.
-func setICMPType(icmp []byte, t uint8) {
-	old := binary.BigEndian.Uint16(icmp[ICMPOffType:])
+// setICMPType changes the type of icmp, a message with a right checksum, and
+// computes the checksum anew over pseudo. Not incrementally: the reply to an
+// echo of zeros is all zero in ICMPv4, the one message that RFC 1624 gets wrong.
+func setICMPType(icmp []byte, t uint8, pseudo uint32) {
 	icmp[ICMPOffType] = t
-	check := binary.BigEndian.Uint16(icmp[ICMPOffChecksum:])
-	check = Update16(check, old, binary.BigEndian.Uint16(icmp[ICMPOffType:]))
-	binary.BigEndian.PutUint16(icmp[ICMPOffChecksum:], check)
+	binary.BigEndian.PutUint16(icmp[ICMPOffChecksum:], 0)
+	binary.BigEndian.PutUint16(icmp[ICMPOffChecksum:], ^Fold(Sum(icmp, pseudo)))
 }

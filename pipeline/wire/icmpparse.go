@@ -120,12 +120,12 @@ func (r *ICMPReport) quote6(q []byte) Fault {
 	if len(q) < min(IPv6Len+quoteLeast, r.Total) {
 		return ICMPQuoteShort
 	}
-	// A chain that the router cut off is short, not malformed; what the walk says
-	// of fragment lengths is about the quote and not about what was sent.
+	// A chain that the router cut off is short, not malformed; and the lengths of
+	// a fragment are not checked, since the quote need not hold all of its data.
 	var c IPv6Chain
 	switch c.walk(q) {
-	case OK, IPv6FragmentLength, IPv6FragmentEmpty, IPv6FragmentChain:
-	case IPv6HeaderCut:
+	case OK:
+	case IPv6HeaderCut, IPv6FragmentChain:
 		return ICMPQuoteShort
 	default:
 		return ICMPQuoteMalformed

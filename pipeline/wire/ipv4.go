@@ -117,13 +117,13 @@ func checkIPv4Uncommon(b []byte, total int) (int, int, Fault) {
 // IPv4IsFragment reports whether the checked header b belongs to a fragment, or
 // has the reserved flag set: whether CheckIPv4Fragment has something to look at.
 func IPv4IsFragment(b []byte) bool {
-	return binary.BigEndian.Uint16(b[IPv4OffFrag:])&^IPv4DF != 0
+	return binary.BigEndian.Uint16(b[IPv4OffFrag:IPv4OffTTL])&^IPv4DF != 0
 }
 
 // IPv4Fragment returns the fragmentation fields of the checked header b. off is
 // in bytes.
 func IPv4Fragment(b []byte) (id uint16, off int, more, df bool) {
-	w := binary.BigEndian.Uint32(b[IPv4OffID:])
+	w := binary.BigEndian.Uint32(b[IPv4OffID:IPv4OffTTL])
 	return uint16(w >> 16), int(w&IPv4FragMask) * 8, w&IPv4MF != 0, w&IPv4DF != 0
 }
 

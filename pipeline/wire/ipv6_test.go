@@ -55,6 +55,8 @@ func TestWalkIPv6(t *testing.T) {
 			IPv6Chain{Proto: ProtoTCP, Offset: 48, Fragmented: true, FragID: id, FragHdr: 40, UnfragLen: 40, UnfragNext: 6}},
 		{"reserved bits of a fragment header", make6(NextFragment, join(fragHeader(ProtoUDP, 8|6), pattern(4))),
 			IPv6Chain{Proto: ProtoUDP, Offset: 48, Fragmented: true, FragID: id, FragOff: 8, FragHdr: 40, UnfragLen: 40, UnfragNext: 6}},
+		{"fragment header behind destination options", make6(NextDestination, join(ext(NextFragment), fragHeader(ProtoUDP, 8), pattern(4))),
+			IPv6Chain{Proto: ProtoUDP, Offset: 56, Fragmented: true, FragID: id, FragOff: 8, FragHdr: 48, UnfragLen: 48, UnfragNext: 40}},
 		{"no next header behind options", make6(NextDestination, ext(NextNone)),
 			IPv6Chain{Proto: NextNone, Offset: 48, UnfragLen: 40, UnfragNext: 6}},
 		{"padding behind the packet", join(make6(NextDestination, ext(NextNone)), pattern(6)),

@@ -56,9 +56,10 @@ type IPv6Chain struct {
 	FragOff    int // bytes; 0 in the first fragment
 	FragHdr    int // offset of the fragment header; 0 if there is none
 
-	// The part of the packet that each fragment repeats: up to the routing
-	// header if there is one, else the hop-by-hop header, else the IPv6 header
-	// (RFC 8200 section 4.5, "Per-Fragment headers").
+	// The part of the packet that each fragment repeats (RFC 8200 section 4.5,
+	// "Per-Fragment headers"). In a fragment it is all before the fragment header;
+	// else it goes up to the routing header if there is one, else the hop-by-hop
+	// header, else the IPv6 header.
 	UnfragLen  int
 	UnfragNext int // offset of the next header field that ends this part
 }
@@ -75,6 +76,9 @@ func WalkIPv6(b []byte) (c IPv6Chain, f Fault) {
 	}
 	total := IPv6Len + int(binary.BigEndian.Uint16(b[IPv6OffPayload:]))
 	f = c.walk(b[:total])
+	if f == OK && c.Fragmented {
+		f = c.checkFragment(b[:total])
+	}
 	return
 }
 
@@ -85,14 +89,15 @@ func IsIPv6Extension(next uint8) bool {
 	return next < 64 && walked>>next&1 != 0
 }
 
-// walk is WalkIPv6 over a packet that ends with b.
+// walk is WalkIPv6 over a packet, or the beginning of one, that ends with b. It
+// leaves checkFragment to the caller.
 func (c *IPv6Chain) walk(b []byte) Fault {
 	c.Proto, c.Offset = b[IPv6OffNext], IPv6Len
 	c.UnfragLen, c.UnfragNext = IPv6Len, IPv6OffNext
 	next := IPv6OffNext // of the header before c.Offset
 	for n := 0; ; n++ {
 		if !IsIPv6Extension(c.Proto) {
-			return c.end(b)
+			return OK
 		}
 		if n == maxExtensions {
 			return IPv6HeaderCount
@@ -105,9 +110,11 @@ func (c *IPv6Chain) walk(b []byte) Fault {
 			return c.cut()
 		}
 		if c.Proto == NextFragment {
-			if f := c.fragment(b); f != OK {
-				return f
+			if c.Fragmented {
+				return IPv6FragmentNested
 			}
+			c.readFragment(b)
+			c.UnfragLen, c.UnfragNext = c.FragHdr, next
 			if c.FragOff != 0 {
 				c.Proto, c.Offset = b[c.Offset+extOffNext], c.Offset+size
 				return OK
@@ -135,18 +142,16 @@ func (c *IPv6Chain) cut() Fault {
 	return IPv6HeaderCut
 }
 
-// fragment reads the fragment header at c.Offset.
-func (c *IPv6Chain) fragment(b []byte) Fault {
-	if c.Fragmented {
-		return IPv6FragmentNested
-	}
+// readFragment reads the fragment header at c.Offset.
+func (c *IPv6Chain) readFragment(b []byte) {
 	w := binary.BigEndian.Uint16(b[c.Offset+fragOffWord:])
 	c.Fragmented, c.FragHdr = true, c.Offset
 	c.FragMore, c.FragOff = w&fragMore != 0, int(w&fragOffMask)
 	c.FragID = binary.BigEndian.Uint32(b[c.Offset+fragOffID:])
-	// What stands before the fragment header is repeated in each fragment,
-	// whatever it is: here the sender has decided.
-	c.UnfragLen = c.FragHdr
+}
+
+// checkFragment checks the data behind the fragment header of b, a whole packet.
+func (c *IPv6Chain) checkFragment(b []byte) Fault {
 	data := len(b) - c.FragHdr - IPv6FragmentLen
 	switch {
 	case c.FragOff == 0 && !c.FragMore:
@@ -157,14 +162,9 @@ func (c *IPv6Chain) fragment(b []byte) Fault {
 		return IPv6FragmentLength
 	case c.FragHdr-IPv6Len+c.FragOff+data > ipv6MaxPayload:
 		return IPv6FragmentBeyond
-	}
-	return OK
-}
-
-// end checks that a first fragment holds the whole header chain, the header of
-// the upper layer included (RFC 7112 section 5).
-func (c *IPv6Chain) end(b []byte) Fault {
-	if c.Fragmented && c.FragMore && len(b)-c.Offset < leastHeader(c.Proto) {
+	case c.FragOff == 0 && len(b)-c.Offset < leastHeader(c.Proto):
+		// A first fragment holds the whole header chain, the header of the upper
+		// layer included (RFC 7112 section 5).
 		return IPv6FragmentChain
 	}
 	return OK
