@@ -3,6 +3,7 @@ package fib
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -190,6 +191,51 @@ func TestReplaceIsAtomic(t *testing.T) {
 				if err := fib.Insert(p, v); err != nil {
 					t.Error(err)
 				}
+			}
+			stop.Store(true)
+			wg.Wait()
+		})
+	}
+}
+
+// TestDefaultHandsOver: an address that always has a route, now the default and now a longer one, is never without.
+func TestDefaultHandsOver(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(kind.name, func(t *testing.T) {
+			e := &epochs{readers: make([]atomic.Uint64, 1)}
+			fib := kind.make(e.retire)
+			defer fib.Close()
+			long := families[kind.bits].fixed[1]
+			def := netip.PrefixFrom(long.Addr(), 0)
+			insert := func(p netip.Prefix, v Value) {
+				if err := fib.Insert(p, v); err != nil {
+					t.Error(err)
+				}
+			}
+			insert(def, 1)
+			var stop atomic.Bool
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				addrs := slices.Repeat([]netip.Addr{long.Addr()}, 100)
+				for !stop.Load() && !t.Failed() {
+					e.readers[0].Add(1)
+					if v := fib.one(addrs[0]); v != 1 && v != 2 {
+						t.Errorf("Lookup: %d, want 1 or 2", v)
+					}
+					for _, v := range fib.many(addrs) {
+						if v != 1 && v != 2 {
+							t.Errorf("LookupBatch: %d, want 1 or 2", v)
+							break
+						}
+					}
+				}
+				e.readers[0].Add(1 << 32)
+			})
+			for deadline := time.Now().Add(50 * time.Millisecond); time.Now().Before(deadline); e.collect() {
+				insert(long, 2)
+				fib.Delete(def)
+				insert(def, 1)
+				fib.Delete(long)
 			}
 			stop.Store(true)
 			wg.Wait()

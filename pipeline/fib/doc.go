@@ -20,7 +20,8 @@
 //
 // # Readers and the writer
 //
-// One writer changes the table in place; readers take no lock and never wait. Each slot is stored atomically, a new block is filled
+// One writer changes the table in place; readers take no lock and wait for nobody, only a lookup during which the default route
+// changes is repeated. Each slot is stored atomically, a new block is filled
 // with the route that covers it before its parent slot points at it, and a block that is no longer needed goes through the retire
 // function of the table: it is not reused before its owner has seen each reader pass a batch boundary. So a lookup that
 // runs beside an update returns the route from before or from after it, never a third one and never none.

@@ -47,6 +47,19 @@ func (t *Table4) Close() { t.close() }
 
 // Lookup returns the value of the longest route that covers addr (host byte order), or 0. For many addresses LookupBatch is faster.
 func (t *Table4) Lookup(addr uint32) Value {
+	for {
+		fallback := t.fallback.Load()
+		if s := t.walk(addr); s != 0 {
+			return Value(s)
+		}
+		if t.fallback.Load() == fallback {
+			return Value(uint32(fallback))
+		}
+	}
+}
+
+// walk returns the route in the slots, 0 for the default.
+func (t *Table4) walk(addr uint32) uint32 {
 	shift := t.shift
 	s := atomic.LoadUint32(&t.root[addr>>(shift&31)])
 	for s&childBit != 0 {
@@ -54,10 +67,7 @@ func (t *Table4) Lookup(addr uint32) Value {
 		blocks := *t.blocks.shared.Load()
 		s = atomic.LoadUint32(&blocks[s&numberMask][uint8(addr>>(shift&31))])
 	}
-	if s == 0 {
-		s = t.fallback.Load()
-	}
-	return Value(s)
+	return s
 }
 
 // LookupBatch looks up each address (host byte order) and stores the results at the same indexes of out, which must be at least as
@@ -65,20 +75,25 @@ func (t *Table4) Lookup(addr uint32) Value {
 // batch overlap.
 func (t *Table4) LookupBatch(addrs []uint32, out []Value) {
 	out = out[:len(addrs)]
-	for len(addrs) > chunk {
-		t.lookupChunk(addrs[:chunk], out[:chunk])
-		addrs, out = addrs[chunk:], out[chunk:]
+	for len(addrs) > 0 {
+		n := min(len(addrs), chunk)
+		// Again if the default route changed meanwhile, see trie.fallback.
+		for fallback := t.fallback.Load(); ; fallback = t.fallback.Load() {
+			if t.lookupChunk(addrs[:n], out[:n], uint32(fallback)); t.fallback.Load() == fallback {
+				break
+			}
+		}
+		addrs, out = addrs[n:], out[n:]
 	}
-	t.lookupChunk(addrs, out)
 }
 
-func (t *Table4) lookupChunk(addrs []uint32, out []Value) {
+func (t *Table4) lookupChunk(addrs []uint32, out []Value, fallback uint32) {
 	out = out[:len(addrs)]
 	// Indexes of the addresses whose slot leads to a block, for this level and the next. Two arrays: were the next level's list
 	// written over the one that is being read, the processor could not read on before it knows each slot.
 	var lists [2][chunk]uint8
 	todo, below, n := &lists[0], &lists[1], 0
-	root, shift, fallback := t.root, t.shift, t.fallback.Load()
+	root, shift := t.root, t.shift
 	for i, a := range addrs {
 		s := atomic.LoadUint32(&root[a>>(shift&31)])
 		todo[uint8(n)] = uint8(i)

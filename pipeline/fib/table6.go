@@ -38,13 +38,25 @@ func (t *Table6) Close() { t.close() }
 // Lookup returns the value of the longest route that covers the address, or 0. hi holds the first 8 bytes of the address and lo the
 // last 8, both read as big-endian numbers. For many addresses LookupBatch is faster.
 func (t *Table6) Lookup(hi, lo uint64) Value {
+	for {
+		fallback := t.fallback.Load()
+		if s := t.walk(hi, lo); s != 0 {
+			return Value(s)
+		}
+		if t.fallback.Load() == fallback {
+			return Value(uint32(fallback))
+		}
+	}
+}
+
+// walk returns the route in the slots and leaves, 0 for the default.
+func (t *Table6) walk(hi, lo uint64) uint32 {
 	shift, half := 64-t.rootBits, hi
 	s := atomic.LoadUint32(&t.root[hi>>(shift&63)])
 	for s&childBit != 0 {
 		if s&leafBit != 0 {
 			leaves := *t.leaves.shared.Load()
-			s = leaves[s&numberMask].lookup(hi, lo)
-			break
+			return leaves[s&numberMask].lookup(hi, lo)
 		}
 		if shift == 0 {
 			shift, half = 64, lo
@@ -53,10 +65,7 @@ func (t *Table6) Lookup(hi, lo uint64) Value {
 		blocks := *t.blocks.shared.Load()
 		s = atomic.LoadUint32(&blocks[s&numberMask][uint8(half>>(shift&63))])
 	}
-	if s == 0 {
-		s = t.fallback.Load()
-	}
-	return Value(s)
+	return s
 }
 
 // lookup returns the route for an address that has reached the leaf, 0 for the default.
@@ -72,20 +81,24 @@ func (l *leaf) lookup(hi, lo uint64) uint32 {
 // least as long as hi. It goes through the trie level by level, as Table4.LookupBatch.
 func (t *Table6) LookupBatch(hi, lo []uint64, out []Value) {
 	lo, out = lo[:len(hi)], out[:len(hi)]
-	for len(hi) > chunk {
-		t.lookupChunk(hi[:chunk], lo[:chunk], out[:chunk])
-		hi, lo, out = hi[chunk:], lo[chunk:], out[chunk:]
+	for len(hi) > 0 {
+		n := min(len(hi), chunk)
+		for fallback := t.fallback.Load(); ; fallback = t.fallback.Load() { // as in Table4
+			if t.lookupChunk(hi[:n], lo[:n], out[:n], uint32(fallback)); t.fallback.Load() == fallback {
+				break
+			}
+		}
+		hi, lo, out = hi[n:], lo[n:], out[n:]
 	}
-	t.lookupChunk(hi, lo, out)
 }
 
-func (t *Table6) lookupChunk(hi, lo []uint64, out []Value) {
+func (t *Table6) lookupChunk(hi, lo []uint64, out []Value, fallback uint32) {
 	lo, out = lo[:len(hi)], out[:len(hi)]
 	// Indexes of the addresses whose slot leads to a block, for this level and the next (two arrays as in Table4), and to a leaf.
 	var lists [2][chunk]uint8
 	var ends [chunk]uint8
 	todo, below, n, m := &lists[0], &lists[1], 0, 0
-	root, shift, fallback := t.root, 64-t.rootBits, t.fallback.Load()
+	root, shift := t.root, 64-t.rootBits
 	for i, a := range hi {
 		s := atomic.LoadUint32(&root[a>>(shift&63)])
 		todo[uint8(n)], ends[uint8(m)] = uint8(i), uint8(i)

@@ -49,10 +49,12 @@ type leaf struct {
 // fills the first four.
 type trie struct {
 	// For readers and the writer.
-	root     []uint32 // 1<<rootBits slots
-	blocks   pool[block]
-	leaves   pool[leaf]
-	fallback atomic.Uint32 // the default route
+	root   []uint32 // 1<<rootBits slots
+	blocks pool[block]
+	leaves pool[leaf]
+	// The default route in the lower half, the number of its changes in the upper one. A reader takes it before the slots and looks
+	// afterwards if it is still the same: otherwise it could miss a route that moves between here and a slot.
+	fallback atomic.Uint64
 
 	// For the writer.
 	addrBits int // 32 or 128
@@ -136,12 +138,17 @@ func (t *trie) insert(p netip.Prefix, v Value) error {
 		t.routes.Add(1)
 	}
 	if p.Bits() == 0 {
-		t.fallback.Store(uint32(v))
+		t.setFallback(v)
 		return nil
 	}
 	k := key(p)
 	t.set(&k, p.Bits(), uint32(v), fresh)
 	return nil
+}
+
+func (t *trie) setFallback(v Value) {
+	changes := t.fallback.Load()>>32 + 1
+	t.fallback.Store(changes<<32 | uint64(v))
 }
 
 func (t *trie) delete(p netip.Prefix) bool {
@@ -155,7 +162,7 @@ func (t *trie) delete(p netip.Prefix) bool {
 	t.rib.Delete(p)
 	t.routes.Add(-1)
 	if p.Bits() == 0 {
-		t.fallback.Store(0)
+		t.setFallback(0)
 		return true
 	}
 	cover, v, ok := t.rib.LookupPrefixLPM(p)
