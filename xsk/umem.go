@@ -56,8 +56,8 @@ type UMEMConfig struct {
 	// pages are used; [UMEM.Pages] tells which.
 	HugePages bool
 	// Debug turns the ledger on: owner, generation and history of each frame,
-	// poison in free frames, a leak check at Close. It costs about a
-	// microsecond per packet.
+	// poison in free frames, a leak check at Close. It costs some 200
+	// nanoseconds per packet and one lock for all workers.
 	Debug bool
 }
 
