@@ -13,9 +13,10 @@ import (
 	"causeway/cmd/pktgen/bpf"
 )
 
-// liveRun is how often the program is called per test run. Setting a run up takes about 25 ms, so few long ones are
-// wanted; but a run ends only when all calls are made, and stopped calls cost some tens of nanoseconds each.
-const liveRun = 8 << 20
+// liveRun is how often the program is called per test run. Ending a run and setting up the next takes 25 ms, ten times
+// that on a busy machine, so few long ones are wanted; but a run ends only when all calls are made, and after the stop
+// each still costs some ten nanoseconds.
+const liveRun = 32 << 20
 
 // sendLive lets the kernel run the program in bpf/live.bpf.c on frames of its own.
 func (j *job) sendLive(ctx context.Context, cancel context.CancelCauseFunc) (sendResult, error) {

@@ -144,9 +144,21 @@ func (j *job) send(ctx context.Context) (sendResult, error) {
 	}
 	if err == nil {
 		err = fault(ctx)
+	} else {
+		err = explain(err, name, index)
 	}
 	r.StoppedBy = stoppedBy(ctx, err)
 	return r, err
+}
+
+// explain adds what is wrong with the interface to an error that came from it. An interface that is being deleted is
+// down first, so it gets a moment.
+func explain(err error, name string, index int) error {
+	time.Sleep(100 * time.Millisecond)
+	if trouble := linkTrouble(name, index); trouble != nil {
+		return fmt.Errorf("%w (%w)", trouble, err)
+	}
+	return err
 }
 
 var errTimeOver = errors.New("time over")

@@ -66,7 +66,7 @@ __u64 sent; // taken by the driver, counted by count_sent
 
 // Private to emit.
 __u64 epoch;
-__u64 due;
+__u64 due, earliest;
 __u32 flow, flow_port, flow_addr, turn;
 
 static __always_inline int put16(void *data, void *end, __u32 off, __u16 v)
@@ -105,11 +105,12 @@ static __always_inline int is_due(__u64 now)
 	if (!epoch)
 		epoch = now;
 	__u64 t = (now - epoch) << 16;
-	if (t < due)
+	if (t < due || t < earliest)
 		return 0;
 	if (t - due > given.burst)
 		due = t - given.burst;
 	due += given.interval;
+	earliest = t + given.interval / 2; // a pause is made up for at twice the rate at most
 	return 1;
 }
 

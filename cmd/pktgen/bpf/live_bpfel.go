@@ -52,6 +52,7 @@ const (
 	LiveProgEmit      = "emit"
 	LiveVarAttempted  = "attempted"
 	LiveVarDue        = "due"
+	LiveVarEarliest   = "earliest"
 	LiveVarEpoch      = "epoch"
 	LiveVarFirstNs    = "first_ns"
 	LiveVarFlow       = "flow"
@@ -122,6 +123,7 @@ type LiveMapSpecs struct {
 type LiveVariableSpecs struct {
 	Attempted *ebpf.VariableSpec `ebpf:"attempted"`
 	Due       *ebpf.VariableSpec `ebpf:"due"`
+	Earliest  *ebpf.VariableSpec `ebpf:"earliest"`
 	Epoch     *ebpf.VariableSpec `ebpf:"epoch"`
 	FirstNs   *ebpf.VariableSpec `ebpf:"first_ns"`
 	Flow      *ebpf.VariableSpec `ebpf:"flow"`
@@ -166,6 +168,7 @@ func (m *LiveMaps) Close() error {
 type LiveVariables struct {
 	Attempted *ebpf.Variable `ebpf:"attempted"`
 	Due       *ebpf.Variable `ebpf:"due"`
+	Earliest  *ebpf.Variable `ebpf:"earliest"`
 	Epoch     *ebpf.Variable `ebpf:"epoch"`
 	FirstNs   *ebpf.Variable `ebpf:"first_ns"`
 	Flow      *ebpf.Variable `ebpf:"flow"`
