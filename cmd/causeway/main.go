@@ -1,0 +1,103 @@
+// Command causeway is the daemon of an anycast tunnel node, and its operator's command line.
+//
+//	causeway run -c FILE        forwards packets until it is told to stop
+//	causeway check -c FILE      says what is wrong with a configuration
+//	causeway show tunnels|routes|neighbours|workers|drops|ports
+//	causeway reload             makes the running daemon read its configuration again
+//	causeway version
+//
+// Exit status: 0 good, 1 failed, 2 wrong use.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit statuses: a contract with scripts.
+const (
+	exitFailed   = 1
+	exitWrongUse = 2
+)
+
+func main() {
+	err := newRoot().Execute()
+	if err == nil {
+		return
+	}
+	var f failure
+	if errors.As(err, &f) {
+		if f.err != nil {
+			fmt.Fprintln(os.Stderr, f.err)
+		}
+		os.Exit(exitFailed)
+	}
+	fmt.Fprintf(os.Stderr, "causeway: %v\nrun `causeway --help` for usage\n", err)
+	os.Exit(exitWrongUse)
+}
+
+// failure is the error of a command that was used rightly and could not do what it was asked for; all other errors
+// are cobra's about how it was called. A nil err says that everything is printed already.
+type failure struct{ err error }
+
+func (f failure) Error() string { return fmt.Sprint(f.err) }
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "causeway",
+		Short:         "anycast tunnel endpoint over AF_XDP",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(*cobra.Command, []string) error { return errors.New("a command is missing") },
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(runCommand(), checkCommand(), showCommand(), reloadCommand(), versionCommand())
+	return root
+}
+
+// command makes a subcommand whose errors are failures.
+func command(use, short string, args cobra.PositionalArgs, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Args: args, RunE: func(cmd *cobra.Command, args []string) error {
+		if err := run(cmd, args); err != nil {
+			return failure{err}
+		}
+		return nil
+	}}
+}
+
+const defaultConfig = "/etc/causeway/causeway.yaml"
+
+func configFlag(cmd *cobra.Command, file *string, fallback string) *cobra.Command {
+	cmd.Flags().StringVarP(file, "config", "c", fallback, "configuration `FILE`")
+	return cmd
+}
+
+func versionCommand() *cobra.Command {
+	return command("version", "print the version", cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
+		fmt.Fprintln(cmd.OutOrStdout(), "causeway", version())
+		return nil
+	})
+}
+
+// version is what the module or the version control system says of this build.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := info.Main.Version
+	if v == "" || v == "(devel)" {
+		v = "devel"
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+				v += "-" + s.Value[:12]
+			}
+		}
+	}
+	return v + " " + info.GoVersion
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"causeway/config"
+	"causeway/control/node"
+)
+
+func runCommand() *cobra.Command {
+	var file string
+	var debugFrames bool
+	cmd := command("run", "forward packets until SIGTERM or SIGINT; SIGHUP reloads", cobra.NoArgs, func(*cobra.Command, []string) error {
+		return run(file, debugFrames)
+	})
+	cmd.Flags().BoolVar(&debugFrames, "debug-frames", false, "watch the owner of every frame (about a microsecond a packet)")
+	return configFlag(cmd, &file, defaultConfig)
+}
+
+func run(file string, debugFrames bool) error {
+	log := newLogger(os.Stderr)
+	slog.SetDefault(log)
+	c, err := config.Load(file)
+	if err != nil {
+		return err
+	}
+	// From here on the first signal drains and the second one ends the process at once.
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+
+	n, err := node.Open(file, c, node.Options{Log: log, Version: version(), DebugFrames: debugFrames})
+	if err != nil {
+		return err
+	}
+	tuneRuntime(n.Workers().Workers)
+	reloads := make(chan os.Signal, 1)
+	signal.Notify(reloads, unix.SIGHUP)
+	defer signal.Stop(reloads)
+	go func() {
+		for range reloads {
+			_, _ = n.Reload() // it logs what became of it
+		}
+	}()
+	err = n.Run(ctx, func() {
+		log.Info("forwarding", "node", c.Node.Name, "tunnels", len(c.Tunnels))
+		notify("READY=1")
+	})
+	notify("STOPPING=1")
+	if err = errors.Join(err, n.Close()); err != nil {
+		return err
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// tuneRuntime keeps the garbage collector away from the workers: what the control side allocates is little, so a
+// collection may wait until the heap is five times as large as what lives, as long as there is memory. GOGC and
+// GOMEMLIMIT have the last word.
+func tuneRuntime[T any](workers []T) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
+	var info unix.Sysinfo_t
+	if os.Getenv("GOMEMLIMIT") == "" && unix.Sysinfo(&info) == nil {
+		debug.SetMemoryLimit(int64(info.Totalram) * int64(info.Unit) / 2)
+	}
+	// A worker never gives up its processor of its own accord while there is traffic: the rest needs others.
+	const others = 2
+	if want := len(workers) + others; runtime.GOMAXPROCS(0) < want {
+		runtime.GOMAXPROCS(want)
+	}
+}
+
+func checkCommand() *cobra.Command {
+	var file string
+	cmd := command("check", "read a configuration and say what is wrong with it", cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
+		c, err := config.Load(file)
+		if err != nil {
+			return err
+		}
+		for _, w := range c.Warnings() {
+			fmt.Fprintln(cmd.ErrOrStderr(), w, "(warning)")
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%s: good: %s, %s, %s, %s\n", file, count(len(c.Interfaces), "interface"),
+			count(len(c.Endpoints), "endpoint"), count(len(c.Tunnels), "tunnel"), count(len(c.EffectiveRoutes()), "route"))
+		return nil
+	})
+	return configFlag(cmd, &file, defaultConfig)
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

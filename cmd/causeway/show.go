@@ -1,0 +1,103 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"causeway/config"
+	"causeway/control/api"
+)
+
+// views are what `causeway show` can show: the address of the list, and how it becomes a table.
+var views = map[string]func(c *api.Client) (list any, table func(io.Writer), err error){
+	"tunnels":    view("tunnels", tunnelTable),
+	"routes":     view("routes", routeTable),
+	"neighbours": view("neighbours", neighbourTable),
+	"workers":    view("workers", workerTable),
+	"drops":      view("drops", dropTable),
+	"ports":      view("ports", portTable),
+	"status":     view("status", statusTable),
+}
+
+// shown is their order in help texts.
+var shown = []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "status"}
+
+func view[T any](what string, table func(io.Writer, T)) func(*api.Client) (any, func(io.Writer), error) {
+	return func(c *api.Client) (any, func(io.Writer), error) {
+		var v T
+		err := c.Show(what, &v)
+		return v, func(w io.Writer) { table(w, v) }, err
+	}
+}
+
+func socketFlag(cmd *cobra.Command, socket *string) {
+	cmd.Flags().StringVar(socket, "socket", config.DefaultSocket, "the daemon's control `SOCKET`")
+}
+
+func showCommand() *cobra.Command {
+	show := &cobra.Command{
+		Use:   "show " + strings.Join(shown, "|"),
+		Short: "show what the running daemon knows",
+		Args:  cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs), ValidArgs: shown,
+	}
+	var socket, output string
+	socketFlag(show, &socket)
+	show.Flags().StringVarP(&output, "output", "o", "table", "`FORMAT`: table or json")
+	show.RunE = func(cmd *cobra.Command, args []string) error {
+		if !slices.Contains([]string{"table", "json"}, output) {
+			return fmt.Errorf("output %q: table and json are possible", output)
+		}
+		if err := showOne(cmd.OutOrStdout(), api.NewClient(socket), args[0], output); err != nil {
+			return failure{err}
+		}
+		return nil
+	}
+	return show
+}
+
+func showOne(w io.Writer, c *api.Client, what, output string) error {
+	list, table, err := views[what](c)
+	if err != nil {
+		return err
+	}
+	if output == "json" {
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		return enc.Encode(list)
+	}
+	table(w)
+	return nil
+}
+
+func reloadCommand() *cobra.Command {
+	var socket string
+	cmd := command("reload", "make the running daemon read its configuration again", cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
+		r, err := api.NewClient(socket).Reload()
+		if err != nil {
+			return err
+		}
+		for _, w := range r.Warnings {
+			fmt.Fprintln(cmd.ErrOrStderr(), w, "(warning)")
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "reloaded: %s added, %d removed, %d changed; %s added, %d removed\n",
+			count(len(r.TunnelsAdded), "tunnel"), len(r.TunnelsRemoved), len(r.TunnelsChanged), count(r.RoutesAdded, "route"), r.RoutesRemoved)
+		return nil
+	})
+	socketFlag(cmd, &socket)
+	return cmd
+}
+
+// table writes aligned columns; the first row is the heading.
+func table(w io.Writer, rows [][]string) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, r := range rows {
+		fmt.Fprintln(t, strings.Join(r, "\t"))
+	}
+	t.Flush()
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"causeway/control/api"
+)
+
+// num writes a count.
+func num[T int | uint32 | uint64](n T) string { return strconv.FormatUint(uint64(n), 10) }
+
+// or writes what stands for nothing.
+func or(s, nothing string) string {
+	if s == "" {
+		return nothing
+	}
+	return s
+}
+
+func tunnelTable(w io.Writer, tunnels []api.Tunnel) {
+	rows := [][]string{{"NAME", "ACCOUNT", "TYPE", "ENDPOINT", "CUSTOMER", "MTU", "MSS", "RX PACKETS", "RX BYTES", "TX PACKETS", "TX BYTES", "DROPS", "ROUTE"}}
+	for _, t := range tunnels {
+		mtu := num(t.MTU)
+		if t.EffectiveMTU != t.MTU {
+			mtu = fmt.Sprintf("%d (%d by path)", t.MTU, t.EffectiveMTU)
+		}
+		mss := "off"
+		if t.MSS4 != 0 {
+			mss = fmt.Sprintf("%d/%d", t.MSS4, t.MSS6)
+		}
+		rows = append(rows, []string{
+			t.Name, t.Account, t.Type, t.Endpoint, t.CustomerEndpoint, mtu, mss,
+			num(t.RXPackets), num(t.RXBytes), num(t.TXPackets), num(t.TXBytes), num(t.RXDrops + t.TXDrops), t.Route,
+		})
+	}
+	table(w, rows)
+}
+
+func routeTable(w io.Writer, routes []api.Route) {
+	rows := [][]string{{"PREFIX", "ACCOUNT", "SOURCE", "KIND", "NEXT HOP", "PRIORITY", "WEIGHT", "ACTIVE"}}
+	for _, r := range routes {
+		active := "no"
+		if r.Active {
+			active = "yes"
+		}
+		rows = append(rows, []string{
+			r.Prefix, or(r.Account, "(internet)"), r.Source, r.Kind, or(r.NextHop, "-"), num(r.Priority), num(r.Weight), active,
+		})
+	}
+	table(w, rows)
+}
+
+func neighbourTable(w io.Writer, neighbours []api.Neighbour) {
+	rows := [][]string{{"INTERFACE", "ADDRESS", "MAC", "STATE", "IN USE"}}
+	for _, n := range neighbours {
+		use := "no"
+		if n.Used {
+			use = "yes"
+		}
+		rows = append(rows, []string{n.Interface, n.Address, or(n.MAC, "-"), n.State, use})
+	}
+	table(w, rows)
+}
+
+func workerTable(w io.Writer, all api.Workers) {
+	rows := [][]string{{"WORKER", "CORE", "QUEUES", "RECEIVED", "FORWARDED", "DROPPED", "BATCHES", "PER BATCH", "LAST POLL", "LONGEST GAP"}}
+	for _, k := range all.Workers {
+		per := "-"
+		if k.Batches > 0 {
+			per = fmt.Sprintf("%.1f", float64(k.Frames.Received)/float64(k.Batches))
+		}
+		rows = append(rows, []string{
+			num(k.Worker), strconv.Itoa(k.CPU), strings.Join(k.Queues, " "), num(k.Frames.Received), num(k.Frames.Forwarded), num(k.Frames.Dropped),
+			num(k.Batches), per, seconds(k.LastPollAgo) + " ago", seconds(k.MaxPollGap),
+		})
+	}
+	table(w, rows)
+	f := all.Total
+	fmt.Fprintf(w, "\nframes in:  %d = received %d + originated %d + fragments %d\n", f.In, f.Received, f.Originated, f.Fragments)
+	fmt.Fprintf(w, "frames out: %d = forwarded %d + delivered %d + punted %d + dropped %d + joined %d + held %d\n",
+		f.Out, f.Forwarded, f.Delivered, f.Punted, f.Dropped, f.Joined, f.Held)
+}
+
+func seconds(s float64) string {
+	return time.Duration(s * float64(time.Second)).Round(10 * time.Microsecond).String()
+}
+
+// dropTable leaves out reasons that nothing was dropped for: there are more than a hundred.
+func dropTable(w io.Writer, drops []api.Drop) {
+	rows := [][]string{{"PACKETS", "STAGE", "REASON", "MEANING", "RFC"}}
+	for _, d := range drops {
+		if d.Packets > 0 {
+			rows = append(rows, []string{num(d.Packets), d.Stage, d.Reason, d.Sentence, or(d.RFC, "-")})
+		}
+	}
+	if len(rows) == 1 {
+		fmt.Fprintln(w, "nothing was dropped")
+		return
+	}
+	table(w, rows)
+}
+
+func portTable(w io.Writer, ports []api.Port) {
+	rows := [][]string{{"PORT", "DRIVER", "MODE", "MTU", "QUEUE", "WORKER", "RX FULL", "NO FRAME", "RX DROPPED", "TX ERRORS", "LAST ERROR"}}
+	for _, p := range ports {
+		for _, q := range p.Queues {
+			rows = append(rows, []string{
+				p.Name, or(p.Driver, "-"), p.Mode, num(p.MTU), num(q.Queue), num(q.Worker), num(q.RxRingFull), num(q.RxFillEmpty),
+				num(q.RxDropped), num(q.TxErrors), or(q.LastError, "-"),
+			})
+		}
+	}
+	table(w, rows)
+	for _, p := range ports {
+		if p.Fallback != "" {
+			fmt.Fprintf(w, "%s: not faster than %s: %s\n", p.Name, p.Mode, p.Fallback)
+		}
+		var classes []string
+		for class, packets := range p.Steered {
+			if packets > 0 {
+				classes = append(classes, fmt.Sprintf("%s %d", class, packets))
+			}
+		}
+		slices.Sort(classes)
+		fmt.Fprintf(w, "%s: packets by class: %s\n", p.Name, or(strings.Join(classes, ", "), "none"))
+	}
+}
+
+func statusTable(w io.Writer, s api.Status) {
+	ready := "ready"
+	if !s.Ready {
+		ready = "not ready: " + strings.Join(s.NotReady, ", ")
+	}
+	fmt.Fprintf(w, "node %s, %s\nversion %s, up %s, configuration %s\n", s.Node, ready, s.Version, time.Duration(s.Uptime*float64(time.Second)).Round(time.Second), s.Config)
+}

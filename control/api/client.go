@@ -1,0 +1,75 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Client asks the daemon behind a control socket.
+type Client struct {
+	socket string
+	http   http.Client
+}
+
+// NewClient makes a client; nothing is connected before the first question.
+func NewClient(socket string) *Client {
+	var d net.Dialer
+	return &Client{socket: socket, http: http.Client{
+		Timeout: time.Minute, // a reload of many routes takes some seconds
+		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return d.DialContext(ctx, "unix", socket)
+		}},
+	}}
+}
+
+// Show asks for one of the lists, "tunnels" for instance, and decodes it into v.
+func (c *Client) Show(what string, v any) error { return c.do(http.MethodGet, what, v) }
+
+// Reload makes the daemon read its configuration file again.
+func (c *Client) Reload() (r Reload, err error) {
+	err = c.do(http.MethodPost, "reload", &r)
+	return r, err
+}
+
+func (c *Client) do(method, what string, v any) error {
+	req, err := http.NewRequest(method, "http://causeway/v1/"+what, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return c.explain(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusOK {
+		return json.NewDecoder(resp.Body).Decode(v)
+	}
+	var p problem
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if json.Unmarshal(body, &p) != nil || p.Error == "" {
+		return fmt.Errorf("control socket %s: %s", c.socket, resp.Status)
+	}
+	return errors.New(p.Error)
+}
+
+func (c *Client) explain(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED):
+		return fmt.Errorf("control socket %s: no daemon answers there; is causeway running? --socket names another socket: %w", c.socket, err)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("control socket %s: only the daemon's user may use it: %w", c.socket, err)
+	}
+	return fmt.Errorf("control socket %s: %w", c.socket, err)
+}

@@ -1,0 +1,142 @@
+package api
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Node is what the server shows.
+type Node interface {
+	Tunnels() []Tunnel
+	Routes() iter.Seq[Route]
+	Neighbours() []Neighbour
+	Workers() Workers
+	Drops() []Drop
+	Ports() []Port
+	Status() Status
+	Reload() (Reload, error)
+}
+
+// NewHandler answers for n. An answer is made when it is asked for, by the asking connection's goroutine.
+func NewHandler(n Node) http.Handler {
+	mux := http.NewServeMux()
+	show(mux, "/v1/tunnels", n.Tunnels)
+	mux.HandleFunc("GET /v1/routes", func(w http.ResponseWriter, _ *http.Request) { stream(w, n.Routes()) })
+	show(mux, "/v1/neighbours", n.Neighbours)
+	show(mux, "/v1/workers", n.Workers)
+	show(mux, "/v1/drops", n.Drops)
+	show(mux, "/v1/ports", n.Ports)
+	show(mux, "/v1/status", n.Status)
+	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, _ *http.Request) {
+		r, err := n.Reload()
+		if err != nil {
+			answer(w, http.StatusUnprocessableEntity, problem{err.Error()})
+			return
+		}
+		answer(w, http.StatusOK, r)
+	})
+	return mux
+}
+
+// problem is the answer to a request that failed.
+type problem struct {
+	Error string `json:"error"`
+}
+
+func show[T any](mux *http.ServeMux, path string, get func() T) {
+	mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, get()) })
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // fails only if the client has gone
+}
+
+// stream answers with a list that may be too long to be made in memory first.
+func stream[T any](w http.ResponseWriter, list iter.Seq[T]) {
+	w.Header().Set("Content-Type", "application/json")
+	out := bufio.NewWriter(w)
+	enc, separator := json.NewEncoder(out), byte('[')
+	for v := range list {
+		out.WriteByte(separator)
+		separator = ','
+		if enc.Encode(v) != nil {
+			return // the client has gone
+		}
+	}
+	if separator == '[' {
+		out.WriteByte('[')
+	}
+	out.WriteString("]\n")
+	_ = out.Flush()
+}
+
+// ErrInUse says that another daemon answers on the socket.
+var ErrInUse = errors.New("another daemon answers there")
+
+// Listen makes the socket at path, for the process's user alone. A socket that a dead daemon left behind is removed;
+// if a living one answers, the error matches ErrInUse.
+func Listen(path string) (net.Listener, error) {
+	if err := removeStale(path); err != nil {
+		return nil, fmt.Errorf("control socket %s: %w", path, err)
+	}
+	// The mask rather than chmod afterwards: there is no moment at which others may connect.
+	old := syscall.Umask(0o177)
+	l, err := net.Listen("unix", path)
+	syscall.Umask(old)
+	if err != nil {
+		return nil, fmt.Errorf("control socket %s cannot be made: %w; `control: {socket: ...}` names another path", path, err)
+	}
+	return l, nil
+}
+
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.Mode().Type() != os.ModeSocket {
+		return fmt.Errorf("there is a file of that name that is not a socket; remove it, or name another path")
+	}
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		c.Close()
+		return ErrInUse
+	}
+	if !errors.Is(err, unix.ECONNREFUSED) {
+		return err
+	}
+	return os.Remove(path)
+}
+
+// Serve answers on l until ctx is done; requests that are being answered then get a short time to finish.
+func Serve(ctx context.Context, l net.Listener, n Node) error {
+	srv := &http.Server{Handler: NewHandler(n), ReadHeaderTimeout: 5 * time.Second}
+	stop := context.AfterFunc(ctx, func() {
+		grace, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+		defer cancel()
+		if srv.Shutdown(grace) != nil {
+			srv.Close()
+		}
+	})
+	defer stop()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("control socket: %w", err)
+	}
+	return nil
+}

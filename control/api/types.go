@@ -1,0 +1,159 @@
+// Package api is the daemon's interface for its operator: HTTP with JSON over a Unix socket that only the daemon's
+// user may open. `causeway show` and `causeway reload` are its clients.
+//
+//	GET  /v1/tunnels     []Tunnel       GET  /v1/drops    []Drop
+//	GET  /v1/routes      []Route        GET  /v1/ports    []Port
+//	GET  /v1/neighbours  []Neighbour    GET  /v1/status   Status
+//	GET  /v1/workers     Workers        POST /v1/reload   Reload
+//
+// The field names are a contract: none changes its meaning or goes away. Counters count since the daemon's start (a
+// tunnel's since it was added), sizes are in bytes, times in seconds. An error is {"error": "..."} with a status
+// other than 200.
+package api
+
+// A Tunnel is one tunnel with what is known of it now. Byte counts are those of inner packets.
+type Tunnel struct {
+	Name              string   `json:"name"`
+	Account           string   `json:"account"`
+	Type              string   `json:"type"` // gre
+	Endpoint          string   `json:"endpoint"`
+	CustomerEndpoint  string   `json:"customer_endpoint"`
+	InterfaceAddress  string   `json:"interface_address"`
+	InterfaceAddress6 string   `json:"interface_address6,omitempty"`
+	Prefixes          []string `json:"prefixes"`
+
+	MTU          int `json:"mtu"`                // configured
+	EffectiveMTU int `json:"effective_mtu"`      // lower where the path to the customer is known to be narrower
+	PathMTU      int `json:"path_mtu,omitempty"` // learned, as an inner size
+	MSS4         int `json:"mss4"`               // that TCP SYNs are clamped to; 0: left alone
+	MSS6         int `json:"mss6"`
+
+	RXPackets uint64 `json:"rx_packets"` // customer -> node
+	RXBytes   uint64 `json:"rx_bytes"`
+	RXDrops   uint64 `json:"rx_drops"`
+	TXPackets uint64 `json:"tx_packets"` // node -> customer
+	TXBytes   uint64 `json:"tx_bytes"`
+	TXDrops   uint64 `json:"tx_drops"`
+
+	Route      string `json:"route"`       // where the customer endpoint leads, in words
+	RouteState string `json:"route_state"` // ok, unresolved, none
+}
+
+// A Route is one path of one prefix.
+type Route struct {
+	Prefix   string `json:"prefix"`
+	Account  string `json:"account"`  // "" for the Internet table
+	Source   string `json:"source"`   // local, neighbour, interface, static, kernel
+	Kind     string `json:"kind"`     // what becomes of a packet: neighbour, tunnel, group, glean, kernel, blackhole...
+	NextHop  string `json:"next_hop"` // in words
+	Priority uint32 `json:"priority"` // the lower wins
+	Weight   int    `json:"weight"`
+	Active   bool   `json:"active"` // it is, or is one of, the best
+}
+
+// A Neighbour is a host on a link.
+type Neighbour struct {
+	Interface string `json:"interface"`
+	Address   string `json:"address"`
+	MAC       string `json:"mac"`   // "" while it is not known
+	State     string `json:"state"` // the kernel's
+	Usable    bool   `json:"usable"`
+	Used      bool   `json:"used"`    // by a route or a tunnel
+	Managed   bool   `json:"managed"` // the kernel keeps it fresh
+}
+
+// Workers is every worker, and the account of all frames.
+type Workers struct {
+	Workers []Worker `json:"workers"`
+	Total   Frames   `json:"total"`
+}
+
+// A Worker is one worker.
+type Worker struct {
+	Worker      int      `json:"worker"`
+	CPU         int      `json:"cpu"`
+	Queues      []string `json:"queues"` // port/queue
+	LastPollAgo float64  `json:"last_poll_ago_seconds"`
+	MaxPollGap  float64  `json:"max_poll_gap_seconds"`
+	Batches     uint64   `json:"batches"`
+	EmptyPolls  uint64   `json:"empty_polls"`
+	Sleeps      uint64   `json:"sleeps"`
+	Frames      Frames   `json:"frames"`
+}
+
+// Frames is the account of frames: at rest in equals out, where
+// in = received + originated + fragments and out = forwarded + delivered + punted + dropped + joined + held.
+type Frames struct {
+	Received   uint64 `json:"received"`
+	Originated uint64 `json:"originated"`
+	Fragments  uint64 `json:"fragments"`
+	Forwarded  uint64 `json:"forwarded"`
+	Delivered  uint64 `json:"delivered"`
+	Punted     uint64 `json:"punted"`
+	Dropped    uint64 `json:"dropped"`
+	Joined     uint64 `json:"joined"`
+	Held       uint64 `json:"held"`
+	In         uint64 `json:"in"`
+	Out        uint64 `json:"out"`
+}
+
+// A Drop is one drop reason and its count.
+type Drop struct {
+	Reason   string `json:"reason"`
+	Stage    string `json:"stage"`
+	Packets  uint64 `json:"packets"`
+	Sentence string `json:"sentence"`
+	RFC      string `json:"rfc,omitempty"`
+}
+
+// A Port is one interface that the workers own.
+type Port struct {
+	Name     string            `json:"name"`
+	Ifindex  int               `json:"ifindex"`
+	Driver   string            `json:"driver"`
+	MTU      int               `json:"mtu"`
+	Mode     string            `json:"mode"` // zero-copy, copy, generic
+	Fallback string            `json:"fallback,omitempty"`
+	Queues   []Queue           `json:"queues"`
+	Steered  map[string]uint64 `json:"steered"` // packets by class of the steering program
+}
+
+// A Queue is one queue of a port with its socket's counters and ring levels.
+type Queue struct {
+	Queue       int    `json:"queue"`
+	Worker      int    `json:"worker"`
+	BusyPoll    bool   `json:"busy_poll"`
+	RxDropped   uint64 `json:"rx_dropped"` // too long for a frame, or no frame
+	RxRingFull  uint64 `json:"rx_ring_full"`
+	RxFillEmpty uint64 `json:"rx_fill_empty"`
+	RxInvalid   uint64 `json:"rx_invalid"`
+	TxInvalid   uint64 `json:"tx_invalid"`
+	TxErrors    uint64 `json:"tx_errors"` // system calls that failed for another reason than a full queue
+	Kicks       uint64 `json:"kicks"`
+	RingSize    uint32 `json:"ring_size"`
+	RxLevel     uint32 `json:"rx_level"`
+	TxLevel     uint32 `json:"tx_level"`
+	FillLevel   uint32 `json:"fill_level"`
+	LastError   string `json:"last_error,omitempty"`
+}
+
+// Status is the daemon as a whole.
+type Status struct {
+	Node     string   `json:"node"`
+	Version  string   `json:"version"`
+	Uptime   float64  `json:"uptime_seconds"`
+	Ready    bool     `json:"ready"`
+	NotReady []string `json:"not_ready,omitempty"` // why not
+	Config   string   `json:"config"`
+}
+
+// Reload is what a reload has changed.
+type Reload struct {
+	TunnelsAdded   []string `json:"tunnels_added"`
+	TunnelsRemoved []string `json:"tunnels_removed"`
+	TunnelsChanged []string `json:"tunnels_changed"`
+	RoutesAdded    int      `json:"routes_added"`
+	RoutesRemoved  int      `json:"routes_removed"`
+	Endpoints      int      `json:"endpoints_changed"`
+	Warnings       []string `json:"warnings"`
+}

@@ -1,0 +1,95 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"causeway/config"
+	"causeway/control/api"
+	"causeway/pipeline"
+)
+
+// Reload reads the configuration file again and takes over what can change while packets flow: endpoints, accounts,
+// tunnels and routes. Packets of tunnels that stay are not lost. A file with mistakes, or with changes that need a
+// restart, is refused as a whole, and everything stays as it was.
+func (n *Node) Reload() (api.Reload, error) {
+	n.reloading.Lock()
+	defer n.reloading.Unlock()
+	if n.draining.Load() {
+		return api.Reload{}, errors.New("the daemon is stopping")
+	}
+	c, err := config.Load(n.path)
+	if err != nil {
+		n.log.Error("configuration not taken over", "file", n.path, "error", err)
+		return api.Reload{}, err
+	}
+	changes := config.Diff(n.Config(), c)
+	if len(changes.Restart) > 0 {
+		err := restartError(n.path, changes.Restart)
+		n.log.Error("configuration not taken over", "error", err)
+		return api.Reload{}, err
+	}
+	if err := n.change(c); err != nil {
+		n.log.Error("configuration not taken over completely", "error", err)
+		return api.Reload{}, err
+	}
+	r := summary(c, changes)
+	n.log.Info("configuration reloaded", "file", n.path, "tunnels_added", len(r.TunnelsAdded), "tunnels_removed", len(r.TunnelsRemoved),
+		"tunnels_changed", len(r.TunnelsChanged), "routes_added", r.RoutesAdded, "routes_removed", r.RoutesRemoved)
+	return r, nil
+}
+
+// change goes through tables that have both the old tunnels and the new ones, so that no packet meets a route to a
+// tunnel that the workers do not know: first the tables with both, then the routes, then the tables with the new ones
+// alone.
+func (n *Node) change(c *config.Config) error {
+	old := n.Config()
+	both := func(l []pipeline.LinkSpec) *pipeline.Spec { return union(old, c, l) }
+	if err := n.takeTables(both); err != nil {
+		return err
+	}
+	errs := []error{
+		n.steer.setEndpoints(steeredAddresses(c), c.Endpoints),
+		n.routes.Apply(c),
+		n.takeTables(func(l []pipeline.LinkSpec) *pipeline.Spec { return SpecOf(c, l) }),
+	}
+	n.mu.Lock()
+	n.cfg = c
+	n.mu.Unlock()
+	n.learned.SetTunnels(n.learnable(c))
+	return errors.Join(errs...)
+}
+
+func restartError(path string, restart []config.Restart) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: not taken over, because these changes need a restart of the daemon:", path)
+	for _, r := range restart {
+		fmt.Fprintf(&b, "\n  %s: %s", r.Path, r.Reason)
+	}
+	return errors.New(b.String())
+}
+
+func summary(c *config.Config, ch config.Changes) api.Reload {
+	r := api.Reload{
+		TunnelsAdded: tunnelNames(ch.TunnelsAdded), TunnelsRemoved: tunnelNames(ch.TunnelsRemoved), TunnelsChanged: []string{},
+		RoutesAdded: len(ch.RoutesAdded), RoutesRemoved: len(ch.RoutesRemoved),
+		Endpoints: len(ch.EndpointsAdded) + len(ch.EndpointsRemoved),
+		Warnings:  []string{},
+	}
+	for _, t := range ch.TunnelsChanged {
+		r.TunnelsChanged = append(r.TunnelsChanged, t.New.Name)
+	}
+	for _, w := range c.Warnings() {
+		r.Warnings = append(r.Warnings, w.String())
+	}
+	return r
+}
+
+func tunnelNames(tunnels []config.Tunnel) []string {
+	names := []string{}
+	for _, t := range tunnels {
+		names = append(names, t.Name)
+	}
+	return names
+}

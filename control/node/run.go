@@ -1,0 +1,130 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"causeway/control/api"
+)
+
+// Bounds of a node's last two seconds.
+const (
+	drainLeast = 20 * time.Millisecond  // frames that the steering program took before the change reach the rings
+	drainMost  = 500 * time.Millisecond // then what is left on the RX rings is lost
+
+	// mirrorLimit is how long the first dump of the kernel's tables may take: some millions of routes.
+	mirrorLimit = 2 * time.Minute
+)
+
+// group runs the parts of the node; the first error stops all.
+type group struct {
+	wg   sync.WaitGroup
+	once sync.Once
+	err  error
+	fail context.CancelFunc
+}
+
+func (g *group) start(what string, f func() error) {
+	g.wg.Go(func() {
+		if err := f(); err != nil {
+			g.once.Do(func() { g.err = fmt.Errorf("%s: %w", what, err) })
+			g.fail()
+		}
+	})
+}
+
+// Run forwards until ctx is done, then lets the workers finish what is on the rings, and returns. started is called
+// once packets are being forwarded.
+func (n *Node) Run(ctx context.Context, started func()) error {
+	ctx, fail := context.WithCancel(ctx)
+	defer fail()
+	// The workers outlive the rest: they empty the rings.
+	workersCtx, stopWorkers := context.WithCancel(context.Background())
+	defer stopWorkers()
+	workers, control := &group{fail: fail}, &group{fail: fail}
+	workers.start("workers", func() error { return n.engine.Run(workersCtx) })
+	n.startControl(ctx, control)
+
+	err := n.awaitMirror(ctx)
+	if err == nil {
+		err = n.steer.start()
+	}
+	if err == nil && ctx.Err() == nil {
+		started()
+		<-ctx.Done()
+	}
+	fail()
+	n.drain()
+	stopWorkers()
+	workers.wg.Wait()
+	control.wg.Wait()
+	return errors.Join(err, workers.err, control.err)
+}
+
+func (n *Node) startControl(ctx context.Context, g *group) {
+	g.start("routes", func() error { return n.routes.Run(ctx) })
+	g.start("tun", func() error { n.tun.Run(ctx, n.punt); return nil })
+	g.start("path MTU discovery", func() error { return n.errors.Run(ctx, n.learned) })
+	g.start("control", func() error { return api.Serve(ctx, n.control, n) })
+}
+
+// awaitMirror returns when the kernel's routes are in the workers' tables, or the node is to stop.
+func (n *Node) awaitMirror(ctx context.Context) error {
+	select {
+	case <-n.routes.Ready():
+		n.loaded.Store(true)
+	case <-ctx.Done():
+	case <-time.After(mirrorLimit):
+		return fmt.Errorf("the kernel's routes were not read within %v", mirrorLimit)
+	}
+	return nil
+}
+
+// drain leaves new frames to the kernel, and waits a short time until the workers have taken what is on the rings.
+func (n *Node) drain() {
+	n.draining.Store(true)
+	if err := n.steer.stop(); err != nil {
+		n.log.Error("the steering program still takes frames", "error", err)
+	}
+	n.log.Info("draining")
+	begin := time.Now()
+	for time.Since(begin) < drainLeast || n.waiting() > 0 && time.Since(begin) < drainMost {
+		time.Sleep(time.Millisecond)
+	}
+	n.log.Info("drained", "after", time.Since(begin).Round(time.Millisecond), "left", n.waiting())
+}
+
+// waiting is the number of frames that the workers have still to do something about.
+func (n *Node) waiting() int {
+	left := int(n.engine.Total().Held)
+	for _, p := range n.ports {
+		for _, s := range p.Sockets() {
+			st := s.Stats()
+			left += int(st.RxLevel + st.TxLevel)
+		}
+	}
+	return left
+}
+
+// pollLimit is how long a worker may not have looked at its queues before the node is not ready.
+const pollLimit = 300 * time.Millisecond
+
+// NotReady says why the node should get no traffic; it is empty when it should.
+func (n *Node) NotReady() []string {
+	var why []string
+	if n.draining.Load() {
+		why = append(why, "draining")
+	}
+	if !n.loaded.Load() {
+		why = append(why, "the kernel's routes are not loaded yet")
+	}
+	for i := range n.engine.Workers() {
+		if ago := time.Since(n.engine.LastPoll(i)); ago > pollLimit {
+			why = append(why, fmt.Sprintf("worker %d has not polled for %v", i, ago.Round(time.Millisecond)))
+		}
+	}
+	return why
+}

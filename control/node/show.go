@@ -1,0 +1,192 @@
+package node
+
+import (
+	"cmp"
+	"iter"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"causeway/config"
+	"causeway/control/api"
+	"causeway/control/routes"
+	"causeway/pipeline"
+	"causeway/xsk"
+	"causeway/xsk/bpf"
+)
+
+// Tunnels lists the tunnels in the order of the file.
+func (n *Node) Tunnels() []api.Tunnel {
+	ways := map[string]routes.TunnelRoute{}
+	for _, r := range n.routes.Tunnels() {
+		ways[r.Tunnel] = r
+	}
+	out := []api.Tunnel{}
+	for _, t := range n.Config().Tunnels {
+		if id, ok := n.engine.TunnelID(t.Name); ok {
+			out = append(out, n.tunnel(t, id, ways[t.Name]))
+		}
+	}
+	return out
+}
+
+func (n *Node) tunnel(t config.Tunnel, id int, way routes.TunnelRoute) api.Tunnel {
+	c := n.engine.TunnelCounters(id)
+	path := n.engine.Forwarding().PathMTU(id)
+	out := api.Tunnel{
+		Name: t.Name, Account: t.Account, Type: t.Type.String(),
+		Endpoint: t.Endpoint.String(), CustomerEndpoint: t.CustomerEndpoint.String(),
+		InterfaceAddress: prefixText(t.InterfaceAddress), InterfaceAddress6: prefixText(t.InterfaceAddress6),
+		Prefixes: []string{}, MTU: t.MTU, EffectiveMTU: t.MTU, PathMTU: path,
+		MSS4: int(t.MSS4()), MSS6: int(t.MSS6()),
+		RXPackets: c.RXPackets, RXBytes: c.RXBytes, RXDrops: c.RXDrops,
+		TXPackets: c.TXPackets, TXBytes: c.TXBytes, TXDrops: c.TXDrops,
+	}
+	if path > 0 {
+		out.EffectiveMTU = min(t.MTU, path)
+	}
+	for _, p := range t.Prefixes {
+		out.Prefixes = append(out.Prefixes, p.String())
+	}
+	out.Route, out.RouteState = routeWords(way)
+	return out
+}
+
+// routeWords says where a tunnel's outer packets go.
+func routeWords(r routes.TunnelRoute) (words, state string) {
+	if r.Leaf == 0 || r.Problem != "" {
+		return cmp.Or(r.Problem, "no route leads to the customer endpoint"), "none"
+	}
+	return pipeline.LeafKind(r.Leaf).String(), "ok"
+}
+
+func prefixText(p netip.Prefix) string {
+	if !p.IsValid() {
+		return ""
+	}
+	return p.String()
+}
+
+// Routes lists all paths of all routing tables.
+func (n *Node) Routes() iter.Seq[api.Route] {
+	return func(yield func(api.Route) bool) {
+		for r := range n.routes.Routes() {
+			if !yield(api.Route{
+				Prefix: r.Prefix.String(), Account: r.Account, Source: r.Source, Kind: r.Kind, NextHop: r.NextHop,
+				Priority: r.Priority, Weight: r.Weight, Active: r.Active,
+			}) {
+				return
+			}
+		}
+	}
+}
+
+// Neighbours lists the hosts on the links.
+func (n *Node) Neighbours() []api.Neighbour {
+	out := []api.Neighbour{}
+	for _, h := range n.routes.Neighbours() {
+		a := api.Neighbour{
+			Interface: h.Interface, Address: h.Addr.String(), State: h.State,
+			Usable: h.Usable, Used: h.Used, Managed: h.Managed,
+		}
+		if h.MAC != [6]byte{} {
+			a.MAC = net.HardwareAddr(h.MAC[:]).String()
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// Workers lists the workers and sums their accounts of frames.
+func (n *Node) Workers() api.Workers {
+	w := api.Workers{Workers: []api.Worker{}}
+	for i, c := range n.engine.Counters() {
+		w.Workers = append(w.Workers, api.Worker{
+			Worker: i, CPU: n.plan.Workers[i].CPU, Queues: n.queueNames(n.plan.Workers[i]),
+			LastPollAgo: time.Since(n.engine.LastPoll(i)).Seconds(), MaxPollGap: float64(c.MaxPollGapNS) / 1e9,
+			Batches: c.Batches, EmptyPolls: c.EmptyPolls, Sleeps: c.Sleeps, Frames: frames(&c),
+		})
+	}
+	total := n.engine.Total()
+	w.Total = frames(&total)
+	return w
+}
+
+func frames(c *pipeline.Counters) api.Frames {
+	in, out := c.Balance()
+	return api.Frames{
+		Received: c.Received, Originated: c.Originated, Fragments: c.Fragments,
+		Forwarded: c.Forwarded, Delivered: c.Delivered, Punted: c.Punted, Dropped: c.DroppedTotal(), Joined: c.Joined, Held: c.Held,
+		In: in, Out: out,
+	}
+}
+
+// Drops lists every drop reason, in packet order.
+func (n *Node) Drops() []api.Drop {
+	total := n.engine.Total()
+	out := []api.Drop{}
+	for _, r := range pipeline.AllReasons() {
+		i := r.Info()
+		out = append(out, api.Drop{
+			Reason: i.Label, Stage: string(i.Stage), Packets: total.Dropped[r], Sentence: i.Sentence, RFC: i.RFC,
+		})
+	}
+	return out
+}
+
+// Ports lists the interfaces with their queues.
+func (n *Node) Ports() []api.Port {
+	out := []api.Port{}
+	for i, p := range n.ports {
+		mode, why := p.Mode()
+		ifi := p.Interface()
+		port := api.Port{
+			Name: p.Name(), Ifindex: p.Ifindex(), Driver: ifi.Driver, MTU: ifi.MTU, Mode: mode.String(),
+			Queues: []api.Queue{}, Steered: map[string]uint64{},
+		}
+		if why != nil {
+			port.Fallback = why.Error()
+		}
+		if steered, err := p.Steered(); err == nil {
+			for class, packets := range steered {
+				port.Steered[bpf.Class(class).String()] = packets
+			}
+		}
+		for _, s := range p.Sockets() {
+			port.Queues = append(port.Queues, n.queue(i, s))
+		}
+		out = append(out, port)
+	}
+	return out
+}
+
+func (n *Node) queue(port int, s *xsk.Socket) api.Queue {
+	st := s.Stats()
+	q := api.Queue{
+		Queue: s.Queue(), Worker: n.workerOf(QueueID{port, s.Queue()}),
+		RxDropped: st.RxDropped, RxRingFull: st.RxRingFull, RxFillEmpty: st.RxFillEmpty, RxInvalid: st.RxInvalid,
+		TxInvalid: st.TxInvalid, TxErrors: st.NoBuffers + st.LinkDown + st.Gone + st.OtherErrors + st.Busy, Kicks: st.Kicks,
+		RingSize: st.RingSize, RxLevel: st.RxLevel, TxLevel: st.TxLevel, FillLevel: st.FillLevel,
+	}
+	q.BusyPoll, _ = s.BusyPoll()
+	if st.LastErrno != 0 {
+		q.LastError = st.LastErrno.Error()
+	}
+	return q
+}
+
+func (n *Node) workerOf(q QueueID) int {
+	return slices.IndexFunc(n.plan.Workers, func(w WorkerPlan) bool { return slices.Contains(w.Queues, q) })
+}
+
+// Status is the node as a whole.
+func (n *Node) Status() api.Status {
+	why := n.NotReady()
+	return api.Status{
+		Node: n.Config().Node.Name, Version: n.opts.Version, Uptime: time.Since(n.started).Seconds(),
+		Ready: len(why) == 0, NotReady: why, Config: n.path,
+	}
+}
+
+var _ api.Node = (*Node)(nil)

@@ -1,0 +1,93 @@
+package node
+
+import (
+	"net/netip"
+	"slices"
+
+	"causeway/config"
+	"causeway/pipeline"
+)
+
+// SpecOf is what the workers are told of a configuration, with the links that their ports have.
+func SpecOf(c *config.Config, links []pipeline.LinkSpec) *pipeline.Spec {
+	s := &pipeline.Spec{Endpoints: slices.Clone(c.Endpoints), Links: slices.Clone(links)}
+	for _, a := range c.Accounts {
+		s.Accounts = append(s.Accounts, pipeline.AccountSpec{Name: a.Name, Peers: slices.Clone(a.Peers)})
+	}
+	for _, t := range c.Tunnels {
+		s.Tunnels = append(s.Tunnels, tunnelSpec(t))
+	}
+	return s
+}
+
+func tunnelSpec(t config.Tunnel) pipeline.TunnelSpec {
+	return pipeline.TunnelSpec{
+		Name:             t.Name,
+		Account:          t.Account,
+		Endpoint:         t.Endpoint,
+		CustomerEndpoint: t.CustomerEndpoint,
+		Interface4:       t.InterfaceAddress,
+		Interface6:       t.InterfaceAddress6,
+		MTU:              t.MTU,
+		PathMTU:          t.PMTU,
+		TTL:              t.TTL,
+		HasKey:           t.HasKey,
+		Key:              t.Key,
+		Checksum:         t.Checksum,
+		Sequence:         t.Sequence,
+		MSSClamp:         mssClamp(t.MSSClamp),
+		ClearDF:          t.DF == config.DFClear,
+		Prefixes:         slices.Clone(t.Prefixes),
+	}
+}
+
+func mssClamp(m config.MSSClamp) pipeline.MSSClamp {
+	switch m.Mode {
+	case config.ClampOff:
+		return pipeline.MSSOff
+	case config.ClampBytes:
+		return pipeline.MSSClamp(m.Bytes)
+	}
+	return pipeline.MSSAuto
+}
+
+// union is what the workers must know while routes change from those of old to those of c: everything of c, and what
+// only old had, so that no packet meets a route to a tunnel that is not there.
+func union(old, c *config.Config, links []pipeline.LinkSpec) *pipeline.Spec {
+	s := SpecOf(c, links)
+	names, outer, accounts := map[string]bool{}, map[outerKey]bool{}, map[string]bool{}
+	for _, t := range c.Tunnels {
+		names[t.Name], outer[outerKeyOf(t)] = true, true
+	}
+	for _, t := range old.Tunnels {
+		// A tunnel that was given another name is the new one already: two cannot have the same packets.
+		if !names[t.Name] && !outer[outerKeyOf(t)] {
+			s.Tunnels = append(s.Tunnels, tunnelSpec(t))
+		}
+	}
+	for _, a := range s.Accounts {
+		accounts[a.Name] = true
+	}
+	for _, a := range old.Accounts {
+		if !accounts[a.Name] {
+			s.Accounts = append(s.Accounts, pipeline.AccountSpec{Name: a.Name})
+		}
+	}
+	for _, e := range old.Endpoints {
+		if !slices.Contains(s.Endpoints, e) {
+			s.Endpoints = append(s.Endpoints, e)
+		}
+	}
+	return s
+}
+
+// outerKey is what a received packet is matched with.
+type outerKey struct {
+	endpoint, customer netip.Addr
+	hasKey             bool
+	key                uint32
+}
+
+func outerKeyOf(t config.Tunnel) outerKey {
+	return outerKey{t.Endpoint, t.CustomerEndpoint, t.HasKey, t.Key}
+}
