@@ -34,20 +34,20 @@ func (w *worker) decap(t *Tables, b *batch) {
 				continue
 			}
 		}
-		w.enter(t, b, int(i))
+		if !w.fastEnter(t, b, int(i)) {
+			w.enter(t, b, int(i))
+		}
 	}
 }
 
 // candidate returns the first tunnel whose tag is that of h, or noTunnel. Nearly always it is the right one.
 func (x *tunnelIndex) candidate(h uint64) int32 {
 	b := &x.buckets[uint32(h)&x.mask]
-	want := tag(h)
-	for s, have := range b.tag {
-		if have == want {
-			return int32(b.id[s])
-		}
+	slot := b.slot(tagOf(h))
+	if slot >= len(b.id) {
+		return noTunnel
 	}
-	return noTunnel
+	return int32(b.id[slot])
 }
 
 // matches4 verifies that the packet's outer IPv4 addresses and key are the tunnel's.
@@ -78,13 +78,13 @@ func (w *worker) findTunnel(t *Tables, p *packet) int32 {
 		customer, endpoint = addr6(ip[8:]), addr6(ip[24:])
 	}
 	b := &t.index.buckets[uint32(p.hash)&t.index.mask]
-	for s, have := range b.tag {
-		if have != tag(p.hash) {
+	for s, id := range b.id {
+		if b.tag(s) != tagOf(p.hash) {
 			continue
 		}
-		r := &t.rx[b.id[s]]
+		r := &t.rx[id]
 		if outer6 && r.matches6(p, customer, endpoint) || !outer6 && r.matches4(p) {
-			return int32(b.id[s])
+			return int32(id)
 		}
 	}
 	return noTunnel

@@ -83,6 +83,9 @@ func NewEngine(c EngineConfig) (*Engine, error) {
 	if err := e.connect(); err != nil {
 		return nil, err
 	}
+	for _, w := range e.workers {
+		w.recycle() // frames that come before Run find room to wait in
+	}
 	return e, nil
 }
 
@@ -102,7 +105,17 @@ func (e *Engine) Run(ctx context.Context) error {
 		})
 	}
 	wg.Wait()
+	e.settle()
 	return errors.Join(errs...)
+}
+
+// settle empties the rings between the workers when all have stopped, so that no frame is left between two.
+func (e *Engine) settle() {
+	for range 3 { // a frame crosses twice at most: handed over, and brought home
+		for _, w := range e.workers {
+			w.drain()
+		}
+	}
 }
 
 // Quiesce returns when every worker has begun a new batch since it was called, so that none still uses what was

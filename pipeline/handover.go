@@ -127,6 +127,7 @@ func (w *worker) takeOver(t *Tables) int {
 			w.umem.Track(v.chunk, xsk.HandOver, xsk.Worker)
 			w.accept(t, v)
 		}
+		w.finishWhole(t)
 	}
 	return work
 }
@@ -136,9 +137,8 @@ func (w *worker) accept(t *Tables, h handover) {
 	case handTransmit:
 		w.emit(int(h.port), h.chunk, h.start, h.end)
 	case handFragment:
-		w.again.n, w.again.routed.n = 0, 0
 		p := packet{chunk: h.chunk, l3: h.start, end: h.end, tunnel: noTunnel, port: h.port, flags: h.packetV.flags}
-		w.joinFragment(t, &p)
+		w.join(&p)
 	case handEncap:
 		p := packet{chunk: h.chunk, l3: h.start, end: h.end, tunnel: noTunnel, port: h.port,
 			flags: h.packetV.flags, proto: h.packetV.proto, l4: h.packetV.l4}

@@ -90,9 +90,7 @@ func newBed(t testing.TB, workers int, tunnels ...TunnelSpec) *bed {
 	b.route("", netip.MustParsePrefix("0.0.0.0/0"), MakeLeaf(KindNeighbour, routerSlot))
 	b.route("", netip.MustParsePrefix("::/0"), MakeLeaf(KindNeighbour, routerSlot))
 	t.Cleanup(func() {
-		for _, w := range b.engine.workers {
-			w.drain()
-		}
+		b.engine.settle()
 		b.balanced()
 		if err := b.punt.Close(); err != nil {
 			t.Error(err)

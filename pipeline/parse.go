@@ -82,8 +82,8 @@ func (w *worker) parse(t *Tables, b *batch, descs []xsk.Desc, port int) {
 				continue
 			}
 		case wire.ProtoUDP:
-			if total >= ip4Len+wire.UDPLen && binary.BigEndian.Uint16(ip[ip4Len+2:]) == natTraversalPort && t.isEndpoint4(p.dst) {
-				w.drop(p, ESPNoSA)
+			if total >= ip4Len+wire.UDPLen && binary.BigEndian.Uint16(ip[ip4Len+2:]) == natTraversalPort {
+				w.classify(t, b, i, t.isEndpoint4(p.dst), martian4(p.src, p.dst))
 				continue
 			}
 		}
@@ -95,18 +95,15 @@ func (w *worker) parse(t *Tables, b *batch, descs []xsk.Desc, port int) {
 	}
 }
 
-// headerSumOK verifies the checksum of a 20-byte IPv4 header (RFC 1812 5.2.2): the ones-complement sum of all of it
-// is 0xffff, in whichever byte order it is summed (RFC 1071 2).
+// headerSumOK verifies the checksum of a 20-byte IPv4 header (RFC 1812 5.2.2): the ones-complement sum of all of it is
+// 0xffff, in whichever byte order it is summed (RFC 1071 2). As 2^16 is 1 modulo 65535, the sum of the 64-bit words,
+// carries added again, is then a multiple of 65535; and a multiple is what times the inverse of 65535 stays small.
 func headerSumOK(h []byte) bool {
+	const inverse, quotients = 0xfffefffefffeffff, 0x0001000100010001
 	_ = h[19]
 	s, carry := bits.Add64(binary.LittleEndian.Uint64(h), binary.LittleEndian.Uint64(h[8:]), 0)
 	s, carry = bits.Add64(s, uint64(binary.LittleEndian.Uint32(h[16:])), carry)
-	s += carry
-	s = s>>32 + s&0xffffffff
-	s = s>>32 + s&0xffffffff
-	s = s>>16 + s&0xffff
-	s = s>>16 + s&0xffff
-	return s == 0xffff
+	return (s+carry)*inverse <= quotients
 }
 
 // martian4 reports whether a packet with these addresses can not be on a wire between hosts (RFC 1812 5.3.7): a

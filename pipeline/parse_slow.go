@@ -46,7 +46,7 @@ func (w *worker) parseIPv4(t *Tables, b *batch, i int, ip []byte) {
 	_, offset, more, _ := wire.IPv4Fragment(ip)
 	if offset != 0 || more {
 		if t.isEndpoint4(p.dst) {
-			w.collect(t, p)
+			w.collect(p)
 			return
 		}
 		if offset != 0 {
@@ -76,7 +76,7 @@ func (w *worker) parseIPv6(t *Tables, b *batch, i int, ip []byte) {
 	endpoint := t.isEndpoint6(ip[24:40])
 	if chain.Fragmented {
 		if endpoint {
-			w.collect(t, p)
+			w.collect(p)
 			return
 		}
 		if chain.FragOff != 0 {
@@ -106,9 +106,10 @@ func (w *worker) classify(t *Tables, b *batch, i int, endpoint, martian bool) {
 	b.routed.add(i)
 }
 
+// toNATTraversal reports whether a UDP packet carries ESP (RFC 3948 2.2); IKE on the same port is the kernel's.
 func (w *worker) toNATTraversal(p *packet) bool {
 	udp := w.frame(p.chunk)[p.l4:p.end]
-	return len(udp) >= wire.UDPLen && binary.BigEndian.Uint16(udp[2:]) == natTraversalPort
+	return len(udp) >= wire.UDPLen && binary.BigEndian.Uint16(udp[2:]) == natTraversalPort && wire.IsESPInUDP(udp[wire.UDPLen:])
 }
 
 // noteSYN marks a TCP packet whose MSS option may have to be clamped.

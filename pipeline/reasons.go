@@ -45,6 +45,7 @@ const (
 	// reassembly
 	FragmentLength
 	FragmentOverlap
+	FragmentEnd
 	FragmentTooMany
 	FragmentTooBig
 	FragmentTimeout
@@ -114,10 +115,11 @@ var reasonTable = [ownReasons]ReasonInfo{
 
 	FragmentLength:    {StageReassembly, "fragment_length", "a fragment that is not the last has a length that is not a multiple of 8, or ends beyond 65535", "RFC 8200 4.5"},
 	FragmentOverlap:   {StageReassembly, "fragment_overlap", "fragments of one datagram overlap", "RFC 5722"},
+	FragmentEnd:       {StageReassembly, "fragment_end", "fragments disagree about where the datagram ends", "RFC 791 3.2"},
 	FragmentTooMany:   {StageReassembly, "fragment_too_many", "a datagram came in more fragments than are kept", ""},
 	FragmentTooBig:    {StageReassembly, "fragment_too_big", "the reassembled datagram does not fit a frame", ""},
 	FragmentTimeout:   {StageReassembly, "fragment_timeout", "the rest of the datagram did not come in time", "RFC 791 3.2, RFC 8200 4.5"},
-	FragmentTableFull: {StageReassembly, "fragment_table_full", "the oldest datagram was given up because too many wait for fragments", ""},
+	FragmentTableFull: {StageReassembly, "fragment_table_full", "the datagram was given up: too many wait for fragments, or its identification came again", ""},
 	FragmentDuplicate: {StageReassembly, "fragment_duplicate", "the fragment had already come", "RFC 8200 4.5"},
 
 	TunnelUnknown:     {StageDecap, "tunnel_unknown", "no tunnel has this endpoint and customer endpoint", ""},

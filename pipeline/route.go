@@ -7,26 +7,29 @@ import (
 )
 
 // route finds the leaf of each packet's destination: a packet from a tunnel looks into its account's table first,
-// and then, like one from outside, into the Internet's.
+// and then, like one from outside, into the Internet's. Addresses are looked up a batch at a time, so that the misses
+// of one overlap with those of the next.
 func (w *worker) route(t *Tables, b *batch) {
 	if b.routed.n == 0 {
 		return
 	}
-	v4, v6 := 0, 0
+	v4, v6, own := 0, 0, 0
 	for _, i := range b.routed.list() {
 		p := &b.packets[i]
-		if p.flags&pktV6 != 0 {
-			w.order[BatchSize-1-v6] = i
+		switch {
+		case p.flags&pktV6 != 0:
+			w.order6[v6] = i
 			v6++
-			continue
+		case p.vrf != 0:
+			w.own4[own] = i
+			own++
+		default:
+			w.dst4[v4], w.order[v4] = p.dst, i
+			v4++
 		}
-		if p.vrf != 0 {
-			if p.leaf = t.vrfs[p.vrf].V4.Lookup(p.dst); p.leaf != 0 {
-				continue
-			}
-		}
-		w.dst4[v4], w.order[v4] = p.dst, i
-		v4++
+	}
+	for from := 0; from < own; {
+		from, v4 = w.routeOwn4(t, b, from, own, v4)
 	}
 	if v4 > 0 {
 		t.vrfs[0].V4.LookupBatch(w.dst4[:v4], w.leaves[:v4])
@@ -35,8 +38,28 @@ func (w *worker) route(t *Tables, b *batch) {
 		}
 	}
 	if v6 > 0 {
-		w.route6(t, b, w.order[BatchSize-v6:])
+		w.route6(t, b, w.order6[:v6])
 	}
+}
+
+// routeOwn4 looks up a run of packets of one account, own4[from:to] at most, in the account's table. What has no route
+// there joins the v4 packets that wait for the Internet table. It returns where the run ended and how many wait.
+func (w *worker) routeOwn4(t *Tables, b *batch, from, to, v4 int) (int, int) {
+	vrf := b.packets[w.own4[from]].vrf
+	n := 0
+	for from+n < to && b.packets[w.own4[from+n]].vrf == vrf {
+		w.ownDst4[n] = b.packets[w.own4[from+n]].dst
+		n++
+	}
+	t.vrfs[vrf].V4.LookupBatch(w.ownDst4[:n], w.leaves[:n])
+	for k, i := range w.own4[from : from+n] {
+		p := &b.packets[i]
+		if p.leaf = w.leaves[k]; p.leaf == 0 {
+			w.dst4[v4], w.order[v4] = p.dst, i
+			v4++
+		}
+	}
+	return from + n, v4
 }
 
 func (w *worker) route6(t *Tables, b *batch, list []uint8) {

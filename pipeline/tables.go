@@ -95,17 +95,43 @@ type range4 struct{ first, last uint32 }
 
 func (r range4) contains(a uint32) bool { return a-r.first <= r.last-r.first && r.last != 0 }
 
-// tunnelIndex finds the tunnel of an outer address pair and key: a hash table of cache-line buckets, each of eight
-// (tag, id) pairs. A hit is verified against rxTunnel, so tags may collide.
+// tunnelIndex finds the tunnel of an outer address pair and key: a hash table of cache-line buckets of eight slots. A
+// slot is found by its tag, all eight compared at once without a branch that could be predicted wrong; a hit is verified
+// against rxTunnel, so tags may collide.
 type tunnelIndex struct {
 	buckets []tunnelBucket
 	mask    uint32
 }
 
 type tunnelBucket struct {
-	tag [8]uint32 // upper half of the hash, never 0 for a slot in use
-	id  [8]uint32
+	tags [2]uint64 // four 16-bit tags each, the first lowest; 0 is a free slot
+	id   [8]uint32
+	_    [16]byte
 }
+
+const (
+	lanes    = 0x0001000100010001
+	laneTops = 0x8000800080008000
+)
+
+// matching returns, for each of the four tags in word, whether it equals want: the top bit of its lane. Above the
+// lowest match a lane may be wrong (a borrow), so only the lowest one counts.
+func matching(word uint64, want uint16) uint64 {
+	x := word ^ uint64(want)*lanes
+	return (x - lanes) &^ x & laneTops
+}
+
+// slot returns the first slot of b with that tag, or 8 or more if there is none.
+func (b *tunnelBucket) slot(want uint16) int {
+	lo, hi := matching(b.tags[0], want), matching(b.tags[1], want)
+	at := bits.TrailingZeros64(lo)
+	if lo == 0 {
+		at = 64 + bits.TrailingZeros64(hi)
+	}
+	return at / 16
+}
+
+func (b *tunnelBucket) tag(slot int) uint16 { return uint16(b.tags[slot/4] >> (slot % 4 * 16)) }
 
 // hash4 mixes an outer IPv4 address pair (source<<32 | destination) with the GRE key; plain tunnels pass key 0
 // and keyed 0.
@@ -121,11 +147,12 @@ func hash6(customer, endpoint [2]uint64, key uint32, keyed uint32) uint64 {
 	return hash4(a^b^bits.RotateLeft64(c^d, 17), key, keyed)
 }
 
-func tag(h uint64) uint32 { return uint32(h>>32) | 1 }
+// tagOf is never 0, which marks a free slot.
+func tagOf(h uint64) uint16 { return uint16(h>>48) | 1 }
 
 // build makes the index of the tunnels; it doubles the buckets until each holds what hashes to it.
 func (x *tunnelIndex) build(rx []rxTunnel) {
-	for n := 1 << bits.Len(uint(len(rx)/4)); ; n *= 2 {
+	for n := 1 << bits.Len(uint(len(rx)/2)); ; n *= 2 {
 		x.buckets, x.mask = make([]tunnelBucket, n), uint32(n-1)
 		if x.fill(rx) {
 			return
@@ -140,14 +167,12 @@ func (x *tunnelIndex) fill(rx []rxTunnel) bool {
 		}
 		h := rx[id].hash()
 		b := &x.buckets[uint32(h)&x.mask]
-		free := 0
-		for free < len(b.tag) && b.tag[free] != 0 {
-			free++
-		}
-		if free == len(b.tag) {
+		free := b.slot(0)
+		if free >= len(b.id) {
 			return false
 		}
-		b.tag[free], b.id[free] = tag(h), uint32(id)
+		b.tags[free/4] |= uint64(tagOf(h)) << (free % 4 * 16)
+		b.id[free] = uint32(id)
 	}
 	return true
 }

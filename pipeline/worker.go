@@ -45,14 +45,18 @@ type worker struct {
 	wait   func(time.Duration)
 
 	batch   batch
+	encaps  vector
 	again   batch // packets made while the batch was worked on
 	descs   [BatchSize]xsk.Desc
 	touch   [5 * BatchSize]uintptr // cache lines to prefetch
 	dst4    [BatchSize]uint32
+	ownDst4 [BatchSize]uint32
 	dst6hi  [BatchSize]uint64
 	dst6lo  [BatchSize]uint64
 	leaves  [BatchSize]Leaf
 	order   [BatchSize]uint8
+	own4    [BatchSize]uint8
+	order6  [BatchSize]uint8
 	freed   [BatchSize]uint64
 	nfreed  int
 	moved   [BatchSize]uint64 // addresses on their way between rings and the pool
@@ -62,6 +66,9 @@ type worker struct {
 	sequence                 []uint32         // next GRE sequence number, by tunnel id; only of tunnels that this worker owns
 	count                    workerCounters
 	fragments                *reassembly.Table
+	joined                   reassembly.Out
+	dropTimeout              func(uint64)
+	whole                    batch // datagrams whose last fragment has come
 	limiter                  limiter
 	ident                    uint32 // identification of the last packet that was fragmented here
 	plan                     [maxPieces]wire.Piece
@@ -115,9 +122,11 @@ func newWorker(e *Engine, id int, c WorkerConfig) *worker {
 			w.ports[q.Port].queue = q.Queue
 		}
 	}
-	w.fragments = reassembly.New(reassembly.Config{
-		MaxDatagrams: 1024, MaxFragments: 16, MaxFrames: 2048, Timeout: fragmentTimeout,
-	})
+	w.fragments = newReassembler()
+	w.dropTimeout = func(chunk uint64) {
+		w.count.dropped[FragmentTimeout].add(1)
+		w.release(chunk)
+	}
 	w.parked.Store(true)
 	return w
 }
@@ -204,6 +213,7 @@ func (w *worker) receive(t *Tables, q *boundQueue) int {
 	w.count.received.add(uint64(n))
 	w.count.batches.add(1)
 	w.process(t, &w.batch, w.descs[:n], q.port)
+	w.finishWhole(t)
 	return n
 }
 
@@ -254,12 +264,16 @@ func (w *worker) release(chunk uint64) {
 }
 
 func (w *worker) putFreed() {
-	if w.alone {
-		w.pool.Put(w.freed[:w.nfreed])
-	} else {
-		w.sendHome(w.freed[:w.nfreed])
-	}
+	w.giveBack(w.freed[:w.nfreed])
 	w.nfreed = 0
+}
+
+func (w *worker) giveBack(chunks []uint64) {
+	if w.alone {
+		w.pool.Put(chunks)
+	} else {
+		w.sendHome(chunks)
+	}
 }
 
 // recycle takes back the frames that have left, and gives the fill rings what they lack.
@@ -268,13 +282,12 @@ func (w *worker) recycle() {
 		q := w.queues[i].queue
 		for {
 			n := q.Reap(w.moved[:])
-			for _, chunk := range w.moved[:n] {
-				w.release(chunk)
-			}
+			w.giveBack(w.moved[:n])
 			if n < len(w.moved) {
 				break
 			}
 		}
+		q.Kick() // what an error left on the TX ring goes out with a later round
 	}
 	if w.nfreed > 0 {
 		w.putFreed()
