@@ -86,6 +86,26 @@ func TestWalkIPv6Eight(t *testing.T) {
 	}
 }
 
+// TestFirstFragmentHeaders cuts first fragments inside and right behind the
+// header of each upper layer that is read.
+func TestFirstFragmentHeaders(t *testing.T) {
+	for proto, least := range map[uint8]int{ProtoTCP: 24, ProtoUDP: 8, ProtoGRE: 8, ProtoESP: 8, ProtoICMPv6: 8, 132: 8} {
+		// Data is a multiple of 8; destination options put the cut where it hurts.
+		b := make6(NextFragment, join(fragHeader(proto, 1), pattern(least)))
+		if f := check6(b); f != OK {
+			t.Errorf("protocol %d with %d bytes: %q", proto, least, f)
+		}
+		b = make6(NextFragment, join(fragHeader(NextDestination, 1), ext(proto)))
+		want := IPv6FragmentChain
+		if proto == 132 {
+			want = OK // not a protocol that is read here
+		}
+		if f := check6(b); f != want {
+			t.Errorf("protocol %d without its header: %q, want %q", proto, f, want)
+		}
+	}
+}
+
 func TestIsIPv6Extension(t *testing.T) {
 	want := map[uint8]bool{0: true, 43: true, 44: true, 60: true}
 	for next := range 256 {
