@@ -247,7 +247,7 @@ func (n *Node) openControl(c *config.Config) error {
 	}
 	n.learned = pmtu.New(n.engine.Forwarding().SetPathMTU, n.log)
 	n.learned.SetTunnels(n.learnable(c))
-	return n.routes.Apply(c)
+	return nil
 }
 
 // learnable is what there is to know of tunnels in order to believe an ICMP error about them.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"causeway/control/api"
+	"causeway/control/metrics"
 )
 
 // Bounds of a node's last two seconds.
@@ -41,25 +42,24 @@ func (g *group) start(what string, f func() error) {
 func (n *Node) Run(ctx context.Context, started func()) error {
 	ctx, fail := context.WithCancel(ctx)
 	defer fail()
-	// The workers outlive the rest: they empty the rings.
+	// The parts outlive ctx: the workers empty the rings, and whoever asks meanwhile is told that the node drains.
 	workersCtx, stopWorkers := context.WithCancel(context.Background())
 	defer stopWorkers()
+	controlCtx, stopControl := context.WithCancel(context.Background())
+	defer stopControl()
 	workers, control := &group{fail: fail}, &group{fail: fail}
 	workers.start("workers", func() error { return n.engine.Run(workersCtx) })
-	n.startControl(ctx, control)
+	n.startControl(controlCtx, control)
 
-	err := n.awaitMirror(ctx)
-	if err == nil {
-		err = n.steer.start()
-	}
+	err := n.begin(ctx)
 	if err == nil && ctx.Err() == nil {
 		started()
 		<-ctx.Done()
 	}
-	fail()
 	n.drain()
 	stopWorkers()
 	workers.wg.Wait()
+	stopControl()
 	control.wg.Wait()
 	return errors.Join(err, workers.err, control.err)
 }
@@ -69,13 +69,28 @@ func (n *Node) startControl(ctx context.Context, g *group) {
 	g.start("tun", func() error { n.tun.Run(ctx, n.punt); return nil })
 	g.start("path MTU discovery", func() error { return n.errors.Run(ctx, n.learned) })
 	g.start("control", func() error { return api.Serve(ctx, n.control, n) })
+	if n.metrics != nil {
+		g.start("metrics", func() error { return metrics.Serve(ctx, n.metrics, n.metricsSource()) })
+	}
+}
+
+// begin completes the tables and then takes frames from the kernel. The kernel's routes come before the
+// configuration's, because tunnels are resolved through them.
+func (n *Node) begin(ctx context.Context) error {
+	if err := n.awaitMirror(ctx); err != nil || ctx.Err() != nil {
+		return err
+	}
+	if err := n.routes.Apply(n.Config()); err != nil {
+		return err
+	}
+	n.loaded.Store(true)
+	return n.steer.start()
 }
 
 // awaitMirror returns when the kernel's routes are in the workers' tables, or the node is to stop.
 func (n *Node) awaitMirror(ctx context.Context) error {
 	select {
 	case <-n.routes.Ready():
-		n.loaded.Store(true)
 	case <-ctx.Done():
 	case <-time.After(mirrorLimit):
 		return fmt.Errorf("the kernel's routes were not read within %v", mirrorLimit)

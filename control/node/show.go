@@ -10,6 +10,7 @@ import (
 
 	"causeway/config"
 	"causeway/control/api"
+	"causeway/control/metrics"
 	"causeway/control/routes"
 	"causeway/pipeline"
 	"causeway/xsk"
@@ -178,6 +179,33 @@ func (n *Node) queue(port int, s *xsk.Socket) api.Queue {
 
 func (n *Node) workerOf(q QueueID) int {
 	return slices.IndexFunc(n.plan.Workers, func(w WorkerPlan) bool { return slices.Contains(w.Queues, q) })
+}
+
+// metricsSource is what the metrics' page reads.
+func (n *Node) metricsSource() metrics.Source {
+	c := n.Config()
+	return metrics.Source{
+		Engine: n.engine, Ports: n.ports, Tunnels: n.metricTunnels,
+		Routes: n.routes.Stats, PathMTU: n.learned.Counts, TUN: n.tun.Stats, NotReady: n.NotReady,
+		Version: n.opts.Version, Node: c.Node.Name, Datacenter: c.Node.Datacenter, Region: c.Node.Region,
+	}
+}
+
+func (n *Node) metricTunnels() []metrics.Tunnel {
+	fwd := n.engine.Forwarding()
+	var out []metrics.Tunnel
+	for _, t := range n.Config().Tunnels {
+		id, ok := n.engine.TunnelID(t.Name)
+		if !ok {
+			continue
+		}
+		m := metrics.Tunnel{ID: id, Name: t.Name, Account: t.Account, EffectiveMTU: t.MTU, Routed: fwd.TunnelRoute(id) != 0}
+		if path := fwd.PathMTU(id); path > 0 {
+			m.EffectiveMTU = min(t.MTU, path)
+		}
+		out = append(out, m)
+	}
+	return out
 }
 
 // Status is the node as a whole.

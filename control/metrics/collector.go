@@ -1,0 +1,242 @@
+package metrics
+
+import (
+	"runtime"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"causeway/control/pmtu"
+	"causeway/pipeline"
+	"causeway/xsk"
+)
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("causeway_"+name, help, labels, nil)
+}
+
+// The metrics, in the order of the packet's way.
+var (
+	buildInfo = desc("build_info", "1, with the version of the program and of Go as labels.", "version", "go_version")
+	nodeInfo  = desc("node_info", "1, with the node's name and place as labels.", "node", "datacenter", "region")
+	ready     = desc("ready", "1 while the node should get traffic, 0 while it starts, drains or a worker hangs.")
+
+	portInfo    = desc("port_info", "1, with the mode of an interface's AF_XDP sockets (zero-copy, copy, generic) and its driver as labels.", "port", "mode", "driver")
+	portSteered = desc("port_steered_packets_total", "Packets that an interface received, by the class that the steering program put them in.", "port", "class", "to")
+	rxLost      = desc("port_receive_lost_packets_total", "Packets that the kernel dropped before a worker saw them: longer than a frame (too_long), RX ring full (ring_full), no frame to receive into (no_frame), frame outside the memory (invalid).", "port", "queue", "reason")
+	txInvalid   = desc("port_transmit_invalid_packets_total", "Descriptors on a TX ring that the kernel refused.", "port", "queue")
+	sysErrors   = desc("port_system_call_errors_total", "System calls on a socket that failed, by cause; what was to be sent stays on the ring.", "port", "queue", "error")
+	kicks       = desc("port_kicks_total", "System calls that made the kernel look at a TX ring.", "port", "queue")
+	ringFrames  = desc("port_ring_frames", "Frames on a ring of a socket now.", "port", "queue", "ring")
+	ringSize    = desc("port_ring_size_frames", "Frames that each ring of a socket holds.", "port", "queue")
+
+	frames     = desc("worker_frames_total", "Frames by what became of them. received + originated + fragments = forwarded + delivered + punted + dropped + joined + held.", "worker", "event")
+	held       = desc("worker_held_frames", "Frames that wait in a worker for the rest of their datagram.", "worker")
+	work       = desc("worker_packets_total", "Packets that a worker did something special with.", "worker", "action")
+	batches    = desc("worker_batches_total", "Batches of frames that a worker took from its queues.", "worker")
+	emptyPolls = desc("worker_empty_polls_total", "Polls of all queues of a worker that found nothing.", "worker")
+	sleeps     = desc("worker_sleeps_total", "Times that a worker waited in poll(2) for traffic.", "worker")
+	pollGap    = desc("worker_poll_gap_seconds", "Times between two polls of a worker, those asleep left out. The sum is an estimate from the buckets.", "worker")
+	maxPollGap = desc("worker_poll_gap_max_seconds", "Longest time between two polls of a worker since the start.", "worker")
+	lastPoll   = desc("worker_last_poll_timestamp_seconds", "When a worker last looked at its queues.", "worker")
+
+	dropped = desc("dropped_packets_total", "Packets that were not forwarded, by reason and the stage of the packet's way; docs/operations.md says what to do about each.", "stage", "reason")
+
+	tunnelRX        = desc("tunnel_receive_packets_total", "Packets that came out of a tunnel, from the customer.", "tunnel", "account")
+	tunnelRXBytes   = desc("tunnel_receive_bytes_total", "Bytes of the inner packets that came out of a tunnel.", "tunnel", "account")
+	tunnelTX        = desc("tunnel_transmit_packets_total", "Packets that were sent into a tunnel, to the customer.", "tunnel", "account")
+	tunnelTXBytes   = desc("tunnel_transmit_bytes_total", "Bytes of the inner packets that were sent into a tunnel.", "tunnel", "account")
+	tunnelDrops     = desc("tunnel_dropped_packets_total", "Packets of a tunnel that were not forwarded.", "tunnel", "account", "direction")
+	tunnelMTU       = desc("tunnel_effective_mtu_bytes", "Largest inner packet that a tunnel carries now: its configured MTU or what its path was learned to carry.", "tunnel", "account")
+	tunnelRouted    = desc("tunnel_routed", "1 while a route leads to the tunnel's customer endpoint.", "tunnel", "account")
+	pathMTUReports  = desc("path_mtu_reports_total", "ICMP errors about packets too big for their path, by what was made of them.", "verdict")
+	tunPackets      = desc("tun_packets_total", "Packets between the workers and the kernel through the TUN device.", "direction")
+	tunErrors       = desc("tun_errors_total", "Packets that the kernel (to_kernel) or the workers' queue (from_kernel) did not take.", "direction")
+	routeCount      = desc("routes", "Routes that are known, by where they come from.", "source")
+	prefixes        = desc("route_prefixes", "Prefixes in all routing tables.")
+	neighbours      = desc("neighbours", "Hosts that the kernel knows on the ports' links.")
+	nextHops        = desc("next_hops_used", "Neighbours that routes and tunnels use.")
+	groups          = desc("next_hop_groups", "Groups of equal-cost next hops.")
+	routeUpdates    = desc("route_updates_total", "Messages about routes, links and neighbours that the kernel sent.")
+	routeMalformed  = desc("route_malformed_updates_total", "Messages of the kernel that were not understood.")
+	routeChanges    = desc("route_changes_total", "Writes to the workers' forwarding tables.")
+	routeOverruns   = desc("route_overruns_total", "Times that the kernel lost messages because they were not read in time.")
+	routeResyncs    = desc("route_resyncs_total", "Complete readings of the kernel's tables, the first one included.")
+	routeMaxLag     = desc("route_lag_max_seconds", "Longest time from a message of the kernel to the workers' tables.")
+	neighbourAsked  = desc("neighbour_requests_total", "Neighbours that the kernel was asked to resolve, by what became of the wish.", "result")
+	routesExhausted = desc("route_exhausted_total", "Next hops and groups that had to be left out because a table was full.", "table")
+)
+
+// collector reads everything at the time of the scrape. It is unchecked (Describe sends nothing), because the sets of
+// tunnels and their labels change with the configuration.
+type collector struct{ s Source }
+
+func newCollector(s Source) *collector { return &collector{s} }
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(chan<- *prometheus.Desc) {}
+
+// out is where one scrape goes.
+type out chan<- prometheus.Metric
+
+func (o out) counter(d *prometheus.Desc, v uint64, labels ...string) {
+	o <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+}
+
+func (o out) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	o <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	o := out(ch)
+	o.gauge(buildInfo, 1, c.s.Version, runtime.Version())
+	o.gauge(nodeInfo, 1, c.s.Node, c.s.Datacenter, c.s.Region)
+	o.gauge(ready, truth(len(c.s.NotReady()) == 0))
+	for _, p := range c.s.Ports {
+		o.port(p)
+	}
+	for i, k := range c.s.Engine.Counters() {
+		o.worker(c.s.Engine, i, &k)
+	}
+	total := c.s.Engine.Total()
+	for _, r := range pipeline.AllReasons() {
+		info := r.Info()
+		o.counter(dropped, total.Dropped[r], string(info.Stage), info.Label)
+	}
+	for _, t := range c.s.Tunnels() {
+		o.tunnel(c.s.Engine, t)
+	}
+	c.control(o)
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (o out) port(p *xsk.Port) {
+	mode, _ := p.Mode()
+	o.gauge(portInfo, 1, p.Name(), mode.String(), p.Interface().Driver)
+	if steered, err := p.Steered(); err == nil {
+		for class, packets := range steered {
+			to := "kernel"
+			if class.ToWorker() {
+				to = "worker"
+			}
+			o.counter(portSteered, packets, p.Name(), class.String(), to)
+		}
+	}
+	for _, s := range p.Sockets() {
+		o.socket(p.Name(), strconv.Itoa(s.Queue()), s.Stats())
+	}
+}
+
+func (o out) socket(port, queue string, st xsk.Stats) {
+	o.counter(rxLost, st.RxDropped, port, queue, "too_long")
+	o.counter(rxLost, st.RxRingFull, port, queue, "ring_full")
+	o.counter(rxLost, st.RxFillEmpty, port, queue, "no_frame")
+	o.counter(rxLost, st.RxInvalid, port, queue, "invalid")
+	o.counter(txInvalid, st.TxInvalid, port, queue)
+	o.counter(sysErrors, st.Busy, port, queue, "busy")
+	o.counter(sysErrors, st.NoBuffers, port, queue, "no_buffers")
+	o.counter(sysErrors, st.LinkDown, port, queue, "link_down")
+	o.counter(sysErrors, st.Gone, port, queue, "interface_gone")
+	o.counter(sysErrors, st.Stalled, port, queue, "stalled")
+	o.counter(sysErrors, st.OtherErrors, port, queue, "other")
+	o.counter(kicks, st.Kicks, port, queue)
+	o.gauge(ringFrames, float64(st.FillLevel), port, queue, "fill")
+	o.gauge(ringFrames, float64(st.RxLevel), port, queue, "rx")
+	o.gauge(ringFrames, float64(st.TxLevel), port, queue, "tx")
+	o.gauge(ringFrames, float64(st.CompletionLevel), port, queue, "completion")
+	o.gauge(ringSize, float64(st.RingSize), port, queue)
+}
+
+func (o out) worker(e *pipeline.Engine, i int, k *pipeline.Counters) {
+	w := strconv.Itoa(i)
+	o.counter(frames, k.Received, w, "received")
+	o.counter(frames, k.Originated, w, "originated")
+	o.counter(frames, k.Fragments, w, "fragments")
+	o.counter(frames, k.Forwarded, w, "forwarded")
+	o.counter(frames, k.Delivered, w, "delivered")
+	o.counter(frames, k.Punted, w, "punted")
+	o.counter(frames, k.DroppedTotal(), w, "dropped")
+	o.counter(frames, k.Joined, w, "joined")
+	o.gauge(held, float64(k.Held), w)
+	o.counter(work, k.Decapsulated, w, "decapsulated")
+	o.counter(work, k.Encapsulated, w, "encapsulated")
+	o.counter(work, k.MSSClamped, w, "mss_clamped")
+	o.counter(work, k.ICMPErrors, w, "icmp_error_sent")
+	o.counter(work, k.ICMPSuppressed, w, "icmp_error_suppressed")
+	o.counter(work, k.HandedOver, w, "handed_over")
+	o.counter(work, k.Injected, w, "injected")
+	o.counter(batches, k.Batches, w)
+	o.counter(emptyPolls, k.EmptyPolls, w)
+	o.counter(sleeps, k.Sleeps, w)
+	count, sum, buckets := histogram(&k.PollGap)
+	o <- prometheus.MustNewConstHistogram(pollGap, count, sum, buckets, w)
+	o.gauge(maxPollGap, float64(k.MaxPollGapNS)/1e9, w)
+	o.gauge(lastPoll, float64(e.LastPoll(i).UnixNano())/1e9, w)
+}
+
+// histogram makes cumulative buckets in seconds. The workers do not add up the gaps, so the sum takes each as long as
+// three quarters of its bucket's bound: the middle of the bucket, because bounds double.
+func histogram(gaps *[pipeline.PollGapBuckets]uint64) (count uint64, sum float64, buckets map[float64]uint64) {
+	buckets = make(map[float64]uint64, len(gaps)-1)
+	for i, n := range gaps {
+		count += n
+		bound := float64(pipeline.PollGapBound(i)) / 1e9
+		sum += float64(n) * bound * 0.75
+		if i < len(gaps)-1 { // the last one has no bound
+			buckets[bound] = count
+		}
+	}
+	return count, sum, buckets
+}
+
+func (o out) tunnel(e *pipeline.Engine, t Tunnel) {
+	k := e.TunnelCounters(t.ID)
+	o.counter(tunnelRX, k.RXPackets, t.Name, t.Account)
+	o.counter(tunnelRXBytes, k.RXBytes, t.Name, t.Account)
+	o.counter(tunnelTX, k.TXPackets, t.Name, t.Account)
+	o.counter(tunnelTXBytes, k.TXBytes, t.Name, t.Account)
+	o.counter(tunnelDrops, k.RXDrops, t.Name, t.Account, "receive")
+	o.counter(tunnelDrops, k.TXDrops, t.Name, t.Account, "transmit")
+	o.gauge(tunnelMTU, float64(t.EffectiveMTU), t.Name, t.Account)
+	o.gauge(tunnelRouted, truth(t.Routed), t.Name, t.Account)
+}
+
+// control shows what is not per packet.
+func (c *collector) control(o out) {
+	reports := c.s.PathMTU()
+	for _, v := range pmtu.Verdicts {
+		o.counter(pathMTUReports, reports[v], string(v))
+	}
+	d := c.s.TUN()
+	o.counter(tunPackets, d.Written, "to_kernel")
+	o.counter(tunPackets, d.Read, "from_kernel")
+	o.counter(tunErrors, d.WriteErrors, "to_kernel")
+	o.counter(tunErrors, d.Refused, "from_kernel")
+	r := c.s.Routes()
+	o.gauge(routeCount, float64(r.Routes4), "kernel_ipv4")
+	o.gauge(routeCount, float64(r.Routes6), "kernel_ipv6")
+	o.gauge(routeCount, float64(r.Local), "kernel_local")
+	o.gauge(routeCount, float64(r.Static), "configuration")
+	o.gauge(prefixes, float64(r.Prefixes))
+	o.gauge(neighbours, float64(r.Neighbours))
+	o.gauge(nextHops, float64(r.Slots))
+	o.gauge(groups, float64(r.Groups))
+	o.counter(routeUpdates, r.Updates)
+	o.counter(routeMalformed, r.Malformed)
+	o.counter(routeChanges, r.Changes)
+	o.counter(routeOverruns, r.Overruns)
+	o.counter(routeResyncs, r.Resyncs)
+	o.gauge(routeMaxLag, r.MaxLag.Seconds())
+	o.counter(neighbourAsked, r.Asked, "asked")
+	o.counter(neighbourAsked, r.AskSuppressed, "suppressed")
+	o.counter(neighbourAsked, r.AskFailed, "failed")
+	o.counter(routesExhausted, r.SlotsExhausted, "neighbours")
+	o.counter(routesExhausted, r.GroupExhausted, "groups")
+}

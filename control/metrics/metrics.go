@@ -1,0 +1,79 @@
+// Package metrics shows a node's counters to Prometheus. Nothing is counted here: each scrape reads the counters that
+// the workers, sockets and the kernel's mirror keep anyway.
+//
+//	/metrics   all counters
+//	/healthz   200 while the process answers
+//	/readyz    200 while the node should get traffic, otherwise 503 and why not
+//
+// Names follow Prometheus's rules: base units, _total for what only grows. Label values come from the configuration,
+// from the machine, and from tables of the program; none comes from a packet.
+package metrics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"causeway/control/pmtu"
+	"causeway/control/routes"
+	"causeway/control/tun"
+	"causeway/pipeline"
+	"causeway/xsk"
+)
+
+// A Source is what a scrape reads. Functions are called once a scrape.
+type Source struct {
+	Engine   *pipeline.Engine
+	Ports    []*xsk.Port
+	Tunnels  func() []Tunnel
+	Routes   func() routes.Stats
+	PathMTU  func() map[pmtu.Verdict]uint64
+	TUN      func() tun.Stats
+	NotReady func() []string
+
+	Version, Node, Datacenter, Region string
+}
+
+// A Tunnel is what the labels and gauges of a tunnel are made of.
+type Tunnel struct {
+	ID            int
+	Name, Account string
+	EffectiveMTU  int  // bytes
+	Routed        bool // a route leads to the customer endpoint
+}
+
+// NewHandler serves the three pages.
+func NewHandler(s Source) http.Handler {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(newCollector(s), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true, MaxRequestsInFlight: 4}))
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if why := s.NotReady(); len(why) > 0 {
+			http.Error(w, strings.Join(why, "\n"), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ready")
+	})
+	return mux
+}
+
+// Serve answers on l until ctx is done.
+func Serve(ctx context.Context, l net.Listener, s Source) error {
+	srv := &http.Server{Handler: NewHandler(s), ReadHeaderTimeout: 5 * time.Second, WriteTimeout: time.Minute}
+	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	defer stop()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	return nil
+}
