@@ -257,3 +257,19 @@ func FuzzParse(f *testing.F) {
 		readProbe(p.payload)
 	})
 }
+
+// A UDP checksum that comes out as zero is sent as all ones (RFC 768), since zero says that there is none.
+func TestUDPChecksumIsNeverZero(t *testing.T) {
+	s := testSpecs()["inner4/gre/udp/vlan0"]
+	s.Mix = fixedSize(64)
+	p := mustPlan(t, s)
+	before := frameOf(p, 0, 0)
+	check := uint64(before[p.l4SumOff])<<8 | uint64(before[p.l4SumOff+1])
+	after := frameOf(p, 0, check) // the time's last word takes up what is left of the sum
+	if after[p.l4SumOff] != 0xff || after[p.l4SumOff+1] != 0xff {
+		t.Errorf("checksum %x, want ffff", after[p.l4SumOff:p.l4SumOff+2])
+	}
+	if pkt, ok := parse(after); !ok || !pkt.checksumsGood() {
+		t.Error("the sink calls it bad")
+	}
+}
