@@ -21,18 +21,21 @@ func (w *worker) clampThrough(t *Tables, p *packet, out int) bool {
 	return w.clamp(p, limit)
 }
 
-// clampTo is the largest MSS that tunnel id carries in p's family.
+// clampTo is the largest MSS that tunnel id lets pass in p's family: what fits it now, or a smaller number that its
+// configuration gives.
 func (w *worker) clampTo(t *Tables, id int, p *packet) int {
 	c := MSSClamp(t.tx[id].clamp)
-	switch {
-	case c == MSSOff:
+	if c == MSSOff {
 		return noClamp
-	case c != MSSAuto:
-		return int(c)
-	case p.flags&pktV6 != 0:
-		return w.tunnelMTU(t, id) - tcpIP6Overhead
 	}
-	return w.tunnelMTU(t, id) - tcpIP4Overhead
+	fits := w.tunnelMTU(t, id) - tcpIP4Overhead
+	if p.flags&pktV6 != 0 {
+		fits = w.tunnelMTU(t, id) - tcpIP6Overhead
+	}
+	if c == MSSAuto {
+		return fits
+	}
+	return min(int(c), fits)
 }
 
 func (w *worker) clamp(p *packet, limit int) bool {

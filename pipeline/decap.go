@@ -148,7 +148,7 @@ func (w *worker) enter(t *Tables, b *batch, i int) {
 		return
 	}
 	ip := f[p.l3:p.end]
-	if len(ip) < ip4Len || ip[0] != 0x45 || !headerSumOK(ip) {
+	if len(ip) < ip4Len || ip[0] != 0x45 || !headerSumOK(ip) || binary.BigEndian.Uint16(ip[wire.IPv4OffFrag:])&^wire.IPv4DF != 0 {
 		w.enterSlow4(t, b, i, ip)
 		return
 	}

@@ -28,7 +28,7 @@ func (w *worker) fastEnter(t *Tables, b *batch, i int) bool {
 	src, dst := binary.BigEndian.Uint32(ip[wire.IPv4OffSrc:]), binary.BigEndian.Uint32(ip[wire.IPv4OffDst:])
 	if ip[0] != 0x45 || !headerSumOK(ip[:]) || total < ip4Len || at+total > end ||
 		src&r.mask4 != r.net4 || bad4(dst) || ip[wire.IPv4OffProto] == wire.ProtoTCP ||
-		binary.BigEndian.Uint16(ip[wire.IPv4OffFrag:])&wire.IPv4FragMask != 0 {
+		binary.BigEndian.Uint16(ip[wire.IPv4OffFrag:])&^wire.IPv4DF != 0 {
 		return false
 	}
 	p.vrf, p.proto, p.src, p.dst = r.vrf, ip[wire.IPv4OffProto], src, dst

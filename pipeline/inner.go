@@ -12,7 +12,7 @@ func (w *worker) enterSlow4(t *Tables, b *batch, i int, ip []byte) {
 	p := &b.packets[i]
 	hlen, total, f := wire.CheckIPv4(ip)
 	if f == wire.OK {
-		f = wire.CheckIPv4Options(ip[:hlen])
+		f = checkIPv4Rest(ip, hlen, total)
 	}
 	if f != wire.OK {
 		w.drop(p, innerFault(f))
@@ -33,7 +33,7 @@ func (w *worker) enter6(t *Tables, b *batch, i int) {
 		return
 	}
 	p.end = p.l3 + uint16(total)
-	chain, f := wire.WalkIPv6(ip[:total])
+	chain, f := walkIPv6(ip[:total])
 	if f != wire.OK {
 		w.drop(p, innerFault(f))
 		return

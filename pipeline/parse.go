@@ -46,7 +46,7 @@ func (w *worker) parse(t *Tables, b *batch, descs []xsk.Desc, port int) {
 		total := uint(binary.BigEndian.Uint16(ip[2:]))
 		fragment := binary.BigEndian.Uint16(ip[6:])
 		p.proto = ip[9]
-		if total < ip4Len || total > uint(len(ip)) || !headerSumOK(ip) || fragment&0x3fff != 0 {
+		if total < ip4Len || total > uint(len(ip)) || !headerSumOK(ip) || fragment&^wire.IPv4DF != 0 {
 			w.parseSlow(t, b, i, h, at)
 			continue
 		}

@@ -34,7 +34,7 @@ func (w *worker) parseIPv4(t *Tables, b *batch, i int, ip []byte) {
 		w.drop(p, outerFault(f))
 		return
 	}
-	if f := wire.CheckIPv4Options(ip[:hlen]); f != wire.OK {
+	if f = checkIPv4Rest(ip, hlen, total); f != wire.OK {
 		w.drop(p, outerFault(f))
 		return
 	}
@@ -56,6 +56,22 @@ func (w *worker) parseIPv4(t *Tables, b *batch, i int, ip []byte) {
 	w.classify(t, b, i, t.isEndpoint4(p.dst), martian4(p.src, p.dst))
 }
 
+// checkIPv4Rest checks what most packets lack: options and the marks of a fragment.
+func checkIPv4Rest(ip []byte, hlen, total int) wire.Fault {
+	if f := wire.CheckIPv4Options(ip[:hlen]); f != wire.OK {
+		return f
+	}
+	return wire.CheckIPv4Fragment(ip, hlen, total)
+}
+
+// walkIPv6 is wire.WalkIPv6, which takes longer, for packets that may have no extension headers.
+func walkIPv6(ip []byte) (wire.IPv6Chain, wire.Fault) {
+	if !wire.IsIPv6Extension(ip[wire.IPv6OffNext]) {
+		return wire.IPv6Chain{Proto: ip[wire.IPv6OffNext], Offset: ip6Len}, wire.OK
+	}
+	return wire.WalkIPv6(ip)
+}
+
 func (w *worker) parseIPv6(t *Tables, b *batch, i int, ip []byte) {
 	p := &b.packets[i]
 	p.flags |= pktV6
@@ -65,7 +81,11 @@ func (w *worker) parseIPv6(t *Tables, b *batch, i int, ip []byte) {
 		return
 	}
 	p.end = p.l3 + uint16(total)
-	chain, f := wire.WalkIPv6(ip[:total])
+	chain, f := walkIPv6(ip[:total])
+	endpoint := t.isEndpoint6(ip[wire.IPv6OffDst:])
+	if f == wire.OK && endpoint && chain.Offset != ip6Len {
+		f = wire.CheckIPv6Destination(ip[:total])
+	}
 	if f != wire.OK {
 		w.drop(p, outerFault(f))
 		return
@@ -73,7 +93,6 @@ func (w *worker) parseIPv6(t *Tables, b *batch, i int, ip []byte) {
 	p.l4 = p.l3 + uint16(chain.Offset)
 	p.proto = chain.Proto
 	p.outerECN = ip[1] >> 4 & 3
-	endpoint := t.isEndpoint6(ip[24:40])
 	if chain.Fragmented {
 		if endpoint {
 			w.collect(p)

@@ -200,7 +200,7 @@ func TestMSSClamp(t *testing.T) {
 			flags     byte
 		}{
 			{MSSAuto, 1460, fits, 2}, {MSSAuto, 1460, fits, 18}, {MSSAuto, fits + 1, fits, 2}, {MSSAuto, fits, fits, 2}, {MSSAuto, 536, 536, 2},
-			{MSSAuto, 1460, 1460, 16}, {MSSOff, 1460, 1460, 2}, {1200, 1460, 1200, 2},
+			{MSSAuto, 1460, 1460, 16}, {MSSOff, 1460, 1460, 2}, {1200, 1460, 1200, 2}, {1459, 1460, fits, 2},
 		} {
 			b := newBed(t, 1, tunnelOver(outer6, func(s *TunnelSpec) { s.MSSClamp = c.clamp }))
 			in := b.wantOne(framed(syn(t, inetHost(inner6), behind(inner6), c.mss, c.flags))).Layer(layers.LayerTypeGRE).(*layers.GRE).Payload
