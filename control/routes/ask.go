@@ -35,12 +35,8 @@ type question struct {
 	keep bool // the kernel shall keep the answer fresh: it sees none of the traffic that uses it
 }
 
-func newAsker() (*asker, error) {
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, err
-	}
-	return &asker{handle: h, queue: make(chan question, askQueue), last: map[hostKey]time.Time{}}, nil
+func newAsker() *asker {
+	return &asker{queue: make(chan question, askQueue), last: map[hostKey]time.Time{}}
 }
 
 func (a *asker) close() { a.handle.Close() }

@@ -160,17 +160,28 @@ func (m *Manager) customerLeaf(t *tunnelRoute) (leaf pipeline.Leaf, problem stri
 	if m.intoTunnel(e.leaf) {
 		return 0, fmt.Sprintf("the route to %s leads into a tunnel", to) // encapsulated packets would go round
 	}
-	switch pipeline.LeafKind(e.leaf) {
-	case pipeline.KindNeighbour, pipeline.KindGroup:
-		return e.leaf, ""
-	case pipeline.KindGlean:
-		h := hostKey{m.devices.links[pipeline.LeafIndex(e.leaf)].ifindex, t.customer}
-		if leaf = m.holdSlot(&t.slots, h); leaf == 0 {
+	if link := m.gleanLink(e.leaf); link >= 0 {
+		if leaf = m.holdSlot(&t.slots, hostKey{m.devices.links[link].ifindex, t.customer}); leaf == 0 {
 			return 0, "too many neighbours"
 		}
 		return leaf, ""
+	}
+	switch pipeline.LeafKind(e.leaf) {
+	case pipeline.KindNeighbour, pipeline.KindGroup:
+		return e.leaf, ""
 	case pipeline.KindKernel:
 		return 0, fmt.Sprintf("the route to %s leads to this host or over an interface that is not among `interfaces`", to)
 	}
 	return 0, fmt.Sprintf("the route to %s discards", to)
+}
+
+// gleanLink returns the link that a connected route leads to, the lowest if there are several, or -1.
+func (m *Manager) gleanLink(l pipeline.Leaf) int {
+	link := -1
+	for _, x := range m.groups.members(l) {
+		if i := pipeline.LeafIndex(x.Value); pipeline.LeafKind(x.Value) == pipeline.KindGlean && (link < 0 || i < link) {
+			link = i
+		}
+	}
+	return link
 }

@@ -9,6 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
 	"causeway/config"
 	"causeway/pipeline"
 )
@@ -92,9 +95,18 @@ func New(engine *pipeline.Engine, o Options) (*Manager, error) {
 	if o.ReceiveBuffer == 0 {
 		o.ReceiveBuffer = defaultReceiveBuffer
 	}
+	m := newManager(engine, o)
+	if err := m.open(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// newManager makes a Manager without sockets.
+func newManager(engine *pipeline.Engine, o Options) *Manager {
 	m := &Manager{
 		engine: engine, fwd: engine.Forwarding(), opts: o, log: o.Log,
-		dumps: make(chan dumped, 8), ready: make(chan struct{}),
+		asks: newAsker(), dumps: make(chan dumped, 8), ready: make(chan struct{}),
 		rib:        newRIB(),
 		vias:       newViaTable(),
 		objects:    map[uint32]*object{},
@@ -106,13 +118,11 @@ func New(engine *pipeline.Engine, o Options) (*Manager, error) {
 	}
 	m.pending.neighbours = map[hostKey]struct{}{}
 	m.pending.tunnels = map[uint32]struct{}{}
+	m.pass.number = 1
 	m.groups = newGroupTable(m.fwd)
 	internet, _ := engine.VRF("")
 	m.vrfs = []table{{"", internet.V4, internet.V6}}
-	if err := m.open(); err != nil {
-		return nil, err
-	}
-	return m, nil
+	return m
 }
 
 func (m *Manager) open() error {
@@ -120,7 +130,7 @@ func (m *Manager) open() error {
 	if m.events, err = openEvents(m.opts.ReceiveBuffer); err != nil {
 		return fmt.Errorf("routes: netlink event socket: %w", err)
 	}
-	if m.asks, err = newAsker(); err != nil {
+	if m.asks.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		m.events.close()
 		return fmt.Errorf("routes: netlink request socket: %w", err)
 	}
@@ -129,7 +139,6 @@ func (m *Manager) open() error {
 		m.asks.close()
 		return fmt.Errorf("routes: netlink dump socket: %w", err)
 	}
-	m.pass.number = 1
 	if err := m.readLinks(); err != nil {
 		m.Close()
 		return fmt.Errorf("routes: links cannot be read: %w", err)

@@ -280,13 +280,14 @@ func (m *Manager) dirty(e uint32) {
 	}
 }
 
-// best returns the usable paths that win: those of the lowest source and priority. It appends to list.
-func (m *Manager) best(e *entry, list []uint32) []uint32 {
+// best returns the usable paths that win: those of the lowest source and priority, of the ones that accept likes (nil: all). It
+// overwrites list.
+func (m *Manager) best(e *entry, list []uint32, accept func(*path, *via) bool) []uint32 {
 	list = list[:0]
 	var top *path
 	for i := e.first; i != 0; i = m.rib.paths.at(i).next {
 		p := m.rib.paths.at(i)
-		if m.vias.at(p.via).leaf == 0 {
+		if v := m.vias.at(p.via); v.leaf == 0 || accept != nil && !accept(p, v) {
 			continue
 		}
 		switch {
@@ -299,23 +300,15 @@ func (m *Manager) best(e *entry, list []uint32) []uint32 {
 	return list
 }
 
-// bestOf returns the next hops of the best usable path of e that accept likes, or nil.
-func (m *Manager) bestOf(e *entry, accept func(*path, *via) bool) *via {
-	var top *path
-	for i := e.first; i != 0; i = m.rib.paths.at(i).next {
+// membersOf merges what paths lead to, by their weights.
+func (m *Manager) membersOf(paths []uint32) (out []fib.Member) {
+	for _, i := range paths {
 		p := m.rib.paths.at(i)
-		v := m.vias.at(p.via)
-		if v.leaf == 0 || !accept(p, v) {
-			continue
-		}
-		if top == nil || p.source < top.source || p.source == top.source && p.priority < top.priority {
-			top = p
+		for _, x := range m.vias.at(p.via).members {
+			out = addMember(out, x.Value, x.Weight*uint32(p.weight))
 		}
 	}
-	if top == nil {
-		return nil
-	}
-	return m.vias.at(top.via)
+	return out
 }
 
 // table is the forwarding tables of one account.

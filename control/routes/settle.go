@@ -38,7 +38,7 @@ func (m *Manager) placeDirty() {
 	for _, i := range list {
 		e := m.rib.entries.at(i)
 		e.dirty = false
-		scratch = m.best(e, scratch)
+		scratch = m.best(e, scratch, nil)
 		leaf := m.leafOf(e, scratch)
 		if leaf != e.leaf {
 			m.place(e, leaf)
@@ -57,12 +57,7 @@ func (m *Manager) placeDirty() {
 func (m *Manager) leafOf(e *entry, best []uint32) pipeline.Leaf {
 	var members []fib.Member
 	if len(best) > 1 {
-		for _, i := range best {
-			p := m.rib.paths.at(i)
-			for _, x := range m.vias.at(p.via).members {
-				members = addMember(members, x.Value, x.Weight*uint32(p.weight))
-			}
-		}
+		members = m.membersOf(best)
 	}
 	if len(members) > 1 {
 		e.group = m.groups.share(e.group, members)

@@ -119,7 +119,7 @@ func (m *Manager) routesFrom(i uint32) (list []Route, next uint32) {
 			return list, 0
 		}
 		e := m.rib.entries.at(i)
-		best := m.best(e, nil)
+		best := m.best(e, nil, nil)
 		for j := e.first; j != 0; j = m.rib.paths.at(j).next {
 			list = append(list, m.show(e, m.rib.paths.at(j), slices.Contains(best, j)))
 		}

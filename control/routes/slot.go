@@ -167,14 +167,11 @@ func (m *Manager) connected(k prefixKey, link int) bool {
 	glean := pipeline.MakeLeaf(pipeline.KindGlean, link)
 	on := false
 	m.rib.lookup(k, func(e *entry) bool {
-		top := m.bestOf(e, func(p *path, _ *via) bool { return p.source != sourceNeighbour })
-		if top == nil {
-			return false
-		}
-		for _, x := range top.members {
+		paths := m.best(e, nil, func(p *path, _ *via) bool { return p.source != sourceNeighbour })
+		for _, x := range m.membersOf(paths) {
 			on = on || x.Value == glean
 		}
-		return true
+		return len(paths) > 0
 	})
 	return on
 }

@@ -181,27 +181,35 @@ func (m *Manager) resolveDirty() {
 		}
 		before, members := v.leaf, v.members
 		m.resolve(v, 0)
-		// Only paths of the configuration are merged with others; for all else the leaf says everything.
-		merged := !slices.Equal(members, v.members)
-		if before == v.leaf && !merged {
+		changed := !slices.Equal(members, v.members)
+		if before == v.leaf && !changed {
 			continue
 		}
 		if before == v.leaf { // a group that changed in place: no prefix becomes dirty, and none would wake these
 			m.dirtyVias(func(v *via) bool { return v.spec.kind == viaAddress })
 		}
+		// Where the leaf stays, only those see a difference who look behind it: prefixes that merge several paths, and hosts
+		// and tunnels on a connected link.
+		glean := gleans(members) || gleans(v.members)
 		for p := v.first; p != 0; p = m.rib.paths.at(p).viaNext {
-			if at := m.rib.paths.at(p); before != v.leaf || at.source == sourceConfig {
-				m.dirty(at.entry)
+			at := m.rib.paths.at(p)
+			if before == v.leaf && !glean && at.source != sourceConfig {
+				break // so are all of them: the configuration's next hops are of kinds of their own
 			}
+			m.dirty(at.entry)
 		}
 	}
+}
+
+func gleans(list []fib.Member) bool {
+	return slices.ContainsFunc(list, func(x fib.Member) bool { return pipeline.LeafKind(x.Value) == pipeline.KindGlean })
 }
 
 // resolve finds out what next hops lead to now.
 func (m *Manager) resolve(v *via, from uint32) {
 	held := v.slots
 	v.slots = nil // the new ones are taken before the old ones are given back, so that what stays keeps its number
-	v.members = m.membersOf(v)
+	v.members = m.leaves(v)
 	switch {
 	case len(v.members) == 0:
 		v.leaf = 0
@@ -217,8 +225,8 @@ func (m *Manager) resolve(v *via, from uint32) {
 	m.releaseSlots(held)
 }
 
-// membersOf returns the leaves of the hops that are usable, each once.
-func (m *Manager) membersOf(v *via) []fib.Member {
+// leaves returns what the usable hops lead to, each once.
+func (m *Manager) leaves(v *via) []fib.Member {
 	s := &v.spec
 	switch s.kind {
 	case viaHops:
@@ -261,18 +269,15 @@ func (m *Manager) hopLeaf(v *via, h *hop) pipeline.Leaf {
 }
 
 // gatewayMembers resolves a gateway that is given without an interface, through routes that are not of this kind themselves: so
-// there are no loops.
+// there are no loops. Where it is on a link, it is a neighbour whether or not it is resolved.
 func (m *Manager) gatewayMembers(v *via, gateway netip.Addr) []fib.Member {
-	var through *via
+	var through []uint32
 	m.rib.lookup(addrKey(0, gateway), func(e *entry) bool {
-		through = m.bestOf(e, func(_ *path, v *via) bool { return v.spec.kind != viaAddress })
-		return through != nil
+		through = m.best(e, nil, func(p *path, v *via) bool { return p.source != sourceNeighbour && v.spec.kind != viaAddress })
+		return len(through) > 0
 	})
-	if through == nil {
-		return nil
-	}
 	var out []fib.Member
-	for _, x := range through.members {
+	for _, x := range m.membersOf(through) {
 		l := x.Value
 		if pipeline.LeafKind(l) == pipeline.KindGlean {
 			l = m.holdSlot(&v.slots, hostKey{m.devices.links[pipeline.LeafIndex(l)].ifindex, gateway})
