@@ -4,6 +4,7 @@
 //	causeway check -c FILE      says what is wrong with a configuration
 //	causeway show tunnels|routes|neighbours|workers|drops|ports
 //	causeway reload             makes the running daemon read its configuration again
+//	causeway doctor [-c FILE]   says what is fast on this machine, what is not, and why
 //	causeway version
 //
 // Exit status: 0 good, 1 failed, 2 wrong use.
@@ -56,17 +57,18 @@ func newRoot() *cobra.Command {
 		RunE:          func(*cobra.Command, []string) error { return errors.New("a command is missing") },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(runCommand(), checkCommand(), showCommand(), reloadCommand(), versionCommand())
+	root.AddCommand(runCommand(), checkCommand(), showCommand(), reloadCommand(), doctorCommand(), versionCommand())
 	return root
 }
 
 // command makes a subcommand whose errors are failures.
 func command(use, short string, args cobra.PositionalArgs, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
 	return &cobra.Command{Use: use, Short: short, Args: args, RunE: func(cmd *cobra.Command, args []string) error {
-		if err := run(cmd, args); err != nil {
-			return failure{err}
+		err := run(cmd, args)
+		if f := (failure{}); err == nil || errors.As(err, &f) {
+			return err
 		}
-		return nil
+		return failure{err}
 	}}
 }
 

@@ -122,19 +122,8 @@ func (n *Node) listen(c *config.Config) error {
 
 // openPorts makes the packet memory and the sockets over it.
 func (n *Node) openPorts(c *config.Config) error {
-	queues := make([][]int, len(c.Interfaces))
-	for i, cfg := range c.Interfaces {
-		ifi, err := xsk.LookupInterface(cfg.Name)
-		if err != nil {
-			return fmt.Errorf("interfaces[%d]: %w", i, err)
-		}
-		queues[i] = queuesOf(cfg, ifi)
-	}
-	allowed, err := allowedCPUs()
-	if err != nil {
-		return err
-	}
-	if n.plan, err = MakePlan(queues, c.Workers.CPUs, allowed); err != nil {
+	var err error
+	if n.plan, err = PlanOf(c); err != nil {
 		return err
 	}
 	n.umem, err = xsk.NewUMEM(xsk.UMEMConfig{

@@ -69,6 +69,23 @@ func MakePlan(queues [][]int, cpus, allowed []int) (Plan, error) {
 	return p, nil
 }
 
+// PlanOf makes the plan of a configuration for this machine's interfaces and the cores that this process may use.
+func PlanOf(c *config.Config) (Plan, error) {
+	queues := make([][]int, len(c.Interfaces))
+	for i, cfg := range c.Interfaces {
+		ifi, err := xsk.LookupInterface(cfg.Name)
+		if err != nil {
+			return Plan{}, fmt.Errorf("interfaces[%d]: %w", i, err)
+		}
+		queues[i] = queuesOf(cfg, ifi)
+	}
+	allowed, err := allowedCPUs()
+	if err != nil {
+		return Plan{}, err
+	}
+	return MakePlan(queues, c.Workers.CPUs, allowed)
+}
+
 // Frames that a worker needs beside those on its rings.
 const (
 	handOverFrames = 2 * 1024 // on their way to another worker and home
