@@ -81,7 +81,7 @@ func newBed(t testing.TB, workers int, tunnels ...TunnelSpec) *bed {
 	b.spec = Spec{
 		Endpoints: []netip.Addr{endpoint4, endpoint6},
 		Tunnels:   tunnels,
-		Links:     []LinkSpec{{Port: 0, MAC: nodeMAC, MTU: 1500}, {Port: 1, MAC: nodeMAC, MTU: 1500}},
+		Links:     []LinkSpec{{Port: 0, MAC: nodeMAC, MTU: 1600}, {Port: 1, MAC: nodeMAC, MTU: 1600}},
 	}
 	b.apply()
 	f := b.engine.Forwarding()

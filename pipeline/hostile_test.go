@@ -53,7 +53,7 @@ func TestMalformed(t *testing.T) {
 		{"ip header length", framed(resum(good, set(0, 0x44))), outerFault(wire.IPv4HeaderSmall)},
 		{"ip header beyond", framed(resum(good, func(b []byte) { b[0] = 0x4f; binary.BigEndian.PutUint16(b[2:], 59) })), outerFault(wire.IPv4HeaderLong)},
 		{"ip total small", framed(resum(good, func(b []byte) { binary.BigEndian.PutUint16(b[2:], 19) })), outerFault(wire.IPv4TotalSmall)},
-		{"ip total long", framed(resum(good, func(b []byte) { binary.BigEndian.PutUint16(b[2:], 1000) })), outerFault(wire.IPv4TotalLong)},
+		{"ip total long", framed(resum(good, func(b []byte) { binary.BigEndian.PutUint16(b[2:], 59) })), outerFault(wire.IPv4TotalLong)},
 		{"ip checksum", framed(edit(good, set(10, good[10]^1))), outerFault(wire.IPv4Checksum)},
 		{"ip reserved flag", framed(resum(good, set(6, 0x80))), outerFault(wire.IPv4ReservedFlag)},
 		{"ip fragment length", framed(resum(good[:len(good)-1], func(b []byte) { b[6] = 0x20; b[3]-- })), outerFault(wire.IPv4FragmentLength)},
@@ -149,7 +149,7 @@ func FuzzPipeline(f *testing.F) {
 		}))
 		for range copies%4 + 1 {
 			for _, out := range b.send(frame) {
-				if len(out) > 14+1500 || len(out) < 14+20 {
+				if len(out) > 14+1600 || len(out) < 14+20 {
 					t.Fatalf("a frame of %d bytes left", len(out))
 				}
 			}
