@@ -138,21 +138,31 @@ func FuzzPipeline(f *testing.F) {
 	f.Add(gre(f, syn(f, behind4, inetHost4, 1460, 2), greHeader{}), uint8(1))
 	f.Add(gre(f, ext6(f, 0, 60), greHeader{src: customer6, dst: endpoint6}), uint8(1))
 	f.Add(gre(f, udp(f, behind4, netip.MustParseAddr("10.213.0.10"), 30), greHeader{}), uint8(1))
+	// One node serves all inputs, for making one takes longer than many packets; what one input left waiting is given up
+	// before the next, so that an input that fails fails alone too.
+	b := newBed(f, 1, tunnelSpec("cust-a"), tunnelSpec("keyed", func(s *TunnelSpec) {
+		s.HasKey, s.Key, s.Checksum, s.MTU, s.ClearDF = true, 42, true, 600, true
+		s.Interface4, s.Interface6 = netip.MustParsePrefix("10.213.0.12/31"), netip.Prefix{}
+		s.Prefixes = []netip.Prefix{netip.MustParsePrefix("198.18.6.0/24")}
+	}), tunnelSpec("six", over6, func(s *TunnelSpec) {
+		s.Interface4, s.Interface6, s.MTU = netip.MustParsePrefix("10.213.0.14/31"), netip.Prefix{}, 1000
+		s.Prefixes = []netip.Prefix{netip.MustParsePrefix("2001:db8:6::/48")}
+	}))
+	w := b.engine.workers[0]
 	f.Fuzz(func(t *testing.T, frame []byte, copies uint8) {
-		b := newBed(t, 1, tunnelSpec("cust-a"), tunnelSpec("keyed", func(s *TunnelSpec) {
-			s.HasKey, s.Key, s.Checksum, s.MTU, s.ClearDF = true, 42, true, 600, true
-			s.Interface4, s.Interface6 = netip.MustParsePrefix("10.213.0.12/31"), netip.Prefix{}
-			s.Prefixes = []netip.Prefix{netip.MustParsePrefix("198.18.6.0/24")}
-		}), tunnelSpec("six", over6, func(s *TunnelSpec) {
-			s.Interface4, s.Interface6, s.MTU = netip.MustParsePrefix("10.213.0.14/31"), netip.Prefix{}, 1000
-			s.Prefixes = []netip.Prefix{netip.MustParsePrefix("2001:db8:6::/48")}
-		}))
+		b.t = t
+		w.limiter = fullLimiter()
 		for range copies%4 + 1 {
 			for _, out := range b.send(frame) {
 				if len(out) > 14+1600 || len(out) < 14+20 {
 					t.Fatalf("a frame of %d bytes left", len(out))
 				}
 			}
+		}
+		w.giveUpFragments()
+		w.recycle()
+		if free := w.pool.Len() + len(b.queues[0])*256; free != b.umem.FramesPerPart() {
+			t.Fatalf("%d of %d frames are left", free, b.umem.FramesPerPart())
 		}
 	})
 }
