@@ -418,3 +418,83 @@ func TestRootLinksAreDescribed(t *testing.T) {
 	})
 	h.within(seen, "OnLinks called", "true", func() string { return fmt.Sprint(h.links.Load() > before) })
 }
+
+// TestRootReload runs configurations beside the kernel's routes, and a customer endpoint that only neighbour discovery can find.
+func TestRootReload(t *testing.T) {
+	const head = "endpoints: [192.0.2.1]\ntunnels:\n"
+	const a = "  - {name: a1, account: acme, endpoint: 192.0.2.1, customer_endpoint: 10.0.0.1, interface_address: 10.213.0.0/31, prefixes: [203.0.113.0/24]}\n"
+	const b = "  - {name: a2, account: acme, endpoint: 192.0.2.1, customer_endpoint: 198.51.100.7, interface_address: 10.213.0.2/31, prefixes: [198.18.0.0/15]}\n"
+	h := newHost(t)
+	h.ip(h.node, "route add blackhole 203.0.113.0/24") // as who announces the prefix by BGP has it; the file wins
+	h.soon("203.0.113.1", "blackhole")
+	configure(t, h.engine, h.m, parse(t, "p0", head+a))
+	h.soon("203.0.113.1", "tunnel a1")
+	h.resolved(0, "10.0.0.1", true)
+	steered := func(want string) {
+		t.Helper()
+		h.within(seen, "steered prefixes", want, func() string {
+			if p := h.steer.Load(); p != nil {
+				return fmt.Sprint(*p)
+			}
+			return ""
+		})
+	}
+	steered("[203.0.113.0/24]")
+
+	whole := keptWhole(func() bool { return pipeline.LeafKind(lookup(h.engine, "", "203.0.113.1")) == pipeline.KindTunnel })
+	configure(t, h.engine, h.m, parse(t, "p0", head+a+b))
+	steered("[198.18.0.0/15 203.0.113.0/24]")
+	problem := func(want string) {
+		t.Helper()
+		h.within(seen, "the way to a2's customer", want, func() string { return h.m.Tunnels()[1].Problem })
+	}
+	problem("no route")
+	h.ip(h.node, "route add 198.51.100.0/24 via 10.0.1.1")
+	problem("")
+	configure(t, h.engine, h.m, parse(t, "p0", head+a))
+	steered("[203.0.113.0/24]")
+	if n := whole(); n != 0 {
+		t.Errorf("a tunnel that stayed had no route in %d looks", n)
+	}
+	configure(t, h.engine, h.m, parse(t, "p0", "endpoints: [192.0.2.1]\n"))
+	h.soon("203.0.113.1", "blackhole")
+	steered("[]")
+}
+
+// TestRootBird has a routing daemon write into the kernel.
+func TestRootBird(t *testing.T) {
+	if _, err := exec.LookPath("bird"); err != nil {
+		t.Skip("bird is not installed")
+	}
+	h := newHost(t)
+	dir := t.TempDir()
+	conf := func(routes string) {
+		t.Helper()
+		text := "log stderr all;\nrouter id 10.0.0.9;\nprotocol device {}\n" +
+			"protocol kernel { ipv4 { export all; }; merge paths on; }\nprotocol kernel { ipv6 { export all; }; }\n" +
+			"protocol static { ipv4; " + routes + " }\nprotocol static { ipv6; route 2001:db8::/32 via fd00:1::1; }\n"
+		if err := os.WriteFile(filepath.Join(dir, "bird.conf"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conf("route 192.0.2.0/24 via 10.0.0.1; route 198.51.100.0/24 via 10.0.0.1 via 10.0.1.1 weight 2; route 203.0.113.0/24 blackhole;")
+	bird := exec.Command("ip", "netns", "exec", h.node, "bird", "-f", "-c", filepath.Join(dir, "bird.conf"), "-s", filepath.Join(dir, "ctl"))
+	if err := bird.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = bird.Process.Signal(os.Interrupt)
+		_ = bird.Wait()
+	}()
+	at := func(addr string) func() string { return func() string { return h.m.at("", addr) } }
+	a, b := h.hop(0, "10.0.0.1"), h.hop(1, "10.0.1.1")
+	h.within(5*time.Second, "bird's first route", a, at("192.0.2.1"))
+	h.within(time.Second, "bird's multipath route", a+"*1 + "+b+"*2", at("198.51.100.1"))
+	h.within(time.Second, "bird's blackhole", "blackhole", at("203.0.113.1"))
+	h.within(time.Second, "bird's IPv6 route", h.hop(1, "fd00:1::1"), at("2001:db8::1"))
+	conf("route 192.0.2.0/24 via 10.0.1.1; route 198.51.100.0/24 via 10.0.0.1;")
+	run(t, "birdc", "-s", filepath.Join(dir, "ctl"), "configure")
+	h.within(2*time.Second, "bird's changed route", b, at("192.0.2.1"))
+	h.within(time.Second, "bird's route with one hop less", a, at("198.51.100.1"))
+	h.within(time.Second, "bird's withdrawn route", "none", at("203.0.113.1"))
+}
