@@ -73,7 +73,7 @@ func pipelineScenario(o options, report func(Result)) error {
 // world is the node that is measured, and what the oracle knows of it.
 type world struct {
 	engine   *pipeline.Engine
-	spec     pipeline.Spec
+	spec     *pipeline.Spec // of a configuration file
 	prefixes []netip.Prefix // routes to the plain next hop
 	rng      *rand.Rand
 }
@@ -101,17 +101,10 @@ func newWorld(c pipelineCase, q pipeline.Queue, u *xsk.UMEM) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.spec = pipeline.Spec{
-		Endpoints: []netip.Addr{endpoint},
-		Links:     []pipeline.LinkSpec{{Port: 0, MAC: ownMAC, MTU: 1600}},
+	if w.spec, err = specOf(configuration(c.tunnels), []pipeline.LinkSpec{{Port: 0, MAC: ownMAC, MTU: 1600}}); err != nil {
+		return nil, err
 	}
-	for i := range c.tunnels {
-		w.spec.Tunnels = append(w.spec.Tunnels, pipeline.TunnelSpec{
-			Name: fmt.Sprintf("t%d", i), Account: "default", Endpoint: endpoint, CustomerEndpoint: customer(i),
-			MTU: 1476, TTL: 64, Prefixes: []netip.Prefix{inside(i)},
-		})
-	}
-	if err := w.engine.Apply(&w.spec); err != nil {
+	if err := w.engine.Apply(w.spec); err != nil {
 		return nil, err
 	}
 	return w, w.fill(c)
