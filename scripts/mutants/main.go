@@ -142,7 +142,7 @@ func parse(file string) (mutant, error) {
 		}
 	}
 	if m.breaks == "" || m.pkg == "" || m.test == "" {
-		return m, fmt.Errorf("%s: must begin with the lines Breaks:, Package: and Run:", file)
+		return m, fmt.Errorf("%s: must begin with lines Breaks:, Package: and Run: of one value each", file)
 	}
 	return m, nil
 }
