@@ -2,10 +2,12 @@ package node
 
 import (
 	"cmp"
+	"fmt"
 	"iter"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"causeway/config"
@@ -50,16 +52,27 @@ func (n *Node) tunnel(t config.Tunnel, id int, way routes.TunnelRoute) api.Tunne
 	for _, p := range t.Prefixes {
 		out.Prefixes = append(out.Prefixes, p.String())
 	}
-	out.Route, out.RouteState = routeWords(way)
+	out.Route, out.RouteState = routeWords(way, n.routes.Hops(way.Leaf))
 	return out
 }
 
 // routeWords says where a tunnel's outer packets go.
-func routeWords(r routes.TunnelRoute) (words, state string) {
-	if r.Leaf == 0 || r.Problem != "" {
-		return cmp.Or(r.Problem, "no route leads to the customer endpoint"), "none"
+func routeWords(r routes.TunnelRoute, hops []routes.Hop) (words, state string) {
+	if r.Leaf == 0 {
+		return cmp.Or(r.Problem, "no route"), "none"
 	}
-	return pipeline.LeafKind(r.Leaf).String(), "ok"
+	state = "unresolved"
+	var list []string
+	for _, h := range hops {
+		w := fmt.Sprintf("via %s dev %s", h.Addr, h.Interface)
+		if h.Usable {
+			state = "ok"
+		} else {
+			w += " (unresolved)"
+		}
+		list = append(list, w)
+	}
+	return strings.Join(list, ", "), state
 }
 
 func prefixText(p netip.Prefix) string {

@@ -14,6 +14,7 @@ import (
 	"encoding/binary"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -130,10 +131,7 @@ func (l *Learner) Take4(dst netip.Addr, icmp []byte, now time.Time) Verdict {
 	if r.MTU == 0 {
 		r.MTU = plateau(r.Total)
 	}
-	if r.MTU < least4 && r.Total > least4 {
-		r.MTU = least4
-	}
-	return l.take(dst, &r, now)
+	return l.take(dst, &r, least4, now)
 }
 
 // Take6 decides about an ICMPv6 message that was sent from src to dst.
@@ -148,7 +146,7 @@ func (l *Learner) Take6(src, dst netip.Addr, icmp []byte, now time.Time) Verdict
 	if r.MTU < least6 {
 		return l.count(TooSmall)
 	}
-	return l.take(dst, &r, now)
+	return l.take(dst, &r, least6, now)
 }
 
 // pseudo6 is as much of an IPv6 header as a checksum needs.
@@ -172,8 +170,8 @@ func plateau(total int) uint32 {
 }
 
 // take looks for the tunnels that send what r quotes. Where the quote ends before the key, that may be several:
-// they share the path.
-func (l *Learner) take(dst netip.Addr, r *wire.ICMPReport, now time.Time) Verdict {
+// they share the path. Less than least is not believed, and taken for least.
+func (l *Learner) take(dst netip.Addr, r *wire.ICMPReport, least uint32, now time.Time) Verdict {
 	if r.Src != dst {
 		return l.count(Misdirected)
 	}
@@ -189,15 +187,18 @@ func (l *Learner) take(dst netip.Addr, r *wire.ICMPReport, now time.Time) Verdic
 	for _, t := range l.tunnels[pair{r.Src, r.Dst}] {
 		v := t.judge(r)
 		if v == Lowered {
-			v = l.lower(t, int(r.MTU)-t.Overhead, now)
+			v = l.lower(t, int(max(r.MTU, least))-t.Overhead, now)
 		}
-		if verdict != Lowered {
+		if slices.Index(interest, v) < slices.Index(interest, verdict) {
 			verdict = v
 		}
 	}
 	l.counts[verdict]++
 	return verdict
 }
+
+// interest orders the verdicts about several tunnels with the same ends: the first one is that of the error.
+var interest = []Verdict{Lowered, Confirmed, NotBelieved, Implausible, WrongHeader, NoTunnel}
 
 // judge returns Lowered if the tunnel sends what r quotes.
 func (t *tunnel) judge(r *wire.ICMPReport) Verdict {
