@@ -1,0 +1,180 @@
+package metrics
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"causeway/control/pmtu"
+	"causeway/control/routes"
+	"causeway/control/tun"
+	"causeway/pipeline"
+	"causeway/pipeline/memport"
+	"causeway/xsk"
+)
+
+// source is a node with one worker over memory and one tunnel.
+func source(t *testing.T) Source {
+	t.Helper()
+	u, err := xsk.NewUMEM(xsk.UMEMConfig{Parts: 1, FramesPerPart: 1024})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := pipeline.NewEngine(pipeline.EngineConfig{UMEM: u, Ports: 1, Workers: []pipeline.WorkerConfig{
+		{CPU: -1, Queues: []pipeline.QueueConfig{{Queue: memport.New(u, 64), FillSize: 64}}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { u.Close() })
+	return Source{
+		Engine:   e,
+		Tunnels:  func() []Tunnel { return []Tunnel{{0, "cust-a", "acme", 1400, true}, {1, "cust-b", "acme", 1476, false}} },
+		Routes:   func() routes.Stats { return routes.Stats{Routes4: 3, Resyncs: 2} },
+		PathMTU:  func() map[pmtu.Verdict]uint64 { return map[pmtu.Verdict]uint64{pmtu.Lowered: 4} },
+		TUN:      func() tun.Stats { return tun.Stats{Written: 5} },
+		NotReady: func() []string { return nil },
+		Version:  "test", Node: "edge-1", Datacenter: "ams1", Region: "WEUR",
+	}
+}
+
+// Names, units, types and HELP texts follow Prometheus's rules.
+func TestMetricsAreLinted(t *testing.T) {
+	problems, err := testutil.CollectAndLint(newCollector(source(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+// The linter sees only what a node without AF_XDP sockets shows; the sockets' metrics are linted with made-up numbers.
+func TestSocketMetricsAreLinted(t *testing.T) {
+	problems, err := testutil.CollectAndLint(sockets{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+type sockets struct{}
+
+func (sockets) Describe(chan<- *prometheus.Desc) {}
+func (sockets) Collect(ch chan<- prometheus.Metric) {
+	out(ch).socket("eth0", "0", xsk.Stats{RxDropped: 1, RingSize: 2048})
+	out(ch).gauge(portInfo, 1, "eth0", "copy", "veth")
+	out(ch).counter(portSteered, 1, "eth0", "gre", "worker")
+}
+
+func TestValues(t *testing.T) {
+	want := `
+# HELP causeway_tunnel_effective_mtu_bytes Largest inner packet that a tunnel carries now: its configured MTU or what its path was learned to carry.
+# TYPE causeway_tunnel_effective_mtu_bytes gauge
+causeway_tunnel_effective_mtu_bytes{account="acme",tunnel="cust-a"} 1400
+causeway_tunnel_effective_mtu_bytes{account="acme",tunnel="cust-b"} 1476
+# HELP causeway_tunnel_routed 1 while a route leads to the tunnel's customer endpoint.
+# TYPE causeway_tunnel_routed gauge
+causeway_tunnel_routed{account="acme",tunnel="cust-a"} 1
+causeway_tunnel_routed{account="acme",tunnel="cust-b"} 0
+# HELP causeway_route_resyncs_total Complete readings of the kernel's tables, the first one included.
+# TYPE causeway_route_resyncs_total counter
+causeway_route_resyncs_total 2
+# HELP causeway_node_info 1, with the node's name and place as labels.
+# TYPE causeway_node_info gauge
+causeway_node_info{datacenter="ams1",node="edge-1",region="WEUR"} 1
+`
+	err := testutil.CollectAndCompare(newCollector(source(t)), strings.NewReader(want),
+		"causeway_tunnel_effective_mtu_bytes", "causeway_tunnel_routed", "causeway_route_resyncs_total", "causeway_node_info")
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEveryDropReasonIsShown(t *testing.T) {
+	n := testutil.CollectAndCount(newCollector(source(t)), "causeway_dropped_packets_total")
+	if want := len(pipeline.AllReasons()); n != want {
+		t.Errorf("%d series for %d reasons: two reasons of a stage share a label", n, want)
+	}
+}
+
+func TestHistogramOfPollGaps(t *testing.T) {
+	var gaps [pipeline.PollGapBuckets]uint64
+	gaps[0], gaps[1], gaps[len(gaps)-1] = 10, 5, 1
+	count, sum, buckets := histogram(&gaps)
+	if count != 16 || len(buckets) != len(gaps)-1 {
+		t.Errorf("count %d, %d buckets", count, len(buckets))
+	}
+	if a, b := buckets[4096e-9], buckets[8192e-9]; a != 10 || b != 15 {
+		t.Errorf("buckets are not cumulative: %d, %d", a, b)
+	}
+	if last := float64(pipeline.PollGapBound(len(gaps)-1)) / 1e9; sum < 0.75*last || sum > last {
+		t.Errorf("sum %v", sum)
+	}
+}
+
+func TestPages(t *testing.T) {
+	s := source(t)
+	var why []string
+	s.NotReady = func() []string { return why }
+	h := NewHandler(s)
+	get := func(path string) (int, string) {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		return w.Code, w.Body.String()
+	}
+	if code, body := get("/readyz"); code != http.StatusOK {
+		t.Errorf("/readyz: %d %s", code, body)
+	}
+	why = []string{"draining", "worker 1 has not polled for 400ms"}
+	if code, body := get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "worker 1 has not polled") {
+		t.Errorf("/readyz: %d %s", code, body)
+	}
+	if code, _ := get("/healthz"); code != http.StatusOK {
+		t.Errorf("/healthz: %d although the process answers", code)
+	}
+	if code, body := get("/metrics"); code != http.StatusOK || !strings.Contains(body, "causeway_ready 0") || !strings.Contains(body, "go_gc_duration_seconds") {
+		t.Errorf("/metrics: %d", code)
+	}
+	if code, _ := get("/"); code != http.StatusNotFound {
+		t.Errorf("/: %d", code)
+	}
+}
+
+// Dashboards and alerts are written against these names: none goes away. -update is not offered on purpose.
+func TestNamesAreAContract(t *testing.T) {
+	text, err := os.ReadFile("collector.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, m := range regexp.MustCompile(`desc\("(\w+)", "`).FindAllStringSubmatch(string(text), -1) {
+		names = append(names, "causeway_"+m[1])
+	}
+	slices.Sort(names)
+	golden, err := os.ReadFile(filepath.Join("testdata", "names.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := strings.Fields(string(golden))
+	for _, n := range want {
+		if !slices.Contains(names, n) {
+			t.Errorf("%s is gone", n)
+		}
+	}
+	for _, n := range names {
+		if !slices.Contains(want, n) {
+			t.Errorf("%s is new: add it to testdata/names.txt", n)
+		}
+	}
+}
