@@ -151,8 +151,8 @@ func (m *Manager) askLink(d *device) {
 	}
 }
 
-// refresh runs once a second: next hops in use are asked for again while they are unresolved, and now and then where the kernel does not
-// keep them fresh.
+// refresh runs once a second: next hops in use are asked for again while they are unresolved, and now and then where
+// the kernel does not keep them fresh.
 func (m *Manager) refresh() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

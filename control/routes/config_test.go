@@ -139,7 +139,8 @@ func TestCustomerEndpoints(t *testing.T) {
 	check("b1", "none", "the route to 198.51.100.4/32 leads into a tunnel")
 }
 
-// TestResilience counts the flows that move when members come and go: in the prefix's two tables, in place or by a new group.
+// TestResilience counts the flows that move when members come and go: in the prefix's two tables, in place or by a new
+// group.
 func TestResilience(t *testing.T) {
 	b := newMirror(newEngine(t, 2))
 	b.kernel()
@@ -306,8 +307,8 @@ func TestAskIsBounded(t *testing.T) {
 	}
 }
 
-// FuzzEvent feeds the writer with messages: those from a kernel are in the corpus. Nothing may panic, and what a message leaves behind can be
-// taken away again.
+// FuzzEvent feeds the writer with messages: those from a kernel are in the corpus. Nothing may panic, and what a
+// message leaves behind can be taken away again.
 func FuzzEvent(f *testing.F) {
 	e := newEngine(f, 2)
 	f.Add(uint16(unix.RTM_NEWROUTE), uint16(0), bytes.Repeat([]byte{2}, 40))

@@ -25,8 +25,8 @@ type deviceAddr struct {
 // up reports whether frames can leave: administratively up and with a carrier.
 func (d *device) up() bool { return d.flags&unix.IFF_UP != 0 && d.flags&unix.IFF_RUNNING != 0 }
 
-// deviceTable knows the kernel's interfaces and gives numbers to those that are links of the workers: first the ports in their order, then VLANs as they
-// come.
+// deviceTable knows the kernel's interfaces and gives numbers to those that are links of the workers: first the ports
+// in their order, then VLANs as they come.
 type deviceTable struct {
 	ports   []Port
 	byIndex map[int]*device

@@ -50,7 +50,8 @@ func (m *Manager) verify(delay time.Duration) {
 	}
 }
 
-// loseTrack notes that announcements were lost: a new pass is due, and the one that is running sees changes that it does not know of.
+// loseTrack notes that announcements were lost: a new pass is due, and the one that is running sees changes that it
+// does not know of.
 func (m *Manager) loseTrack() {
 	for i := range m.pass.changed {
 		m.pass.changed[i] = true
@@ -228,8 +229,8 @@ func (m *Manager) dumpedRoute(r *routeMessage) {
 	m.setKernelPath(k, &s, old).crowded = false
 }
 
-// sweep withdraws what the kernel no longer has. What is missing may only have been overlooked if the table changed while it was read; then it
-// goes when the next pass has not seen it either.
+// sweep withdraws what the kernel no longer has. What is missing may only have been overlooked if the table changed
+// while it was read; then it goes when the next pass has not seen it either.
 func (m *Manager) sweep(kind messageKind) {
 	limit := m.pass.number // gone: last seen before this pass
 	if m.pass.changed[kind] {

@@ -9,9 +9,10 @@ import (
 	"causeway/pipeline/fib"
 )
 
-// groupTable owns the equal-cost groups of the workers, of which there are few (pipeline.MaxGroups). A group belongs either to next
-// hops (via), which update it in place, or is shared by the prefixes whose paths have just these members: the two prefixes that a
-// tunnel's route has, or all prefixes of a customer with two tunnels. Number 0 stands for none.
+// groupTable owns the equal-cost groups of the workers, of which there are few (pipeline.MaxGroups). A group belongs
+// either to next hops (via), which update it in place, or is shared by the prefixes whose paths have just these
+// members: the two prefixes that a tunnel's route has, or all prefixes of a customer with two tunnels. Number 0 stands
+// for none.
 type groupTable struct {
 	fwd       *pipeline.Forwarding
 	list      []group
@@ -60,7 +61,8 @@ func (t *groupTable) make(from uint32, members []fib.Member) uint32 {
 	return i
 }
 
-// update changes the members and remembers them: a copy of the group is made by repeating its life, because a group cannot be read.
+// update changes the members and remembers them: a copy of the group is made by repeating its life, because a group
+// cannot be read.
 func (g *group) update(members []fib.Member) {
 	g.members = slices.Clone(members)
 	g.fib.Update(g.members)
@@ -85,8 +87,8 @@ func (t *groupTable) leaf(i uint32, members []fib.Member) pipeline.Leaf {
 	return pipeline.MakeLeaf(pipeline.KindGroup, int(i))
 }
 
-// share returns the group that prefixes with these members share, and takes it for one more. The prefix had group from, and has
-// given it up when share returns; if it was the last one, that group is changed in place.
+// share returns the group that prefixes with these members share, and takes it for one more. The prefix had group from,
+// and has given it up when share returns; if it was the last one, that group is changed in place.
 func (t *groupTable) share(from uint32, members []fib.Member) uint32 {
 	slices.SortFunc(members, func(a, b fib.Member) int { return cmp.Compare(a.Value, b.Value) })
 	var b []byte

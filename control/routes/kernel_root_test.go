@@ -22,11 +22,12 @@ import (
 	"causeway/pipeline"
 )
 
-// seen is how soon a change must be in the tables. The promise is 100 ms from the kernel's announcement; `ip` itself takes a few.
+// seen is how soon a change must be in the tables. The promise is 100 ms from the kernel's announcement; `ip` itself
+// takes a few.
 const seen = 100 * time.Millisecond
 
-// host is two network namespaces with a wire of two pairs between them: the node's, where a Manager runs, and the world's, which
-// is a real kernel that answers ARP and neighbour discovery.
+// host is two network namespaces with a wire of two pairs between them: the node's, where a Manager runs, and the
+// world's, which is a real kernel that answers ARP and neighbour discovery.
 type host struct {
 	t           *testing.T
 	node, world string
@@ -181,7 +182,8 @@ func (h *host) soon(addr, want string) {
 	h.within(seen, addr, want, func() string { return h.m.at("", addr) })
 }
 
-// carrier takes the wire of port i away or gives it back, and returns when the kernel has noticed, for which it takes up to a second.
+// carrier takes the wire of port i away or gives it back, and returns when the kernel has noticed, for which it takes
+// up to a second.
 func (h *host) carrier(i int, state string) {
 	h.t.Helper()
 	h.ip(h.world, fmt.Sprintf("link set w%d %s", i, state))
@@ -419,7 +421,8 @@ func TestRootLinksAreDescribed(t *testing.T) {
 	h.within(seen, "OnLinks called", "true", func() string { return fmt.Sprint(h.links.Load() > before) })
 }
 
-// TestRootReload runs configurations beside the kernel's routes, and a customer endpoint that only neighbour discovery can find.
+// TestRootReload runs configurations beside the kernel's routes, and a customer endpoint that only neighbour discovery
+// can find.
 func TestRootReload(t *testing.T) {
 	const head = "endpoints: [192.0.2.1]\ntunnels:\n"
 	const a = "  - {name: a1, account: acme, endpoint: 192.0.2.1, customer_endpoint: 10.0.0.1, interface_address: 10.213.0.0/31, prefixes: [203.0.113.0/24]}\n"

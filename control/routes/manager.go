@@ -27,8 +27,9 @@ type Port struct {
 type Options struct {
 	Ports []Port
 
-	// OnLinks is told when a link has come or its MAC, MTU or address has changed. When it returns the links must have been given to
-	// Engine.Apply: routes over a new link are written only after that. If it fails, it is called again within a second.
+	// OnLinks is told when a link has come or its MAC, MTU or address has changed. When it returns the links must have
+	// been given to Engine.Apply: routes over a new link are written only after that. If it fails, it is called again
+	// within a second.
 	OnLinks func([]pipeline.LinkSpec) error
 
 	// OnSteer is told when the prefixes have changed that the steering program must give to the workers.
@@ -84,7 +85,8 @@ type pending struct {
 	steer      bool
 }
 
-// New opens the sockets in the network namespace of the calling thread, which later calls do not depend on, and reads the links. Close or the end of Run releases it.
+// New opens the sockets in the network namespace of the calling thread, which later calls do not depend on, and reads
+// the links. Close or the end of Run releases it.
 func New(engine *pipeline.Engine, o Options) (*Manager, error) {
 	if len(o.Ports) == 0 {
 		return nil, errors.New("routes: no ports: at least one is needed")
@@ -201,8 +203,9 @@ func (m *Manager) tick(startDump func()) {
 // Ready is closed when the kernel's tables have been mirrored for the first time.
 func (m *Manager) Ready() <-chan struct{} { return m.ready }
 
-// Apply takes over the static routes, tunnels and accounts of c. Engine.Apply must have been given them before, and the next Engine.Apply must wait until Apply has
-// returned: a number of a tunnel that went away is used again then. What is in both configurations is not withdrawn meanwhile.
+// Apply takes over the static routes, tunnels and accounts of c. Engine.Apply must have been given them before, and the
+// next Engine.Apply must wait until Apply has returned: a number of a tunnel that went away is used again then. What is
+// in both configurations is not withdrawn meanwhile.
 func (m *Manager) Apply(c *config.Config) error {
 	m.mu.Lock()
 	err := m.configure(c)

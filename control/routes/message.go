@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The kernel's messages, decoded by hand: netlink's own structures cost about 1 KiB of garbage per route, and lack RTA_NH_ID and next hop objects.
-// Numbers are in host byte order, addresses in network order.
+// The kernel's messages, decoded by hand: netlink's own structures cost about 1 KiB of garbage per route, and lack
+// RTA_NH_ID and next hop objects. Numbers are in host byte order, addresses in network order.
 
 var errShort = errors.New("message is too short")
 

@@ -5,7 +5,8 @@ import (
 	"causeway/pipeline/fib"
 )
 
-// An object is a next hop object of the kernel (`ip nexthop`), which FRR uses: routes name its id only, and it changes under them.
+// An object is a next hop object of the kernel (`ip nexthop`), which FRR uses: routes name its id only, and it changes
+// under them.
 type object struct {
 	hop       hop
 	blackhole bool

@@ -74,7 +74,8 @@ type entry struct {
 	dirty bool          // is in pending.entries
 }
 
-// A path is one way to reach a prefix. It is known within its entry by source and priority, and in the configuration by its next hop too.
+// A path is one way to reach a prefix. It is known within its entry by source and priority, and in the configuration by
+// its next hop too.
 type path struct {
 	entry    uint32
 	next     uint32 // path of the same entry
@@ -280,8 +281,8 @@ func (m *Manager) dirty(e uint32) {
 	}
 }
 
-// best returns the usable paths that win: those of the lowest source and priority, of the ones that accept likes (nil: all). It
-// overwrites list.
+// best returns the usable paths that win: those of the lowest source and priority, of the ones that accept likes (nil:
+// all). It overwrites list.
 func (m *Manager) best(e *entry, list []uint32, accept func(*path, *via) bool) []uint32 {
 	list = list[:0]
 	var top *path

@@ -8,8 +8,9 @@ import (
 	"causeway/pipeline/fib"
 )
 
-// settleRounds is how often dirty prefixes may make others dirty: a route changes what a gateway resolves through, which changes
-// routes, which changes which hosts are on a link, and that is the end. More would be a mistake in here, not in the routes.
+// settleRounds is how often dirty prefixes may make others dirty: a route changes what a gateway resolves through,
+// which changes routes, which changes which hosts are on a link, and that is the end. More would be a mistake in here,
+// not in the routes.
 const settleRounds = 8
 
 // settle brings the forwarding tables in line with all paths.
@@ -83,7 +84,8 @@ func (m *Manager) place(e *entry, leaf pipeline.Leaf) {
 	m.stats.Changes++
 }
 
-// steer keeps the set of prefixes that the steering program sends to the workers: those of the Internet table that lead into tunnels.
+// steer keeps the set of prefixes that the steering program sends to the workers: those of the Internet table that lead
+// into tunnels.
 func (m *Manager) steer(e *entry) {
 	_, was := m.steered[e.key]
 	is := m.intoTunnel(e.leaf)

@@ -94,8 +94,8 @@ type Route struct {
 
 var sourceNames = [sources]string{"local", "neighbour", "interface", "static", "kernel"}
 
-// Routes returns all paths in no particular order. The tables may change meanwhile: each path is as it was when it was reached, and the writer
-// is never held up for more than a few hundred.
+// Routes returns all paths in no particular order. The tables may change meanwhile: each path is as it was when it was
+// reached, and the writer is never held up for more than a few hundred.
 func (m *Manager) Routes() iter.Seq[Route] {
 	return func(yield func(Route) bool) {
 		for from := uint32(1); from != 0; {

@@ -146,7 +146,8 @@ func (m *Manager) deleteNeighbour(h hostKey) {
 	}
 }
 
-// considerNeighbour gives a host its route if it is resolved and the routes say that it is on this link, or takes the route away.
+// considerNeighbour gives a host its route if it is resolved and the routes say that it is on this link, or takes the
+// route away.
 func (m *Manager) considerNeighbour(h hostKey) {
 	k := addrKey(0, h.addr)
 	d := m.devices.byIndex[h.ifindex]

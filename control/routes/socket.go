@@ -26,8 +26,9 @@ var eventGroups = []uint{
 	unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE,
 }
 
-// eventSocket receives the kernel's announcements and hands them on in chunks of whole datagrams. (The receive functions of netlink/nl
-// allocate 64 KiB for each datagram, which at ten thousand changes a second is the most expensive part of all.)
+// eventSocket receives the kernel's announcements and hands them on in chunks of whole datagrams. (The receive
+// functions of netlink/nl allocate 64 KiB for each datagram, which at ten thousand changes a second is the most
+// expensive part of all.)
 type eventSocket struct {
 	file   *os.File
 	chunks chan chunk

@@ -58,9 +58,9 @@ func (s *viaSpec) key(b []byte) []byte {
 	return b
 }
 
-// A via is next hops that any number of paths share, resolved to one leaf. Its leaf changes in one place, and with several hops even that does not:
-// its equal-cost group is updated in place, so a million routes over two uplinks survive the loss of one
-// without a single change to the table.
+// A via is next hops that any number of paths share, resolved to one leaf. Its leaf changes in one place, and with
+// several hops even that does not: its equal-cost group is updated in place, so a million routes over two uplinks
+// survive the loss of one without a single change to the table.
 type via struct {
 	spec    viaSpec
 	first   uint32        // path
@@ -82,8 +82,9 @@ type viaTable struct {
 
 func newViaTable() viaTable { return viaTable{index: map[string]uint32{}} }
 
-// via returns the number of next hops s, resolved. s is not kept. If they are new and several, their group begins as a copy of group
-// from (0: none), that of the path which they replace, so that the flows of hops in both stay where they are.
+// via returns the number of next hops s, resolved. s is not kept. If they are new and several, their group begins as a
+// copy of group from (0: none), that of the path which they replace, so that the flows of hops in both stay where they
+// are.
 func (m *Manager) via(s *viaSpec, from uint32) uint32 {
 	t := &m.vias
 	t.scratch = s.key(t.scratch)
@@ -268,8 +269,8 @@ func (m *Manager) hopLeaf(v *via, h *hop) pipeline.Leaf {
 	return m.holdSlot(&v.slots, hostKey{h.ifindex, h.gateway})
 }
 
-// gatewayMembers resolves a gateway that is given without an interface, through routes that are not of this kind themselves: so
-// there are no loops. Where it is on a link, it is a neighbour whether or not it is resolved.
+// gatewayMembers resolves a gateway that is given without an interface, through routes that are not of this kind
+// themselves: so there are no loops. Where it is on a link, it is a neighbour whether or not it is resolved.
 func (m *Manager) gatewayMembers(v *via, gateway netip.Addr) []fib.Member {
 	var through []uint32
 	m.rib.lookup(addrKey(0, gateway), func(e *entry) bool {
