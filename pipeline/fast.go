@@ -82,7 +82,7 @@ func (w *worker) fastToTunnel(t *Tables, p *packet) bool {
 	}
 	inner := (*[ip4Len]byte)(f[at : at+ip4Len])
 	decTTL(inner)
-	*(*[64]byte)(f[at-64 : at]) = x.header
+	*(*[maxHeader4]byte)(f[at-maxHeader4 : at]) = [maxHeader4]byte(x.header[64-maxHeader4:])
 	start := (at - uint(x.hlen) - ethLen) & (xsk.FrameSize - 1)
 	h := (*[ethLen + ip4Len]byte)(f[start : start+ethLen+ip4Len])
 	outer := h[ethLen:]

@@ -42,7 +42,7 @@ func (w *worker) forward(t *Tables, b *batch) {
 	}
 }
 
-// touchTunnel notes the lines that toTunnel will need: the tunnel's two, its counters, its state, and the one in
+// touchTunnel notes the lines that toTunnel will need: the tunnel's second, its counters, its state, and the one in
 // front of the packet, into which the outer headers go.
 func (w *worker) touchTunnel(t *Tables, p *packet, n int) int {
 	id := LeafIndex(p.leaf)
@@ -50,12 +50,12 @@ func (w *worker) touchTunnel(t *Tables, p *packet, n int) int {
 		return n
 	}
 	x := uintptr(unsafe.Pointer(unsafe.SliceData(t.tx))) + uintptr(id)*unsafe.Sizeof(txTunnel{})
-	at := w.touch[n : n+5 : n+5]
-	at[0], at[1] = x, x+64
-	at[2] = uintptr(unsafe.Pointer(&w.tunnels[id]))
-	at[3] = uintptr(unsafe.Pointer(&w.engine.fwd.tunnels[id]))
-	at[4] = uintptr(w.memory) + uintptr(p.chunk) + uintptr(p.l3) - 64
-	return n + 5
+	at := (*[4]uintptr)(w.touch[n:])
+	at[0] = x + 64
+	at[1] = uintptr(unsafe.Pointer(&w.tunnels[id]))
+	at[2] = uintptr(unsafe.Pointer(&w.engine.fwd.tunnels[id]))
+	at[3] = uintptr(w.memory) + uintptr(p.chunk) + uintptr(p.l3) - 64
+	return n + 4
 }
 
 // pick chooses the member of an equal-cost group for p's flow.

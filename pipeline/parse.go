@@ -11,11 +11,12 @@ import (
 
 // Fixed places in a frame without a VLAN tag that carries an IPv4 header without options.
 const (
-	ethLen   = wire.EthernetLen
-	ip4Len   = 20
-	ip6Len   = 40
-	plainGRE = 4 // GRE header without optional fields, RFC 2784 2.1
-	keyedGRE = 8 // with a key, RFC 2890 2
+	ethLen = wire.EthernetLen
+	ip4Len = 20
+	ip6Len = 40
+
+	usualHeaders = ethLen + ip4Len + plainGRE // what is read of every frame at once
+	plainGRE     = 4                          // GRE header without optional fields, RFC 2784 2.1
 
 	natTraversalPort = 4500 // RFC 3948 2.1
 )
@@ -37,21 +38,23 @@ func (w *worker) parse(t *Tables, b *batch, descs []xsk.Desc, port int) {
 		at := uint(d.Addr) & (xsk.FrameSize - 1)
 		p.chunk = d.Addr &^ (xsk.FrameSize - 1)
 		p.tunnel, p.vrf, p.flags, p.port = noTunnel, 0, 0, uint8(port)
-		h := w.frame(p.chunk)[at:min(at+uint(d.Len), xsk.FrameSize)]
-		if len(h) < ethLen+ip4Len+plainGRE || binary.BigEndian.Uint32(h[12:])>>8 != wire.EtherTypeIPv4<<8|0x45 {
-			w.parseSlow(t, b, i, h, at)
+		f := w.frame(p.chunk)
+		size := uint(d.Len)
+		if size < usualHeaders || at > xsk.FrameSize-usualHeaders {
+			w.parseSlow(t, b, i, f[at:min(at+size, xsk.FrameSize)], at)
 			continue
 		}
+		h := (*[usualHeaders]byte)(f[at : at+usualHeaders])
 		ip := h[ethLen:]
-		total := uint(binary.BigEndian.Uint16(ip[2:]))
-		fragment := binary.BigEndian.Uint16(ip[6:])
-		p.proto = ip[9]
-		if total < ip4Len || total > uint(len(ip)) || !headerSumOK(ip) || fragment&^wire.IPv4DF != 0 {
-			w.parseSlow(t, b, i, h, at)
+		total := uint(binary.BigEndian.Uint16(ip[wire.IPv4OffTotal:]))
+		if binary.BigEndian.Uint32(h[wire.EthernetOffType:])>>8 != wire.EtherTypeIPv4<<8|0x45 || total < ip4Len || ethLen+total > size ||
+			at+ethLen+total > xsk.FrameSize || binary.BigEndian.Uint16(ip[wire.IPv4OffFrag:])&^wire.IPv4DF != 0 || !headerSumOK(ip) {
+			w.parseSlow(t, b, i, f[at:min(at+size, xsk.FrameSize)], at)
 			continue
 		}
-		p.src = binary.BigEndian.Uint32(ip[12:])
-		p.dst = binary.BigEndian.Uint32(ip[16:])
+		p.proto = ip[wire.IPv4OffProto]
+		p.src = binary.BigEndian.Uint32(ip[wire.IPv4OffSrc:])
+		p.dst = binary.BigEndian.Uint32(ip[wire.IPv4OffDst:])
 		p.l3 = uint16(at + ethLen)
 		p.end = uint16(at + ethLen + total)
 		p.l4 = uint16(at + ethLen + ip4Len)
@@ -73,7 +76,7 @@ func (w *worker) parse(t *Tables, b *batch, descs []xsk.Desc, port int) {
 			b.gre.add(i)
 			continue
 		case wire.ProtoTCP:
-			if total >= ip4Len+wire.TCPLen && ip[ip4Len+wire.TCPOffFlags]&wire.TCPFlagSYN != 0 {
+			if total >= ip4Len+wire.TCPLen && f[p.l4+wire.TCPOffFlags]&wire.TCPFlagSYN != 0 {
 				p.flags = pktSYN
 			}
 		case wire.ProtoESP:

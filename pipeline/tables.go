@@ -56,19 +56,23 @@ type rxTunnel struct {
 	_                    [28]byte
 }
 
-// txTunnel is what encapsulation needs: two cache lines.
+// txTunnel is what encapsulation needs: two cache lines, of which a tunnel over IPv4 touches the second: the end of its
+// header and what follows.
 type txTunnel struct {
+	_      [44]byte
 	header [64]byte // outer IP and GRE header, right-aligned; length, DSCP, ECN and checksum are zero
 	sum    uint32   // ones-complement sum of the outer IPv4 header as it stands in header
+	clamp  int32    // MSSClamp
+	vrf    uint16   // account
+	mtu    uint16   // configured inner MTU
 	hlen   uint8    // bytes of header in use
 	flags  uint8
-	owner  uint8  // worker that numbers the packets of a tunnel with sequence numbers
-	_      uint8  //
-	vrf    uint16 // account
-	mtu    uint16 // configured inner MTU
-	clamp  int32  // MSSClamp
-	_      [48]byte
+	owner  uint8 // worker that numbers the packets of a tunnel with sequence numbers
+	_      [5]byte
 }
+
+// maxHeader4 is more than an outer IPv4 and GRE header take, and lies in txTunnel's second line.
+const maxHeader4 = 40
 
 // A link is one place where frames leave.
 type link struct {

@@ -9,11 +9,10 @@ const sendAttempts = 8
 // emit queues the frame at chunk, whose link header begins at start and whose last byte is before end, for a port.
 func (w *worker) emit(port int, chunk uint64, start, end uint16) {
 	o := &w.ports[port]
-	if o.n >= len(o.descs) {
+	o.descs[o.n&(BatchSize-1)] = xsk.Desc{Addr: chunk + uint64(start), Len: uint32(end - start)}
+	if o.n++; o.n == BatchSize {
 		w.flushPort(o, port)
 	}
-	o.descs[o.n&(BatchSize-1)] = xsk.Desc{Addr: chunk + uint64(start), Len: uint32(end - start)}
-	o.n++
 }
 
 // flush sends what the batch left for each port.

@@ -48,7 +48,7 @@ type worker struct {
 	encaps  vector
 	again   batch // packets made while the batch was worked on
 	descs   [BatchSize]xsk.Desc
-	touch   [5 * BatchSize]uintptr // cache lines to prefetch
+	touch   [4 * BatchSize]uintptr // cache lines to prefetch
 	dst4    [BatchSize]uint32
 	ownDst4 [BatchSize]uint32
 	dst6hi  [BatchSize]uint64
