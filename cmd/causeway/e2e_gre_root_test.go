@@ -1,11 +1,14 @@
-package main
+package main_test
 
 import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+
+	"causeway/scripts/hosts"
 )
 
 // A greTunnel is one tunnel between the node and the guest, and a network of its own behind the guest.
@@ -135,10 +138,163 @@ func TestRootLinuxCustomer(t *testing.T) {
 	b.run(t, b.configuration(plain(tunnels)))
 
 	t.Run("ping", func(t *testing.T) { b.testPing(t, tunnels) })
+	t.Run("mss", func(t *testing.T) { b.testMSS(t, tunnels, fits) })
+	t.Run("transfer", func(t *testing.T) { b.testTransfer(t, tunnels) })
 	b.end(t)
 }
 
 func (b *bed) testPing(t *testing.T, tunnels []greTunnel) {
 	pingAll(t, 3, append(b.flows(tunnels, true), b.flows(tunnels, false)...))
 	b.balance(t)
+}
+
+// testMSS opens a connection each way through every tunnel; the SYNs at both ends tell the clamp. It comes before the
+// transfers, in which a host may learn a path MTU and offer less by itself.
+func (b *bed) testMSS(t *testing.T, tunnels []greTunnel, want func(*greTunnel) (v4, v6 int)) {
+	const syn = "tcp[13] & 2 != 0 or (ip6[6] = 6 and ip6[53] & 2 != 0)"
+	for _, h := range []*hosts.Host{b.inet, b.srv} {
+		must(t, h, "ip", "-4", "route", "flush", "cache")
+		must(t, h, "ip", "-6", "route", "flush", "cache")
+	}
+	atInet, atServer := b.inet.Capture("eth0", syn), b.srv.Capture("eth0", syn)
+	b.transferAll(t, append(b.flows(tunnels, true), b.flows(tunnels, false)...), 1)
+	b.judgeMSS(t, atInet.Stop(), tunnels, true, want)
+	b.judgeMSS(t, atServer.Stop(), tunnels, false, want)
+}
+
+// fits is the MSS that a tunnel carries: its MTU less the headers of IP and TCP.
+func fits(x *greTunnel) (v4, v6 int) { return x.mtu - 40, x.mtu - 60 }
+
+// testTransfer sends data both ways through every tunnel. tshark judges each packet on the wire between the node and the
+// customer, and the Linux kernel counts what it did not like.
+func (b *bed) testTransfer(t *testing.T, tunnels []greTunnel) {
+	size := 1 << 20
+	if full() {
+		size = 20 << 20
+	}
+	wire := b.rt.Capture("n1", "proto 47 or ip6 proto 47 or ip6 proto 60")
+	b.transferAll(t, append(b.flows(tunnels, true), b.flows(tunnels, false)...), size)
+	b.judgeGRE(t, wire.Stop(), tunnels)
+	b.judgeGuest(t)
+	b.balance(t)
+}
+
+func (b *bed) transferAll(t *testing.T, flows []flow, size int) {
+	t.Helper()
+	for _, f := range flows {
+		if err := transfer(f, size); err != nil {
+			t.Errorf("%s: %d bytes from %s to %s: %v", f.name, size, f.from, f.to, err)
+		}
+	}
+}
+
+// judgeGRE looks at every packet between node and customer.
+func (b *bed) judgeGRE(t *testing.T, pcap string, tunnels []greTunnel) {
+	t.Helper()
+	if bad := b.net.Tshark(pcap, "ip.checksum.status == 0 || tcp.checksum.status == 0 || gre.checksum.status == 0",
+		"frame.number", "ip.src", "ipv6.src"); len(bad) != 0 {
+		t.Errorf("%d packets with a wrong checksum, the first: %v", len(bad), bad[0])
+	}
+	byCustomer := map[string]*greTunnel{}
+	for i := range tunnels {
+		byCustomer[tunnels[i].customer] = &tunnels[i]
+	}
+	sent, received := map[string]int{}, map[string]int{}
+	next := map[string]int{}
+	for _, r := range b.net.Tshark(pcap, "gre", "ip.src", "ip.dst", "ipv6.src", "ipv6.dst", "gre.key", "gre.checksum.status",
+		"gre.sequence_number", "ip.ttl", "ipv6.hlim", "ipv6.opt.type", "ip.flags.df") {
+		src, dst, ttl := first(r[0]), first(r[1]), first(r[7])
+		if src != endpoint4 && dst != endpoint4 { // outer IPv6
+			src, dst, ttl = first(r[2]), first(r[3]), first(r[8])
+		}
+		x := byCustomer[dst]
+		if x == nil {
+			if x = byCustomer[src]; x == nil {
+				t.Fatalf("a GRE packet of nobody: %v", r)
+			}
+			received[x.name]++
+			if option, want := r[9] != "", x.v6 && !slices.Contains(x.words, "none"); option != want {
+				t.Fatalf("%s: Linux sends a destination option: %v, want %v", x.name, option, want)
+			}
+			continue
+		}
+		sent[x.name]++
+		checksum := ""
+		if x.csum {
+			checksum = "1"
+		}
+		if r[4] != x.key || r[5] != checksum || ttl != "64" {
+			t.Fatalf("%s: key %q, checksum status %q, outer TTL %s; want %q, %q, 64", x.name, r[4], r[5], ttl, x.key, checksum)
+		}
+		if (r[6] != "") != x.seq {
+			t.Fatalf("%s: sequence number %q", x.name, r[6])
+		}
+		if x.seq {
+			n, err := strconv.Atoi(r[6])
+			if before, ok := next[x.name]; err != nil || ok && n != before {
+				t.Fatalf("%s: sequence number %s follows %d: %v", x.name, r[6], before-1, err)
+			}
+			next[x.name] = n + 1
+		}
+	}
+	for _, x := range tunnels {
+		if sent[x.name] == 0 || received[x.name] == 0 {
+			t.Errorf("%s: tshark saw %d packets to the customer and %d from it", x.name, sent[x.name], received[x.name])
+		}
+	}
+}
+
+// first is the outermost of the values that tshark prints for a field.
+func first(values string) string {
+	v, _, _ := strings.Cut(values, ",")
+	return v
+}
+
+// judgeMSS looks at the SYNs and SYN-ACKs at one end. Each host offers what its link carries, and is offered exactly what
+// the tunnel carries.
+func (b *bed) judgeMSS(t *testing.T, pcap string, tunnels []greTunnel, atInet bool, want func(*greTunnel) (v4, v6 int)) {
+	t.Helper()
+	seen := map[string]int{} // source and destination -> MSS
+	for _, r := range b.net.Tshark(pcap, "tcp.flags.syn == 1", "ip.src", "ip.dst", "ipv6.src", "ipv6.dst", "tcp.options.mss_val", "tcp.checksum.status") {
+		mss, err := strconv.Atoi(r[4])
+		key := r[0] + r[2] + " " + r[1] + r[3]
+		if before, ok := seen[key]; err != nil || r[5] != "1" || ok && before != mss {
+			t.Fatalf("SYN %s with MSS %q (before %d), checksum status %s", key, r[4], before, r[5])
+		}
+		seen[key] = mss
+	}
+	for i := range tunnels {
+		x := &tunnels[i]
+		v4, v6 := want(x)
+		for _, c := range []struct {
+			near, far string
+			own, from int
+		}{
+			{inet4, x.behind4().String(), 1460, v4},
+			{inet6, x.behind6().String(), 1440, v6},
+		} {
+			near, far := c.near, c.far
+			if !atInet {
+				near, far = far, near
+			}
+			if out, in := seen[near+" "+far], seen[far+" "+near]; out != c.own || in != c.from {
+				t.Errorf("%s: at %s: the host offers MSS %d to %s and is offered %d; want %d and %d", x.name, near, out, far, in, c.own, c.from)
+			}
+		}
+	}
+}
+
+// judgeGuest asks the customer's kernel what it did not accept: errors are wrong keys, checksums, or sequence numbers.
+func (b *bed) judgeGuest(t *testing.T) {
+	t.Helper()
+	out := b.sh(t, "for i in /sys/class/net/g*; do echo ${i##*/} $(cat $i/statistics/rx_errors $i/statistics/rx_packets); done")
+	for line := range strings.Lines(out) {
+		f := strings.Fields(line)
+		if f[0] == "gre0" || f[0] == "gretap0" {
+			continue
+		}
+		if len(f) != 3 || f[1] != "0" || f[2] == "0" {
+			t.Errorf("the guest's %s: device, receive errors and packets; want no error and some packets", strings.TrimSpace(line))
+		}
+	}
 }
