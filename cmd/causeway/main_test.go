@@ -1,0 +1,156 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"causeway/control/api"
+)
+
+// binary is the command, built once.
+var binary string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "causeway-test-")
+	if err == nil {
+		binary = filepath.Join(dir, "causeway")
+		var out []byte
+		if out, err = exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+			err = fmt.Errorf("go build: %w\n%s", err, out)
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	status := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(status)
+}
+
+// Scripts rely on these: 0 good, 1 failed, 2 wrong use.
+func TestExitStatus(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	good := file("good.yaml", "interfaces: [{name: eth0}]\n")
+	bad := file("bad.yaml", "interfaces: [{name: eth0, quues: all}]\nendpoint: 192.0.2.1\n")
+	missing := file("missing.yaml", "interfaces: [{name: nosuch0}]\ncontrol: {socket: "+filepath.Join(dir, "s")+"}\n")
+	for _, c := range []struct {
+		args   []string
+		status int
+		says   []string // on either output
+	}{
+		{[]string{"--help"}, 0, []string{"show", "reload", "doctor"}},
+		{[]string{"version"}, 0, []string{"causeway "}},
+		{[]string{"check", "-c", good}, 0, []string{good + ": good: 1 interface, 0 endpoints, 0 tunnels, 0 routes"}},
+		{[]string{"check", "-c", bad}, 1, []string{bad + ":1:27: interfaces[0]: unknown field \"quues\"", bad + ":2:1: unknown field \"endpoint\""}},
+		{[]string{"check", "-c", filepath.Join(dir, "none.yaml")}, 1, []string{"none.yaml: cannot be read: no such file or directory"}},
+		{[]string{"run", "-c", bad}, 1, []string{"unknown field \"quues\""}},
+		{[]string{"run", "-c", missing}, 1, []string{"nosuch0"}},
+		{[]string{"doctor", "-c", bad}, 1, []string{"unknown field \"quues\""}},
+		{[]string{"show", "tunnels", "--socket", filepath.Join(dir, "none")}, 1, []string{"no daemon answers there"}},
+		{[]string{"reload", "--socket", filepath.Join(dir, "none")}, 1, []string{"no daemon answers there"}},
+		{nil, 2, []string{"a command is missing"}},
+		{[]string{"stop"}, 2, []string{`unknown command "stop"`}},
+		{[]string{"show"}, 2, []string{"accepts 1 arg"}},
+		{[]string{"show", "everything"}, 2, []string{`invalid argument "everything"`}},
+		{[]string{"show", "tunnels", "routes"}, 2, []string{"accepts 1 arg"}},
+		{[]string{"show", "tunnels", "-o", "xml"}, 2, []string{`output "xml": table and json are possible`}},
+		{[]string{"run", "now"}, 2, []string{`unknown command "now"`}},
+		{[]string{"check", "--colour"}, 2, []string{"unknown flag: --colour"}},
+	} {
+		out, err := exec.Command(binary, c.args...).CombinedOutput()
+		if status := exitStatus(err); status != c.status {
+			t.Errorf("causeway %s: status %d, want %d\n%s", strings.Join(c.args, " "), status, c.status, out)
+		}
+		for _, want := range c.says {
+			if !strings.Contains(string(out), want) {
+				t.Errorf("causeway %s does not say %q:\n%s", strings.Join(c.args, " "), want, out)
+			}
+		}
+	}
+}
+
+func TestTablesAreAligned(t *testing.T) {
+	var out bytes.Buffer
+	tunnelTable(&out, []api.Tunnel{
+		{Name: "a", Account: "acme", Type: "gre", Endpoint: "192.0.2.1", CustomerEndpoint: "198.51.100.2", MTU: 1476, EffectiveMTU: 1376, MSS4: 1336, MSS6: 1316, RXPackets: 12345, RXBytes: 67890, RXDrops: 1, TXDrops: 2, Route: "via 198.51.100.2 dev eth1"},
+		{Name: "a-longer-name", Account: "globex", Type: "gre", Endpoint: "2001:db8::1", CustomerEndpoint: "2001:db8:9::2", MTU: 1456, EffectiveMTU: 1456, Route: "no route"},
+	})
+	want := `NAME           ACCOUNT  TYPE  ENDPOINT     CUSTOMER       MTU                  MSS        RX PACKETS  RX BYTES  TX PACKETS  TX BYTES  DROPS  ROUTE
+a              acme     gre   192.0.2.1    198.51.100.2   1476 (1376 by path)  1336/1316  12345       67890     0           0         3      via 198.51.100.2 dev eth1
+a-longer-name  globex   gre   2001:db8::1  2001:db8:9::2  1456                 off        0           0         0           0         0      no route
+`
+	if out.String() != want {
+		t.Errorf("table\n%s\nwant\n%s", out.String(), want)
+	}
+}
+
+func TestDropTableShowsWhatHappened(t *testing.T) {
+	var out bytes.Buffer
+	dropTable(&out, []api.Drop{{Reason: "no_route", Stage: "route", Sentence: "no route leads to the destination"}})
+	if out.String() != "nothing was dropped\n" {
+		t.Errorf("%q", out.String())
+	}
+	out.Reset()
+	dropTable(&out, []api.Drop{
+		{Reason: "no_route", Stage: "route", Packets: 3, Sentence: "no route leads to the destination", RFC: "RFC 1812 5.2.4"},
+		{Reason: "gre_key", Stage: "decap", Sentence: "not shown"},
+	})
+	if !strings.Contains(out.String(), "3        route  no_route  no route leads to the destination  RFC 1812 5.2.4") || strings.Contains(out.String(), "not shown") {
+		t.Errorf("%s", out.String())
+	}
+}
+
+func TestLogIsLimitedPerMessage(t *testing.T) {
+	var out bytes.Buffer
+	now := time.Unix(1_700_000_000, 0)
+	log := slog.New(&limited{slog.NewTextHandler(&out, nil), &windows{now: func() time.Time { return now }, byMessage: map[string]*window{}}})
+	for i := range logBurst + 100 {
+		log.Info("flood", "i", i)
+	}
+	log.With("port", "eth0").Info("rare")
+	if n := strings.Count(out.String(), "msg=flood"); n != logBurst {
+		t.Errorf("%d lines of a flood, want %d", n, logBurst)
+	}
+	if !strings.Contains(out.String(), "msg=rare port=eth0") {
+		t.Error("another message was suppressed with the flood")
+	}
+	now = now.Add(logWindow)
+	log.With("port", "eth0").Info("flood", "i", -1) // the limit is the message's, whoever logs it
+	if !strings.Contains(out.String(), "msg=flood port=eth0 i=-1 suppressed=100") {
+		t.Errorf("the end of the flood is not told:\n%s", out.String())
+	}
+}
+
+func TestNotifyTellsTheServiceManager(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	notify("READY=1")
+	buf := make([]byte, 100)
+	_ = c.SetReadDeadline(time.Now().Add(time.Second))
+	if n, err := c.Read(buf); err != nil || string(buf[:n]) != "READY=1" {
+		t.Errorf("%q, %v", buf[:n], err)
+	}
+	t.Setenv("NOTIFY_SOCKET", "")
+	notify("READY=1") // no manager: nothing happens
+}
