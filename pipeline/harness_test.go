@@ -223,15 +223,6 @@ func decode(t testing.TB, frame []byte) gopacket.Packet {
 	return p
 }
 
-// eth is the link header of frames that reach the node.
-func eth(v6 bool) *layers.Ethernet {
-	e := &layers.Ethernet{SrcMAC: routerMAC[:], DstMAC: nodeMAC[:], EthernetType: layers.EthernetTypeIPv4}
-	if v6 {
-		e.EthernetType = layers.EthernetTypeIPv6
-	}
-	return e
-}
-
 func ip(src, dst netip.Addr, proto layers.IPProtocol) gopacket.SerializableLayer {
 	if src.Is4() {
 		return &layers.IPv4{Version: 4, IHL: 5, TTL: 63, Protocol: proto, SrcIP: src.AsSlice(), DstIP: dst.AsSlice(), Id: 7}
@@ -285,14 +276,14 @@ func framed(packet []byte) []byte {
 
 // greHeader is a GRE header for an inner packet.
 type greHeader struct {
-	key, seq         *uint32
-	checksum         bool
-	flags            uint16 // in addition
-	proto            uint16
-	spoilt           bool // checksum wrong
-	src, dst         netip.Addr
-	outer            func(gopacket.SerializableLayer)
-	tos, ttl, cutOff int
+	key, seq *uint32
+	checksum bool
+	flags    uint16 // in addition
+	proto    uint16
+	spoilt   bool // checksum wrong
+	src, dst netip.Addr
+	outer    func(gopacket.SerializableLayer)
+	cutOff   int // bytes missing at the end
 }
 
 // gre wraps an inner packet as a customer's router would, with a codec that is not ours apart from the checksum.
