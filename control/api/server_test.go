@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -29,7 +30,7 @@ func (filled) Drops() []Drop           { return []Drop{fill[Drop]()} }
 func (filled) Ports() []Port           { return []Port{fill[Port]()} }
 func (filled) Status() Status          { return fill[Status]() }
 func (filled) Routes() iter.Seq[Route] {
-	return func(yield func(Route) bool) { _ = yield(fill[Route]()) && yield(fill[Route]()) }
+	return slices.Values([]Route{fill[Route](), fill[Route]()})
 }
 func (f filled) Reload() (Reload, error) { return fill[Reload](), f.reload }
 

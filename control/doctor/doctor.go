@@ -185,8 +185,10 @@ func (r *report) features(ifname string) {
 			r.add(OK, what, c.Purpose, "")
 		case errors.Is(c.Err, xsk.ErrNotSupported) && !optional[c.Name]:
 			r.add(Fail, what, fmt.Sprintf("%s: %v", c.Purpose, c.Err), "a newer kernel is needed")
+		case errors.Is(c.Err, xsk.ErrNotSupported):
+			r.add(Warn, what, fmt.Sprintf("there would be: %s; %v", c.Purpose, c.Err), "")
 		default:
-			r.add(Warn, what, fmt.Sprintf("without it: %s: %v", c.Purpose, c.Err), "")
+			r.add(Warn, what, fmt.Sprintf("for %s; %v", c.Purpose, c.Err), "ask again as root")
 		}
 	}
 }

@@ -64,6 +64,7 @@ type Node struct {
 	control net.Listener
 	metrics net.Listener // nil: metrics are not served
 
+	ran       bool       // Run has closed what it used
 	reloading sync.Mutex // one at a time
 
 	mu    sync.Mutex // guards what the tables are made of; never held while routes are applied
@@ -309,10 +310,8 @@ func (n *Node) Config() *config.Config {
 // Close gives everything back: the interfaces are the kernel's alone afterwards. Run must have returned.
 func (n *Node) Close() error {
 	var errs []error
-	for _, l := range []net.Listener{n.control, n.metrics} {
-		if l != nil {
-			l.Close() // Run has done it; after an error of Open it is left to do
-		}
+	if !n.ran {
+		n.closeUnused()
 	}
 	for _, p := range n.ports {
 		errs = append(errs, p.Close())
@@ -330,6 +329,21 @@ func (n *Node) Close() error {
 		errs = append(errs, n.umem.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// closeUnused closes what Run would have closed.
+func (n *Node) closeUnused() {
+	for _, l := range []net.Listener{n.control, n.metrics} {
+		if l != nil {
+			l.Close()
+		}
+	}
+	if n.errors != nil {
+		n.errors.Close()
+	}
+	if n.routes != nil {
+		n.routes.Close()
+	}
 }
 
 // say prints one line for each port and each worker.

@@ -40,6 +40,7 @@ func (g *group) start(what string, f func() error) {
 // Run forwards until ctx is done, then lets the workers finish what is on the rings, and returns. started is called
 // once packets are being forwarded.
 func (n *Node) Run(ctx context.Context, started func()) error {
+	n.ran = true
 	ctx, fail := context.WithCancel(ctx)
 	defer fail()
 	// The parts outlive ctx: the workers empty the rings, and whoever asks meanwhile is told that the node drains.
@@ -80,6 +81,8 @@ func (n *Node) begin(ctx context.Context) error {
 	if err := n.awaitMirror(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
+	n.reloading.Lock() // a reload may have begun already
+	defer n.reloading.Unlock()
 	if err := n.routes.Apply(n.Config()); err != nil {
 		return err
 	}
