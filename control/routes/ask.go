@@ -141,16 +141,6 @@ func (m *Manager) wish(r pipeline.ResolveRequest) {
 	m.ask(h, m.neighbours[h])
 }
 
-// askLink asks for everything that is used on a link which has come up.
-func (m *Manager) askLink(d *device) {
-	for i := range m.slots.list {
-		if s := &m.slots.list[i]; s.users > 0 && s.host.ifindex == d.ifindex {
-			delete(m.asks.last, s.host)
-			m.ask(s.host, m.neighbours[s.host])
-		}
-	}
-}
-
 // refresh runs once a second: next hops in use are asked for again while they are unresolved, and now and then where
 // the kernel does not keep them fresh.
 func (m *Manager) refresh() {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -201,7 +202,7 @@ func TestResilience(t *testing.T) {
 	say("198.18.0.0/16", hops...)
 	say("198.20.0.0/16", hops...)
 	before = flows("")
-	say("198.18.0.0/16", hops[0], hops[2])
+	say("198.18.0.0/16", hops[1], hops[2])
 	if n := moved(before, flows("")); n != 85 && n != 86 {
 		t.Errorf("one of three hops left, %d of %d parts moved", n, fib.Buckets)
 	}
@@ -304,6 +305,79 @@ func TestAskIsBounded(t *testing.T) {
 	}
 	if b.m.asks.gleans < 100 {
 		t.Error("wishes are not counted")
+	}
+}
+
+// TestQuestions sees what the kernel is asked when.
+func TestQuestions(t *testing.T) {
+	b := newMirror(newEngine(t, 2))
+	gateway := hostKey{2, netip.MustParseAddr("192.0.2.254")}
+	asked := func(what string, want ...question) {
+		t.Helper()
+		b.m.settle()
+		var got []question
+		for len(b.m.asks.queue) > 0 {
+			got = append(got, <-b.m.asks.queue)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: asked %v, want %v", what, got, want)
+		}
+	}
+	say := func(state uint16, flags uint8, managed bool) {
+		b.m.setNeighbour(&neighbourMessage{ifindex: 2, addr: gateway.addr, mac: [6]byte{2}, hasMAC: true, state: state, flags: flags, managed: managed})
+	}
+	later := func() { clear(b.m.asks.last) }
+	b.kernel()
+	asked("a gateway, in advance", question{gateway, true})
+	say(netlink.NUD_FAILED, 0, false)
+	b.m.wish(pipeline.ResolveRequest{Slot: 0})
+	asked("a wish within a second")
+	later()
+	b.m.wish(pipeline.ResolveRequest{Slot: 0})
+	asked("a wish", question{gateway, true})
+	later()
+	say(netlink.NUD_STALE, 0, true)
+	asked("stale, but the kernel keeps it fresh")
+	say(netlink.NUD_STALE, 0, false)
+	asked("stale", question{gateway, true})
+	later()
+	say(netlink.NUD_PERMANENT, 0, false)
+	b.m.refresh()
+	say(netlink.NUD_STALE, netlink.NTF_EXT_LEARNED, false)
+	b.m.refresh()
+	asked("somebody else's entry")
+	say(netlink.NUD_REACHABLE, 0, false)
+	b.m.refresh()
+	asked("used for long, and not kept fresh", question{gateway, true})
+	b.m.refresh()
+	asked("a second later")
+
+	b.m.pass.wanted = false
+	b.device(2, false)
+	if !b.m.pass.wanted {
+		t.Error("no dump is due after a link went down")
+	}
+	later()
+	b.m.refresh()
+	asked("the link is down")
+	b.device(2, true)
+	asked("the link is back", question{gateway, true})
+	say(netlink.NUD_REACHABLE, 0, true)
+	b.m.routeEvent(&routeMessage{prefix: netip.MustParsePrefix("0.0.0.0/0"), table: unix.RT_TABLE_MAIN, kind: unix.RTN_UNICAST}, true, 0)
+	b.m.routeEvent(&routeMessage{prefix: netip.MustParsePrefix("192.0.2.0/24"), table: unix.RT_TABLE_MAIN, kind: unix.RTN_UNICAST}, true, 0)
+	b.m.settle()
+	b.m.reclaim()
+	asked("no route needs it any more", question{gateway, false})
+}
+
+// TestBridgePortsStayDevices: a port that leaves a bridge is announced as a deleted link, of another family.
+func TestBridgePortsStayDevices(t *testing.T) {
+	b := newMirror(newEngine(t, 2))
+	h := nl.NewIfInfomsg(unix.AF_BRIDGE)
+	h.Index = 2
+	b.m.event(unix.RTM_DELLINK, 0, h.Serialize())
+	if b.m.devices.byIndex[2] == nil {
+		t.Error("the device is gone")
 	}
 }
 

@@ -149,11 +149,8 @@ func (m *Manager) setDevice(msg *linkMessage) {
 		return
 	}
 	m.dirtyDevice(d.ifindex)
-	switch {
-	case before.up() && !d.up():
+	if before.up() && !d.up() {
 		m.verify(verifyDelay)
-	case !before.up() && d.up():
-		m.askLink(d)
 	}
 }
 

@@ -137,6 +137,10 @@ func (r *routeMessage) route() (k routeKey, s viaSpec, ok bool) {
 		return k, s, false // never routed (RFC 4291 2.5.6)
 	}
 	k.prefixKey = keyOf(0, r.prefix)
+	if r.nexthop != 0 { // whatever it is now, a blackhole for example; the hops repeated for old readers are not looked at
+		s.kind, s.id = viaObject, r.nexthop
+		return k, s, true
+	}
 	switch r.kind {
 	case unix.RTN_LOCAL, unix.RTN_BROADCAST, unix.RTN_ANYCAST:
 		s.kind = viaKernel
@@ -145,22 +149,13 @@ func (r *routeMessage) route() (k routeKey, s viaSpec, ok bool) {
 	case unix.RTN_UNREACHABLE, unix.RTN_PROHIBIT, unix.RTN_THROW:
 		s.kind = viaUnreachable
 	case unix.RTN_UNICAST:
-		r.unicast(&s)
+		if s.kind, s.hops = viaHops, r.hops; r.encap {
+			s = viaSpec{kind: viaKernel}
+		}
 	default:
 		return k, s, false
 	}
 	return k, s, true
-}
-
-func (r *routeMessage) unicast(s *viaSpec) {
-	switch {
-	case r.encap:
-		s.kind = viaKernel
-	case r.nexthop != 0: // the hops that the kernel repeats for old readers are not looked at
-		s.kind, s.id = viaObject, r.nexthop
-	default:
-		s.kind, s.hops = viaHops, r.hops
-	}
 }
 
 // routeEvent takes an announcement about a route in. The kernel may hold several routes that announcements do not tell apart

@@ -82,12 +82,12 @@ func (o *oracle) kernel() (out []choice) {
 	for k, r := range o.routes {
 		c := choice{prefix: r.prefix, source: k.source, priority: r.metric}
 		switch {
+		case r.nexthop != 0:
+			c.members = o.object(r.nexthop)
 		case r.kind == unix.RTN_BLACKHOLE:
 			c.members = map[string]uint32{"blackhole": 1}
 		case r.kind == unix.RTN_LOCAL:
 			c.members = map[string]uint32{"kernel": 1}
-		case r.nexthop != 0:
-			c.members = o.object(r.nexthop)
 		default:
 			c.members = o.hops(r.hops)
 		}
@@ -375,6 +375,9 @@ func (b *mirror) drawRoute(t *rapid.T, o *oracle) {
 		r.kind, r.table = unix.RTN_LOCAL, unix.RT_TABLE_LOCAL
 	case 2:
 		r.nexthop = uint32(rapid.IntRange(1, 4).Draw(t, "object"))
+		if rapid.Bool().Draw(t, "was blackhole") { // the type that the object gave the route when it was announced
+			r.kind = unix.RTN_BLACKHOLE
+		}
 	default:
 		r.hops = drawHops(t, p.Addr().Is6())
 	}

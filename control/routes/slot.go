@@ -43,9 +43,10 @@ func (m *Manager) holdSlot(held *[]uint32, h hostKey) pipeline.Leaf {
 		t.list[i] = slot{host: h, link: m.devices.byIndex[h.ifindex].link}
 		t.byHost[h] = i
 		m.publishSlot(i)
-		m.ask(h, m.neighbours[h])
 	}
-	t.list[i].users++
+	if t.list[i].users++; t.list[i].users == 1 {
+		m.ask(h, m.neighbours[h]) // also when a link is back: while it is down nobody holds its slots
+	}
 	*held = append(*held, i)
 	return pipeline.MakeLeaf(pipeline.KindNeighbour, int(i))
 }
