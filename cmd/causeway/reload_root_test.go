@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -9,11 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"causeway/control/api"
+	"causeway/scripts/hosts"
 )
 
 // Tunnels come and go while packets flow through one that stays: not one of its packets is lost.
 func TestRootReloadLosesNothing(t *testing.T) {
-	b := newBed(t, 2, 1)
+	for _, queues := range []int{1, 2} {
+		t.Run(fmt.Sprintf("%d_queues", queues), func(t *testing.T) { reloadLosesNothing(t, queues) })
+	}
+}
+
+func reloadLosesNothing(t *testing.T, queues int) {
+	b := newBed(t, 2, queues)
 	b.echo()
 	b.configure(custA)
 	d := b.run()
@@ -39,7 +47,7 @@ func TestRootReloadLosesNothing(t *testing.T) {
 		}
 		b.configure(custA)
 		d.Signal(unix.SIGHUP) // the other way to ask for it
-		d.WaitLog("tunnels_changed=1", 5*time.Second)
+		waitLogs(t, d, `msg="configuration reloaded"`, int(3*round+3))
 	}
 	if n := <-lost; n > 0 {
 		t.Errorf("%d of 3000 packets of the tunnel that stayed were lost; dropped: %+v", n, dropped(b))
@@ -50,6 +58,16 @@ func TestRootReloadLosesNothing(t *testing.T) {
 	b.balanced()
 	if err := d.Stop(); err != nil {
 		t.Errorf("ended with %v", err)
+	}
+}
+
+// waitLogs waits until the process has printed the text n times.
+func waitLogs(t *testing.T, p *hosts.Process, text string, n int) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); strings.Count(p.Log(), text) < n; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%q is there %d times, want %d", text, strings.Count(p.Log(), text), n)
+		}
 	}
 }
 
@@ -90,13 +108,8 @@ func TestRootReloadOfABadFileChangesNothing(t *testing.T) {
 		if exitStatus(err) != exitFailed || !strings.Contains(out, c.want) {
 			t.Errorf("%s: status %d, %s; want %d and %q", c.name, exitStatus(err), out, exitFailed, c.want)
 		}
-		before := strings.Count(d.Log(), "configuration not taken over")
 		d.Signal(unix.SIGHUP)
-		for end := time.Now().Add(2 * time.Second); strings.Count(d.Log(), "configuration not taken over") == before; time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("%s: SIGHUP says nothing", c.name)
-			}
-		}
+		waitLogs(t, d, "configuration not taken over", 2*i+2)
 		if lost := a.exchange(uint32(100+100*i), 50, time.Millisecond, time.Second); lost > 0 {
 			t.Errorf("%s: %d of 50 packets lost afterwards", c.name, lost)
 		}

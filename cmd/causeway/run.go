@@ -43,7 +43,7 @@ func run(file string, debugFrames bool) error {
 	if err != nil {
 		return err
 	}
-	tuneRuntime(n.Workers().Workers)
+	tuneRuntime(len(n.Workers().Workers))
 	reloads := make(chan os.Signal, 1)
 	signal.Notify(reloads, unix.SIGHUP)
 	defer signal.Stop(reloads)
@@ -67,7 +67,7 @@ func run(file string, debugFrames bool) error {
 // tuneRuntime keeps the garbage collector away from the workers: what the control side allocates is little, so a
 // collection may wait until the heap is five times as large as what lives, as long as there is memory. GOGC and
 // GOMEMLIMIT have the last word.
-func tuneRuntime[T any](workers []T) {
+func tuneRuntime(workers int) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
 	}
@@ -77,7 +77,7 @@ func tuneRuntime[T any](workers []T) {
 	}
 	// A worker never gives up its processor of its own accord while there is traffic: the rest needs others.
 	const others = 2
-	if want := len(workers) + others; runtime.GOMAXPROCS(0) < want {
+	if want := workers + others; runtime.GOMAXPROCS(0) < want {
 		runtime.GOMAXPROCS(want)
 	}
 }

@@ -365,7 +365,7 @@ func (n *Node) say(c *config.Config) {
 	}
 	n.log.Info("packet memory", "frames", n.umem.Parts()*n.umem.FramesPerPart(), "pages", n.umem.Pages())
 	for _, w := range c.Warnings() {
-		n.log.Warn(w.String())
+		n.log.Warn("configuration", "warning", w)
 	}
 }
 
