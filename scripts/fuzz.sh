@@ -10,7 +10,7 @@ for package in $(go list "${@:-./...}"); do
   # Without -run none of the tests run; the listing compiles the package's tests.
   for target in $(go test -list '^Fuzz' "$package" | grep '^Fuzz'); do
     echo "== $package $target ($time)"
-    go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$package" || failed+=("$package.$target")
+    go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 5x "$package" || failed+=("$package.$target")
   done
 done
 [ ${#failed[@]} -eq 0 ] || { printf 'failed: %s\n' "${failed[@]}"; exit 1; }
