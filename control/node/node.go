@@ -99,7 +99,7 @@ func (n *Node) open(c *config.Config) error {
 	if err := n.openPorts(c); err != nil {
 		return err
 	}
-	if err := n.openEngine(c); err != nil {
+	if err := n.openEngine(); err != nil {
 		return err
 	}
 	n.say(c)
@@ -135,7 +135,7 @@ func (n *Node) openPorts(c *config.Config) error {
 		return err
 	}
 	if n.filter, err = bpf.NewFilter(); err != nil {
-		return n.explain(err)
+		return explain(err)
 	}
 	n.steer.filter = n.filter
 	for _, cfg := range c.Interfaces {
@@ -143,7 +143,7 @@ func (n *Node) openPorts(c *config.Config) error {
 			Name: cfg.Name, Queues: cfg.Queues, Mode: xskMode(cfg.Mode), BusyPoll: c.Workers.BusyPoll,
 		})
 		if err != nil {
-			return n.explain(err)
+			return explain(err)
 		}
 		n.ports = append(n.ports, p)
 	}
@@ -151,7 +151,7 @@ func (n *Node) openPorts(c *config.Config) error {
 }
 
 // explain adds what to do about errors that have one cause in practice.
-func (n *Node) explain(err error) error {
+func explain(err error) error {
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 		return fmt.Errorf("%w; causeway run needs root, or the capabilities CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF", err)
 	}
@@ -175,7 +175,7 @@ func xskMode(m config.Mode) xsk.Mode {
 const puntDepth = 256
 
 // openEngine makes the workers.
-func (n *Node) openEngine(*config.Config) error {
+func (n *Node) openEngine() error {
 	var err error
 	if n.punt, err = pipeline.NewPuntQueue(len(n.plan.Workers), puntDepth); err != nil {
 		return err
@@ -217,7 +217,7 @@ func (n *Node) socket(q QueueID) *xsk.Socket {
 func (n *Node) openControl(c *config.Config) error {
 	var err error
 	if n.tun, err = tun.Open(tun.DefaultName, n.largestMTU(), n.log); err != nil {
-		return n.explain(err)
+		return explain(err)
 	}
 	n.steer.tun = n.tun
 	ports := make([]routes.Port, len(n.ports))
@@ -226,14 +226,14 @@ func (n *Node) openControl(c *config.Config) error {
 	}
 	n.routes, err = routes.New(n.engine, routes.Options{Ports: ports, OnLinks: n.takeLinks, OnSteer: n.takePrefixes, Log: n.log})
 	if err != nil {
-		return n.explain(err)
+		return explain(err)
 	}
 	if err := n.takeLinks(n.routes.Links()); err != nil {
 		return err
 	}
 	n.steer.endpoints, n.steer.local = steeredAddresses(c), c.Endpoints
 	if n.errors, err = pmtu.Listen(); err != nil {
-		return n.explain(err)
+		return explain(err)
 	}
 	n.learned = pmtu.New(n.engine.Forwarding().SetPathMTU, n.log)
 	n.learned.SetTunnels(n.learnable(c))
