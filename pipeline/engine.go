@@ -216,3 +216,12 @@ func (e *Engine) Poll(i int) int {
 	w.parked.Store(true)
 	return n
 }
+
+// Close frees the forwarding tables, which lie outside the Go heap. The workers must have stopped, and nobody may look
+// anything up any more.
+func (e *Engine) Close() {
+	for _, v := range e.fwd.vrfs {
+		v.V4.Close()
+		v.V6.Close()
+	}
+}

@@ -92,6 +92,7 @@ func newBed(t testing.TB, workers int, tunnels ...TunnelSpec) *bed {
 	t.Cleanup(func() {
 		b.engine.settle()
 		b.balanced()
+		b.engine.Close()
 		if err := b.punt.Close(); err != nil {
 			t.Error(err)
 		}

@@ -43,7 +43,6 @@ const (
 	OuterMartian
 
 	// reassembly
-	FragmentLength
 	FragmentOverlap
 	FragmentEnd
 	FragmentTooMany
@@ -72,7 +71,6 @@ const (
 	TTLExceeded
 	NeighbourUnresolved
 	TunnelAddressProtocol
-	NoEndpointRoute
 
 	// size
 	TooBig
@@ -85,7 +83,6 @@ const (
 
 	// transmit
 	TXRingFull
-	TXNoQueue
 	HandOverFull
 
 	// punt
@@ -113,7 +110,6 @@ var reasonTable = [ownReasons]ReasonInfo{
 	LinkType:     {StageParse, "link_type", "the EtherType is neither IPv4 nor IPv6", ""},
 	OuterMartian: {StageParse, "ip_martian", "the source or destination can not be on a wire: loopback, multicast source, unspecified", "RFC 1812 5.3.7"},
 
-	FragmentLength:    {StageReassembly, "fragment_length", "a fragment that is not the last has a length that is not a multiple of 8, or ends beyond 65535", "RFC 8200 4.5"},
 	FragmentOverlap:   {StageReassembly, "fragment_overlap", "fragments of one datagram overlap", "RFC 5722"},
 	FragmentEnd:       {StageReassembly, "fragment_end", "fragments disagree about where the datagram ends", "RFC 791 3.2"},
 	FragmentTooMany:   {StageReassembly, "fragment_too_many", "a datagram came in more fragments than are kept", ""},
@@ -139,7 +135,6 @@ var reasonTable = [ownReasons]ReasonInfo{
 	TTLExceeded:           {StageRoute, "ttl_exceeded", "the TTL or hop limit reached zero", "RFC 1812 5.3.1, RFC 8200 3"},
 	NeighbourUnresolved:   {StageRoute, "neighbour_unresolved", "the next hop's link address is not known yet; the kernel was asked for it", "RFC 1812 3.3.2"},
 	TunnelAddressProtocol: {StageRoute, "tunnel_address_protocol", "the packet is for our interface address in a tunnel and is not an echo request", ""},
-	NoEndpointRoute:       {StageRoute, "route_loop", "the customer endpoint's route leads back into a tunnel", ""},
 
 	TooBig:             {StageSize, "too_big", "the packet is larger than the tunnel's or link's MTU and may not be fragmented", "RFC 1191 4, RFC 8201 3"},
 	FragmentNoFrame:    {StageSize, "fragment_no_frame", "no free frame was left for a fragment", ""},
@@ -149,7 +144,6 @@ var reasonTable = [ownReasons]ReasonInfo{
 	FrameNoRoom:      {StageEncap, "frame_no_room", "the frame has no room for the headers in front of the packet", ""},
 
 	TXRingFull:   {StageTransmit, "tx_ring_full", "the transmit ring stayed full", ""},
-	TXNoQueue:    {StageTransmit, "tx_no_queue", "no worker has a queue of the port", ""},
 	HandOverFull: {StageTransmit, "hand_over_full", "the ring to another worker was full", ""},
 
 	PuntQueueFull: {StagePunt, "punt_queue_full", "the queue to the kernel was full", ""},
@@ -169,6 +163,9 @@ func (r Reason) Info() ReasonInfo {
 	return ReasonInfo{Label: "invalid", Sentence: "not a reason"}
 }
 
+// asLabel makes a label of a phrase.
+var asLabel = strings.NewReplacer(" ", "_", "-", "_", ",", "")
+
 func faultInfo(f wire.Fault, where string) ReasonInfo {
 	stage := StageParse
 	switch {
@@ -178,7 +175,7 @@ func faultInfo(f wire.Fault, where string) ReasonInfo {
 		stage = StageDecap
 	}
 	text := where + f.String()
-	return ReasonInfo{Stage: stage, Label: strings.ReplaceAll(strings.ReplaceAll(text, ",", ""), " ", "_"), Sentence: text, RFC: f.RFC()}
+	return ReasonInfo{Stage: stage, Label: asLabel.Replace(text), Sentence: text, RFC: f.RFC()}
 }
 
 // AllReasons lists the reasons that a frame can be dropped for, in packet order of their stages' first mention.

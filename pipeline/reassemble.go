@@ -15,10 +15,12 @@ import (
 // link header and IP options came before.
 const maxReassembled = xsk.FrameSize - xsk.Headroom - ethLen - wire.VLANLen - wire.IPv4MaxLen
 
-// newReassembler bounds what a worker holds: 2048 frames of its part of the UMEM.
-func newReassembler() *reassembly.Table {
+// newReassembler bounds what a worker holds, so that fragments which never become whole leave it the frames that it
+// lives on: an eighth of its part of the UMEM.
+func newReassembler(framesPerPart int) *reassembly.Table {
+	frames := min(framesPerPart/8, 2048)
 	return reassembly.New(reassembly.Config{
-		MaxDatagrams: 1024, MaxFragments: 16, MaxFrames: 2048, MaxBytes: maxReassembled, Timeout: fragmentTimeout,
+		MaxDatagrams: frames, MaxFragments: 16, MaxFrames: frames, MaxBytes: maxReassembled, Timeout: fragmentTimeout,
 	})
 }
 
@@ -28,7 +30,7 @@ var fragmentReasons = [reassembly.VerdictCount]Reason{
 	reassembly.BadEnd:    FragmentEnd,
 	reassembly.TooMany:   FragmentTooMany,
 	reassembly.TooBig:    FragmentTooBig,
-	reassembly.BadLength: FragmentLength,
+	reassembly.BadLength: FragmentEnd, // package wire has checked lengths, so this does not come
 }
 
 // collect takes a fragment to an endpoint, whose header has been checked.

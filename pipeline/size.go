@@ -25,12 +25,12 @@ func (w *worker) oversize(t *Tables, p *packet, mtu, id int) {
 			}
 			return
 		}
-		w.tooBig(t, p, max(mtu, wire.IPv6MinMTU))
+		w.tooBig(t, p, max(mtu, wire.IPv6MinMTU), id)
 		return
 	}
 	df := ip[wire.IPv4OffFrag]&(wire.IPv4DF>>8) != 0
 	if df && (id == noTunnel || t.tx[id].flags&tunClearDF == 0) {
-		w.tooBig(t, p, mtu)
+		w.tooBig(t, p, mtu, id)
 		return
 	}
 	if w.decrement(t, p) {
@@ -38,7 +38,10 @@ func (w *worker) oversize(t *Tables, p *packet, mtu, id int) {
 	}
 }
 
-func (w *worker) tooBig(t *Tables, p *packet, mtu int) {
+func (w *worker) tooBig(t *Tables, p *packet, mtu, id int) {
+	if id != noTunnel {
+		w.tunnels[id].txDrops.add(1)
+	}
 	w.refuse(t, p, TooBig,
 		wire.ICMPError{Type: wire.ICMP4Unreachable, Code: wire.ICMP4CodeFragNeeded, MTU: uint32(mtu)},
 		wire.ICMPError{Type: wire.ICMP6TooBig, MTU: uint32(mtu)})

@@ -85,6 +85,7 @@ type worker struct {
 	started time.Time
 	now     int64 // nanoseconds since started, as of this poll
 
+	_        [64]byte      // others look at what follows all the time
 	boundary atomic.Uint64 // batches begun
 	parked   atomic.Bool   // not running or asleep: uses no tables
 	lastPoll atomic.Int64
@@ -122,7 +123,7 @@ func newWorker(e *Engine, id int, c WorkerConfig) *worker {
 			w.ports[q.Port].queue = q.Queue
 		}
 	}
-	w.fragments = newReassembler()
+	w.fragments = newReassembler(e.umem.FramesPerPart())
 	w.dropTimeout = func(chunk uint64) {
 		w.count.dropped[FragmentTimeout].add(1)
 		w.release(chunk)
