@@ -22,13 +22,15 @@ import (
 //	inet 192.0.2.10 --- vi  rt  n0 --- eth0 node   out of tunnels, and into them from the Internet
 //	                        |   n1 --- eth1        GRE to and from the customers
 //	                        |
-//	                        vc --- vec0 guest vec1 --- srv 198.18.k.10
+//	                        vc --- vec0 guest vec1 --- srv  198.18.k.10
+//	                                          vec2 --- srv2 the same, of other tunnels
 //
 // The node sends and receives customers' GRE on eth1 and all else on eth0. What it takes off a ring is not seen on its
 // own interfaces, so the recordings are made at the router's.
 const (
 	endpoint4 = "203.0.113.1"
 	endpoint6 = "2001:db8:113::1"
+	narrow6   = "2001:db8:113::2" // an endpoint that the guest's route makes narrow
 	inet4     = "192.0.2.10"
 	inet6     = "2001:db8:2::10"
 
@@ -39,7 +41,8 @@ const (
 type bed struct {
 	net              *hosts.Net
 	inet, rt, node   *hosts.Host
-	cust, srv        *hosts.Host // only with a guest
+	cust             *hosts.Host // where the guest's line ends; without a guest, scapy's
+	srv, srv2        *hosts.Host // behind the guest
 	guest            *hosts.Guest
 	dir, bin, socket string
 	daemon           *hosts.Process
@@ -76,6 +79,7 @@ func newBed(t *testing.T, o bedOptions) *bed {
 	b.node.Route("2001:db8:c::/64", "via", "2001:db8:32::fe")
 	b.rt.Route(endpoint4, "via", "172.31.2.1")
 	b.rt.Route(endpoint6, "via", "2001:db8:32::1")
+	b.rt.Route(narrow6, "via", "2001:db8:32::1")
 	b.rt.Route("198.18.0.0/16", "via", "172.31.1.1")
 	b.rt.Route("2001:db8:18::/48", "via", "2001:db8:31::1")
 
@@ -84,8 +88,11 @@ func newBed(t *testing.T, o bedOptions) *bed {
 	b.rt.Addr("vc", "198.51.100.254/24", "2001:db8:c::fe/64")
 	if o.guest {
 		b.srv = n.Host("srv")
+		b.srv2 = n.Host("srv2")
 		n.Link(b.cust, "dn0", b.srv, "eth0", hosts.LinkOptions{})
-		b.guest = b.cust.Guest("guest", "up0", "dn0")
+		n.Link(b.cust, "dn1", b.srv2, "eth0", hosts.LinkOptions{})
+		b.guest = b.cust.Guest("guest", "up0", "dn0", "dn1")
+		b.guest.Addr("vec0", []string{"198.51.100.2/24", "2001:db8:c::2/64"}, "198.51.100.254", "2001:db8:c::fe")
 	}
 	return b
 }
@@ -116,7 +123,7 @@ type tunnel struct {
 func (b *bed) configuration(tunnels []tunnel, top ...string) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "node: {name: edge-1, state_dir: %s}\ninterfaces: [{name: eth0}, {name: eth1}]\ncontrol: {socket: %s}\n", b.dir, b.socket)
-	fmt.Fprintf(&s, "endpoints: [%s, \"%s\"]\n", endpoint4, endpoint6)
+	fmt.Fprintf(&s, "endpoints: [%s, %q, %q]\n", endpoint4, endpoint6, narrow6)
 	for _, line := range top {
 		fmt.Fprintln(&s, line)
 	}

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"causeway/scripts/hosts"
 )
 
 // A greTunnel is one tunnel between the node and the guest, and a network of its own behind the guest.
@@ -14,6 +16,7 @@ type greTunnel struct {
 	tunnel
 	number int
 	words  []string // of ip link
+	second bool     // its network is behind vec2, not vec1
 	mtu    int      // that magic-transit's table gives: 1500 less the outer headers
 	v6     bool     // outer
 	key    string   // as tshark prints it; empty without
@@ -21,86 +24,111 @@ type greTunnel struct {
 	seq    bool
 }
 
+// newTunnel makes tunnel k. Extra are further lines of the configuration, words those of ip link for the same.
+func newTunnel(k int, name, endpoint string, extra []string, words ...string) greTunnel {
+	x := greTunnel{number: k, words: words, mtu: 1500 - 20 - 4}
+	x.name, x.endpoint, x.customer, x.extra = name, endpoint, fmt.Sprintf("198.51.100.%d", 10+k), extra
+	if addr(endpoint).Is6() {
+		x.v6, x.mtu, x.customer = true, 1500-40-4, fmt.Sprintf("2001:db8:c::%d", 10+k)
+	}
+	x.interface4, x.customer4 = fmt.Sprintf("10.213.%d.0/31", k), fmt.Sprintf("10.213.%d.1", k)
+	x.interface6, x.customer6 = fmt.Sprintf("fd00:213:%d::a/127", k), fmt.Sprintf("fd00:213:%d::b", k)
+	x.prefixes = []string{fmt.Sprintf("198.18.%d.0/24", k), fmt.Sprintf("2001:db8:18:%d::/64", k)}
+	for _, w := range words {
+		switch w {
+		case "key":
+			x.key = "0x0000002a"
+		case "csum":
+			x.csum = true
+		case "seq":
+			x.seq = true
+		default:
+			continue
+		}
+		x.mtu -= 4
+	}
+	return x
+}
+
 // greTunnels are both outer families with every optional field, and Linux's ip6gre once without the destination option
 // that it puts before GRE by default.
 func greTunnels() []greTunnel {
 	var list []greTunnel
-	add := func(name string, v6 bool, overhead int, extra []string, words ...string) {
-		k := len(list) + 1
-		x := greTunnel{number: k, words: words, mtu: 1500 - overhead, v6: v6}
-		x.name = name
-		x.endpoint, x.customer = endpoint4, fmt.Sprintf("198.51.100.%d", 10+k)
-		if v6 {
-			x.endpoint, x.customer = endpoint6, fmt.Sprintf("2001:db8:c::%d", 10+k)
+	for _, endpoint := range []string{endpoint4, endpoint6} {
+		family := "v4"
+		if endpoint == endpoint6 {
+			family = "v6"
 		}
-		x.interface4, x.customer4 = fmt.Sprintf("10.213.%d.0/31", k), fmt.Sprintf("10.213.%d.1", k)
-		x.interface6, x.customer6 = fmt.Sprintf("fd00:213:%d::a/127", k), fmt.Sprintf("fd00:213:%d::b", k)
-		x.prefixes = []string{fmt.Sprintf("198.18.%d.0/24", k), fmt.Sprintf("2001:db8:18:%d::/64", k)}
-		x.extra = extra
-		x.csum, x.seq = slices.Contains(words, "csum"), slices.Contains(words, "seq")
-		if slices.Contains(words, "key") {
-			x.key = "0x0000002a"
+		add := func(name string, extra []string, words ...string) {
+			list = append(list, newTunnel(len(list)+1, family+"-"+name, endpoint, extra, words...))
 		}
-		list = append(list, x)
+		add("plain", nil)
+		add("key", []string{"key: 42"}, "key", "42")
+		add("checksum", []string{"checksum: true"}, "csum")
+		add("sequence", []string{"sequence: true"}, "seq")
+		add("all", []string{"key: 42", "checksum: true", "sequence: true"}, "key", "42", "csum", "seq")
 	}
-	for _, v6 := range []bool{false, true} {
-		name, ip := "v4", 20
-		if v6 {
-			name, ip = "v6", 40
-		}
-		add(name+"-plain", v6, ip+4, nil)
-		add(name+"-key", v6, ip+8, []string{"key: 42"}, "key", "42")
-		add(name+"-checksum", v6, ip+8, []string{"checksum: true"}, "csum")
-		add(name+"-sequence", v6, ip+8, []string{"sequence: true"}, "seq")
-		add(name+"-all", v6, ip+16, []string{"key: 42", "checksum: true", "sequence: true"}, "key", "42", "csum", "seq")
-	}
-	add("v6-no-option", true, 44, nil, "encaplimit", "none")
-	return list
+	return append(list, newTunnel(len(list)+1, "v6-no-option", endpoint6, nil, "encaplimit", "none"))
 }
 
 func (x *greTunnel) behind4() netip.Addr { return addr(fmt.Sprintf("198.18.%d.10", x.number)) }
 func (x *greTunnel) behind6() netip.Addr { return addr(fmt.Sprintf("2001:db8:18:%d::10", x.number)) }
 
-// guestTunnels gives the guest the other ends of the tunnels and their networks. What comes from such a network leaves
-// by its tunnel.
-func (b *bed) guestTunnels(t *testing.T, tunnels []greTunnel) {
+// guestTunnels gives the guest the other ends of the tunnels and their networks. What such a network sends leaves by its
+// tunnel. The text in more is run before the tunnels are made.
+func (b *bed) guestTunnels(t *testing.T, tunnels []greTunnel, more ...string) {
 	t.Helper()
-	four := []string{"addr add 198.51.100.2/24 dev vec0", "route add default via 198.51.100.254"}
-	six := []string{"addr add 2001:db8:c::2/64 dev vec0 nodad", "route add default via 2001:db8:c::fe"}
-	var links []string
+	var links, four, six []string
 	for _, x := range tunnels {
-		k, dev := x.number, fmt.Sprintf("g%d", x.number)
-		kind := "gre"
+		k, dev, kind, nic := x.number, fmt.Sprintf("g%d", x.number), "gre", "vec1"
+		if x.second {
+			nic = "vec2"
+		}
 		if x.v6 {
 			kind = "ip6gre"
 			six = append(six, "addr add "+x.customer+"/64 dev vec0 nodad")
 		} else {
 			four = append(four, "addr add "+x.customer+"/24 dev vec0")
 		}
-		links = append(links, fmt.Sprintf("link add %s type %s local %s remote %s ttl 64 %s", dev, kind, x.customer, x.endpoint,
+		ttl := "ttl 64"
+		if slices.Contains(x.words, "nopmtudisc") {
+			ttl = "ttl inherit" // else DF is set whatever else is said
+		}
+		links = append(links, fmt.Sprintf("link add %s type %s local %s remote %s %s %s", dev, kind, x.customer, x.endpoint, ttl,
 			strings.Join(x.words, " ")), "link set "+dev+" up")
-		four = append(four, fmt.Sprintf("addr add 198.18.%d.1/24 dev vec1", k),
+		four = append(four, fmt.Sprintf("addr add 198.18.%d.1/24 dev %s", k, nic),
 			fmt.Sprintf("addr add %s/31 dev %s", x.customer4, dev),
 			fmt.Sprintf("route add default dev %s table %d", dev, 100+k),
-			fmt.Sprintf("route add 198.18.%d.0/24 dev vec1 table %d", k, 100+k),
-			fmt.Sprintf("rule add from 198.18.%d.0/24 lookup %d", k, 100+k))
-		six = append(six, fmt.Sprintf("addr add 2001:db8:18:%d::1/64 dev vec1 nodad", k),
+			fmt.Sprintf("rule add from 198.18.%d.0/24 iif %s lookup %d", k, nic, 100+k))
+		six = append(six, fmt.Sprintf("addr add 2001:db8:18:%d::1/64 dev %s nodad", k, nic),
 			fmt.Sprintf("addr add %s/127 dev %s nodad", x.customer6, dev),
 			fmt.Sprintf("route add default dev %s table %d", dev, 100+k),
-			fmt.Sprintf("route add 2001:db8:18:%d::/64 dev vec1 table %d", k, 100+k),
-			fmt.Sprintf("rule add from 2001:db8:18:%d::/64 lookup %d", k, 100+k))
+			fmt.Sprintf("rule add from 2001:db8:18:%d::/64 iif %s lookup %d", k, nic, 100+k))
 	}
-	var text strings.Builder
+	text := strings.Join(more, "\n") + "\n"
 	for family, lines := range [][]string{links, four, six} {
-		fmt.Fprintf(&text, "ip %s -batch - <<'END' || exit\n%s\nEND\n", []string{"", "-4", "-6"}[family], strings.Join(lines, "\n"))
+		text += fmt.Sprintf("ip %s -batch - <<'END' || exit\n%s\nEND\n", []string{"", "-4", "-6"}[family], strings.Join(lines, "\n"))
 	}
-	b.sh(t, text.String())
+	b.sh(t, text)
+	gateways := map[*hosts.Host]bool{}
 	for _, x := range tunnels {
-		must(t, b.srv, "ip", "addr", "add", x.behind4().String()+"/24", "dev", "eth0")
-		must(t, b.srv, "ip", "addr", "add", x.behind6().String()+"/64", "dev", "eth0", "nodad")
+		h := b.server(&x)
+		must(t, h, "ip", "addr", "add", x.behind4().String()+"/24", "dev", "eth0")
+		must(t, h, "ip", "addr", "add", x.behind6().String()+"/64", "dev", "eth0", "nodad")
+		if !gateways[h] {
+			gateways[h] = true
+			must(t, h, "ip", "-4", "route", "replace", "default", "via", fmt.Sprintf("198.18.%d.1", x.number))
+			must(t, h, "ip", "-6", "route", "replace", "default", "via", fmt.Sprintf("2001:db8:18:%d::1", x.number))
+		}
 	}
-	b.srv.Route("default", "via", "198.18.1.1")
-	b.srv.Route("default", "via", "2001:db8:18:1::1")
+}
+
+// server is the host behind a tunnel.
+func (b *bed) server(x *greTunnel) *hosts.Host {
+	if x.second {
+		return b.srv2
+	}
+	return b.srv
 }
 
 func plain(tunnels []greTunnel) []tunnel {
@@ -116,8 +144,8 @@ func (b *bed) flows(tunnels []greTunnel, fromInternet bool) []flow {
 	var list []flow
 	for _, x := range tunnels {
 		for _, f := range []flow{
-			{x.name + " IPv4", b.inet, addr(inet4), b.srv, x.behind4(), nil},
-			{x.name + " IPv6", b.inet, addr(inet6), b.srv, x.behind6(), nil},
+			{x.name + " IPv4", b.inet, addr(inet4), b.server(&x), x.behind4(), nil},
+			{x.name + " IPv6", b.inet, addr(inet6), b.server(&x), x.behind6(), nil},
 		} {
 			if !fromInternet {
 				f.client, f.from, f.server, f.to = f.server, f.to, f.client, f.from
@@ -144,6 +172,18 @@ func TestRootLinuxCustomer(t *testing.T) {
 	t.Run("interfaces", func(t *testing.T) { b.testInterfaces(t, tunnels) })
 	t.Run("traceroute", func(t *testing.T) { b.testTraceroute(t, []greTunnel{tunnels[0], tunnels[9]}) })
 	t.Run("narrow path", func(t *testing.T) { b.testNarrowPath(t, tunnels) })
+
+	odd := newOddTunnels()
+	b.guestTunnels(t, odd.all(), "ip -6 route add "+narrow6+"/128 via 2001:db8:c::fe mtu 1280 || exit")
+	b.sh(t, fmt.Sprintf("ip link set g%d mtu 1500", odd.fragments4.number))
+	b.run(t, b.configuration(plain(odd.all())))
+	b.warm(t, odd.all())
+	t.Run("outer fragments", func(t *testing.T) { b.testOuterFragments(t, odd) })
+	t.Run("df clear", func(t *testing.T) { b.testClearDF(t, odd.clearDF) })
+	t.Run("clamp off", func(t *testing.T) {
+		b.testMSS(t, []greTunnel{odd.clampOff}, func(*greTunnel) (v4, v6 int) { return 1460, 1440 })
+	})
+	t.Run("lateral", func(t *testing.T) { b.testLateral(t, odd.lateral1, odd.lateral2) })
 	b.end(t)
 }
 
