@@ -36,8 +36,10 @@ func source(t *testing.T) Source {
 	}
 	t.Cleanup(func() { u.Close() })
 	return Source{
-		Engine:   e,
-		Tunnels:  func() []Tunnel { return []Tunnel{{0, "cust-a", "acme", 1400, true}, {1, "cust-b", "acme", 1476, false}} },
+		Engine: e,
+		Tunnels: func() []Tunnel {
+			return []Tunnel{{0, "cust-a", "acme", 1400, true}, {1, "cust-b", "acme", 1476, false}}
+		},
 		Routes:   func() routes.Stats { return routes.Stats{Routes4: 3, Resyncs: 2} },
 		PathMTU:  func() map[pmtu.Verdict]uint64 { return map[pmtu.Verdict]uint64{pmtu.Lowered: 4} },
 		TUN:      func() tun.Stats { return tun.Stats{Written: 5} },
