@@ -75,8 +75,8 @@ func (x *greTunnel) behind4() netip.Addr { return addr(fmt.Sprintf("198.18.%d.10
 func (x *greTunnel) behind6() netip.Addr { return addr(fmt.Sprintf("2001:db8:18:%d::10", x.number)) }
 
 // guestTunnels gives the guest the other ends of the tunnels and their networks. What such a network sends leaves by its
-// tunnel. The text in more is run before the tunnels are made.
-func (b *bed) guestTunnels(t *testing.T, tunnels []greTunnel, more ...string) {
+// tunnel.
+func (b *bed) guestTunnels(t *testing.T, tunnels []greTunnel) {
 	t.Helper()
 	var links, four, six []string
 	for _, x := range tunnels {
@@ -105,7 +105,7 @@ func (b *bed) guestTunnels(t *testing.T, tunnels []greTunnel, more ...string) {
 			fmt.Sprintf("route add default dev %s table %d", dev, 100+k),
 			fmt.Sprintf("rule add from 2001:db8:18:%d::/64 iif %s lookup %d", k, nic, 100+k))
 	}
-	text := strings.Join(more, "\n") + "\n"
+	text := ""
 	for family, lines := range [][]string{links, four, six} {
 		text += fmt.Sprintf("ip %s -batch - <<'END' || exit\n%s\nEND\n", []string{"", "-4", "-6"}[family], strings.Join(lines, "\n"))
 	}
@@ -174,11 +174,12 @@ func TestRootLinuxCustomer(t *testing.T) {
 	t.Run("narrow path", func(t *testing.T) { b.testNarrowPath(t, tunnels) })
 
 	odd := newOddTunnels()
-	b.guestTunnels(t, odd.all(), "ip -6 route add "+narrow6+"/128 via 2001:db8:c::fe mtu 1280 || exit")
-	b.sh(t, fmt.Sprintf("ip link set g%d mtu 1500", odd.fragments4.number))
+	b.guestTunnels(t, odd.all())
+	b.sh(t, fmt.Sprintf("ip link set g%d mtu 1500", odd.fragments.number))
 	b.run(t, b.configuration(plain(odd.all())))
 	b.warm(t, odd.all())
-	t.Run("outer fragments", func(t *testing.T) { b.testOuterFragments(t, odd) })
+	t.Run("outer fragments", func(t *testing.T) { b.testOuterFragments(t, odd.fragments) })
+	t.Run("small tunnels", func(t *testing.T) { b.testSmallTunnels(t, odd.small4, odd.small6) })
 	t.Run("df clear", func(t *testing.T) { b.testClearDF(t, odd.clearDF) })
 	t.Run("clamp off", func(t *testing.T) {
 		b.testMSS(t, []greTunnel{odd.clampOff}, func(*greTunnel) (v4, v6 int) { return 1460, 1440 })
