@@ -34,6 +34,7 @@ type Result struct {
 	UnixTime   int64   `json:"unix_time"`
 	MemoryMiB  float64 `json:"memory_mib,omitempty"`
 	UpdatesSec float64 `json:"updates_per_second,omitempty"`
+	Gaps       *Gaps   `json:"gaps,omitempty"` // gap scenario
 }
 
 // A scenario measures one thing and reports results as they come.
@@ -51,6 +52,8 @@ type options struct {
 var scenarios = map[string]scenario{
 	"pipeline": {"the worker over memory: decap, encap, lateral, forward", pipelineScenario},
 	"fib":      {"route look-up against bart on the same table", fibScenario},
+	"gap":      {"longest time between two polls of a worker while tables change and metrics are scraped", gapScenario},
+	"veth":     {"forwarding between namespaces against bare rings, asavie/xdp and DPDK (root)", vethScenario},
 }
 
 func main() {
@@ -73,6 +76,9 @@ func run(args []string) int {
 	if len(args) == 0 || strings.HasPrefix(args[0], "-") {
 		fs.Usage()
 		return 2
+	}
+	if args[0] == forwarderCommand {
+		return runForwarder(args[1:], os.Stdout) // a child of the veth scenario
 	}
 	s, ok := scenarios[args[0]]
 	if !ok {
