@@ -140,6 +140,7 @@ func (w *worker) run(ctx context.Context) error {
 			return fmt.Errorf("worker %d: cannot be pinned to core %d: %w; `workers: {cpus: ...}` lists the cores to use", w.id, w.cpu, err)
 		}
 	}
+	w.now = int64(time.Since(w.started)) // what came before is no gap
 	w.parked.Store(false)
 	defer w.parked.Store(true)
 	idle := 0
