@@ -8,12 +8,13 @@ trap 'rm -rf "$copy"' EXIT
 scripts/copy-tree.sh "$copy"
 (cd "$copy" && go generate ./...)
 
-# Generated files say so in their first lines; objects stand beside the .go file that embeds them.
+# Generated files say so in their first lines; objects stand beside the .go file that embeds them, and
+# pages with generated tables mark those.
 status=0
 while read -r file; do
   if ! cmp -s "$file" "$copy/$file"; then
     echo "not current: $file (run make generate, with Debian 12's clang, and commit the result)"
     status=1
   fi
-done < <(cd "$copy" && { grep -rlE --include='*.go' '^// Code generated .* DO NOT EDIT' . || true; find . -name '*.o'; })
+done < <(cd "$copy" && { grep -rlE --include='*.go' '^// Code generated .* DO NOT EDIT' . || true; find . -name '*.o'; grep -rl --include='*.md' '^<!-- generated: ' docs; })
 exit $status
