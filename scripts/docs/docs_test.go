@@ -132,7 +132,7 @@ func checkLink(declared map[string]map[string]bool, page, text, target string) e
 	return nil
 }
 
-// names are what a source file declares: functions, methods as Type.name and name, types, constants and variables. Of
+// names are what a source file declares: its package, functions, methods as Type.name and name, types, constants and variables. Of
 // other files than Go's it is every word.
 func names(path string) (map[string]bool, error) {
 	all := map[string]bool{}
@@ -147,6 +147,7 @@ func names(path string) (map[string]bool, error) {
 	if err != nil {
 		return nil, err
 	}
+	all[file.Name.Name] = true
 	for _, d := range file.Decls {
 		switch d := d.(type) {
 		case *ast.FuncDecl:
