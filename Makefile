@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 GO ?= go
 FUZZTIME ?= 30s
-BENCH ?= pipeline fib
+BENCH ?= pipeline fib veth gap
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
 # Packages with tests that need root. They run one after the other: a guest that is starved of

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -222,14 +223,28 @@ func TestRounds(t *testing.T) {
 	}
 }
 
-// TestMedian leaves samples out in which generator or forwarder waited for its core, unless there are no others.
-func TestMedian(t *testing.T) {
-	busy := []sample{{pps: 9, waited: 0.5}, {pps: 1, waited: 0.2}, {pps: 5, waited: 0.1}}
-	if pps, spread, good := median(busy); pps != 5 || spread != 8./5 || good != 0 {
-		t.Errorf("busy: %v, spread %v, %d good", pps, spread, good)
+// TestQuietest uses the samples in which generator and forwarder waited least for their cores.
+func TestQuietest(t *testing.T) {
+	v := &vethBench{rounds: 3}
+	all := []sample{{pps: 9, waited: 0.5}, {pps: 1, waited: 0.02}, {pps: 5, waited: 0.04}, {pps: 4}}
+	use := v.quietest(all)
+	if want := []sample{{pps: 4}, {pps: 1, waited: 0.02}, {pps: 5, waited: 0.04}}; !reflect.DeepEqual(use, want) {
+		t.Errorf("%v, want %v", use, want)
 	}
-	mixed := append(busy, sample{pps: 7, waited: 0.01}, sample{pps: 8})
-	if pps, spread, good := median(mixed); pps != 8 || spread != 1./8 || good != 2 {
-		t.Errorf("mixed: %v, spread %v, %d good", pps, spread, good)
+	if pps, spread := median(use); pps != 4 || spread != 1 {
+		t.Errorf("median %v, spread %v", pps, spread)
+	}
+	for _, c := range []struct {
+		waited float64
+		enough bool
+	}{{0.03, true}, {0.04, false}} {
+		v.samples = map[string][]sample{"a": {{}, {}, {waited: c.waited}, {waited: 1}}, "b": {{}, {}, {}}}
+		if v.enough() != c.enough {
+			t.Errorf("three samples with at most %v waiting: enough is %v", c.waited, !c.enough)
+		}
+	}
+	v.samples["b"] = v.samples["b"][:2]
+	if v.samples["a"][2].waited = 0; v.enough() {
+		t.Error("two samples are called three")
 	}
 }

@@ -113,7 +113,7 @@ type vethBench struct {
 	pktgen         string
 	testpmd        string // "" when it is not installed
 	genCore, fwd   int
-	rounds         int           // undisturbed samples that are wanted of each lane
+	rounds         int           // samples that are used of each lane
 	limit          time.Duration // after which no further round begins
 	settle, window time.Duration
 	samples        map[string][]sample // by lane
@@ -135,7 +135,7 @@ func newVethBench(ctx context.Context, quick bool) (*vethBench, error) {
 	}
 	v := &vethBench{ctx: ctx, rounds: 5, limit: 75 * time.Second, settle: 100 * time.Millisecond, window: 500 * time.Millisecond, samples: map[string][]sample{}}
 	if quick {
-		v.limit, v.settle, v.window = 0, 50*time.Millisecond, 200*time.Millisecond
+		v.rounds, v.limit, v.settle, v.window = 1, 0, 50*time.Millisecond, 200*time.Millisecond
 	}
 	cores, err := allowedCores()
 	if err != nil {
@@ -161,7 +161,7 @@ func newVethBench(ctx context.Context, quick bool) (*vethBench, error) {
 func (v *vethBench) close() { _ = os.RemoveAll(v.dir) }
 
 // measureAll runs the lanes that the comparisons need in turn, round after round, so that a change of the machine's speed
-// meets all of them, until each has enough samples that no other program disturbed or the time is over.
+// meets all of them, until each has enough samples that no other program disturbed, or the time is over.
 func (v *vethBench) measureAll(cs []comparison) error {
 	var lanes []lane
 	for _, c := range cs {
@@ -187,26 +187,23 @@ func (v *vethBench) measureAll(cs []comparison) error {
 }
 
 func (v *vethBench) enough() bool {
-	for _, s := range v.samples {
-		if len(undisturbed(s)) < v.rounds {
+	for _, all := range v.samples {
+		if len(all) < v.rounds || v.quietest(all)[v.rounds-1].waited > mostWait {
 			return false
 		}
 	}
 	return true
 }
 
-// mostWait is the share of its time that generator or forwarder may have waited in a sample that counts. When the
-// generator waits, the forwarder's ring runs dry, and its time is no longer that of forwarding.
+// mostWait is the share of its time that generator and forwarder may have waited in a sample that is as good as any. When
+// the generator waits, the forwarder's ring runs dry, and its time is no longer that of forwarding.
 const mostWait = 0.03
 
-func undisturbed(all []sample) []sample {
-	var good []sample
-	for _, s := range all {
-		if s.waited <= mostWait {
-			good = append(good, s)
-		}
-	}
-	return good
+// quietest returns the samples that other programs disturbed least, as many as are wanted, the best first.
+func (v *vethBench) quietest(all []sample) []sample {
+	all = slices.Clone(all)
+	slices.SortFunc(all, func(a, b sample) int { return cmp.Compare(a.waited, b.waited) })
+	return all[:min(v.rounds, len(all))]
 }
 
 // measure builds a lab, lets one forwarder run in it, and takes all of it down again.
@@ -389,30 +386,26 @@ func lastLine(b []byte) string {
 
 // result compares two lanes. Ratio is that of times, as everywhere; the note gives the share of the rival's packets/s.
 func (v *vethBench) result(c comparison) Result {
-	ours, spread, good := median(v.samples[c.ours.key()])
-	rival, _, goodRival := median(v.samples[c.rival.key()])
+	use, useRival := v.quietest(v.samples[c.ours.key()]), v.quietest(v.samples[c.rival.key()])
+	ours, spread := median(use)
+	rival, _ := median(useRival)
 	r := Result{Name: c.name(), PPS: ours, NS: 1e9 / ours, Spread: spread, Against: c.against, AgainstNS: 1e9 / rival,
 		Ratio: rival / ours, GoalNS: 1e9 / (rival * c.share)}
 	r.Note = fmt.Sprintf("%.3f of its packets/s (goal %.2f), %.1f M/s offered", ours/rival, c.share, v.offered(c.ours)/1e6)
 	if lost := v.dropped(c.ours); lost > 0 {
 		r.Note += fmt.Sprintf(", %.2f %% dropped by the worker", 100*lost)
 	}
-	if n := min(good, goodRival); n < v.rounds {
-		r.Note += fmt.Sprintf(", MACHINE BUSY: %d of %d samples undisturbed", n, len(v.samples[c.ours.key()]))
+	if w := max(use[len(use)-1].waited, useRival[len(useRival)-1].waited); w > mostWait {
+		r.Note += fmt.Sprintf("; BUSY MACHINE: up to %.0f %% of a sample was waiting for a core", 100*w)
 	}
 	return r
 }
 
-// median is that of the undisturbed samples, of which there are good; of all samples when there is none.
-func median(all []sample) (pps, spread float64, good int) {
-	use := undisturbed(all)
-	if good = len(use); good == 0 {
-		use = all
-	}
-	use = slices.Clone(use)
-	slices.SortFunc(use, func(a, b sample) int { return cmp.Compare(a.pps, b.pps) })
-	pps = use[len(use)/2].pps
-	return pps, (use[len(use)-1].pps - use[0].pps) / pps, good
+func median(samples []sample) (pps, spread float64) {
+	samples = slices.Clone(samples)
+	slices.SortFunc(samples, func(a, b sample) int { return cmp.Compare(a.pps, b.pps) })
+	pps = samples[len(samples)/2].pps
+	return pps, (samples[len(samples)-1].pps - samples[0].pps) / pps
 }
 
 func (v *vethBench) offered(l lane) float64 {
