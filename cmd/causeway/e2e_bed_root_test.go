@@ -61,25 +61,12 @@ func newBed(t *testing.T, o bedOptions) *bed {
 	b.socket = filepath.Join(b.dir, "s")
 
 	n.Link(b.rt, "vi", b.inet, "eth0", hosts.LinkOptions{})
-	n.Link(b.rt, "n0", b.node, "eth0", hosts.LinkOptions{Queues: o.queues0})
-	n.Link(b.rt, "n1", b.node, "eth1", hosts.LinkOptions{Queues: o.queues1})
 	forwards(b.rt)
 	b.rt.Addr("vi", "192.0.2.254/24", "2001:db8:2::fe/64")
-	b.rt.Addr("n0", "172.31.1.254/24", "2001:db8:31::fe/64")
-	b.rt.Addr("n1", "172.31.2.254/24", "2001:db8:32::fe/64")
 	b.inet.Addr("eth0", inet4+"/24", inet6+"/64")
 	b.inet.Route("default", "via", "192.0.2.254")
 	b.inet.Route("default", "via", "2001:db8:2::fe")
-	b.node.Addr("eth0", "172.31.1.1/24", "2001:db8:31::1/64")
-	b.node.Addr("eth1", "172.31.2.1/24", "2001:db8:32::1/64")
-	b.node.Route("default", "via", "172.31.1.254")
-	b.node.Route("default", "via", "2001:db8:31::fe")
-	b.node.Route("198.51.100.0/24", "via", "172.31.2.254")
-	b.node.Route("2001:db8:c::/64", "via", "2001:db8:32::fe")
-	b.rt.Route(endpoint4, "via", "172.31.2.1")
-	b.rt.Route(endpoint6, "via", "2001:db8:32::1")
-	b.rt.Route("198.18.0.0/16", "via", "172.31.1.1")
-	b.rt.Route("2001:db8:18::/48", "via", "2001:db8:31::1")
+	b.linkNode(o.queues0, o.queues1)
 
 	b.cust = n.Host("cust")
 	n.Link(b.rt, "vc", b.cust, "up0", hosts.LinkOptions{})
@@ -93,6 +80,24 @@ func newBed(t *testing.T, o bedOptions) *bed {
 		b.guest.Addr("vec0", []string{"198.51.100.2/24", "2001:db8:c::2/64"}, "198.51.100.254", "2001:db8:c::fe")
 	}
 	return b
+}
+
+// linkNode joins node and router by two links with these numbers of queues; 0 is one.
+func (b *bed) linkNode(queues0, queues1 int) {
+	b.net.Link(b.rt, "n0", b.node, "eth0", hosts.LinkOptions{Queues: queues0})
+	b.net.Link(b.rt, "n1", b.node, "eth1", hosts.LinkOptions{Queues: queues1})
+	b.rt.Addr("n0", "172.31.1.254/24", "2001:db8:31::fe/64")
+	b.rt.Addr("n1", "172.31.2.254/24", "2001:db8:32::fe/64")
+	b.rt.Route(endpoint4, "via", "172.31.2.1")
+	b.rt.Route(endpoint6, "via", "2001:db8:32::1")
+	b.rt.Route("198.18.0.0/16", "via", "172.31.1.1")
+	b.rt.Route("2001:db8:18::/48", "via", "2001:db8:31::1")
+	b.node.Addr("eth0", "172.31.1.1/24", "2001:db8:31::1/64")
+	b.node.Addr("eth1", "172.31.2.1/24", "2001:db8:32::1/64")
+	b.node.Route("default", "via", "172.31.1.254")
+	b.node.Route("default", "via", "2001:db8:31::fe")
+	b.node.Route("198.51.100.0/24", "via", "172.31.2.254")
+	b.node.Route("2001:db8:c::/64", "via", "2001:db8:32::fe")
 }
 
 // forwards makes a host a router without opinions about sources.

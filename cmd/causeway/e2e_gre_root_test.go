@@ -185,7 +185,52 @@ func TestRootLinuxCustomer(t *testing.T) {
 		b.testMSS(t, []greTunnel{odd.clampOff}, func(*greTunnel) (v4, v6 int) { return 1460, 1440 })
 	})
 	t.Run("lateral", func(t *testing.T) { b.testLateral(t, odd.lateral1, odd.lateral2) })
+	t.Run("link down", func(t *testing.T) { b.testLinkDown(t, odd.lateral2) })
+	t.Run("kill", func(t *testing.T) { b.testKill(t, odd.lateral2) })
+	t.Run("terminate", func(t *testing.T) { b.testTerminate(t, odd.lateral2) })
+
+	for i, c := range queueCases() {
+		t.Run(fmt.Sprintf("queues %d and %d, cores %s", c.queues0, c.queues1, c.cpus), func(t *testing.T) {
+			b.testQueues(t, fewTunnels(51+4*i), c.queues0, c.queues1, c.cpus)
+		})
+	}
 	b.end(t)
+}
+
+// A queueCase is the queues of the two ports, and the cores of the workers.
+type queueCase struct {
+	queues0, queues1 int
+	cpus             string
+}
+
+// queueCases are equal and unequal numbers of queues, with one and two workers; in full, all of them.
+func queueCases() []queueCase {
+	list := []queueCase{{2, 2, "[0, 1]"}, {4, 1, "[0, 1]"}, {1, 4, "[0, 1]"}, {4, 2, "[0]"}}
+	if !full() {
+		return list
+	}
+	for _, q0 := range []int{1, 2, 4} {
+		for _, q1 := range []int{1, 2, 4} {
+			for _, cpus := range []string{"[0]", "[0, 1]"} {
+				if c := (queueCase{q0, q1, cpus}); !slices.Contains(list, c) {
+					list = append(list, c)
+				}
+			}
+		}
+	}
+	return list
+}
+
+// fewTunnels are four of different kinds, with numbers from k on. They are new for each start of the daemon: its sequence
+// numbers begin at zero (RFC 2890 2.2), and a Linux that has seen higher ones drops those.
+func fewTunnels(k int) []greTunnel {
+	everything := []string{"key: 42", "checksum: true", "sequence: true"}
+	return []greTunnel{
+		newTunnel(k, "plain4", endpoint4, nil),
+		newTunnel(k+1, "all4", endpoint4, everything, "key", "42", "csum", "seq"),
+		newTunnel(k+2, "checksum6", endpoint6, []string{"checksum: true"}, "csum"),
+		newTunnel(k+3, "all6", endpoint6, everything, "key", "42", "csum", "seq"),
+	}
 }
 
 // warm sends until an answer comes through each tunnel. Packets whose next hop has not answered ARP or neighbour discovery
@@ -230,7 +275,7 @@ func fits(x *greTunnel) (v4, v6 int) { return x.mtu - 40, x.mtu - 60 }
 func (b *bed) testTransfer(t *testing.T, tunnels []greTunnel) {
 	size := 1 << 20
 	if full() {
-		size = 20 << 20
+		size = 4 << 20
 	}
 	wire := b.rt.Capture("n1", "proto 47 or ip6 proto 47 or ip6 proto 60")
 	b.transferAll(t, append(b.flows(tunnels, true), b.flows(tunnels, false)...), size)
