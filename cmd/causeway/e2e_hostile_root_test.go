@@ -206,7 +206,7 @@ for times, (reason, drops, make) in enumerate(cases, 1):
         ident += 1
         for f in make(ident): out(f)
     want[reason] = want.get(reason, 0) + times * drops
-    time.sleep(.002)
+    time.sleep(.002 + .0002 * times * max(drops, 1)) # a worker that is kept waiting must not lose any at its ring
 for times, (cls, f) in enumerate(kernel, 1):
     for _ in range(times): out(f)
     classes[cls] = classes.get(cls, 0) + times
