@@ -16,7 +16,7 @@ func configuration(tunnels int) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "interfaces: [{name: eth0}]\nendpoints: [%s]\ntunnels:\n", endpoint)
 	for i := range tunnels {
-		// An account of this kind of traffic has nothing to do with its tunnels' interface addresses: any free /31 will do.
+		// No packet of the benchmarks is for an interface address: any free /31 will do.
 		ours := netip.AddrFrom4([4]byte{172, byte(16 + i>>15), byte(i >> 7), byte(i << 1)})
 		fmt.Fprintf(&b, "  - {name: t%d, endpoint: %s, customer_endpoint: %s, interface_address: %s/31, prefixes: [%s]}\n",
 			i, endpoint, customer(i), ours, inside(i))
