@@ -217,9 +217,8 @@ func TestRounds(t *testing.T) {
 			return v
 		}
 	}
-	a, b, spread := rounds(3, next(12, 10, 14), next(1, 3, 2))
-	if a != 12 || b != 2 || spread != 4./12 {
-		t.Errorf("medians %v and %v, spread %v", a, b, spread)
+	if m, want := rounds(3, next(12, 10, 14), next(1, 3, 2)), (timings{12, 2, 10, 1, 4. / 12}); m != want {
+		t.Errorf("%+v, want %+v", m, want)
 	}
 }
 

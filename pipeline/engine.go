@@ -99,8 +99,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	errs := make([]error, len(e.workers))
 	for i, w := range e.workers {
 		wg.Go(func() {
-			runtime.LockOSThread()
-			defer runtime.UnlockOSThread()
+			runtime.LockOSThread() // for good: a pinned thread ends with its goroutine, and pins nobody else
 			errs[i] = w.run(ctx)
 		})
 	}
