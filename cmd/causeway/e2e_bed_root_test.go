@@ -237,6 +237,21 @@ func (b *bed) tunnel(t *testing.T, name string) api.Tunnel {
 	return api.Tunnel{}
 }
 
+// part runs a part of a test. If it fails, what the daemon has dropped so far is logged.
+func (b *bed) part(t *testing.T, name string, f func(t *testing.T)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) {
+		defer func() {
+			if t.Failed() && b.daemon != nil {
+				t.Logf("dropped: %v", b.drops(t))
+				out, _ := b.node.Run(b.bin, "show", "ports", "--socket", b.socket)
+				t.Logf("ports:\n%s", out)
+			}
+		}()
+		f(t)
+	})
+}
+
 // balance returns the account of all frames, which must come out even once traffic rests.
 func (b *bed) balance(t *testing.T) api.Frames {
 	t.Helper()

@@ -46,10 +46,10 @@ func TestRootCraftedPackets(t *testing.T) {
 	all := append(plain(tunnels), accountTunnels()...)
 	b.run(t, b.configuration(all))
 	b.warmCrafted(t)
-	t.Run("keepalive", func(t *testing.T) { b.testKeepalive(t) })
-	t.Run("ecn and dscp", func(t *testing.T) { b.testECN(t) })
-	t.Run("accounts", func(t *testing.T) { b.testAccounts(t) })
-	t.Run("hostile", func(t *testing.T) { b.testHostile(t) })
+	b.part(t, "keepalive", func(t *testing.T) { b.testKeepalive(t) })
+	b.part(t, "ecn and dscp", func(t *testing.T) { b.testECN(t) })
+	b.part(t, "accounts", func(t *testing.T) { b.testAccounts(t) })
+	b.part(t, "hostile", func(t *testing.T) { b.testHostile(t) })
 	b.end(t)
 }
 

@@ -164,33 +164,33 @@ func TestRootLinuxCustomer(t *testing.T) {
 	b.run(t, b.configuration(plain(tunnels)))
 
 	b.warm(t, tunnels)
-	t.Run("ping", func(t *testing.T) { b.testPing(t, tunnels) })
-	t.Run("mss", func(t *testing.T) { b.testMSS(t, tunnels, fits) })
-	t.Run("transfer", func(t *testing.T) { b.testTransfer(t, tunnels) })
-	t.Run("path mtu", func(t *testing.T) { b.testPathMTU(t, tunnels) })
-	t.Run("fragments", func(t *testing.T) { b.testFragments(t, tunnels) })
-	t.Run("interfaces", func(t *testing.T) { b.testInterfaces(t, tunnels) })
-	t.Run("traceroute", func(t *testing.T) { b.testTraceroute(t, []greTunnel{tunnels[0], tunnels[9]}) })
-	t.Run("narrow path", func(t *testing.T) { b.testNarrowPath(t, tunnels) })
+	b.part(t, "ping", func(t *testing.T) { b.testPing(t, tunnels) })
+	b.part(t, "mss", func(t *testing.T) { b.testMSS(t, tunnels, fits) })
+	b.part(t, "transfer", func(t *testing.T) { b.testTransfer(t, tunnels) })
+	b.part(t, "path mtu", func(t *testing.T) { b.testPathMTU(t, tunnels) })
+	b.part(t, "fragments", func(t *testing.T) { b.testFragments(t, tunnels) })
+	b.part(t, "interfaces", func(t *testing.T) { b.testInterfaces(t, tunnels) })
+	b.part(t, "traceroute", func(t *testing.T) { b.testTraceroute(t, []greTunnel{tunnels[0], tunnels[9]}) })
+	b.part(t, "narrow path", func(t *testing.T) { b.testNarrowPath(t, tunnels) })
 
 	odd := newOddTunnels()
 	b.guestTunnels(t, odd.all())
 	b.sh(t, fmt.Sprintf("ip link set g%d mtu 1500", odd.fragments.number))
 	b.run(t, b.configuration(plain(odd.all())))
 	b.warm(t, odd.all())
-	t.Run("outer fragments", func(t *testing.T) { b.testOuterFragments(t, odd.fragments) })
-	t.Run("small tunnels", func(t *testing.T) { b.testSmallTunnels(t, odd.small4, odd.small6) })
-	t.Run("df clear", func(t *testing.T) { b.testClearDF(t, odd.clearDF) })
-	t.Run("clamp off", func(t *testing.T) {
+	b.part(t, "outer fragments", func(t *testing.T) { b.testOuterFragments(t, odd.fragments) })
+	b.part(t, "small tunnels", func(t *testing.T) { b.testSmallTunnels(t, odd.small4, odd.small6) })
+	b.part(t, "df clear", func(t *testing.T) { b.testClearDF(t, odd.clearDF) })
+	b.part(t, "clamp off", func(t *testing.T) {
 		b.testMSS(t, []greTunnel{odd.clampOff}, func(*greTunnel) (v4, v6 int) { return 1460, 1440 })
 	})
-	t.Run("lateral", func(t *testing.T) { b.testLateral(t, odd.lateral1, odd.lateral2) })
-	t.Run("link down", func(t *testing.T) { b.testLinkDown(t, odd.lateral2) })
-	t.Run("kill", func(t *testing.T) { b.testKill(t, odd.lateral2) })
-	t.Run("terminate", func(t *testing.T) { b.testTerminate(t, odd.lateral2) })
+	b.part(t, "lateral", func(t *testing.T) { b.testLateral(t, odd.lateral1, odd.lateral2) })
+	b.part(t, "link down", func(t *testing.T) { b.testLinkDown(t, odd.lateral2) })
+	b.part(t, "kill", func(t *testing.T) { b.testKill(t, odd.lateral2) })
+	b.part(t, "terminate", func(t *testing.T) { b.testTerminate(t, odd.lateral2) })
 
 	for i, c := range queueCases() {
-		t.Run(fmt.Sprintf("queues %d and %d, cores %s", c.queues0, c.queues1, c.cpus), func(t *testing.T) {
+		b.part(t, fmt.Sprintf("queues %d and %d, cores %s", c.queues0, c.queues1, c.cpus), func(t *testing.T) {
 			b.testQueues(t, fewTunnels(51+4*i), c.queues0, c.queues1, c.cpus)
 		})
 	}
