@@ -172,7 +172,7 @@ func (b *bed) run() [][]byte {
 	return out
 }
 
-// balanced checks that every frame is accounted for (DESIGN section 3).
+// balanced checks that every frame is accounted for.
 func (b *bed) balanced() {
 	b.t.Helper()
 	c := b.engine.Total()

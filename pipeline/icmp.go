@@ -23,7 +23,7 @@ func (l *limiter) allow(now int64) bool {
 	if earliest := now - icmpBurst*interval; l.next < earliest {
 		l.next = earliest
 	}
-	if l.next > now {
+	if l.next >= now {
 		return false
 	}
 	l.next += interval

@@ -13,7 +13,9 @@ func (w *worker) end(t *Tables, p *packet) {
 	case KindTunnelAddress:
 		w.answerEcho(t, p)
 	case KindKernel:
-		w.punt(p)
+		if p.flags&pktSYN == 0 || p.tunnel == noTunnel || w.clamp(p, w.clampTo(t, int(p.tunnel), p)) {
+			w.punt(p)
+		}
 	case KindGlean:
 		w.askFor(p, LeafIndex(p.leaf))
 		w.drop(p, NeighbourUnresolved)

@@ -108,11 +108,14 @@ func (w *worker) punt(p *packet) {
 	w.release(p.chunk)
 }
 
-// takeInjected forwards what the kernel sent through the TUN device, at most a batch.
+// takeInjected forwards what the kernel sent through the TUN device, at most a batch, like packets from outside: they
+// are clamped, and their senders get ICMP errors. What is wrong with them ends at the next hop, if not here.
 func (w *worker) takeInjected(t *Tables) int {
 	if w.inject == nil || w.inject.front() == nil {
 		return 0
 	}
+	b := &w.whole
+	b.n, b.routed.n = 0, 0
 	w.again.n, w.again.routed.n = 0, 0
 	n := 0
 	for ; n < BatchSize; n++ {
@@ -120,35 +123,61 @@ func (w *worker) takeInjected(t *Tables) int {
 		if s == nil || w.pool.Get(w.moved[:1]) == 0 {
 			break
 		}
-		w.injectOne(w.moved[0], s)
+		w.injectOne(b, w.moved[0], s)
 		w.inject.pop()
 	}
+	w.route(t, b)
+	w.forward(t, b)
 	w.sendOriginated(t)
+	b.n = 0
 	return n
 }
 
-func (w *worker) injectOne(chunk uint64, s *puntSlot) {
-	p := packet{chunk: chunk, l3: errorStart, tunnel: noTunnel}
+func (w *worker) injectOne(b *batch, chunk uint64, s *puntSlot) {
+	p := &b.packets[b.n]
+	*p = packet{chunk: chunk, l3: errorStart, tunnel: noTunnel}
 	p.end = p.l3 + uint16(copy(w.frame(chunk)[errorStart:], s.data[:s.n]))
-	ip := w.bytes(&p)
-	f := wire.IPv4Version
-	if len(ip) > 0 {
-		switch ip[0] >> 4 {
-		case 4:
-			_, _, f = wire.CheckIPv4(ip)
-		case 6:
-			p.flags |= pktV6
-			_, f = wire.CheckIPv6(ip)
-		}
-	}
 	w.count.injected.add(1)
-	if f != wire.OK {
-		w.count.originated.add(1)
-		w.drop(&p, outerFault(f))
+	w.count.originated.add(1)
+	if f := w.describe(p); f != wire.OK {
+		w.drop(p, outerFault(f))
 		return
 	}
-	w.originate(&p)
-	if p.flags&pktV6 == 0 && binary.BigEndian.Uint16(ip[6:])&0x1fff != 0 {
-		w.again.packets[w.again.n-1].flags |= pktLaterFragment
+	b.routed.add(b.n)
+	b.n++
+}
+
+// describe fills in what route and forward need to know of an IP packet without a link header.
+func (w *worker) describe(p *packet) wire.Fault {
+	ip := w.bytes(p)
+	if len(ip) == 0 {
+		return wire.IPv4Short
+	}
+	if ip[0]>>4 == 6 {
+		p.flags |= pktV6
+		if _, f := wire.CheckIPv6(ip); f != wire.OK {
+			return f
+		}
+		chain, f := walkIPv6(ip)
+		p.proto, p.l4 = chain.Proto, p.l3+uint16(chain.Offset)
+		w.noteInjected(p, chain.FragOff != 0)
+		return f
+	}
+	hlen, _, f := wire.CheckIPv4(ip)
+	if f != wire.OK {
+		return f
+	}
+	p.proto, p.l4 = ip[wire.IPv4OffProto], p.l3+uint16(hlen)
+	p.src, p.dst = binary.BigEndian.Uint32(ip[wire.IPv4OffSrc:]), binary.BigEndian.Uint32(ip[wire.IPv4OffDst:])
+	w.noteInjected(p, binary.BigEndian.Uint16(ip[wire.IPv4OffFrag:])&wire.IPv4FragMask != 0)
+	return wire.OK
+}
+
+func (w *worker) noteInjected(p *packet, later bool) {
+	switch {
+	case later:
+		p.flags |= pktLaterFragment
+	case p.proto == wire.ProtoTCP:
+		w.noteSYN(p)
 	}
 }

@@ -186,8 +186,8 @@ func AllReasons() []Reason {
 		switch {
 		case r >= innerFaults:
 			f = wire.Fault(r - innerFaults)
-			if f < wire.IPv4Short || f >= wire.GREShort && f <= wire.UDPLengthLong {
-				continue // an inner packet has no link header and no GRE header of ours
+			if f < wire.IPv4Short || f >= wire.GREShort && f <= wire.TCPShort || f >= wire.IPv6OptionCut && f <= wire.IPv6RoutingSegments {
+				continue // not of an inner packet, or for its destination to find
 			}
 		case r >= outerFaults:
 			f = wire.Fault(r - outerFaults)

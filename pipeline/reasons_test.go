@@ -132,6 +132,40 @@ func TestRareReasons(t *testing.T) {
 	}
 }
 
+// TestErrorRate: ICMP errors stop when the bucket is empty, and go on as it fills (RFC 1812 4.3.2.8).
+func TestErrorRate(t *testing.T) {
+	b := newBed(t, 1, tunnelSpec("cust-a"))
+	w := b.engine.workers[0]
+	expired := udp(t, inetHost4, behind4, 30, func(l gopacket.SerializableLayer) { l.(*layers.IPv4).TTL = 1 })
+	// The clock stands still: all in one poll.
+	frames := make([][]byte, BatchSize)
+	for i := range frames {
+		frames[i] = framed(expired)
+	}
+	sent := 0
+	for range 5 {
+		b.queues[0][0].Put(frames...)
+		w.receive(b.engine.tables.Load(), &w.queues[0])
+		w.flush()
+		w.recycle()
+		sent += len(b.queues[0][0].Take())
+	}
+	if sent != icmpBurst {
+		t.Errorf("%d errors of %d packets at one moment, want %d", sent, 5*BatchSize, icmpBurst)
+	}
+	w.now += 10 * 1_000_000
+	b.queues[0][0].Put(frames...)
+	w.receive(b.engine.tables.Load(), &w.queues[0])
+	w.flush()
+	w.recycle()
+	if sent = len(b.queues[0][0].Take()); sent != 10 {
+		t.Errorf("%d errors 10 ms later, want 10", sent)
+	}
+	if c := b.engine.Total(); c.ICMPErrors != icmpBurst+10 || c.ICMPSuppressed != 6*BatchSize-icmpBurst-10 || c.Dropped[TTLExceeded] != 6*BatchSize {
+		t.Errorf("counters %+v", c)
+	}
+}
+
 // TestEngineRefuses checks what NewEngine does not accept.
 func TestEngineRefuses(t *testing.T) {
 	u, err := xsk.NewUMEM(xsk.UMEMConfig{Parts: 1, FramesPerPart: 1024})

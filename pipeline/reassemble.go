@@ -35,7 +35,12 @@ var fragmentReasons = [reassembly.VerdictCount]Reason{
 
 // collect takes a fragment to an endpoint, whose header has been checked.
 func (w *worker) collect(p *packet) {
-	key, _ := w.fragmentOf(p)
+	key, f := w.fragmentOf(p)
+	if f.Off == 0 && !f.More { // an atomic fragment has nothing to do with any other (RFC 6946 4)
+		w.joined.Pieces = append(w.joined.Pieces[:0], f)
+		w.assemble(w.joined.Pieces, p)
+		return
+	}
 	workers := len(w.engine.workers)
 	to := int(hash6(words6(key.Src), words6(key.Dst), key.ID, 0)>>32) % workers
 	if to != w.id {

@@ -127,6 +127,23 @@ func (b *bed) wantDropAll(frame []byte, r Reason, n uint64) {
 	}
 }
 
+// TestAtomicFragment: an IPv6 fragment that is the whole datagram has nothing to do with others of its identification
+// (RFC 6946 4).
+func TestAtomicFragment(t *testing.T) {
+	b := newBed(t, 1, tunnelOver(true))
+	inner := udp(t, behind6, inetHost6, 600)
+	whole := gre(t, inner, greHeader{src: customer6, dst: endpoint6})
+	pieces := cutFrame(t, whole, 200, 9)
+	b.send(pieces[:2]...)
+	p := b.wantOne(cutFrame(t, whole, 2000, 9)[0])
+	if got := p.LinkLayer().LayerPayload(); !bytes.Equal(got, hop(t, inner)) {
+		t.Errorf("got  %x\nwant %x", got, hop(t, inner))
+	}
+	if out := b.send(pieces[2:]...); len(out) != 1 {
+		t.Errorf("the others of its identification do not make their datagram any more: %v", b.dropped())
+	}
+}
+
 // TestReassembledECN: congestion that one fragment met is not forgotten (RFC 3168 5.3).
 func TestReassembledECN(t *testing.T) {
 	for _, outer6 := range []bool{false, true} {

@@ -290,9 +290,42 @@ func TestPuntAndInject(t *testing.T) {
 	if len(out) != 1 {
 		t.Fatalf("%d frames left; dropped %v", len(out), b.dropped())
 	}
-	checkEncap(t, decode(t, out[0]), &spec, own, 0)
+	checkEncap(t, decode(t, out[0]), &spec, hop(t, own), 0)
 	if c := b.engine.Total(); c.Injected != 2 || c.Originated != 2 {
 		t.Errorf("counters %+v", c)
+	}
+}
+
+// TestHostThroughTunnels: what the host itself sends and receives through tunnels is clamped, and it hears of packets
+// that are too big, as any other source does.
+func TestHostThroughTunnels(t *testing.T) {
+	host := netip.MustParseAddr("192.0.2.1")
+	b := newBed(t, 1, tunnelSpec("cust-a"))
+	b.route("", netip.PrefixFrom(host, 32), MakeLeaf(KindKernel, 0))
+	toKernel := func() (packets [][]byte) {
+		b.punt.Drain(func(p []byte) { packets = append(packets, bytes.Clone(p)) })
+		return packets
+	}
+	b.punt.Inject(syn(t, host, behind4, 1460, 2))
+	out := b.run()
+	if len(out) != 1 || mssOf(t, decode(t, out[0]).Layer(layers.LayerTypeGRE).(*layers.GRE).Payload) != 1436 {
+		t.Errorf("%d frames left; a SYN of the host's is not clamped; dropped %v", len(out), b.dropped())
+	}
+	b.send(gre(t, syn(t, behind4, host, 1460, 18), greHeader{}))
+	if got := toKernel(); len(got) != 1 || mssOf(t, got[0]) != 1436 {
+		t.Errorf("the kernel got %d packets; a SYN for the host is not clamped", len(got))
+	}
+	big := udp(t, host, behind4, 1472, dontFragment)
+	b.punt.Inject(big)
+	if out := b.run(); len(out) != 0 {
+		t.Errorf("%d frames left, want none", len(out))
+	}
+	got := toKernel()
+	if len(got) != 1 {
+		t.Fatalf("the kernel got %d packets, want one error; dropped %v", len(got), b.dropped())
+	}
+	if mtu := mtuOf(t, decode(t, framed(got[0]))); mtu != 1476 {
+		t.Errorf("the error says MTU %d, want 1476", mtu)
 	}
 }
 

@@ -135,7 +135,8 @@ func (o out) port(p *xsk.Port) {
 }
 
 func (o out) socket(port, queue string, st xsk.Stats) {
-	o.counter(rxLost, st.RxDropped, port, queue, "too_long")
+	// In copy mode the kernel counts a packet that finds no frame under both.
+	o.counter(rxLost, st.RxDropped-min(st.RxDropped, st.RxFillEmpty), port, queue, "too_long")
 	o.counter(rxLost, st.RxRingFull, port, queue, "ring_full")
 	o.counter(rxLost, st.RxFillEmpty, port, queue, "no_frame")
 	o.counter(rxLost, st.RxInvalid, port, queue, "invalid")

@@ -39,7 +39,7 @@ type Options struct {
 	Log     *slog.Logger
 	Version string
 
-	// DebugFrames makes the packet memory watch every frame. It costs about a microsecond a packet.
+	// DebugFrames makes the packet memory watch every frame. It costs about 200 ns a packet.
 	DebugFrames bool
 }
 
@@ -231,7 +231,7 @@ func (n *Node) openControl(c *config.Config) error {
 	if err := n.takeLinks(n.routes.Links()); err != nil {
 		return err
 	}
-	n.steer.endpoints, n.steer.local = steeredAddresses(c), c.Endpoints
+	n.steer.endpoints, n.steer.local = c.Endpoints, c.Endpoints
 	if n.errors, err = pmtu.Listen(); err != nil {
 		return explain(err)
 	}
@@ -263,15 +263,6 @@ func (n *Node) largestMTU() int {
 		most = max(most, p.Interface().MTU)
 	}
 	return most
-}
-
-// steeredAddresses are the addresses whose tunnel packets the workers take.
-func steeredAddresses(c *config.Config) []netip.Addr {
-	addrs := append([]netip.Addr(nil), c.Endpoints...)
-	if c.Node.Address.IsValid() {
-		addrs = append(addrs, c.Node.Address)
-	}
-	return addrs
 }
 
 // takeLinks gives the engine tables with these links. The mirror calls it when a link changes.

@@ -50,7 +50,7 @@ func (n *Node) change(c *config.Config) error {
 		return err
 	}
 	errs := []error{
-		n.steer.setEndpoints(steeredAddresses(c), c.Endpoints),
+		n.steer.setEndpoints(c.Endpoints, c.Endpoints),
 		n.routes.Apply(c),
 		n.takeTables(func(l []pipeline.LinkSpec) *pipeline.Spec { return SpecOf(c, l) }),
 	}

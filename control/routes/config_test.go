@@ -69,6 +69,21 @@ func TestAccountsAreApart(t *testing.T) {
 	}
 }
 
+// TestPeers: an account reaches its peers' prefixes, private ones too, and nobody else's.
+func TestPeers(t *testing.T) {
+	text := strings.Replace(threeTunnels, "tunnels:", "accounts: [{name: acme, peers: [bolt]}, {name: bolt, peers: [acme]}]\ntunnels:", 1)
+	text = strings.Replace(text, "10.7.0.0/16", "10.8.0.0/16", 1)
+	b := newMirror(newEngine(t, 2))
+	b.kernel()
+	configure(t, b.engine, b.m, parse(t, "p2", text))
+	b.expect(t, "acme", map[string]string{"10.8.1.1": "tunnel a1", "10.7.1.1": "tunnel b1"})
+	b.expect(t, "bolt", map[string]string{"10.8.1.1": "tunnel a1", "10.7.1.1": "tunnel b1"})
+	b.expect(t, "", map[string]string{"10.7.1.1": "192.0.2.254%2", "10.8.1.1": "192.0.2.254%2"})
+	apart := strings.Replace(text, "accounts: [{name: acme, peers: [bolt]}, {name: bolt, peers: [acme]}]\n", "", 1)
+	configure(t, b.engine, b.m, parse(t, "p2", apart))
+	b.expect(t, "acme", map[string]string{"10.8.1.1": "tunnel a1", "10.7.1.1": "none"})
+}
+
 func TestReloadWritesOnlyWhatChanged(t *testing.T) {
 	b := newMirror(newEngine(t, 2))
 	b.kernel()

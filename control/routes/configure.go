@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"causeway/config"
 	"causeway/pipeline"
@@ -24,6 +25,7 @@ func (m *Manager) configure(c *config.Config) error {
 	m.config++
 	vrfs, err := m.accounts(c)
 	errs := []error{err}
+	peers := peersOf(c, vrfs)
 	tunnels := make(map[string]uint32, len(c.Tunnels))
 	for i := range c.Tunnels {
 		t := &c.Tunnels[i]
@@ -38,7 +40,7 @@ func (m *Manager) configure(c *config.Config) error {
 		m.setInterface(vrfs[t.Account], uint32(id), t.Name, t.InterfaceAddress6)
 	}
 	for _, r := range c.EffectiveRoutes() {
-		errs = append(errs, m.setStatic(&r, vrfs, tunnels))
+		errs = append(errs, m.setStatic(&r, vrfs, peers, tunnels))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err // what was there before stays
@@ -82,8 +84,20 @@ func (m *Manager) setInterface(vrf uint16, id uint32, name string, p netip.Prefi
 	m.setPath(addrKey(vrf, p.Addr()), sourceInterface, id, self, 1, m.config)
 }
 
-// setStatic adds a route of the file, in one table or two.
-func (m *Manager) setStatic(r *config.Route, vrfs map[string]uint16, tunnels map[string]uint32) error {
+// peersOf returns, for each account, the tables of the accounts that may send to it.
+func peersOf(c *config.Config, vrfs map[string]uint16) map[string][]uint16 {
+	peers := map[string][]uint16{}
+	for _, a := range c.Accounts {
+		for _, p := range a.Peers {
+			peers[p] = append(peers[p], vrfs[a.Name])
+		}
+	}
+	return peers
+}
+
+// setStatic adds a route of the file to its account's table. One into a tunnel stands in the tables of the account's
+// peers too, and if it is public in the Internet's.
+func (m *Manager) setStatic(r *config.Route, vrfs map[string]uint16, peers map[string][]uint16, tunnels map[string]uint32) error {
 	vrf, ok := vrfs[r.Account]
 	if !ok {
 		return fmt.Errorf("route %s: account %q has no routing table", r.Prefix, r.Account)
@@ -101,8 +115,15 @@ func (m *Manager) setStatic(r *config.Route, vrfs map[string]uint16, tunnels map
 	}
 	v := m.via(&s, 0)
 	m.setPath(keyOf(vrf, r.Prefix), sourceConfig, r.Priority, v, uint16(r.Weight), m.config)
-	if s.kind == viaTunnel && vrf != 0 && config.Public(r.Prefix) {
-		m.setPath(keyOf(0, r.Prefix), sourceConfig, r.Priority, v, uint16(r.Weight), m.config)
+	if s.kind != viaTunnel || vrf == 0 || r.Prefix.Bits() == 0 {
+		return nil // a default route into a tunnel is the account's own affair
+	}
+	also := peers[r.Account]
+	if config.Public(r.Prefix) {
+		also = append(slices.Clip(also), 0)
+	}
+	for _, table := range also {
+		m.setPath(keyOf(table, r.Prefix), sourceConfig, r.Priority, v, uint16(r.Weight), m.config)
 	}
 	return nil
 }
