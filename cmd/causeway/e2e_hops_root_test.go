@@ -16,7 +16,7 @@ func (b *bed) testInterfaces(t *testing.T, tunnels []greTunnel) {
 	var text strings.Builder
 	for _, x := range tunnels {
 		for _, a := range []string{fmt.Sprintf("10.213.%d.0", x.number), fmt.Sprintf("fd00:213:%d::a", x.number)} {
-			fmt.Fprintf(&text, "ping -c2 -i.5 -W10 %s 2>&1 | grep -q ' 2 received' || echo %s &\n", a, a)
+			fmt.Fprintf(&text, "ping -c1 -W10 %s >/dev/null 2>&1 || echo %s &\n", a, a)
 		}
 	}
 	if out := b.sh(t, text.String()+"wait"); out != "" {
@@ -40,8 +40,8 @@ func (b *bed) testInterfaces(t *testing.T, tunnels []greTunnel) {
 	}
 	for _, x := range tunnels {
 		for _, a := range []string{fmt.Sprintf("10.213.%d.0", x.number), fmt.Sprintf("fd00:213:%d::a", x.number)} {
-			if answers[a] != 2 {
-				t.Errorf("%s: tshark sees %d echo replies from %s, want 2", x.name, answers[a], a)
+			if answers[a] != 1 {
+				t.Errorf("%s: tshark sees %d echo replies from %s, want 1", x.name, answers[a], a)
 			}
 		}
 	}
