@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strconv"
@@ -49,6 +50,7 @@ func TestRootCraftedPackets(t *testing.T) {
 	b.part(t, "keepalive", func(t *testing.T) { b.testKeepalive(t) })
 	b.part(t, "ecn and dscp", func(t *testing.T) { b.testECN(t) })
 	b.part(t, "accounts", func(t *testing.T) { b.testAccounts(t) })
+	b.part(t, "outer fragments", func(t *testing.T) { b.testCraftedFragments(t) })
 	b.part(t, "hostile", func(t *testing.T) { b.testHostile(t) })
 	b.end(t)
 }
@@ -165,6 +167,40 @@ for inner in range(4):
 		t.Errorf("%d encapsulated packets, want 16", len(rows))
 	}
 	b.balance(t)
+}
+
+// testCraftedFragments sends outer packets in three pieces, in every order, over IPv6 too, where Linux's tunnels never
+// fragment. What comes out is whole.
+func (b *bed) testCraftedFragments(t *testing.T) {
+	before := b.balance(t)
+	far := b.inet.Capture("eth0", "udp port 40000")
+	b.customer(fmt.Sprintf(`
+import itertools
+data = bytes(i %% 251 for i in range(1200))
+four = IP(src="198.51.100.11", dst=%q, id=1)/GRE()/IP(src="198.18.1.10", dst=%q)/UDP(sport=40000, dport=40000)/data
+six = lambda i: IPv6(src="2001:db8:c::12", dst=%q)/IPv6ExtHdrFragment(nh=47, id=i)/GRE(proto=0x86dd)/IPv6(src="2001:db8:18:2::10", dst=%q)/UDP(sport=40000, dport=40000)/data
+for i in range(6):
+    four.id = 1000 + i
+    for pieces in (fragment(IP(raw(four)), 480), fragment6(six(2000 + i), 560)):
+        assert len(pieces) == 3
+        for p in list(itertools.permutations(pieces))[i]: send(p)
+`, endpoint4, inet4, endpoint6, inet6))
+	data := make([]byte, 1200)
+	for i := range data {
+		data[i] = byte(i % 251)
+	}
+	from := map[string]int{}
+	for _, r := range b.net.Tshark(far.Stop(), "udp.checksum.status == 1", "ip.src", "ipv6.src", "udp.payload") {
+		if r[2] == hex.EncodeToString(data) {
+			from[r[0]+r[1]]++
+		}
+	}
+	if from["198.18.1.10"] != 6 || from["2001:db8:18:2::10"] != 6 {
+		t.Errorf("whole datagrams by source: %v, want 6 from each tunnel", from)
+	}
+	if f := b.balance(t); f.Joined-before.Joined != 24 || f.Held != 0 {
+		t.Errorf("%d fragments were joined to another and %d are held, want 24 and none", f.Joined-before.Joined, f.Held)
+	}
 }
 
 // accountTunnels are two accounts that use the same addresses: prefixes, and interface addresses too.
