@@ -57,6 +57,8 @@ test: root deps ## each feature and each failure once: vet, unit tests with fuzz
 	$(GO) run ./scripts/testsum -- $(UNIT_TESTS) -short ./... -- $(ROOT_TESTS) -short -timeout 10m $(ROOT_PACKAGES)
 
 .PHONY: test-full
+test-full: export CAUSEWAY_FULL = 1
+test-full: export CAUSEWAY_FULL_TABLE = 1
 test-full: root deps ## the same with the long tables
 	$(GO) vet ./...
 	$(GO) run ./scripts/testsum -- $(UNIT_TESTS) -timeout 30m ./... -- $(ROOT_TESTS) -timeout 60m $(ROOT_PACKAGES)
