@@ -2,6 +2,8 @@ package routes
 
 import (
 	"context"
+	"errors"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +27,7 @@ type asker struct {
 	handle *netlink.Handle
 	queue  chan question
 	last   map[hostKey]time.Time // guarded by Manager.mu
+	kept   map[hostKey]struct{}  // whom the kernel may have been asked to keep fresh; guarded by Manager.mu
 	gleans int                   // in this tick
 
 	asked, suppressed, failed atomic.Uint64
@@ -36,7 +39,7 @@ type question struct {
 }
 
 func newAsker() *asker {
-	return &asker{queue: make(chan question, askQueue), last: map[hostKey]time.Time{}}
+	return &asker{queue: make(chan question, askQueue), last: map[hostKey]time.Time{}, kept: map[hostKey]struct{}{}}
 }
 
 func (a *asker) close() { a.handle.Close() }
@@ -88,20 +91,43 @@ func (a *asker) admit(h hostKey, now time.Time) bool {
 	return true
 }
 
-func (a *asker) put(q question) {
+func (a *asker) put(q question) bool {
 	select {
 	case a.queue <- q:
+		return true
 	default:
 		a.suppressed.Add(1)
+		return false
 	}
 }
 
-// forget lets the kernel forget a host that no route uses any more.
+// forget lets the kernel forget a host that no route uses any more. An entry that is known and not managed is left
+// alone: somebody has replaced it, or the kernel's announcement of the mark is on its way and comes here again. One that
+// is not known is being resolved, which the kernel does not announce.
 func (a *asker) forget(h hostKey, n *neighbour) {
-	if n != nil && n.managed {
-		a.put(question{h, false})
+	_, ours := a.kept[h]
+	if ours && (n == nil || n.managed) && a.put(question{h, false}) {
+		delete(a.kept, h)
 	}
 	delete(a.last, h)
+}
+
+// release takes the managed marks back that the kernel was asked for: it would keep these neighbours fresh for ever. It
+// is called when run has returned. The kernel is asked once more which are managed, because an entry that somebody has
+// replaced meanwhile is his: the question would make a permanent one ordinary.
+func (a *asker) release() error {
+	if len(a.kept) == 0 {
+		return nil
+	}
+	all, err := a.handle.NeighList(0, unix.AF_UNSPEC)
+	for _, n := range all {
+		addr, ok := netip.AddrFromSlice(n.IP)
+		h := hostKey{n.LinkIndex, addr.Unmap()}
+		if _, ours := a.kept[h]; ok && ours && n.FlagsExt&netlink.NTF_EXT_MANAGED != 0 {
+			err = errors.Join(err, a.ask(question{h, false}))
+		}
+	}
+	return err
 }
 
 // ask has the kernel resolve a host, of which n is known, or nil.
@@ -118,7 +144,9 @@ func (m *Manager) ask(h hostKey, n *neighbour) {
 		return
 	}
 	_, used := m.slots.byHost[h]
-	m.asks.put(question{h, used})
+	if m.asks.put(question{h, used}) && used {
+		m.asks.kept[h] = struct{}{}
+	}
 }
 
 // wish is called for each wish of a worker.

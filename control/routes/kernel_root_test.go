@@ -36,6 +36,7 @@ type host struct {
 	port        [2]int // the node's ifindexes of p0 and p1
 	steer       atomic.Pointer[[]netip.Prefix]
 	links       atomic.Int32 // calls of OnLinks
+	stop        func()       // ends Run, and may be called twice
 }
 
 var hosts atomic.Int32
@@ -108,7 +109,8 @@ func (h *host) start(change ...func(*Options)) {
 			t.Error(err)
 		}
 	})
-	t.Cleanup(func() { cancel(); wg.Wait() })
+	h.stop = func() { cancel(); wg.Wait() }
+	t.Cleanup(h.stop)
 	select {
 	case <-h.m.Ready():
 	case <-time.After(20 * time.Second):
@@ -271,47 +273,6 @@ func TestRootAppendedRoutesOfOneIdentity(t *testing.T) {
 	time.Sleep(200 * time.Millisecond)
 	h.ip(h.node, "route del 192.0.2.0/24 via 10.0.0.1")
 	h.within(time.Second, "the older route", h.hop(1, "10.0.1.1"), func() string { return h.m.at("", "192.0.2.1") })
-}
-
-func TestRootNeighbours(t *testing.T) {
-	h := newHost(t)
-	h.ip(h.node, "route add 192.0.2.0/24 via 10.0.0.1")
-	h.ip(h.node, "-6 route add 2001:db8::/32 via fd00:1::1")
-	h.resolved(0, "10.0.0.1", true) // asked for in advance
-	h.resolved(1, "fd00:1::1", true)
-	h.soon("10.0.0.1", h.hop(0, "10.0.0.1")) // a resolved host on a connected prefix has its own route
-	h.within(time.Second, "kept fresh by the kernel", "true", func() string {
-		for _, n := range h.m.Neighbours() {
-			if n.Addr.String() == "10.0.0.1" {
-				return fmt.Sprint(n.Managed)
-			}
-		}
-		return ""
-	})
-
-	// A worker's wish: a host that answers gets its route, one that does not stays unresolved.
-	h.ip(h.world, "addr add 10.0.0.2/24 dev w0")
-	h.m.mu.Lock()
-	for _, a := range []string{"10.0.0.2", "10.0.0.3"} {
-		h.m.wish(pipeline.ResolveRequest{Link: 0, Addr: netip.MustParseAddr(a), Slot: -1})
-	}
-	h.m.mu.Unlock()
-	h.within(time.Second, "10.0.0.2", h.hop(0, "10.0.0.2"), func() string { return h.m.at("", "10.0.0.2") })
-	h.soon("10.0.0.3", fmt.Sprintf("glean %d", h.port[0]))
-
-	// It is away: the kernel gives up, its route goes, the connected prefix shows again.
-	h.ip(h.node, "neigh replace 10.0.0.2 dev p0 nud failed")
-	h.soon("10.0.0.2", fmt.Sprintf("glean %d", h.port[0]))
-	h.ip(h.node, "neigh replace 10.0.0.2 lladdr 02:00:00:00:00:99 dev p0 nud permanent")
-	h.soon("10.0.0.2", h.hop(0, "10.0.0.2"))
-	// A longer route elsewhere makes it no host of this link.
-	h.ip(h.node, "route add 10.0.0.0/30 via 10.0.1.1")
-	h.soon("10.0.0.2", h.hop(1, "10.0.1.1"))
-	h.ip(h.node, "route del 10.0.0.0/30")
-	h.soon("10.0.0.2", h.hop(0, "10.0.0.2"))
-	if out := run(t, "ip", "-n", h.node, "neigh", "show", "10.0.0.2"); !strings.Contains(out, "PERMANENT") {
-		t.Errorf("a permanent entry was changed: %s", out)
-	}
 }
 
 func TestRootLinkDownAndUp(t *testing.T) {

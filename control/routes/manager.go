@@ -49,6 +49,7 @@ type Manager struct {
 	log    *slog.Logger
 	events *eventSocket
 	asks   *asker
+	asking sync.WaitGroup // the asker's goroutine
 	dumps  chan dumped
 	ready  chan struct{}
 
@@ -155,15 +156,16 @@ func (m *Manager) Close() {
 	m.pass.socket.Close()
 }
 
-// Run mirrors the kernel until ctx is done; the forwarding tables stay as they are then. It may be called once.
+// Run mirrors the kernel until ctx is done; the forwarding tables stay as they are then, and the kernel no longer keeps
+// the neighbours fresh that it was asked to. It may be called once.
 func (m *Manager) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer m.Close() // wakes the readers
-	defer cancel()
+	defer m.stopAsking(cancel)
 	wg.Go(func() { m.events.read(ctx) })
-	wg.Go(func() { m.asks.run(ctx) })
+	m.asking.Go(func() { m.asks.run(ctx) })
 	fast, slow := time.NewTicker(tickInterval), time.NewTicker(time.Second)
 	defer fast.Stop()
 	defer slow.Stop()
@@ -181,6 +183,17 @@ func (m *Manager) Run(ctx context.Context) error {
 		case <-slow.C:
 			m.refresh()
 		}
+	}
+}
+
+// stopAsking ends the asker, whose last questions would mark neighbours again, and takes its marks back.
+func (m *Manager) stopAsking(cancel func()) {
+	cancel()
+	m.asking.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.asks.release(); err != nil {
+		m.log.Warn("the kernel may keep neighbours fresh that nobody uses; `ip neigh flush all` ends it", "error", err)
 	}
 }
 

@@ -132,6 +132,8 @@ func (m *Manager) setNeighbour(msg *neighbourMessage) {
 		if n.state&netlink.NUD_STALE != 0 && !n.managed {
 			m.ask(h, n) // the kernel sees none of its traffic and would forget it
 		}
+	} else if _, ours := m.asks.kept[h]; ours {
+		m.asks.forget(h, n) // its last user went before the kernel had answered
 	}
 }
 
@@ -140,11 +142,13 @@ func (m *Manager) deleteNeighbour(h hostKey) {
 		return
 	}
 	delete(m.neighbours, h)
-	m.watch.remove(h.addr, watcher{watchNeighbour, uint32(h.ifindex)})
-	m.pending.neighbours[h] = struct{}{}
 	if i, ok := m.slots.byHost[h]; ok {
 		m.publishSlot(i)
+	} else {
+		delete(m.asks.kept, h)
 	}
+	m.watch.remove(h.addr, watcher{watchNeighbour, uint32(h.ifindex)})
+	m.pending.neighbours[h] = struct{}{}
 }
 
 // considerNeighbour gives a host its route if it is resolved and the routes say that it is on this link, or takes the
