@@ -8,6 +8,11 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 GO ?= go
+ifeq ($(filter help clean,$(or $(MAKECMDGOALS),help)),)
+ifeq ($(shell command -v $(GO)),)
+$(error go is not in PATH: install Go 1.26 or later; where sudo does not find it: sudo env PATH=$$PATH make $(MAKECMDGOALS))
+endif
+endif
 FUZZTIME ?= 30s
 BENCH ?= pipeline fib veth gap
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
