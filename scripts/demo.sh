@@ -16,6 +16,8 @@ anycast=203.0.113.1 inet=192.0.2.10 srv=198.18.5.10 size=200000000
 mss=1436 # what GRE leaves of a 1500-byte path: 1500 - 24 (outer IPv4, GRE) - 40 (inner IPv4, TCP)
 guest=$CW_ID-customer
 faults=0
+stopped=  # by Ctrl-C
+exec 3>&1 # which may come while the output goes to a file
 
 # --- what the demo says ---------------------------------------------------------------------------
 
@@ -56,9 +58,8 @@ node() {
   address rt "v$1" "172.31.$1.254/24"
   address "n$1" up0 "172.31.$1.1/24" "172.31.$1.254"
   address "n$1" lo $anycast/32
-  mkdir -p "$CW_RUN/n$1"
   cat >"$CW_RUN/n$1.yaml" <<YAML
-node: {name: n$1, state_dir: $CW_RUN/n$1}
+node: {name: n$1}
 interfaces: [{name: up0}]
 workers: {busy_poll: false}
 endpoints: [$anycast]
@@ -140,14 +141,17 @@ wait_ready() {
 
 # --- what is shown --------------------------------------------------------------------------------
 
+# pings WHAT COMMAND... wants an answer to each ping: the exit status of ping is good when there was one at all.
 pings() {
-  local what=$1
+  local what=$1 sent got
   shift
-  if "$@" >"$CW_RUN/ping" 2>&1; then
-    printf '       %-58s %s\n' "$what" "$(grep -E '^(rtt|round)' "$CW_RUN/ping")"
+  "$@" >"$CW_RUN/ping" 2>&1
+  read -r sent got < <(sed -nE 's/^([0-9]+) packets transmitted, ([0-9]+) .*/\1 \2/p' "$CW_RUN/ping")
+  if [ "${sent:-0}" -gt 0 ] && [ "$got" = "$sent" ]; then
+    printf '       %-54s %s of %s  %s\n' "$what" "$got" "$sent" "$(grep -E '^(rtt|round)' "$CW_RUN/ping")"
   else
     show <"$CW_RUN/ping"
-    fault "$what: not every ping was answered"
+    fault "$what: ${got:-none} of ${sent:-no} pings were answered"
   fi
 }
 
@@ -260,8 +264,12 @@ since() {
 cleanup() {
   trap '' INT TERM HUP
   trap - EXIT
+  if [ -n "$stopped" ]; then
+    exec >/dev/null 2>&1 # what the interrupted commands have to say is not news
+  fi
   net_cleanup "$CW_ID-"
   rm -rf "$CW_RUN"
+  [ -z "$stopped" ] || echo "stopped, everything removed" >&3
 }
 
 # A demo that was killed with SIGKILL could not clean up: the next one does.
@@ -279,7 +287,7 @@ sweep() {
 
 [ "$(id -u)" = 0 ] || { echo "needs root: the demo makes network namespaces; run: sudo make demo"; exit 1; }
 [ -x bin/causeway ] || { echo "no bin/causeway: run make build, or make demo, which does it"; exit 1; }
-trap 'exit 130' INT
+trap 'stopped=yes; exit 130' INT
 trap 'exit 143' TERM HUP
 trap cleanup EXIT
 sweep

@@ -74,6 +74,24 @@ addr() {
   in_guest "$(addresses "$dev" "$2") $routes"
 }
 
+usage() {
+  [ -z "${1:-}" ] || echo "customer.sh: $1" >&2
+  sed -n '5,13s/^# //p' "$0" >&2
+  exit 2
+}
+
+case $cmd in
+up | gre | addr | sh | down) ;;
+"") usage "a command is missing" ;;
+*) usage "unknown command $cmd" ;;
+esac
+# How many words each takes at the least and at the most, the command among them.
+declare -A least=([up]=4 [addr]=4 [gre]=6 [sh]=3 [down]=2) most=([up]=5 [addr]=5 [gre]=99 [sh]=3 [down]=2)
+if [ $# -lt "${least[$cmd]}" ] || [ $# -gt "${most[$cmd]}" ]; then
+  usage "$cmd: too few or too many arguments"
+fi
+[ "$(id -u)" = 0 ] || { echo "customer.sh: needs root: it works in network namespaces" >&2; exit 1; }
+
 case $cmd in
 up) up "$3" "$4" "${5:-}" ;;
 addr) addr "$3" "$4" "${5:-}" ;;
@@ -81,5 +99,4 @@ gre) shift 2; gre "$@" ;;
 sh) in_guest "$3" ;;
 # The bridges and taps go with the namespace they are in.
 down) "$here/uml.sh" stop "$name" ;;
-*) sed -n '5,15s/^# *//p' "$0" >&2; exit 2 ;;
 esac
