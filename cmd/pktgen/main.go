@@ -60,7 +60,7 @@ func newRoot() *cobra.Command {
 		Use:           "pktgen",
 		Short:         "generate and receive packets through AF_XDP and XDP",
 		Long:          rootHelp,
-		Example:       rootExamples,
+		Example:       sendExamples + "\n\n" + sinkExamples,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          noArgs,
@@ -92,7 +92,7 @@ Both need root (CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_PERFMON).
 
 Exit status: 0 good, 1 failed, 2 wrong use.`
 
-const rootExamples = `  # 10 seconds of the smallest UDP packets, as fast as one core can, to whoever has 10.0.0.2
+const sendExamples = `  # 10 seconds of the smallest UDP packets, as fast as one core can, to whoever has 10.0.0.2
   pktgen send -i eth0 --dst 10.0.0.2
 
   # one million packets of 1000 flows at 100,000 packets/s, result as JSON
@@ -105,9 +105,9 @@ const rootExamples = `  # 10 seconds of the smallest UDP packets, as fast as one
   pktgen send -i eth0 --gre-src 198.51.100.2 --gre-dst 192.0.2.1 --gre-key 42 --src 203.0.113.7 --dst 10.9.9.9
 
   # TCP SYNs with MSS 1460, from 65536 addresses, one port each
-  pktgen send -i eth0 --dst 10.0.0.2 --src 10.1.0.0 --tcp-syn --mss 1460 --flows 65536 --flow-ports 1
+  pktgen send -i eth0 --dst 10.0.0.2 --src 10.1.0.0 --tcp-syn --mss 1460 --flows 65536 --flow-ports 1`
 
-  # receive on every queue for at most a minute, until a million packets have come
+const sinkExamples = `  # receive on every queue for at most a minute, until a million packets have come
   pktgen sink -i eth1 --duration 1m --expect 1M --json
 
   # only count, at the highest rate

@@ -78,7 +78,7 @@ const sendLo = "send --dst 10.0.0.2 -i lo --src 10.0.0.1 --dst-mac 02:00:00:00:0
 
 // Every example line is a command line that the program takes, and -h shows every option.
 func TestHelp(t *testing.T) {
-	for _, line := range strings.Split(rootExamples, "\n") {
+	for _, line := range strings.Split(newRoot().Example, "\n") {
 		words := strings.Fields(line)
 		if len(words) == 0 || words[0] != "pktgen" {
 			continue

@@ -66,7 +66,7 @@ Engines:
 
 Packet n of the run belongs to flow n modulo --flows. Flow f has source port SPORT + f modulo FLOW-PORTS and source
 address SRC + f / FLOW-PORTS. A TCP SYN has n as its sequence number.`,
-		Example: rootExamples,
+		Example: sendExamples,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f.hasKey = cmd.Flags().Changed("gre-key")
@@ -88,7 +88,7 @@ address SRC + f / FLOW-PORTS. A TCP SYN has n as its sequence number.`,
 	fl.IntVar(&f.dport, "dport", 9, "destination port")
 	fl.StringVarP(&f.flows, "flows", "f", "1", "number of flows")
 	fl.StringVar(&f.flowPorts, "flow-ports", "1024", "source ports per source address")
-	fl.StringVarP(&f.size, "size", "s", "min", "frame size in bytes with FCS, before VLAN tag and GRE; min; or imix (7:4:1 of 64, 594, 1518)")
+	fl.StringVarP(&f.size, "size", "s", "min", "frame size in bytes, the 4 of the FCS counted (1518 is a packet of 1500), VLAN tag and GRE not; min; or imix (7:4:1 of 64, 594, 1518)")
 	fl.BoolVar(&f.syn, "tcp-syn", false, "TCP SYNs in place of UDP")
 	fl.IntVar(&f.mss, "mss", 0, "MSS option of the SYN in bytes; 0 = none")
 	fl.IntVar(&f.vlan, "vlan", 0, "802.1Q VLAN identifier; 0 = no tag")

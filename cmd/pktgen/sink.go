@@ -44,7 +44,7 @@ Engines:
 
 Loss is counted between the lowest and the highest sequence number that came: compare with the sender's "attempted" for
 what is missing at both ends. One sink serves one run of one sender; the numbers of a second begin at 0 again.`,
-		Example: rootExamples,
+		Example: sinkExamples,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runSink(cmd.Context(), &f, cmd.OutOrStdout(), cmd.ErrOrStderr())
