@@ -1,6 +1,7 @@
 package xsk
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -33,7 +34,10 @@ type Interface struct {
 func LookupInterface(name string) (*Interface, error) {
 	link, err := net.InterfaceByName(name)
 	if err != nil {
-		return nil, fmt.Errorf("interface %s: %w; `ip link` lists those there are", name, err)
+		if op := (*net.OpError)(nil); errors.As(err, &op) {
+			err = op.Err // without the name of the question
+		}
+		return nil, fmt.Errorf("interface %s: %w; `ip link` lists those of this network namespace", name, err)
 	}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -163,8 +163,11 @@ func (f *feature) judge(err error, where string) error {
 			return fmt.Errorf("%s: cannot be asked: %w", f.name, err)
 		}
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		return nil
+	case errors.Is(err, unix.ENOMEM): // the kernel has the feature and none to give
+		return fmt.Errorf("%s: %w", f.name, err)
 	}
 	return &NotSupportedError{Feature: f.name, Since: f.since, Where: where, Cause: err}
 }
@@ -206,7 +209,7 @@ func probeHugePages(string) error {
 	m, err := unix.Mmap(-1, 0, hugePage, unix.PROT_READ|unix.PROT_WRITE,
 		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_HUGETLB|unix.MAP_HUGE_2MB)
 	if err != nil {
-		return fmt.Errorf("%w; reserve some with sysctl vm.nr_hugepages", err)
+		return err
 	}
 	return unix.Munmap(m)
 }

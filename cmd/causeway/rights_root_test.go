@@ -79,7 +79,7 @@ func TestRootDoctorSeesWhatIsWrong(t *testing.T) {
 	out, status := doctor()
 	for _, want := range []string{
 		"ok    kernel", "ok    rights", "ok    eth0 queues        2 receive, 2 transmit, driver veth", "warn  eth0 zero-copy",
-		"warn  eth0 offloads", "ethtool -K PEER tx off tso off gso off txvlan off", "core 0, queues eth0/0 eth1/0", "core 1, queues eth0/1 eth1/1",
+		"warn  veth offloads", "(here eth0, eth1)", "ethtool -K PEER tx off tso off gso off txvlan off", "core 0, queues eth0/0 eth1/0", "core 1, queues eth0/1 eth1/1",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("it does not say %q:\n%s", want, out)

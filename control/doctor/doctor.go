@@ -1,11 +1,12 @@
 // Package doctor says what of a machine is fast for Causeway, what is not and why, and what keeps it from working. It
-// changes nothing, and asks what it may: without root some lines say that they could not be asked.
+// changes nothing, and asks what it may: without root it says what it did not examine.
 package doctor
 
 import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -53,11 +54,20 @@ func Examine(c *config.Config) []Finding {
 		r.add(OK, "interfaces", "not examined: no configuration was named", "causeway doctor -c FILE")
 		return r.findings
 	}
+	var veths []string
 	for _, cfg := range c.Interfaces {
-		r.port(cfg)
+		ifi, err := xsk.LookupInterface(cfg.Name)
+		if err != nil {
+			r.add(Fail, cfg.Name, err.Error(), "")
+			continue
+		}
+		r.port(ifi)
+		if ifi.Driver == "veth" {
+			veths = append(veths, ifi.Name)
+		}
 	}
+	r.veths(veths)
 	r.plan(c)
-	r.governor(c)
 	return r.findings
 }
 
@@ -175,6 +185,7 @@ func (r *report) features(ifname string) {
 			}
 		}
 	}
+	var unasked []string
 	for _, c := range table {
 		if kernel[c.Name] {
 			continue // printed before
@@ -187,9 +198,16 @@ func (r *report) features(ifname string) {
 			r.add(Fail, what, fmt.Sprintf("%s: %v", c.Purpose, c.Err), "a newer kernel is needed")
 		case errors.Is(c.Err, xsk.ErrNotSupported):
 			r.add(Warn, what, fmt.Sprintf("there would be: %s; %v", c.Purpose, c.Err), "")
+		case errors.Is(c.Err, unix.EPERM), errors.Is(c.Err, unix.EACCES):
+			unasked = append(unasked, c.Name)
+		case errors.Is(c.Err, unix.ENOMEM) && c.Name == "huge-pages":
+			r.add(Warn, what, "none reserved; there would be: "+c.Purpose, "sysctl vm.nr_hugepages=N")
 		default:
-			r.add(Warn, what, fmt.Sprintf("for %s; %v", c.Purpose, c.Err), "ask again as root")
+			r.add(Warn, what, fmt.Sprintf("for %s; %v", c.Purpose, c.Err), "")
 		}
+	}
+	if len(unasked) > 0 {
+		r.add(Warn, strings.TrimSpace(ifname+" features"), "not examined: needs root (to ask an AF_XDP socket for "+strings.Join(unasked, ", ")+")", "")
 	}
 }
 
@@ -197,7 +215,9 @@ func (r *report) features(ifname string) {
 func (r *report) plan(c *config.Config) {
 	p, err := node.PlanOf(c)
 	if err != nil {
-		r.add(Fail, "workers", err.Error(), "")
+		if !r.said(err.Error()) {
+			r.add(Fail, "workers", err.Error(), "")
+		}
 		return
 	}
 	for i, w := range p.Workers {
@@ -210,14 +230,16 @@ func (r *report) plan(c *config.Config) {
 	if len(p.Idle) > 0 {
 		r.add(Warn, "workers", fmt.Sprintf("no queue is left for the cores %v of workers.cpus", p.Idle), "ethtool -L IFACE combined N")
 	}
+	r.governor(p)
+}
+
+// said reports whether a failure is in the report already: no plan can be made without an interface that is missing.
+func (r *report) said(text string) bool {
+	return slices.ContainsFunc(r.findings, func(f Finding) bool { return f.Level == Fail && strings.HasSuffix(text, f.Text) })
 }
 
 // governor warns of cores that change their clock with the load, which a worker that sleeps between batches suffers from.
-func (r *report) governor(c *config.Config) {
-	p, err := node.PlanOf(c)
-	if err != nil {
-		return // said by plan
-	}
+func (r *report) governor(p node.Plan) {
 	for _, w := range p.Workers {
 		text, err := os.ReadFile(fmt.Sprintf("/sys/devices/system/cpu/cpu%d/cpufreq/scaling_governor", w.CPU))
 		if name := strings.TrimSpace(string(text)); err == nil && name != "performance" {

@@ -2,27 +2,20 @@ package doctor
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 
-	"causeway/config"
 	"causeway/xsk"
+	"causeway/xsk/bpf"
 )
 
 // port examines one interface of the configuration.
-func (r *report) port(cfg config.Interface) {
-	ifi, err := xsk.LookupInterface(cfg.Name)
-	if err != nil {
-		r.add(Fail, cfg.Name, err.Error(), "ip link shows what there is; interfaces: is a list of names")
-		return
-	}
+func (r *report) port(ifi *xsk.Interface) {
 	r.mtu(ifi)
 	r.queues(ifi)
 	r.link(ifi)
 	r.features(ifi.Name)
-	if ifi.Driver == "veth" {
-		r.veth(ifi)
-	}
 }
 
 func (r *report) mtu(ifi *xsk.Interface) {
@@ -59,14 +52,16 @@ func (r *report) link(ifi *xsk.Interface) {
 		r.add(OK, ifi.Name+" link", a.OperState.String(), "")
 	}
 	if a.Xdp != nil && a.Xdp.Attached {
-		r.add(Warn, ifi.Name+" xdp", fmt.Sprintf("an XDP program is attached (id %d): unless it is a running causeway's, run will refuse to start", a.Xdp.ProgId),
-			"bpftool net shows whose it is; ip link set "+ifi.Name+" xdp off")
+		r.add(Warn, ifi.Name+" xdp", fmt.Sprintf("an XDP program is attached; unless it is a running causeway's, run will refuse to start: %s", bpf.Occupant(a)), "")
 	}
 }
 
-// veth warns of what cannot be seen from here: what the other end leaves to a network card that is not there.
-func (r *report) veth(ifi *xsk.Interface) {
-	r.add(Warn, ifi.Name+" offloads", "the other end of this veth leaves checksums, segmentation and VLAN tags to a network card; over AF_XDP its "+
+// veths warns of what cannot be seen from here: what the other end leaves to a network card that is not there.
+func (r *report) veths(names []string) {
+	if len(names) == 0 {
+		return
+	}
+	r.add(Warn, "veth offloads", "the other end of a veth (here "+strings.Join(names, ", ")+") leaves checksums, segmentation and VLAN tags to a network card; over AF_XDP its "+
 		"packets then come with wrong checksums, are dropped because they are too large, or lose their tag. It cannot be seen from this end",
 		"in the other end's namespace: ethtool -K PEER tx off tso off gso off txvlan off")
 }

@@ -55,7 +55,7 @@ func attachError(ifindex int, generic bool, err error) error {
 	where += " (" + name + ")"
 	switch {
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EEXIST):
-		return fmt.Errorf("%s: %w: %s; %w", where, ErrOccupied, occupant(dev.Attrs()), err)
+		return fmt.Errorf("%s: %w: %s; %w", where, ErrOccupied, Occupant(dev.Attrs()), err)
 	case errors.Is(err, unix.EOPNOTSUPP) && !generic:
 		return fmt.Errorf("%s: %w; use generic mode; %w", where, ErrNoNative, err)
 	case errors.Is(err, unix.ERANGE):
@@ -68,8 +68,8 @@ func attachError(ifindex int, generic bool, err error) error {
 	return fmt.Errorf("%s: %w", where, explain(err))
 }
 
-// occupant describes the XDP program on an interface, and how to remove it.
-func occupant(dev *netlink.LinkAttrs) string {
+// Occupant describes the XDP program on an interface, and how to remove it.
+func Occupant(dev *netlink.LinkAttrs) string {
 	if dev.Xdp == nil || !dev.Xdp.Attached {
 		return "it is gone by now, try again"
 	}
