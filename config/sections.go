@@ -16,9 +16,13 @@ const (
 var rootSchema = schema{
 	fields: []string{"node", "interfaces", "workers", "endpoints", "accounts", "tunnels", "routes", "metrics", "control"},
 	refused: map[string]string{
-		"cluster":   "this version has no cluster: each node works alone; remove the section",
-		"analytics": "this version has no analytics: metrics has the counters; remove the section",
-		"ike":       "this version has no IPsec: remove the section",
+		"cluster":       "this version has no cluster: each node works alone; remove the section",
+		"analytics":     "this version has no analytics: metrics has the counters; remove the section",
+		"flow":          "this version has no flow analytics: metrics has the counters; remove the section",
+		"ike":           "this version has no IPsec: remove the section",
+		"ipsec":         "this version has no IPsec: remove the section",
+		"bgp":           "this version does not speak BGP itself, the host's bird or FRR does: remove the section",
+		"health_checks": "this version has no tunnel health checks: remove the section",
 	},
 }
 

@@ -30,6 +30,8 @@ var tunnelSchema = schema{
 		"ike":               noIPsec,
 		"psk":               noIPsec,
 
+		"keepalive": "keepalives are answered always, there is nothing to configure: remove the field",
+
 		// what the Magic Transit API has and this file has not
 		"cloudflare_gre_endpoint":  "unknown field: here it is endpoint",
 		"cloudflare_endpoint":      "unknown field: here it is endpoint",
