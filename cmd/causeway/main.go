@@ -2,7 +2,7 @@
 //
 //	causeway run -c FILE        forwards packets until it is told to stop
 //	causeway check -c FILE      says what is wrong with a configuration
-//	causeway show tunnels|routes|neighbours|workers|drops|ports
+//	causeway show tunnels|routes|neighbours|workers|drops|ports|status
 //	causeway reload             makes the running daemon read its configuration again
 //	causeway doctor [-c FILE]   says what is fast on this machine, what is not, and why
 //	causeway version
@@ -51,11 +51,13 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "causeway",
 		Short:         "anycast tunnel endpoint over AF_XDP",
+		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
 		RunE:          func(*cobra.Command, []string) error { return errors.New("a command is missing") },
 	}
+	root.SetVersionTemplate("causeway {{.Version}}\n") // as the command does
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(runCommand(), checkCommand(), showCommand(), reloadCommand(), doctorCommand(), versionCommand())
 	return root

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -56,6 +57,8 @@ func TestExitStatus(t *testing.T) {
 	}{
 		{[]string{"--help"}, 0, []string{"show", "reload", "doctor"}},
 		{[]string{"version"}, 0, []string{"causeway "}},
+		{[]string{"--version"}, 0, []string{"causeway "}},
+		{[]string{"show", "--help"}, 0, []string{"neighbours  ", "the reasons that packets were dropped for"}},
 		{[]string{"check", "-c", good}, 0, []string{good + ": good: 1 interface, 0 endpoints, 0 tunnels, 0 routes"}},
 		{[]string{"check", "-c", bad}, 1, []string{bad + ":1:27: interfaces[0]: unknown field \"quues\"", bad + ":2:1: unknown field \"endpoint\""}},
 		{[]string{"check", "-c", filepath.Join(dir, "none.yaml")}, 1, []string{"none.yaml: cannot be read: no such file or directory"}},
@@ -97,6 +100,29 @@ a-longer-name  globex   gre   2001:db8::1  2001:db8:9::2  1456                 o
 `
 	if out.String() != want {
 		t.Errorf("table\n%s\nwant\n%s", out.String(), want)
+	}
+}
+
+func TestRoutesAreSortedByAccountAndPrefix(t *testing.T) {
+	var out bytes.Buffer
+	routeTable(&out, []api.Route{
+		{Prefix: "10.0.0.0/8", Account: "globex", Source: "interface"},
+		{Prefix: "2001:db8::/32", Source: "kernel"},
+		{Prefix: "192.0.2.0/24", Source: "kernel", Priority: 20},
+		{Prefix: "10.0.0.0/8", Account: "acme", Source: "interface"},
+		{Prefix: "192.0.2.0/25", Source: "kernel"},
+		{Prefix: "192.0.2.0/24", Source: "static", Priority: 10},
+		{Prefix: "9.0.0.0/8", Source: "kernel"},
+	})
+	var got []string
+	for line := range strings.Lines(out.String()) {
+		f := strings.Fields(line)
+		got = append(got, f[1]+" "+f[0]+" "+f[2])
+	}
+	want := []string{"ACCOUNT PREFIX SOURCE", "(internet) 9.0.0.0/8 kernel", "(internet) 192.0.2.0/24 static", "(internet) 192.0.2.0/24 kernel",
+		"(internet) 192.0.2.0/25 kernel", "(internet) 2001:db8::/32 kernel", "acme 10.0.0.0/8 interface", "globex 10.0.0.0/8 interface"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

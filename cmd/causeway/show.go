@@ -28,6 +28,18 @@ var views = map[string]func(c *api.Client) (list any, table func(io.Writer), err
 // shown is their order in help texts.
 var shown = []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "status"}
 
+const showHelp = `Show what the running daemon knows:
+
+  tunnels     each tunnel: its ends, its MTU and MSS, packets and bytes, the way to the customer
+  routes      all routes, by account and prefix: where each comes from, where it leads, whether it is in use
+  neighbours  the hosts on the interfaces: link address, the kernel's state, whether a route or tunnel uses them
+  workers     each worker: its core, queues and packets; all frames that came and what became of them
+  drops       the reasons that packets were dropped for, with the rule behind each
+  ports       each queue of each interface: driver and mode, what rings and sockets lost; packets by class
+  status      the node's name, whether it is ready, version, uptime and configuration
+
+With -o json scripts get all fields; drops has all reasons then.`
+
 func view[T any](what string, table func(io.Writer, T)) func(*api.Client) (any, func(io.Writer), error) {
 	return func(c *api.Client) (any, func(io.Writer), error) {
 		var v T
@@ -44,6 +56,7 @@ func showCommand() *cobra.Command {
 	show := &cobra.Command{
 		Use:   "show " + strings.Join(shown, "|"),
 		Short: "show what the running daemon knows",
+		Long:  showHelp,
 		Args:  cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs), ValidArgs: shown,
 	}
 	var socket, output string

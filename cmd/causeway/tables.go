@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,7 +43,16 @@ func tunnelTable(w io.Writer, tunnels []api.Tunnel) {
 	table(w, rows)
 }
 
+// routeTable sorts by account, then prefix: the daemon lists routes as they stand in its tables.
 func routeTable(w io.Writer, routes []api.Route) {
+	prefixes := make(map[string]netip.Prefix, len(routes))
+	for _, r := range routes {
+		prefixes[r.Prefix], _ = netip.ParsePrefix(r.Prefix)
+	}
+	slices.SortStableFunc(routes, func(a, b api.Route) int {
+		p, q := prefixes[a.Prefix], prefixes[b.Prefix]
+		return cmp.Or(cmp.Compare(a.Account, b.Account), p.Addr().Compare(q.Addr()), cmp.Compare(p.Bits(), q.Bits()), cmp.Compare(a.Priority, b.Priority))
+	})
 	rows := [][]string{{"PREFIX", "ACCOUNT", "SOURCE", "KIND", "NEXT HOP", "PRIORITY", "WEIGHT", "ACTIVE"}}
 	for _, r := range routes {
 		active := "no"
