@@ -2,15 +2,19 @@ package config
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"net/netip"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // Load reads and parses the file at path. Its errors are Errors, also when the
 // file cannot be read.
 func Load(path string) (*Config, error) {
-	data, err := os.ReadFile(path)
+	data, err := readFile(path)
 	if err != nil {
 		var why *fs.PathError
 		if errors.As(err, &why) {
@@ -21,12 +25,77 @@ func Load(path string) (*Config, error) {
 	return Parse(path, data)
 }
 
+// readFile reads a regular file of a bounded size. A daemon reads its file again while it runs: a pipe in its place
+// would hold it up for ever, and a device or somebody's log would fill its memory.
+func readFile(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		return nil, unix.EISDIR
+	case !info.Mode().IsRegular():
+		return nil, errors.New("it is not a regular file")
+	case info.Size() > maxFile:
+		return nil, fmt.Errorf("it has %d MiB, more than the %d that a configuration may have", info.Size()>>20, maxFile>>20)
+	}
+	return io.ReadAll(io.LimitReader(f, maxFile))
+}
+
+// Limits of a file. A hundred thousand tunnels take some 30 MiB; nothing of the schema is nested deeper than five.
+const (
+	maxFile  = 64 << 20
+	maxDepth = 64
+)
+
+// nestedTooDeep returns the line of data that opens more than maxDepth brackets, or as many lists or levels of
+// indentation in one line. The YAML package takes time and memory by the square of the depth. Brackets in quoted
+// text and in comments count too, which no real file notices.
+func nestedTooDeep(data []byte) (line int, deep bool) {
+	brackets, dashes, indent, start := 0, 0, 0, true
+	line = 1
+	for _, c := range data {
+		switch c {
+		case '\n':
+			line++
+			dashes, indent, start = 0, 0, true
+			continue
+		case '[', '{':
+			brackets++
+		case ']', '}':
+			brackets = max(brackets-1, 0)
+		case '-', '?':
+			if start {
+				dashes++
+			}
+		case ' ', '\t':
+			if start {
+				indent++
+			}
+			continue
+		}
+		start = start && (c == '-' || c == '?')
+		if brackets > maxDepth || dashes > maxDepth || indent > 4*maxDepth {
+			return line, true
+		}
+	}
+	return 0, false
+}
+
 // Parse reads the configuration in data. The name stands for the file in
 // errors. The error is nil or of type Errors and then holds every mistake that
 // was found; the configuration is nil in that case.
 func Parse(name string, data []byte) (*Config, error) {
 	d := &decoder{file: name, where: map[string]position{}}
 	c := &Config{File: name, where: d.where}
+	if line, deep := nestedTooDeep(data); deep {
+		return nil, Errors{{File: name, Line: line, Column: 1, Message: "is nested too deeply for a configuration: at most 64 levels are read"}}
+	}
 	if root, ok := d.document(data); ok {
 		d.config(root, c)
 		d.check(c)

@@ -61,6 +61,7 @@ const (
 	pktOriginated                        // made here: no ICMP error is sent about it
 	pktInterfaceSource                   // its source is in the tunnel's interface subnet
 	pktLaterFragment                     // a fragment other than the first: no transport header
+	pktInjected                          // sent by the host through the TUN device
 	pktOuter6                            // before decap: the outer header is IPv6's, pktV6 speaks of the inner one
 )
 

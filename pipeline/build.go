@@ -87,6 +87,9 @@ func (e *Engine) build(s *Spec) (*Tables, error) {
 			return nil, fmt.Errorf("link %d: port %d does not exist, the node has %d", i, l.Port, e.ports)
 		}
 		t.links[i] = makeLink(l)
+		if l.VLAN == 0 {
+			t.macs[l.Port] = mac48(l.MAC)
+		}
 	}
 	t.setErrorSources(s)
 	if err := e.buildAccounts(s); err != nil {

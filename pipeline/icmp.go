@@ -77,8 +77,9 @@ const errorStart = 256
 // makeError4 writes the error to scratch. It comes from our interface address in the tunnel that the packet came
 // through, and toward the Internet from an endpoint, never from a private address.
 func (w *worker) makeError4(t *Tables, p *packet, e wire.ICMPError, ip []byte) int {
-	src := t.errorSource4
+	src, room := t.errorSource4, len(w.scratch)
 	if p.tunnel != noTunnel {
+		room = min(room, w.tunnelMTU(t, int(p.tunnel))) // it goes back that way, and has DF set
 		if r := &t.rx[p.tunnel]; r.flags&tunInterface4 != 0 {
 			src = r.interface4
 		}
@@ -86,7 +87,7 @@ func (w *worker) makeError4(t *Tables, p *packet, e wire.ICMPError, ip []byte) i
 	if src == 0 {
 		return 0
 	}
-	return wire.AppendICMP4Error(w.scratch[:], src, e, ip)
+	return wire.AppendICMP4Error(w.scratch[:room], src, e, ip)
 }
 
 func (w *worker) makeError6(t *Tables, p *packet, e wire.ICMPError, ip []byte) int {

@@ -13,9 +13,7 @@ func (w *worker) end(t *Tables, p *packet) {
 	case KindTunnelAddress:
 		w.answerEcho(t, p)
 	case KindKernel:
-		if p.flags&pktSYN == 0 || p.tunnel == noTunnel || w.clamp(p, w.clampTo(t, int(p.tunnel), p)) {
-			w.punt(p)
-		}
+		w.toHost(t, p)
 	case KindGlean:
 		w.askFor(p, LeafIndex(p.leaf))
 		w.drop(p, NeighbourUnresolved)
@@ -30,6 +28,28 @@ func (w *worker) end(t *Tables, p *packet) {
 			wire.ICMPError{Type: wire.ICMP4Unreachable, Code: wire.ICMP4CodeNet},
 			wire.ICMPError{Type: wire.ICMP6Unreachable, Code: wire.ICMP6CodeNoRoute})
 	}
+}
+
+// toHost gives a packet to the kernel. What comes out of a tunnel may reach the host at its endpoints alone: its other
+// addresses, and the networks behind its other interfaces, are not the customer's. What the kernel itself sent here and
+// is for the kernel would go round.
+func (w *worker) toHost(t *Tables, p *packet) {
+	switch {
+	case p.flags&pktInjected != 0:
+		w.drop(p, HostLoop)
+	case p.tunnel != noTunnel && !w.forEndpoint(t, p):
+		w.drop(p, HostAddress)
+	case p.flags&pktSYN != 0 && p.tunnel != noTunnel && !w.clamp(p, w.clampTo(t, int(p.tunnel), p)):
+	default:
+		w.punt(p)
+	}
+}
+
+func (w *worker) forEndpoint(t *Tables, p *packet) bool {
+	if p.flags&pktV6 != 0 {
+		return t.isEndpoint6(w.bytes(p)[wire.IPv6OffDst:])
+	}
+	return t.isEndpoint4(p.dst)
 }
 
 // answerEcho answers a ping of our interface address in a tunnel, in place. Nothing else listens there.

@@ -30,7 +30,7 @@ func (w *worker) parse(t *Tables, b *batch, descs []xsk.Desc, port int) {
 		w.touch[i] = uintptr(w.memory) + uintptr(descs[i].Addr)
 	}
 	prefetch(&w.touch[0], len(descs))
-	mask := t.index.mask
+	mask, mac := t.index.mask, t.macs[port]
 	buckets := uintptr(unsafe.Pointer(unsafe.SliceData(t.index.buckets)))
 	for i := range descs {
 		d := &descs[i]
@@ -45,6 +45,10 @@ func (w *worker) parse(t *Tables, b *batch, descs []xsk.Desc, port int) {
 			continue
 		}
 		h := (*[usualHeaders]byte)(f[at : at+usualHeaders])
+		if binary.BigEndian.Uint64(h[:])>>16 != mac && mac != 0 {
+			w.drop(p, LinkAddress) // the card is promiscuous, and the frame another host's
+			continue
+		}
 		ip := h[ethLen:]
 		total := uint(binary.BigEndian.Uint16(ip[wire.IPv4OffTotal:]))
 		if binary.BigEndian.Uint32(h[wire.EthernetOffType:])>>8 != wire.EtherTypeIPv4<<8|0x45 || total < ip4Len || ethLen+total > size ||

@@ -16,6 +16,10 @@ func (w *worker) parseSlow(t *Tables, b *batch, i int, h []byte, at uint) {
 		w.drop(p, outerFault(f))
 		return
 	}
+	if mac := t.macs[p.port]; mac != 0 && binary.BigEndian.Uint64(h)>>16 != mac {
+		w.drop(p, LinkAddress)
+		return
+	}
 	p.l3 = uint16(at) + uint16(e.L3)
 	switch e.Type {
 	case wire.EtherTypeIPv4:

@@ -135,7 +135,7 @@ func (w *worker) takeInjected(t *Tables) int {
 
 func (w *worker) injectOne(b *batch, chunk uint64, s *puntSlot) {
 	p := &b.packets[b.n]
-	*p = packet{chunk: chunk, l3: errorStart, tunnel: noTunnel}
+	*p = packet{chunk: chunk, l3: errorStart, tunnel: noTunnel, flags: pktInjected}
 	p.end = p.l3 + uint16(copy(w.frame(chunk)[errorStart:], s.data[:s.n]))
 	w.count.injected.add(1)
 	w.count.originated.add(1)

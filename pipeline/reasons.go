@@ -40,6 +40,7 @@ const (
 
 	// parse
 	LinkType
+	LinkAddress
 	OuterMartian
 
 	// reassembly
@@ -71,6 +72,8 @@ const (
 	TTLExceeded
 	NeighbourUnresolved
 	TunnelAddressProtocol
+	HostAddress
+	HostLoop
 
 	// size
 	TooBig
@@ -107,6 +110,7 @@ func innerFault(f wire.Fault) Reason { return innerFaults + Reason(f) }
 var reasonTable = [ownReasons]ReasonInfo{
 	ReasonNone: {"", "none", "not dropped", ""},
 
+	LinkAddress:  {StageParse, "link_address", "the frame is for another link address than the port's", "RFC 1812 3.3.2"},
 	LinkType:     {StageParse, "link_type", "the EtherType is neither IPv4 nor IPv6", ""},
 	OuterMartian: {StageParse, "ip_martian", "the source or destination can not be on a wire: loopback, multicast source, unspecified", "RFC 1812 5.3.7"},
 
@@ -134,6 +138,8 @@ var reasonTable = [ownReasons]ReasonInfo{
 	RouteLeavesAccount:    {StageRoute, "route_leaves_account", "the Internet table leads to a tunnel of another account that is no peer", ""},
 	TTLExceeded:           {StageRoute, "ttl_exceeded", "the TTL or hop limit reached zero", "RFC 1812 5.3.1, RFC 8200 3"},
 	NeighbourUnresolved:   {StageRoute, "neighbour_unresolved", "the next hop's link address is not known yet; the kernel was asked for it", "RFC 1812 3.3.2"},
+	HostAddress:           {StageRoute, "host_address", "a packet from a tunnel is for the host or a network behind it, and not for an endpoint", ""},
+	HostLoop:              {StageRoute, "host_loop", "the kernel sent a packet into the TUN device that is for the kernel", ""},
 	TunnelAddressProtocol: {StageRoute, "tunnel_address_protocol", "the packet is for our interface address in a tunnel and is not an echo request", ""},
 
 	TooBig:             {StageSize, "too_big", "the packet is larger than the tunnel's or link's MTU and may not be fragmented", "RFC 1191 4, RFC 8201 3"},

@@ -71,6 +71,17 @@ func TestPathMTU(t *testing.T) {
 	checkEncap(t, b.wantOne(framed(fits)), &spec, hop(t, fits), 0)
 }
 
+// TestErrorFitsTunnel: an error about a packet from a narrow tunnel quotes no more than goes back through it.
+func TestErrorFitsTunnel(t *testing.T) {
+	spec := tunnelSpec("cust-a", func(s *TunnelSpec) { s.MTU = 300 })
+	b := newBed(t, 1, spec)
+	expired := udp(t, behind4, inetHost4, 900, func(l gopacket.SerializableLayer) { l.(*layers.IPv4).TTL = 1 })
+	g := b.wantOne(gre(t, expired, greHeader{})).Layer(layers.LayerTypeGRE).(*layers.GRE)
+	if len(g.Payload) > spec.MTU {
+		t.Errorf("the error has %d bytes, the tunnel carries %d", len(g.Payload), spec.MTU)
+	}
+}
+
 // TestFragmentBeforeEncapsulation checks the inner fragments by gopacket's reassembly.
 func TestFragmentBeforeEncapsulation(t *testing.T) {
 	for _, clear := range []bool{false, true} {

@@ -266,7 +266,11 @@ func TestPuntAndInject(t *testing.T) {
 	spec := tunnelSpec("cust-a")
 	b := newBed(t, 1, spec)
 	b.route("", netip.MustParsePrefix("192.0.2.1/32"), MakeLeaf(KindKernel, 0))
-	inner := udp(t, behind4, netip.MustParseAddr("192.0.2.1"), 30)
+	b.route("", netip.PrefixFrom(endpoint4, 32), MakeLeaf(KindKernel, 0))
+	b.route("", netip.PrefixFrom(endpoint6, 128), MakeLeaf(KindKernel, 0))
+	// What comes out of a tunnel reaches the host at an endpoint only.
+	b.wantDrop(gre(t, udp(t, behind4, netip.MustParseAddr("192.0.2.1"), 30), greHeader{}), HostAddress)
+	inner := udp(t, behind4, endpoint4, 30)
 	if out := b.send(gre(t, inner, greHeader{})); len(out) != 0 {
 		t.Fatalf("%d frames left", len(out))
 	}
@@ -277,7 +281,7 @@ func TestPuntAndInject(t *testing.T) {
 		t.Errorf("the kernel gets %x, want %x", got, inner)
 	}
 	for i := range 70 {
-		b.send(gre(t, udp(t, behind4, netip.MustParseAddr("192.0.2.1"), i), greHeader{}))
+		b.send(gre(t, udp(t, behind4, endpoint4, i), greHeader{}))
 	}
 	if c := b.engine.Total(); c.Punted != 65 || c.Dropped[PuntQueueFull] != 6 {
 		t.Errorf("punted %d, dropped %v", c.Punted, b.dropped())
@@ -294,12 +298,30 @@ func TestPuntAndInject(t *testing.T) {
 	if c := b.engine.Total(); c.Injected != 2 || c.Originated != 2 {
 		t.Errorf("counters %+v", c)
 	}
+	b.punt.Drain(func([]byte) {})
+	b.send(gre(t, udp(t, behind6, endpoint6, 30), greHeader{}))
+	if n := b.punt.Drain(func([]byte) {}); n != 1 {
+		t.Errorf("the kernel got %d packets for the IPv6 endpoint, want 1", n)
+	}
+	b.punt.Inject(udp(t, netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.1"), 40))
+	if b.run(); b.engine.Total().Dropped[HostLoop] != 1 {
+		t.Errorf("what the kernel sent to itself went back to it: %v", b.dropped())
+	}
+}
+
+// TestForAnotherHost: frames for another link address are nobody's business here.
+func TestForAnotherHost(t *testing.T) {
+	b := newBed(t, 1, tunnelSpec("cust-a"))
+	for _, frame := range [][]byte{framed(udp(t, inetHost4, behind4, 30)), framed(udp(t, inetHost6, behind6, 30)), gre(t, udp(t, behind4, inetHost4, 30), greHeader{})} {
+		frame[5] ^= 1
+		b.wantDrop(frame, LinkAddress)
+	}
 }
 
 // TestHostThroughTunnels: what the host itself sends and receives through tunnels is clamped, and it hears of packets
 // that are too big, as any other source does.
 func TestHostThroughTunnels(t *testing.T) {
-	host := netip.MustParseAddr("192.0.2.1")
+	host := endpoint4
 	b := newBed(t, 1, tunnelSpec("cust-a"))
 	b.route("", netip.PrefixFrom(host, 32), MakeLeaf(KindKernel, 0))
 	toKernel := func() (packets [][]byte) {

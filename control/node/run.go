@@ -69,6 +69,7 @@ func (n *Node) startControl(ctx context.Context, g *group) {
 	g.start("routes", func() error { return n.routes.Run(ctx) })
 	g.start("tun", func() error { n.tun.Run(ctx, n.punt); return nil })
 	g.start("path MTU discovery", func() error { return n.errors.Run(ctx, n.learned) })
+	g.start("interfaces", func() error { return n.watch(ctx) })
 	g.start("control", func() error { return api.Serve(ctx, n.control, n) })
 	if n.metrics != nil {
 		g.start("metrics", func() error { return metrics.Serve(ctx, n.metrics, n.metricsSource()) })
@@ -138,6 +139,9 @@ func (n *Node) NotReady() []string {
 	}
 	if !n.loaded.Load() {
 		why = append(why, "the kernel's routes are not loaded yet")
+	}
+	if n.withoutLink() {
+		why = append(why, "no port has a link")
 	}
 	for i := range n.engine.Workers() {
 		if ago := time.Since(n.engine.LastPoll(i)); ago > pollLimit {

@@ -38,6 +38,10 @@ type Device struct {
 	addresses map[netip.Addr]bool
 	routes    map[netip.Prefix]bool
 
+	wasDown atomic.Bool   // since it was last in order
+	closed  chan struct{} // ends what watches the device
+	closing sync.Once
+
 	written, writeErrors atomic.Uint64
 	read, refused        atomic.Uint64
 }
@@ -57,7 +61,7 @@ func Open(name string, mtu int, log *slog.Logger) (*Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tun device %s: netlink: %w", name, err)
 	}
-	d := &Device{name: name, nl: nl, log: log, addresses: map[netip.Addr]bool{}, routes: map[netip.Prefix]bool{}}
+	d := &Device{name: name, nl: nl, log: log, addresses: map[netip.Addr]bool{}, routes: map[netip.Prefix]bool{}, closed: make(chan struct{})}
 	if err := d.open(mtu); err != nil {
 		d.Close()
 		return nil, fmt.Errorf("tun device %s: %w", name, err)
@@ -84,7 +88,7 @@ func (d *Device) open(mtu int) error {
 	if err := d.nl.LinkSetUp(d.link); err != nil {
 		return fmt.Errorf("cannot be brought up: %w", err)
 	}
-	return nil
+	return d.noticeDown()
 }
 
 func create(name string) (int, error) {
@@ -116,6 +120,7 @@ func (d *Device) Name() string { return d.name }
 
 // Close removes the device, its addresses and its routes, and ends Run.
 func (d *Device) Close() error {
+	d.closing.Do(func() { close(d.closed) })
 	d.nl.Close()
 	if d.file == nil {
 		return nil
