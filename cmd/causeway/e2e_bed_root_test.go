@@ -226,17 +226,6 @@ func (b *bed) newDrops(t *testing.T, before map[string]int) map[string]int {
 	return m
 }
 
-func (b *bed) tunnel(t *testing.T, name string) api.Tunnel {
-	t.Helper()
-	for _, x := range show[[]api.Tunnel](t, b, "tunnels") {
-		if x.Name == name {
-			return x
-		}
-	}
-	t.Fatalf("causeway show tunnels: no %s", name)
-	return api.Tunnel{}
-}
-
 // part runs a part of a test. If it fails, what the daemon has dropped so far is logged.
 func (b *bed) part(t *testing.T, name string, f func(t *testing.T)) {
 	t.Helper()
