@@ -31,7 +31,7 @@ func fibScenario(o options, report func(Result)) error {
 
 const lookups = 1 << 20
 
-// covered makes random addresses inside the prefixes.
+// coveredAddrs makes random addresses inside the prefixes.
 func coveredAddrs(prefixes []netip.Prefix, n int) []netip.Addr {
 	rng := rand.New(rand.NewPCG(3, 4))
 	out := make([]netip.Addr, n)
@@ -59,79 +59,75 @@ func timed(n int, f func()) float64 {
 }
 
 func fib4(n int, quick bool) Result {
-	prefixes := fibtest.SyntheticBGP4(n, 1)
-	table, rival := fib.NewTable4(24, nil), new(bart.Fast[uint32])
-	defer table.Close()
-	start := time.Now()
-	for i, p := range prefixes {
-		must(table.Insert(p, fib.Value(i%1000+1)))
-	}
-	updates := float64(n) / time.Since(start).Seconds()
-	for i, p := range prefixes {
-		rival.Insert(p, uint32(i%1000+1))
-	}
-	addrs := coveredAddrs(prefixes, lookups)
-	words := make([]uint32, len(addrs))
-	for i, a := range addrs {
-		b := a.As4()
-		words[i] = binary.BigEndian.Uint32(b[:])
-	}
-	out := make([]fib.Value, 64)
-	m := rounds(roundCount(quick),
-		func() float64 {
-			return timed(lookups, func() {
-				for i := 0; i < lookups; i += 64 {
-					table.LookupBatch(words[i:i+64], out)
-				}
-			})
-		},
-		func() float64 { return timed(lookups, func() { lookAll(rival, addrs) }) })
-	for i, a := range addrs {
-		want, _ := rival.Lookup(a)
-		if got := table.Lookup(words[i]); uint32(got) != want {
-			panic(fmt.Sprintf("bench: %v leads to %d, bart says %d", a, got, want))
+	t := fib.NewTable4(24, nil)
+	r := measureFib(t, fibtest.SyntheticBGP4(n, 1), quick, func(addrs []netip.Addr) (func(int, []fib.Value), func(int) fib.Value) {
+		words := make([]uint32, len(addrs))
+		for i, a := range addrs {
+			b := a.As4()
+			words[i] = binary.BigEndian.Uint32(b[:])
 		}
-	}
-	return Result{Name: fmt.Sprintf("fib/ipv4/routes=%d/batch=64", n), PPS: 1e9 / m.a, NS: m.a, BestNS: m.bestA, Spread: m.spread, Against: "bart.Fast", AgainstNS: m.b,
-		Ratio: m.a / m.b, GoalNS: 9, MemoryMiB: float64(table.MemoryBytes()) / (1 << 20), UpdatesSec: updates}
+		return func(i int, out []fib.Value) { t.LookupBatch(words[i:i+len(out)], out) }, func(i int) fib.Value { return t.Lookup(words[i]) }
+	})
+	r.Name, r.GoalNS = fmt.Sprintf("fib/ipv4/routes=%d/batch=64", n), 9
+	return r
 }
 
 func fib6(n int, quick bool) Result {
-	prefixes := fibtest.SyntheticBGP6(n, 1)
-	table, rival := fib.NewTable6(24, nil), new(bart.Fast[uint32])
-	defer table.Close()
+	t := fib.NewTable6(24, nil)
+	r := measureFib(t, fibtest.SyntheticBGP6(n, 1), quick, func(addrs []netip.Addr) (func(int, []fib.Value), func(int) fib.Value) {
+		hi, lo := make([]uint64, len(addrs)), make([]uint64, len(addrs))
+		for i, a := range addrs {
+			b := a.As16()
+			hi[i], lo[i] = binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
+		}
+		return func(i int, out []fib.Value) { t.LookupBatch(hi[i:i+len(out)], lo[i:i+len(out)], out) },
+			func(i int) fib.Value { return t.Lookup(hi[i], lo[i]) }
+	})
+	r.Name = fmt.Sprintf("fib/ipv6/routes=%d/batch=64", n)
+	return r
+}
+
+// A table is what fib.Table4 and fib.Table6 have in common.
+type table interface {
+	Insert(netip.Prefix, fib.Value) error
+	MemoryBytes() int
+	Close()
+}
+
+// measureFib fills t and bart with the prefixes and looks the same addresses up in both. prepare turns the addresses into
+// what t is asked with, and returns its look-up of a batch that begins at an address, and of one address.
+func measureFib(t table, prefixes []netip.Prefix, quick bool,
+	prepare func([]netip.Addr) (batch func(int, []fib.Value), one func(int) fib.Value)) Result {
+	defer t.Close()
+	rival := new(bart.Fast[uint32])
 	start := time.Now()
 	for i, p := range prefixes {
-		must(table.Insert(p, fib.Value(i%1000+1)))
+		must(t.Insert(p, fib.Value(i%1000+1)))
 	}
-	updates := float64(n) / time.Since(start).Seconds()
+	updates := float64(len(prefixes)) / time.Since(start).Seconds()
 	for i, p := range prefixes {
 		rival.Insert(p, uint32(i%1000+1))
 	}
 	addrs := coveredAddrs(prefixes, lookups)
-	hi, lo := make([]uint64, len(addrs)), make([]uint64, len(addrs))
-	for i, a := range addrs {
-		b := a.As16()
-		hi[i], lo[i] = binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
-	}
+	batch, one := prepare(addrs)
 	out := make([]fib.Value, 64)
 	m := rounds(roundCount(quick),
 		func() float64 {
 			return timed(lookups, func() {
-				for i := 0; i < lookups; i += 64 {
-					table.LookupBatch(hi[i:i+64], lo[i:i+64], out)
+				for i := 0; i < lookups; i += len(out) {
+					batch(i, out)
 				}
 			})
 		},
 		func() float64 { return timed(lookups, func() { lookAll(rival, addrs) }) })
 	for i, a := range addrs {
 		want, _ := rival.Lookup(a)
-		if got := table.Lookup(hi[i], lo[i]); uint32(got) != want {
+		if got := one(i); uint32(got) != want {
 			panic(fmt.Sprintf("bench: %v leads to %d, bart says %d", a, got, want))
 		}
 	}
-	return Result{Name: fmt.Sprintf("fib/ipv6/routes=%d/batch=64", n), PPS: 1e9 / m.a, NS: m.a, BestNS: m.bestA, Spread: m.spread, Against: "bart.Fast", AgainstNS: m.b,
-		Ratio: m.a / m.b, MemoryMiB: float64(table.MemoryBytes()) / (1 << 20), UpdatesSec: updates}
+	return Result{PPS: 1e9 / m.a, NS: m.a, BestNS: m.bestA, Spread: m.spread, Against: "bart.Fast", AgainstNS: m.b,
+		Ratio: m.a / m.b, MemoryMiB: float64(t.MemoryBytes()) / (1 << 20), UpdatesSec: updates}
 }
 
 func lookAll(t *bart.Fast[uint32], addrs []netip.Addr) {

@@ -428,7 +428,7 @@ func TestRootReload(t *testing.T) {
 // TestRootBird has a routing daemon write into the kernel.
 func TestRootBird(t *testing.T) {
 	if _, err := exec.LookPath("bird"); err != nil {
-		t.Skip("bird is not installed")
+		t.Fatal("bird is not installed: apt-get install bird2, or run scripts/deps.sh")
 	}
 	h := newHost(t)
 	dir := t.TempDir()
