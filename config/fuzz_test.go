@@ -58,7 +58,7 @@ func checkPromises(t *testing.T, c *Config) {
 			t.Errorf("name %q", tn.Name)
 		}
 		names[tn.Name] = true
-		if tn.MTU < 576 || 14+4+tn.Overhead()+tn.MTU > 1792 {
+		if tn.MTU < 576 || 14+4+tn.Overhead()+tn.MTU > 1744 {
 			t.Errorf("%s: mtu %d", tn.Name, tn.MTU)
 		}
 		if int(tn.MSS4()) > tn.MTU-40 || int(tn.MSS6()) > tn.MTU-60 {

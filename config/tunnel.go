@@ -18,7 +18,7 @@ const (
 	ipv6MinMTU   = 1280 // RFC 8200 5
 	minMTU       = 576  // as the product's API; RFC 1122 3.3.3
 	defaultPath  = 1500 // path MTU that the default mtu is made for
-	frameLimit   = 1792 // 2048-byte chunk less 256 bytes of headroom
+	frameLimit   = 1744 // 2048-byte chunk less 304 bytes of headroom, as in package xsk
 	maxLinkBytes = etherHeader + vlanTag
 	minMSS       = 88 // Linux takes no less (TCP_MIN_MSS)
 )

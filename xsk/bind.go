@@ -176,7 +176,7 @@ func bindStep(zeroCopy bool) string {
 // is either zero-copy or not, so a node whose ports differ registers twice; the
 // frames are the same.
 func (s *Socket) registerUMEM() error {
-	reg := unix.XDPUmemReg{Addr: s.umem.base(), Len: uint64(len(s.umem.mem)), Size: FrameSize}
+	reg := unix.XDPUmemReg{Addr: s.umem.base(), Len: uint64(len(s.umem.mem)), Size: FrameSize, Headroom: extraHeadroom}
 	return setsockopt(s.fd, unix.XDP_UMEM_REG, unsafe.Pointer(&reg), unsafe.Sizeof(reg))
 }
 

@@ -17,7 +17,7 @@ func TestDescLayout(t *testing.T) {
 		unsafe.Offsetof(d.Options) != unsafe.Offsetof(k.Options) {
 		t.Error("Desc is not laid out like struct xdp_desc")
 	}
-	if Headroom != unix.XDP_PACKET_HEADROOM || 1<<frameShift != FrameSize {
+	if Headroom != unix.XDP_PACKET_HEADROOM+48 || Headroom+MaxPacket != FrameSize || 1<<frameShift != FrameSize {
 		t.Error("frame constants disagree")
 	}
 }
