@@ -6,7 +6,7 @@ import (
 )
 
 // chunk is how many addresses one pass of a batch lookup handles; their indexes fit a byte.
-const chunk = 256
+const chunk = 64
 
 // Table4 is a longest-prefix-match table for IPv4. One goroutine at a time may write (Insert, Delete, Close); any number may look up
 // meanwhile. It must not be copied.
