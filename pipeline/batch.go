@@ -10,13 +10,23 @@ import (
 const BatchSize = 64
 
 // A batch is the packets of one call of Receive and the vectors of indexes by which the stages pass them on. It is
-// part of its worker and used again for every batch.
+// part of its worker and used again for every batch. Packets of one flow are always in the same vector, so they stay
+// in the order they came.
 type batch struct {
 	packets [BatchSize]packet
 	n       int
 
-	gre    vector // GRE packets to an endpoint, in the order they came
-	routed vector // packets with a destination to look up
+	gre vector // GRE packets to an endpoint
+
+	// Packets with a destination to look up.
+	net4 lookups // IPv4, in the Internet's table
+	own4 lookups // IPv4 out of a tunnel, in its account's table first; those with no route there go on to net4
+	all6 lookups // IPv6
+}
+
+// reset empties the vectors; the packets stay.
+func (b *batch) reset() {
+	b.gre.n, b.net4.n, b.own4.n, b.all6.n = 0, 0, 0, 0
 }
 
 // A vector is an ordered list of indexes into a batch.
@@ -31,6 +41,32 @@ func (v *vector) add(i int) {
 }
 
 func (v *vector) list() []uint8 { return v.at[:v.n] }
+
+// lookups is a vector with the destinations of its packets and, after route, the leaves that they lead to: next to
+// each other, as a batch of look-ups wants them.
+type lookups struct {
+	vector
+	dst  [BatchSize]uint32 // IPv4 only, host order
+	leaf [BatchSize]Leaf
+}
+
+func (l *lookups) add4(i int, dst uint32) {
+	l.dst[l.n&(BatchSize-1)] = dst
+	l.add(i)
+}
+
+// toRoute queues packet i for route.
+func (b *batch) toRoute(i int) {
+	p := &b.packets[i]
+	switch {
+	case p.flags&pktV6 != 0:
+		b.all6.add(i)
+	case p.vrf != 0:
+		b.own4.add4(i, p.dst)
+	default:
+		b.net4.add4(i, p.dst)
+	}
+}
 
 // packet is what the stages know of one packet: one cache line. Offsets are relative to the start of its frame.
 type packet struct {

@@ -81,14 +81,17 @@ func (e *Engine) build(s *Spec) (*Tables, error) {
 			t.endpoints6 = append(t.endpoints6, a.As16())
 		}
 	}
-	t.links = make([]link, len(s.Links))
+	if len(s.Links) > MaxLinks {
+		return nil, fmt.Errorf("%d links: at most %d are possible", len(s.Links), MaxLinks)
+	}
+	t.links = new([MaxLinks]link)
 	for i, l := range s.Links {
 		if l.Port < 0 || l.Port >= e.ports {
 			return nil, fmt.Errorf("link %d: port %d does not exist, the node has %d", i, l.Port, e.ports)
 		}
 		t.links[i] = makeLink(l)
 		if l.VLAN == 0 {
-			t.macs[l.Port] = mac48(l.MAC)
+			t.macs[l.Port] = linkAddressOf(l.MAC)
 		}
 	}
 	t.setErrorSources(s)

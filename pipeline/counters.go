@@ -43,6 +43,7 @@ type Counters struct {
 	Dropped    [Reasons]uint64
 
 	Decapsulated, Encapsulated uint64
+	General                    uint64 // steps of packets that were not as most are: see fast.go
 	MSSClamped                 uint64
 	ICMPErrors                 uint64 // sent
 	ICMPSuppressed             uint64 // not sent because of the rate limit or RFC 1122 3.2.2
@@ -92,6 +93,7 @@ func (c *Counters) Add(o *Counters) {
 	}
 	c.Decapsulated += o.Decapsulated
 	c.Encapsulated += o.Encapsulated
+	c.General += o.General
 	c.MSSClamped += o.MSSClamped
 	c.ICMPErrors += o.ICMPErrors
 	c.ICMPSuppressed += o.ICMPSuppressed
@@ -110,7 +112,7 @@ type workerCounters struct {
 	received, injected, originated, fragments     counter
 	forwarded, delivered, punted, joined, held    counter
 	dropped                                       [Reasons]counter
-	decapsulated, encapsulated                    counter
+	decapsulated, encapsulated, general           counter
 	clamped, icmpErrors, icmpSuppressed, handover counter
 	batches, emptyPolls, sleeps                   counter
 	pollGap                                       [PollGapBuckets]counter
@@ -123,7 +125,7 @@ func (c *workerCounters) read() Counters {
 		Forwarded: c.forwarded.get(), Delivered: c.delivered.get(), Punted: c.punted.get(),
 		Joined: c.joined.get(), Held: c.held.get(),
 		Decapsulated: c.decapsulated.get(), Encapsulated: c.encapsulated.get(),
-		MSSClamped: c.clamped.get(), ICMPErrors: c.icmpErrors.get(), ICMPSuppressed: c.icmpSuppressed.get(),
+		General: c.general.get(), MSSClamped: c.clamped.get(), ICMPErrors: c.icmpErrors.get(), ICMPSuppressed: c.icmpSuppressed.get(),
 		HandedOver: c.handover.get(), Batches: c.batches.get(), EmptyPolls: c.emptyPolls.get(), Sleeps: c.sleeps.get(),
 		MaxPollGapNS: c.maxPollGap.get(),
 	}

@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"encoding/binary"
-	"unsafe"
 
 	"causeway/pipeline/wire"
 )
@@ -15,39 +14,31 @@ func (w *worker) decap(t *Tables, b *batch) {
 	if n == 0 {
 		return
 	}
-	prefetch(&w.touch[0], n) // the buckets, whose addresses parse left
-	list := b.gre.list()
-	for k, i := range list {
-		p := &b.packets[i]
-		id := t.index.candidate(p.hash)
-		p.tunnel = id
-		at := max(id, 0)
-		w.touch[2*k] = uintptr(unsafe.Pointer(unsafe.SliceData(t.rx))) + uintptr(at)*unsafe.Sizeof(rxTunnel{})
-		w.touch[2*k+1] = uintptr(unsafe.Pointer(&w.tunnels[at]))
-	}
-	prefetch(&w.touch[0], 2*n)
-	for _, i := range list {
-		p := &b.packets[i]
-		if p.tunnel < 0 || !t.rx[p.tunnel].matches4(p) {
-			if p.tunnel = w.findTunnel(t, p); p.tunnel < 0 {
-				w.noTunnel(t, b, int(i))
-				continue
-			}
-		}
-		if !w.fastEnter(t, b, int(i)) {
-			w.enter(t, b, int(i))
-		}
-	}
+	t.index.candidates(b, w.ids[:n])
+	w.fetchLeaving(t, w.ids[:n])
+	w.leaveTunnels(t, b, w.ids[:n])
 }
 
-// candidate returns the first tunnel whose tag is that of h, or noTunnel. Nearly always it is the right one.
-func (x *tunnelIndex) candidate(h uint64) int32 {
-	b := &x.buckets[uint32(h)&x.mask]
-	slot := b.slot(tagOf(h))
-	if slot >= len(b.id) {
-		return noTunnel
+// leaveTunnel is what leaveTunnels does, for a packet that is not as most are.
+func (w *worker) leaveTunnel(t *Tables, b *batch, i int) {
+	w.count.general.add(1)
+	p := &b.packets[i]
+	if p.tunnel = w.findTunnel(t, p); p.tunnel < 0 {
+		w.noTunnel(t, b, i)
+		return
 	}
-	return int32(b.id[slot])
+	w.enter(t, b, i)
+}
+
+// candidates finds for each GRE packet the first tunnel whose tag is that of the packet's hash: nearly always it is the
+// right one. It is some number if there is none.
+func (x *tunnelIndex) candidates(b *batch, ids []uint32) {
+	buckets, mask := x.buckets, uint64(len(x.buckets)-1)
+	for k, i := range b.gre.at[:len(ids)] {
+		h := b.packets[i&(BatchSize-1)].hash
+		bucket := &buckets[h&mask]
+		ids[k] = bucket.id[bucket.slot(tagOf(h))&(len(bucket.id)-1)]
+	}
 }
 
 // matches4 verifies that the packet's outer IPv4 addresses and key are the tunnel's.
@@ -101,7 +92,7 @@ func (w *worker) noTunnel(t *Tables, b *batch, i int) {
 			w.drop(p, OuterMartian)
 			return
 		}
-		b.routed.add(i)
+		b.toRoute(i)
 		return
 	}
 	if w.knownPair(t, p) {
@@ -186,7 +177,7 @@ func (w *worker) admit4(t *Tables, b *batch, i int, ip []byte) {
 	c.rxPackets.add(1)
 	c.rxBytes.add(uint64(p.end - p.l3))
 	w.count.decapsulated.add(1)
-	b.routed.add(i)
+	b.toRoute(i)
 }
 
 func (w *worker) noteTransport4(p *packet, ip []byte) {

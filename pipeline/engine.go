@@ -76,7 +76,7 @@ func NewEngine(c EngineConfig) (*Engine, error) {
 		tunnels:    make([]tunnelState, MaxTunnels),
 	}
 	e.fwd.vrfs = []*VRF{e.newVRF("", 0)}
-	e.tables.Store(&Tables{vrfs: e.fwd.vrfs, index: tunnelIndex{buckets: make([]tunnelBucket, 1)}})
+	e.tables.Store(&Tables{vrfs: e.fwd.vrfs, links: new([MaxLinks]link), index: tunnelIndex{buckets: make([]tunnelBucket, 1)}})
 	for i, w := range c.Workers {
 		e.workers = append(e.workers, newWorker(e, i, w))
 	}

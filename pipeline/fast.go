@@ -2,102 +2,143 @@ package pipeline
 
 import (
 	"encoding/binary"
+	"sync/atomic"
 
 	"causeway/pipeline/wire"
 	"causeway/xsk"
 )
 
-// The ways that most packets go, each in one piece: an IPv4 packet with nothing to clamp, no error to send and nothing
-// to cut, out of a tunnel over IPv4, into one, or to a neighbour whose address is known. A function here does all of it,
-// or has changed nothing that matters and returns false; then decap.go and forward.go do the same by their general
-// steps. TestFastEqualsGeneral holds the two against each other.
+// The ways that most packets go, each in one loop: an IPv4 packet with nothing to clamp, no error to send and nothing
+// to cut, out of a tunnel over IPv4, to a neighbour whose address is known, or into a tunnel over IPv4. A loop does all
+// of it, or has changed nothing that matters and calls the general steps of decap.go and forward.go, which do the same.
+// TestFastEqualsGeneral holds the two against each other.
 
 // unusual are the flags of packets that forward.go has to look at.
 const unusual = pktV6 | pktSYN | pktOriginated | pktInterfaceSource
 
-// fastEnter makes the inner packet of p the one that is looked at and admits it for route.
-func (w *worker) fastEnter(t *Tables, b *batch, i int) bool {
-	p := &b.packets[i]
-	r := &t.rx[p.tunnel]
-	at, end := uint(p.l4), uint(p.end)
-	if p.flags&(pktV6|pktOuter6) != 0 || p.outerECN != 0 || at > xsk.FrameSize-ip4Len || at+ip4Len > end {
-		return false
+// leaveTunnels makes the inner packet of each GRE packet the one that is looked at and admits it for route. ids are the
+// tunnels that the packets seem to belong to.
+func (w *worker) leaveTunnels(t *Tables, b *batch, ids []uint32) {
+	var admitted uint64
+	for k, i := range b.gre.list() {
+		p := &b.packets[i&(BatchSize-1)]
+		id := ids[k]
+		if id >= uint32(len(t.rx)) {
+			w.leaveTunnel(t, b, int(i))
+			continue
+		}
+		r := &t.rx[id]
+		at, end := uint(p.l4), uint(p.end)
+		if !r.matches4(p) || p.flags&pktV6 != 0 || p.outerECN != 0 || at > xsk.FrameSize-ip4Len-wire.TCPLen || at+ip4Len > end {
+			w.leaveTunnel(t, b, int(i))
+			continue
+		}
+		f := w.frame(p.chunk)
+		ip := (*[ip4Len + wire.TCPLen]byte)(f[at : at+ip4Len+wire.TCPLen])
+		total := uint(binary.BigEndian.Uint16(ip[wire.IPv4OffTotal:]))
+		src, dst := binary.BigEndian.Uint32(ip[wire.IPv4OffSrc:]), binary.BigEndian.Uint32(ip[wire.IPv4OffDst:])
+		if ip[0] != 0x45 || !headerSumOK(ip[:]) || total < ip4Len || at+total > end || src&r.mask4 != r.net4 || bad4(dst) ||
+			binary.BigEndian.Uint16(ip[wire.IPv4OffFrag:])&^wire.IPv4DF != 0 {
+			w.leaveTunnel(t, b, int(i))
+			continue
+		}
+		p.tunnel, p.vrf, p.proto, p.src, p.dst = int32(id), r.vrf, ip[wire.IPv4OffProto], src, dst
+		p.l3, p.l4, p.end = uint16(at), uint16(at+ip4Len), uint16(at+total)
+		if p.proto == wire.ProtoTCP && total >= ip4Len+wire.TCPLen && ip[ip4Len+wire.TCPOffFlags]&wire.TCPFlagSYN != 0 {
+			p.flags |= pktSYN
+		}
+		c := &w.tunnels[id]
+		c.rxPackets.add(1)
+		c.rxBytes.add(uint64(total))
+		admitted++
+		b.own4.add4(int(i), dst)
 	}
-	ip := (*[ip4Len]byte)(w.frame(p.chunk)[at : at+ip4Len])
-	total := uint(binary.BigEndian.Uint16(ip[wire.IPv4OffTotal:]))
-	src, dst := binary.BigEndian.Uint32(ip[wire.IPv4OffSrc:]), binary.BigEndian.Uint32(ip[wire.IPv4OffDst:])
-	if ip[0] != 0x45 || !headerSumOK(ip[:]) || total < ip4Len || at+total > end ||
-		src&r.mask4 != r.net4 || bad4(dst) || ip[wire.IPv4OffProto] == wire.ProtoTCP ||
-		binary.BigEndian.Uint16(ip[wire.IPv4OffFrag:])&^wire.IPv4DF != 0 {
-		return false
-	}
-	p.vrf, p.proto, p.src, p.dst = r.vrf, ip[wire.IPv4OffProto], src, dst
-	p.l3, p.l4, p.end = uint16(at), uint16(at+ip4Len), uint16(at+total)
-	c := &w.tunnels[p.tunnel]
-	c.rxPackets.add(1)
-	c.rxBytes.add(uint64(total))
-	w.count.decapsulated.add(1)
-	b.routed.add(i)
-	return true
+	w.count.decapsulated.add(admitted)
 }
 
-// fastToNeighbour forwards a packet as it is.
-func (w *worker) fastToNeighbour(t *Tables, p *packet) bool {
-	slot := w.engine.fwd.neighbours[LeafIndex(p.leaf)&(MaxNeighbours-1)].Load()
-	lk := &t.links[slot>>neighbourLinkShift&(MaxLinks-1)]
-	f := w.frame(p.chunk)
-	at := uint(p.l3)
-	if p.flags&unusual != 0 || slot&neighbourResolved == 0 || uint32(p.end-p.l3) > lk.mtu || lk.vlan != 0 ||
-		at < ethLen || at > xsk.FrameSize-ip4Len || f[at+wire.IPv4OffTTL] <= 1 {
-		return false
+// forward4 sends IPv4 packets to the neighbours that their leaves name, and notes those that go into a tunnel.
+func (w *worker) forward4(t *Tables, b *batch, list *lookups) {
+	neighbours := (*[MaxNeighbours]atomic.Uint64)(w.engine.fwd.neighbours)
+	links := t.links
+	for k, i := range list.list() {
+		p := &b.packets[i&(BatchSize-1)]
+		l := list.leaf[k&(BatchSize-1)]
+		if LeafKind(l) == KindGroup {
+			l = w.pick(p, l)
+		}
+		if LeafKind(l) == KindTunnel {
+			w.inside.addTo(int(i), LeafIndex(l))
+			continue
+		}
+		slot := neighbours[l&(MaxNeighbours-1)].Load()
+		lk := &links[slot>>neighbourLinkShift&(MaxLinks-1)]
+		f := w.frame(p.chunk)
+		at := uint(p.l3)
+		if LeafKind(l) != KindNeighbour || p.flags&unusual != 0 || slot&neighbourResolved == 0 || uint32(p.end-p.l3) > lk.mtu ||
+			lk.vlan != 0 || at < ethLen || at > xsk.FrameSize-ip4Len || f[at+wire.IPv4OffTTL] <= 1 {
+			w.toLeaf(t, b, int(i), l)
+			continue
+		}
+		h := (*[ethLen + ip4Len]byte)(f[at-ethLen : at+ip4Len])
+		decTTL((*[ip4Len]byte)(h[ethLen:]))
+		putLink(h[:ethLen], slot, lk.mac, wire.EtherTypeIPv4)
+		w.put(lk.port, p.chunk+uint64(at-ethLen), uint32(uint(p.end)+ethLen-at))
 	}
-	h := (*[ethLen + ip4Len]byte)(f[at-ethLen : at+ip4Len])
-	decTTL((*[ip4Len]byte)(h[ethLen:]))
-	putLink(h[:ethLen], slot, lk.mac, wire.EtherTypeIPv4)
-	w.emit(int(lk.port), p.chunk, uint16(at-ethLen), p.end)
-	return true
 }
 
-// fastToTunnel encapsulates a packet.
-func (w *worker) fastToTunnel(t *Tables, p *packet) bool {
-	id := LeafIndex(p.leaf)
-	at := uint(p.l3)
-	if id >= len(t.tx) || p.flags&unusual != 0 || at < frameRoom || at > xsk.FrameSize-ip4Len {
-		return false
+// enterTunnels encapsulates the packets that go into a tunnel.
+func (w *worker) enterTunnels(t *Tables, b *batch) {
+	in := &w.inside
+	if in.n == 0 {
+		return
 	}
-	x := &t.tx[id]
-	route, path := w.engine.fwd.tunnels[id].load()
-	if x.flags&(tunLive|tunOuter6|tunChecksum|tunSequence) != tunLive || p.vrf != x.vrf && p.vrf != 0 ||
-		LeafKind(route) != KindNeighbour {
-		return false
+	w.fetchEntering(t, in.id[:in.n])
+	neighbours := (*[MaxNeighbours]atomic.Uint64)(w.engine.fwd.neighbours)
+	links, tx := t.links, t.tx
+	var entered uint64
+	for k, i := range in.list() {
+		p := &b.packets[i&(BatchSize-1)]
+		id := in.id[k&(BatchSize-1)] & (MaxTunnels - 1)
+		at := uint(p.l3)
+		if id >= uint32(len(tx)) || p.flags&unusual != 0 || at < frameRoom || at > xsk.FrameSize-ip4Len {
+			w.toTunnel(t, p, int(id))
+			continue
+		}
+		x := &tx[id]
+		route, path := w.engine.fwd.tunnels[id].load()
+		if LeafKind(route) == KindGroup {
+			route = w.pick(p, route)
+		}
+		slot := neighbours[route&(MaxNeighbours-1)].Load()
+		lk := &links[slot>>neighbourLinkShift&(MaxLinks-1)]
+		f := w.frame(p.chunk)
+		size := uint(p.end) - at
+		total := size + uint(x.hlen)
+		if x.flags&(tunLive|tunOuter6|tunChecksum|tunSequence) != tunLive || p.vrf != x.vrf && p.vrf != 0 ||
+			LeafKind(route) != KindNeighbour || slot&neighbourResolved == 0 || lk.vlan != 0 || size > uint(x.mtu) ||
+			path != 0 && size > uint(path) || total > uint(lk.mtu) || f[at+wire.IPv4OffTTL] <= 1 {
+			w.toTunnel(t, p, int(id))
+			continue
+		}
+		inner := (*[ip4Len]byte)(f[at : at+ip4Len])
+		decTTL(inner)
+		*(*[maxHeader4]byte)(f[at-maxHeader4 : at]) = [maxHeader4]byte(x.header[64-maxHeader4:])
+		start := (at - uint(x.hlen) - ethLen) & (xsk.FrameSize - 1)
+		h := (*[ethLen + ip4Len]byte)(f[start : start+ethLen+ip4Len])
+		outer := h[ethLen:]
+		tos := inner[wire.IPv4OffTOS]
+		outer[wire.IPv4OffTOS] = tos
+		binary.BigEndian.PutUint16(outer[wire.IPv4OffTotal:], uint16(total))
+		sum := x.sum + uint32(tos) + uint32(total)
+		binary.BigEndian.PutUint16(outer[wire.IPv4OffChecksum:], ^uint16(sum>>16+sum))
+		putLink(h[:ethLen], slot, lk.mac, wire.EtherTypeIPv4)
+		c := &w.tunnels[id]
+		c.txPackets.add(1)
+		c.txBytes.add(uint64(size))
+		entered++
+		w.put(lk.port, p.chunk+uint64(start), uint32(total+ethLen))
 	}
-	slot := w.engine.fwd.neighbours[LeafIndex(route)&(MaxNeighbours-1)].Load()
-	lk := &t.links[slot>>neighbourLinkShift&(MaxLinks-1)]
-	f := w.frame(p.chunk)
-	size := uint(p.end) - at
-	total := size + uint(x.hlen)
-	if slot&neighbourResolved == 0 || lk.vlan != 0 || size > uint(x.mtu) || path != 0 && size > uint(path) ||
-		total > uint(lk.mtu) || f[at+wire.IPv4OffTTL] <= 1 {
-		return false
-	}
-	inner := (*[ip4Len]byte)(f[at : at+ip4Len])
-	decTTL(inner)
-	*(*[maxHeader4]byte)(f[at-maxHeader4 : at]) = [maxHeader4]byte(x.header[64-maxHeader4:])
-	start := (at - uint(x.hlen) - ethLen) & (xsk.FrameSize - 1)
-	h := (*[ethLen + ip4Len]byte)(f[start : start+ethLen+ip4Len])
-	outer := h[ethLen:]
-	tos := inner[wire.IPv4OffTOS]
-	outer[wire.IPv4OffTOS] = tos
-	binary.BigEndian.PutUint16(outer[wire.IPv4OffTotal:], uint16(total))
-	sum := x.sum + uint32(tos) + uint32(total)
-	binary.BigEndian.PutUint16(outer[wire.IPv4OffChecksum:], ^uint16(sum>>16+sum))
-	putLink(h[:ethLen], slot, lk.mac, wire.EtherTypeIPv4)
-	c := &w.tunnels[id]
-	c.txPackets.add(1)
-	c.txBytes.add(uint64(size))
-	w.count.encapsulated.add(1)
-	w.emit(int(lk.port), p.chunk, uint16(start), p.end)
-	return true
+	w.count.encapsulated.add(entered)
 }
 
 // decTTL takes one off the TTL and corrects the checksum (RFC 1624 3: what would become 0xffff is 0).

@@ -2,60 +2,51 @@ package pipeline
 
 import (
 	"encoding/binary"
-	"unsafe"
 
 	"causeway/pipeline/wire"
 )
 
 // forward sends each packet where its leaf leads: into a tunnel, to a neighbour, or to one of the ends in local.go.
 // The contexts of all tunnels of the batch are fetched before the first is used. What most packets are, IPv4 with
-// nothing special about them, goes by the two functions of fast.go; they decline everything else.
+// nothing special about them, goes by the two loops of fast.go; they leave everything else to toLeaf and toTunnel.
 func (w *worker) forward(t *Tables, b *batch) {
-	w.encaps.n = 0
-	n := 0
-	for _, i := range b.routed.list() {
-		p := &b.packets[i]
-		if LeafKind(p.leaf) == KindGroup {
-			p.leaf = w.pick(p, p.leaf)
-		}
-		switch LeafKind(p.leaf) {
-		case KindTunnel:
-			n = w.touchTunnel(t, p, n)
-			w.encaps.add(int(i))
-		case KindNeighbour:
-			if !w.fastToNeighbour(t, p) {
-				w.toNeighbour(t, p)
-			}
-		default:
-			w.end(t, p)
-		}
+	w.inside.n = 0
+	w.makeRoom()
+	w.forward4(t, b, &b.own4)
+	w.forward4(t, b, &b.net4)
+	for k, i := range b.all6.list() {
+		w.toLeaf(t, b, int(i), b.all6.leaf[k])
 	}
-	if w.encaps.n == 0 {
-		return
-	}
-	prefetch(&w.touch[0], n)
-	for _, i := range w.encaps.list() {
-		p := &b.packets[i]
-		if !w.fastToTunnel(t, p) {
-			w.toTunnel(t, p, LeafIndex(p.leaf))
-		}
-	}
+	w.enterTunnels(t, b)
 }
 
-// touchTunnel notes the lines that toTunnel will need: the tunnel's second, its counters, its state, and the one in
-// front of the packet, into which the outer headers go.
-func (w *worker) touchTunnel(t *Tables, p *packet, n int) int {
-	id := LeafIndex(p.leaf)
-	if id >= len(t.tx) {
-		return n
+// entering is a vector of packets with the tunnels that they go into.
+type entering struct {
+	vector
+	id [BatchSize]uint32
+}
+
+func (e *entering) addTo(i, id int) {
+	e.id[e.n&(BatchSize-1)] = uint32(id)
+	e.add(i)
+}
+
+// toLeaf sends packet i of the batch where l leads.
+func (w *worker) toLeaf(t *Tables, b *batch, i int, l Leaf) {
+	w.count.general.add(1)
+	p := &b.packets[i]
+	if LeafKind(l) == KindGroup {
+		l = w.pick(p, l)
 	}
-	x := uintptr(unsafe.Pointer(unsafe.SliceData(t.tx))) + uintptr(id)*unsafe.Sizeof(txTunnel{})
-	at := (*[4]uintptr)(w.touch[n:])
-	at[0] = x + 64
-	at[1] = uintptr(unsafe.Pointer(&w.tunnels[id]))
-	at[2] = uintptr(unsafe.Pointer(&w.engine.fwd.tunnels[id]))
-	at[3] = uintptr(w.memory) + uintptr(p.chunk) + uintptr(p.l3) - 64
-	return n + 4
+	p.leaf = l
+	switch LeafKind(l) {
+	case KindTunnel:
+		w.inside.addTo(i, LeafIndex(l))
+	case KindNeighbour:
+		w.toNeighbour(t, p)
+	default:
+		w.end(t, p)
+	}
 }
 
 // pick chooses the member of an equal-cost group for p's flow.
@@ -99,6 +90,7 @@ func (w *worker) beforePlain(t *Tables, p *packet) bool {
 
 // toTunnel checks a packet's size and life against the tunnel and encapsulates it.
 func (w *worker) toTunnel(t *Tables, p *packet, id int) {
+	w.count.general.add(1)
 	if id >= len(t.tx) || t.tx[id].flags&tunLive == 0 {
 		w.drop(p, NoRoute) // the tunnel was taken away a moment ago, its routes follow
 		return

@@ -61,7 +61,7 @@ func (w *worker) enter6(t *Tables, b *batch, i int) {
 	c.rxPackets.add(1)
 	c.rxBytes.add(uint64(p.end - p.l3))
 	w.count.decapsulated.add(1)
-	b.routed.add(i)
+	b.toRoute(i)
 }
 
 // mayUseSource4 decides about a source outside the tunnel's first prefix: one of the others, or the interface's

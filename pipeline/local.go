@@ -85,7 +85,7 @@ func (w *worker) originate(p *packet) {
 		q.proto, q.l4 = ip[wire.IPv4OffProto], q.l3+uint16(ip[0]&15)*4
 		q.src, q.dst = binary.BigEndian.Uint32(ip[12:]), binary.BigEndian.Uint32(ip[16:])
 	}
-	w.again.routed.add(w.again.n)
+	w.again.toRoute(w.again.n)
 	w.again.n++
 }
 

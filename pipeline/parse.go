@@ -3,7 +3,6 @@ package pipeline
 import (
 	"encoding/binary"
 	"math/bits"
-	"unsafe"
 
 	"causeway/pipeline/wire"
 	"causeway/xsk"
@@ -25,35 +24,32 @@ const (
 // decap, fragments to reassembly, the rest to route. What nearly all frames are, IPv4 without options, tag or
 // fragments, is decided here; all else goes by parseSlow.
 func (w *worker) parse(t *Tables, b *batch, descs []xsk.Desc, port int) {
-	b.n, b.gre.n, b.routed.n = len(descs), 0, 0
-	for i := range descs {
-		w.touch[i] = uintptr(w.memory) + uintptr(descs[i].Addr)
-	}
-	prefetch(&w.touch[0], len(descs))
-	mask, mac := t.index.mask, t.macs[port]
-	buckets := uintptr(unsafe.Pointer(unsafe.SliceData(t.index.buckets)))
+	b.n = len(descs)
+	b.reset()
+	prefetchFrames(w.memory, descs)
+	mac := t.macs[port]
 	for i := range descs {
 		d := &descs[i]
 		p := &b.packets[i]
-		at := uint(d.Addr) & (xsk.FrameSize - 1)
-		p.chunk = d.Addr &^ (xsk.FrameSize - 1)
+		at, size := uint(d.Addr)&(xsk.FrameSize-1), uint(d.Len)
+		chunk := d.Addr &^ (xsk.FrameSize - 1)
+		p.chunk = chunk
 		p.tunnel, p.vrf, p.flags, p.port = noTunnel, 0, 0, uint8(port)
-		f := w.frame(p.chunk)
-		size := uint(d.Len)
-		if size < usualHeaders || at > xsk.FrameSize-usualHeaders {
+		f := w.frame(chunk)
+		if size < usualHeaders || at+size > xsk.FrameSize {
 			w.parseSlow(t, b, i, f[at:min(at+size, xsk.FrameSize)], at)
 			continue
 		}
 		h := (*[usualHeaders]byte)(f[at : at+usualHeaders])
-		if binary.BigEndian.Uint64(h[:])>>16 != mac && mac != 0 {
+		if !mac.is(h[:]) {
 			w.drop(p, LinkAddress) // the card is promiscuous, and the frame another host's
 			continue
 		}
 		ip := h[ethLen:]
 		total := uint(binary.BigEndian.Uint16(ip[wire.IPv4OffTotal:]))
 		if binary.BigEndian.Uint32(h[wire.EthernetOffType:])>>8 != wire.EtherTypeIPv4<<8|0x45 || total < ip4Len || ethLen+total > size ||
-			at+ethLen+total > xsk.FrameSize || binary.BigEndian.Uint16(ip[wire.IPv4OffFrag:])&^wire.IPv4DF != 0 || !headerSumOK(ip) {
-			w.parseSlow(t, b, i, f[at:min(at+size, xsk.FrameSize)], at)
+			binary.BigEndian.Uint16(ip[wire.IPv4OffFrag:])&^wire.IPv4DF != 0 || !headerSumOK(ip) {
+			w.parseSlow(t, b, i, f[at:at+size], at)
 			continue
 		}
 		p.proto = ip[wire.IPv4OffProto]
@@ -76,7 +72,6 @@ func (w *worker) parse(t *Tables, b *batch, descs []xsk.Desc, port int) {
 				p.flags = pktV6
 			}
 			p.hash = hash4(uint64(p.src)<<32|uint64(p.dst), 0, 0)
-			w.touch[b.gre.n] = buckets + uintptr(uint32(p.hash)&mask)*unsafe.Sizeof(tunnelBucket{})
 			b.gre.add(i)
 			continue
 		case wire.ProtoTCP:
@@ -98,8 +93,25 @@ func (w *worker) parse(t *Tables, b *batch, descs []xsk.Desc, port int) {
 			w.drop(p, OuterMartian)
 			continue
 		}
-		b.routed.add(i)
+		b.net4.add4(i, p.dst)
 	}
+}
+
+// linkAddress is the address that frames to a port must have: what the first eight bytes of a frame, read little-endian,
+// are under the mask. The zero value takes every frame.
+type linkAddress struct{ address, mask uint64 }
+
+func linkAddressOf(mac [6]byte) linkAddress {
+	if mac == [6]byte{} {
+		return linkAddress{}
+	}
+	var b [8]byte
+	copy(b[:], mac[:])
+	return linkAddress{binary.LittleEndian.Uint64(b[:]), 1<<48 - 1}
+}
+
+func (l linkAddress) is(frame []byte) bool {
+	return binary.LittleEndian.Uint64(frame)&l.mask == l.address
 }
 
 // headerSumOK verifies the checksum of a 20-byte IPv4 header (RFC 1812 5.2.2): the ones-complement sum of all of it is

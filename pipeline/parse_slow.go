@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"encoding/binary"
-	"unsafe"
 
 	"causeway/pipeline/wire"
 )
@@ -16,7 +15,7 @@ func (w *worker) parseSlow(t *Tables, b *batch, i int, h []byte, at uint) {
 		w.drop(p, outerFault(f))
 		return
 	}
-	if mac := t.macs[p.port]; mac != 0 && binary.BigEndian.Uint64(h)>>16 != mac {
+	if !t.macs[p.port].is(h) {
 		w.drop(p, LinkAddress)
 		return
 	}
@@ -126,7 +125,7 @@ func (w *worker) classify(t *Tables, b *batch, i int, endpoint, martian bool) {
 	case p.proto == wire.ProtoTCP:
 		w.noteSYN(p)
 	}
-	b.routed.add(i)
+	b.toRoute(i)
 }
 
 // toNATTraversal reports whether a UDP packet carries ESP (RFC 3948 2.2); IKE on the same port is the kernel's.
@@ -154,7 +153,7 @@ func (w *worker) parseGRE(t *Tables, b *batch, i int) {
 			w.drop(p, OuterMartian)
 			return
 		}
-		b.routed.add(i)
+		b.toRoute(i)
 		return
 	}
 	payload := w.frame(p.chunk)[p.l4:p.end]
@@ -182,7 +181,6 @@ func (w *worker) parseGRE(t *Tables, b *batch, i int) {
 		return
 	}
 	p.l4 += uint16(g.Len)
-	w.touch[b.gre.n] = t.index.address(p.hash)
 	b.gre.add(i)
 }
 
@@ -203,11 +201,6 @@ func (w *worker) setInnerFamily(p *packet, proto uint16) bool {
 		return false
 	}
 	return true
-}
-
-// address is where the bucket of hash h lies, for prefetching.
-func (x *tunnelIndex) address(h uint64) uintptr {
-	return uintptr(unsafe.Pointer(&x.buckets[uint32(h)&x.mask]))
 }
 
 func addr6(b []byte) [2]uint64 {

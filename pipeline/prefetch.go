@@ -2,8 +2,54 @@
 
 package pipeline
 
-// prefetch asks for the n cache lines at the addresses of list: one call for a whole batch, so that the loads of a
-// stage overlap instead of following one another. An address need not be valid; nothing is read.
+import (
+	"unsafe"
+
+	"causeway/xsk"
+)
+
+// The loads of a stage overlap instead of following one another when all are asked for first: one call of assembly for a
+// whole batch. Nothing is read and an address need not be valid.
+
+// prefetchFrames asks for the usual headers of the packets that descs describe.
+func prefetchFrames(memory unsafe.Pointer, descs []xsk.Desc) {
+	prefetchDescs(memory, unsafe.SliceData(descs), len(descs))
+}
+
+// fetchLeaving asks for what leaveTunnels needs of tunnels: the first line of each rxTunnel, and the counters.
+func (w *worker) fetchLeaving(t *Tables, ids []uint32) {
+	prefetchLines(unsafe.SliceData(ids), len(ids), unsafe.Pointer(unsafe.SliceData(t.rx)), unsafe.Pointer(unsafe.SliceData(w.tunnels)))
+}
+
+// fetchEntering asks for what enterTunnels needs of tunnels: the second line of each txTunnel, the counters, and the
+// states.
+func (w *worker) fetchEntering(t *Tables, ids []uint32) {
+	second := unsafe.Add(unsafe.Pointer(unsafe.SliceData(t.tx)), 64)
+	prefetchLines(unsafe.SliceData(ids), len(ids), second, unsafe.Pointer(unsafe.SliceData(w.tunnels)))
+	prefetchWords(unsafe.SliceData(ids), len(ids), unsafe.Pointer(unsafe.SliceData(w.engine.fwd.tunnels)))
+}
+
+// The assembly knows these sizes.
+const (
+	_ = uint(128-unsafe.Sizeof(rxTunnel{})) + uint(unsafe.Sizeof(rxTunnel{})-128)
+	_ = uint(128-unsafe.Sizeof(txTunnel{})) + uint(unsafe.Sizeof(txTunnel{})-128)
+	_ = uint(64-unsafe.Sizeof(tunnelCounters{})) + uint(unsafe.Sizeof(tunnelCounters{})-64)
+	_ = uint(8-unsafe.Sizeof(tunnelState{})) + uint(unsafe.Sizeof(tunnelState{})-8)
+	_ = uint(16-unsafe.Sizeof(xsk.Desc{})) + uint(unsafe.Sizeof(xsk.Desc{})-16)
+)
+
+// prefetchDescs asks for the lines at memory + Addr and 37 bytes behind it for each of n descriptors.
 //
 //go:noescape
-func prefetch(list *uintptr, n int)
+func prefetchDescs(memory unsafe.Pointer, descs *xsk.Desc, n int)
+
+// prefetchLines asks, for each of n numbers, for the line in contexts (128 bytes each) and the one in counters (64
+// bytes each).
+//
+//go:noescape
+func prefetchLines(numbers *uint32, n int, contexts, counters unsafe.Pointer)
+
+// prefetchWords asks, for each of n numbers, for the line of the 8-byte word in words.
+//
+//go:noescape
+func prefetchWords(numbers *uint32, n int, words unsafe.Pointer)

@@ -115,8 +115,8 @@ func (w *worker) takeInjected(t *Tables) int {
 		return 0
 	}
 	b := &w.whole
-	b.n, b.routed.n = 0, 0
-	w.again.n, w.again.routed.n = 0, 0
+	b.n = 0
+	b.reset()
 	n := 0
 	for ; n < BatchSize; n++ {
 		s := w.inject.front()
@@ -143,7 +143,7 @@ func (w *worker) injectOne(b *batch, chunk uint64, s *puntSlot) {
 		w.drop(p, outerFault(f))
 		return
 	}
-	b.routed.add(b.n)
+	b.toRoute(b.n)
 	b.n++
 }
 

@@ -148,8 +148,7 @@ func (w *worker) finishWhole(t *Tables) {
 	if b.n == 0 {
 		return
 	}
-	b.gre.n, b.routed.n = 0, 0
-	w.again.n, w.again.routed.n = 0, 0
+	b.reset()
 	for i := range b.n {
 		p := &b.packets[i]
 		if p.flags&pktV6 != 0 {

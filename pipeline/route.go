@@ -10,78 +10,61 @@ import (
 // and then, like one from outside, into the Internet's. Addresses are looked up a batch at a time, so that the misses
 // of one overlap with those of the next.
 func (w *worker) route(t *Tables, b *batch) {
-	if b.routed.n == 0 {
-		return
+	if b.own4.n > 0 {
+		routeOwn4(t, b)
 	}
-	v4, v6, own := 0, 0, 0
-	for _, i := range b.routed.list() {
-		p := &b.packets[i]
-		switch {
-		case p.flags&pktV6 != 0:
-			w.order6[v6] = i
-			v6++
-		case p.vrf != 0:
-			w.own4[own] = i
-			own++
-		default:
-			w.dst4[v4], w.order[v4] = p.dst, i
-			v4++
-		}
+	if l := &b.net4; l.n > 0 {
+		t.vrfs[0].V4.LookupBatch(l.dst[:l.n], l.leaf[:l.n])
 	}
-	for from := 0; from < own; {
-		from, v4 = w.routeOwn4(t, b, from, own, v4)
-	}
-	if v4 > 0 {
-		t.vrfs[0].V4.LookupBatch(w.dst4[:v4], w.leaves[:v4])
-		for k, i := range w.order[:v4] {
-			b.packets[i].leaf = w.leaves[k]
-		}
-	}
-	if v6 > 0 {
-		w.route6(t, b, w.order6[:v6])
+	if b.all6.n > 0 {
+		w.route6(t, b)
 	}
 }
 
-// routeOwn4 looks up a run of packets of one account, own4[from:to] at most, in the account's table. What has no route
-// there joins the v4 packets that wait for the Internet table. It returns where the run ended and how many wait.
-func (w *worker) routeOwn4(t *Tables, b *batch, from, to, v4 int) (int, int) {
-	vrf := b.packets[w.own4[from]].vrf
-	n := 0
-	for from+n < to && b.packets[w.own4[from+n]].vrf == vrf {
-		w.ownDst4[n] = b.packets[w.own4[from+n]].dst
-		n++
-	}
-	t.vrfs[vrf].V4.LookupBatch(w.ownDst4[:n], w.leaves[:n])
-	for k, i := range w.own4[from : from+n] {
-		p := &b.packets[i]
-		if p.leaf = w.leaves[k]; p.leaf == 0 {
-			w.dst4[v4], w.order[v4] = p.dst, i
-			v4++
+// routeOwn4 looks up the packets out of tunnels in their accounts' tables, those of one account that follow each other at
+// once. What has no route there joins the packets that wait for the Internet's table.
+func routeOwn4(t *Tables, b *batch) {
+	own := &b.own4
+	found := 0
+	for from := 0; from < own.n; {
+		vrf := b.packets[own.at[from]].vrf
+		to := from + 1
+		for to < own.n && b.packets[own.at[to]].vrf == vrf {
+			to++
 		}
+		t.vrfs[vrf].V4.LookupBatch(own.dst[from:to], own.leaf[from:to])
+		for k := from; k < to; k++ {
+			if own.leaf[k] == 0 {
+				b.net4.add4(int(own.at[k]), own.dst[k])
+				continue
+			}
+			own.at[found], own.leaf[found] = own.at[k], own.leaf[k]
+			found++
+		}
+		from = to
 	}
-	return from + n, v4
+	own.n = found
 }
 
-func (w *worker) route6(t *Tables, b *batch, list []uint8) {
+func (w *worker) route6(t *Tables, b *batch) {
 	n := 0
-	for _, i := range list {
+	for k, i := range b.all6.list() {
 		p := &b.packets[i]
 		dst := addr6(w.frame(p.chunk)[p.l3+24:])
 		if p.vrf != 0 {
-			if p.leaf = t.vrfs[p.vrf].V6.Lookup(dst[0], dst[1]); p.leaf != 0 {
+			if b.all6.leaf[k] = t.vrfs[p.vrf].V6.Lookup(dst[0], dst[1]); b.all6.leaf[k] != 0 {
 				continue
 			}
 		}
-		w.dst6hi[n], w.dst6lo[n] = dst[0], dst[1]
-		list[n] = i
+		w.dst6hi[n], w.dst6lo[n], w.asked6[n] = dst[0], dst[1], uint8(k)
 		n++
 	}
 	if n == 0 {
 		return
 	}
-	t.vrfs[0].V6.LookupBatch(w.dst6hi[:n], w.dst6lo[:n], w.leaves[:n])
-	for k, i := range list[:n] {
-		b.packets[i].leaf = w.leaves[k]
+	t.vrfs[0].V6.LookupBatch(w.dst6hi[:n], w.dst6lo[:n], w.leaves6[:n])
+	for j, k := range w.asked6[:n] {
+		b.all6.leaf[k] = w.leaves6[j]
 	}
 }
 

@@ -21,8 +21,8 @@ type Tables struct {
 	endpoints6 [][16]byte
 
 	vrfs  []*VRF
-	links []link
-	macs  [maxPorts]uint64 // link address of each port; 0: not known, frames for any are taken
+	links *[MaxLinks]link
+	macs  [maxPorts]linkAddress // of each port; zero: not known, frames for any are taken
 
 	errorSource4 uint32   // source of ICMP errors toward the Internet; 0: none
 	errorSource6 [16]byte // unspecified: none

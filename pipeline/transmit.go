@@ -8,10 +8,25 @@ const sendAttempts = 8
 
 // emit queues the frame at chunk, whose link header begins at start and whose last byte is before end, for a port.
 func (w *worker) emit(port int, chunk uint64, start, end uint16) {
-	o := &w.ports[port]
-	o.descs[o.n&(BatchSize-1)] = xsk.Desc{Addr: chunk + uint64(start), Len: uint32(end - start)}
-	if o.n++; o.n == BatchSize {
+	if o := &w.ports[port]; o.n >= BatchSize {
 		w.flushPort(o, port)
+	}
+	w.put(uint16(port), chunk+uint64(start), uint32(end-start))
+}
+
+// put is emit for callers that put at most a batch after makeRoom.
+func (w *worker) put(port uint16, addr uint64, length uint32) {
+	o := &w.ports[port]
+	o.descs[o.n&(2*BatchSize-1)] = xsk.Desc{Addr: addr, Len: length}
+	o.n++
+}
+
+// makeRoom leaves room for a batch on each port.
+func (w *worker) makeRoom() {
+	for i := range w.ports {
+		if o := &w.ports[i]; o.n > BatchSize {
+			w.flushPort(o, i)
+		}
 	}
 }
 

@@ -45,18 +45,14 @@ type worker struct {
 	wait   func(time.Duration)
 
 	batch   batch
-	encaps  vector
 	again   batch // packets made while the batch was worked on
 	descs   [BatchSize]xsk.Desc
-	touch   [4 * BatchSize]uintptr // cache lines to prefetch
-	dst4    [BatchSize]uint32
-	ownDst4 [BatchSize]uint32
+	inside  entering          // packets that go into a tunnel
+	ids     [BatchSize]uint32 // candidate tunnels of a batch's GRE packets
 	dst6hi  [BatchSize]uint64
 	dst6lo  [BatchSize]uint64
-	leaves  [BatchSize]Leaf
-	order   [BatchSize]uint8
-	own4    [BatchSize]uint8
-	order6  [BatchSize]uint8
+	asked6  [BatchSize]uint8
+	leaves6 [BatchSize]Leaf
 	freed   [BatchSize]uint64
 	nfreed  int
 	moved   [BatchSize]uint64 // addresses on their way between rings and the pool
@@ -103,7 +99,7 @@ type outPort struct {
 	queue Queue // nil: the worker has no queue of this port
 	via   int   // worker that has one, or -1
 	n     int
-	descs [BatchSize]xsk.Desc
+	descs [2 * BatchSize]xsk.Desc // a batch, and what emit lets stand
 }
 
 func newWorker(e *Engine, id int, c WorkerConfig) *worker {
@@ -221,7 +217,6 @@ func (w *worker) receive(t *Tables, q *boundQueue) int {
 
 // process is the packet path. Every stage works on the whole batch; file order in this package is packet order.
 func (w *worker) process(t *Tables, b *batch, descs []xsk.Desc, port int) {
-	w.again.n, w.again.routed.n = 0, 0
 	w.parse(t, b, descs, port) // parse.go
 	w.decap(t, b)              // decap.go, inner.go
 	w.route(t, b)              // route.go
@@ -236,7 +231,8 @@ func (w *worker) sendOriginated(t *Tables) {
 	}
 	w.route(t, &w.again)
 	w.forward(t, &w.again)
-	w.again.n, w.again.routed.n = 0, 0
+	w.again.n = 0
+	w.again.reset()
 }
 
 // awaitBoundary returns when the worker has begun a batch after the call, or is parked.
@@ -284,7 +280,7 @@ func (w *worker) recycle() {
 		q := w.queues[i].queue
 		for {
 			n := q.Reap(w.moved[:])
-			w.giveBack(w.moved[:n])
+			w.giveBack(w.reuse(w.moved[:n]))
 			if n < len(w.moved) {
 				break
 			}
@@ -297,6 +293,21 @@ func (w *worker) recycle() {
 	for i := range w.queues {
 		w.refill(&w.queues[i])
 	}
+}
+
+// reuse gives frames that have just left straight to the fill rings, as many as they lack: the pool would hand out the
+// same ones. It returns the others. Where there are several workers a frame may have to go home first.
+func (w *worker) reuse(frames []uint64) []uint64 {
+	if !w.alone {
+		return frames
+	}
+	for i := range w.queues {
+		q := &w.queues[i]
+		taken := q.queue.Refill(frames[:min(q.debt, len(frames))])
+		q.debt -= taken
+		frames = frames[taken:]
+	}
+	return frames
 }
 
 func (w *worker) refill(q *boundQueue) {

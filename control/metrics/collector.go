@@ -168,6 +168,7 @@ func (o out) worker(e *pipeline.Engine, i int, k *pipeline.Counters) {
 	o.gauge(held, float64(k.Held), w)
 	o.counter(work, k.Decapsulated, w, "decapsulated")
 	o.counter(work, k.Encapsulated, w, "encapsulated")
+	o.counter(work, k.General, w, "general")
 	o.counter(work, k.MSSClamped, w, "mss_clamped")
 	o.counter(work, k.ICMPErrors, w, "icmp_error_sent")
 	o.counter(work, k.ICMPSuppressed, w, "icmp_error_suppressed")
