@@ -232,7 +232,7 @@ func (n *Node) openControl(c *config.Config) error {
 		return err
 	}
 	n.steer.endpoints, n.steer.local = c.Endpoints, c.Endpoints
-	if n.errors, err = pmtu.Listen(); err != nil {
+	if n.errors, err = pmtu.Listen(n.tun.Index()); err != nil {
 		return explain(err)
 	}
 	n.learned = pmtu.New(n.engine.Forwarding().SetPathMTU, n.log)

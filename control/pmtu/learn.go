@@ -63,10 +63,12 @@ const (
 	Implausible Verdict = "implausible"  // a size that no router would report about the quoted packet
 	TooSmall    Verdict = "too_small"    // below 1280 for IPv6
 	NotBelieved Verdict = "pmtu_off"     // the tunnel says `pmtu: off`
+
+	ThroughTunnel Verdict = "through_tunnel" // a customer sent it; what is on the path of outer packets is outside
 )
 
 // Verdicts lists all of them.
-var Verdicts = []Verdict{Lowered, Confirmed, Malformed, NotTooBig, Misdirected, NotGRE, NoTunnel, WrongHeader, Implausible, TooSmall, NotBelieved}
+var Verdicts = []Verdict{Lowered, Confirmed, Malformed, NotTooBig, Misdirected, NotGRE, NoTunnel, WrongHeader, Implausible, TooSmall, NotBelieved, ThroughTunnel}
 
 // pair is the two ends of the path.
 type pair struct{ endpoint, customer netip.Addr }

@@ -152,7 +152,7 @@ func TestWhichErrorsAreBelieved(t *testing.T) {
 		{"the tunnel's own size", endpoint4, 3, 4, 1500, with(func(q *quote) { q.total = 1510 }), Confirmed, nil},
 	} {
 		b := newBed()
-		if v := take4(b.Learner, error4(c.dst, c.typ, c.code, c.mtu, c.q), start); v != c.verdict {
+		if v := take4(b.Learner, outside, error4(c.dst, c.typ, c.code, c.mtu, c.q), start); v != c.verdict {
 			t.Errorf("%s: %s, want %s", c.name, v, c.verdict)
 		}
 		if b.Counts()[c.verdict] != 1 {
@@ -191,29 +191,64 @@ func TestWhichIPv6ErrorsAreBelieved(t *testing.T) {
 	} {
 		b := newBed()
 		from := &unix.SockaddrInet6{Addr: router6.As16()}
-		if v := take6(b.Learner, error6(c.dst, c.typ, c.mtu, c.q), pktinfo(c.dst), from, start); v != c.verdict {
+		if v := listener.take6(b.Learner, message{error6(c.dst, c.typ, c.mtu, c.q), pktinfo6(c.dst, outside), from}, start); v != c.verdict {
 			t.Errorf("%s: %s, want %s", c.name, v, c.verdict)
 		}
 		check(t, c.name, b, c.learned)
 	}
 }
 
-// pktinfo is the control data that says where a message was sent.
-func pktinfo(dst netip.Addr) []byte {
-	b := make([]byte, unix.CmsgSpace(20))
-	binary.NativeEndian.PutUint64(b, uint64(unix.CmsgLen(20)))
-	binary.NativeEndian.PutUint32(b[8:], unix.IPPROTO_IPV6)
-	binary.NativeEndian.PutUint32(b[12:], unix.IPV6_PKTINFO)
+// The interfaces by which messages come: the TUN device, and another one.
+const through, outside = 7, 2
+
+var listener = &Listener{tun: through}
+
+// take4 lets the listener take a datagram that came by an interface.
+func take4(l *Learner, by int, packet []byte, now time.Time) Verdict {
+	info := make([]byte, unix.SizeofInet4Pktinfo)
+	binary.NativeEndian.PutUint32(info, uint32(by))
+	return listener.take4(l, message{data: packet, control: controlMessage(unix.IPPROTO_IP, unix.IP_PKTINFO, info)}, now)
+}
+
+// pktinfo6 is the control data that says where a message was sent, and by which interface it came.
+func pktinfo6(dst netip.Addr, by int) []byte {
 	a := dst.As16()
-	copy(b[16:], a[:])
+	return controlMessage(unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, binary.NativeEndian.AppendUint32(a[:], uint32(by)))
+}
+
+func controlMessage(level, kind uint32, data []byte) []byte {
+	b := make([]byte, unix.CmsgSpace(len(data)))
+	binary.NativeEndian.PutUint64(b, uint64(unix.CmsgLen(len(data))))
+	binary.NativeEndian.PutUint32(b[8:], level)
+	binary.NativeEndian.PutUint32(b[12:], kind)
+	copy(b[16:], data)
 	return b
+}
+
+// TestCustomersAreNotOnThePath: what came through a tunnel can say nothing about the path of outer packets, however
+// well it is made.
+func TestCustomersAreNotOnThePath(t *testing.T) {
+	b := newBed()
+	four := error4(endpoint4, 3, 4, 1400, quote{src: endpoint4, dst: customer4, proto: 47, total: 1500, gre: gre(0)})
+	if v := take4(b.Learner, through, four, start); v != ThroughTunnel {
+		t.Errorf("IPv4: %s", v)
+	}
+	six := error6(endpoint6, 2, 1400, quote{src: endpoint6, dst: customer6, proto: 47, total: 1500, gre: gre(0)})
+	from := &unix.SockaddrInet6{Addr: router6.As16()}
+	if v := listener.take6(b.Learner, message{six, pktinfo6(endpoint6, through), from}, start); v != ThroughTunnel {
+		t.Errorf("IPv6: %s", v)
+	}
+	check(t, "through a tunnel", b, nil)
+	if b.Counts()[ThroughTunnel] != 2 {
+		t.Errorf("counts %v", b.Counts())
+	}
 }
 
 func TestBrokenBytesAreCountedNotBelieved(t *testing.T) {
 	whole := error4(endpoint4, 3, 4, 1400, quote{src: endpoint4, dst: customer4, proto: 47, total: 1500, gre: gre(0)})
 	for n := range whole[:47] { // up to the first byte of the quoted GRE header
 		b := newBed()
-		if v := take4(b.Learner, whole[:n], start); v != Malformed {
+		if v := take4(b.Learner, outside, whole[:n], start); v != Malformed {
 			t.Errorf("cut to %d bytes: %s", n, v)
 		}
 	}
@@ -221,12 +256,12 @@ func TestBrokenBytesAreCountedNotBelieved(t *testing.T) {
 		flipped := append([]byte(nil), whole...)
 		flipped[i] ^= 0x10
 		b := newBed()
-		if v := take4(b.Learner, flipped, start); v != Malformed {
+		if v := take4(b.Learner, outside, flipped, start); v != Malformed {
 			t.Errorf("bit of byte %d turned: %s; the checksum is wrong", i, v)
 		}
 	}
 	b := newBed()
-	if v := take6(b.Learner, whole, nil, &unix.SockaddrInet6{}, start); v != Malformed {
+	if v := listener.take6(b.Learner, message{whole, nil, &unix.SockaddrInet6{}}, start); v != Malformed {
 		t.Errorf("without a destination: %s", v)
 	}
 }
@@ -234,7 +269,7 @@ func TestBrokenBytesAreCountedNotBelieved(t *testing.T) {
 func TestWhatWasLearnedIsForgottenAfterTenMinutes(t *testing.T) {
 	b := newBed()
 	report := func(mtu uint16, at time.Duration) Verdict {
-		return take4(b.Learner, error4(endpoint4, 3, 4, mtu, quote{src: endpoint4, dst: customer4, proto: 47, total: 1500, gre: gre(0)}), start.Add(at))
+		return take4(b.Learner, outside, error4(endpoint4, 3, 4, mtu, quote{src: endpoint4, dst: customer4, proto: 47, total: 1500, gre: gre(0)}), start.Add(at))
 	}
 	report(1400, 0)
 	if v := report(1450, time.Minute); v != Confirmed || b.mtu[1] != 1376 {
@@ -259,7 +294,7 @@ func TestWhatWasLearnedIsForgottenAfterTenMinutes(t *testing.T) {
 func TestReloadKeepsWhatIsStillTrue(t *testing.T) {
 	b := newBed()
 	q := quote{src: endpoint4, dst: customer4, proto: 47, total: 1500, gre: gre(0)}
-	take4(b.Learner, error4(endpoint4, 3, 4, 1400, q), start)
+	take4(b.Learner, outside, error4(endpoint4, 3, 4, 1400, q), start)
 
 	keyed := tunnels[0]
 	keyed.HasKey, keyed.Key, keyed.Overhead, keyed.MTU = true, 9, 28, 1472
@@ -273,7 +308,7 @@ func TestReloadKeepsWhatIsStillTrue(t *testing.T) {
 	if b.mtu[1] != 0 {
 		t.Errorf("a configured mtu of 1300 is all that is known, not %d", b.mtu[1])
 	}
-	take4(b.Learner, error4(endpoint4, 3, 4, 1200, q), start)
+	take4(b.Learner, outside, error4(endpoint4, 3, 4, 1200, q), start)
 	moved := small
 	moved.CustomerEndpoint = netip.MustParseAddr("198.51.100.99")
 	b.SetTunnels([]Tunnel{moved})
@@ -289,9 +324,9 @@ func FuzzErrors(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, v6 bool) {
 		l := newBed()
 		if v6 {
-			take6(l.Learner, b, pktinfo(endpoint6), &unix.SockaddrInet6{Addr: router6.As16()}, start)
+			listener.take6(l.Learner, message{b, pktinfo6(endpoint6, outside), &unix.SockaddrInet6{Addr: router6.As16()}}, start)
 		} else {
-			take4(l.Learner, b, start)
+			take4(l.Learner, outside, b, start)
 		}
 		for _, u := range tunnels {
 			least := least4

@@ -19,11 +19,14 @@ import (
 // A Listener holds the raw sockets on which the kernel delivers ICMP errors.
 type Listener struct {
 	v4, v6 *os.File // v6 is nil where the kernel has no IPv6
+	tun    int      // interface by which comes what customers sent through their tunnels
 }
 
-// Listen opens the sockets in the calling thread's network namespace. Needs CAP_NET_RAW.
-func Listen() (*Listener, error) {
-	l := &Listener{}
+// Listen opens the sockets in the calling thread's network namespace. tun is the number of the interface by which the
+// kernel gets what customers send through their tunnels: nobody there is on the path of an outer packet. Needs
+// CAP_NET_RAW.
+func Listen(tun int) (*Listener, error) {
+	l := &Listener{tun: tun}
 	var err error
 	if l.v4, err = open4(); err != nil {
 		return nil, fmt.Errorf("path MTU discovery: raw ICMP socket: %w", err)
@@ -65,6 +68,9 @@ func open4() (*os.File, error) {
 		program[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
 	}
 	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
+	if err == nil {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1) // which interface it came by
+	}
 	if err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("filter: %w", err)
@@ -85,7 +91,7 @@ func open6() (*os.File, error) {
 	filter.Data[0] &^= 1 << wire.ICMP6TooBig
 	err = unix.SetsockoptICMPv6Filter(fd, unix.IPPROTO_ICMPV6, unix.ICMPV6_FILTER, &filter)
 	if err == nil {
-		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1) // where it was sent to
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1) // where it was sent to, and which interface it came by
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -110,9 +116,13 @@ const expireInterval = 5 * time.Second
 func (l *Listener) Run(ctx context.Context, learner *Learner) error {
 	var wg sync.WaitGroup
 	var errs [2]error
-	wg.Go(func() { errs[0] = l.run4(learner) })
+	wg.Go(func() {
+		errs[0] = receive(l.v4, func(m message) { l.take4(learner, m, time.Now()) })
+	})
 	if l.v6 != nil {
-		wg.Go(func() { errs[1] = l.run6(learner) })
+		wg.Go(func() {
+			errs[1] = receive(l.v6, func(m message) { l.take6(learner, m, time.Now()) })
+		})
 	}
 	tick := time.NewTicker(expireInterval)
 	defer tick.Stop()
@@ -131,78 +141,83 @@ func (l *Listener) Run(ctx context.Context, learner *Learner) error {
 // maxMessage is more than any error about a packet of ours has to say; what is longer is cut, which fails its checksum.
 const maxMessage = 4096
 
-func (l *Listener) run4(learner *Learner) error {
-	buf := make([]byte, maxMessage)
-	for {
-		n, err := l.v4.Read(buf)
-		if errors.Is(err, os.ErrClosed) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("raw ICMP socket: %w", err)
-		}
-		take4(learner, buf[:n], time.Now())
-	}
+// A message is what one receive call gave.
+type message struct {
+	data, control []byte
+	from          unix.Sockaddr
 }
 
-// take4 takes an IPv4 datagram as the kernel delivers it.
-func take4(learner *Learner, packet []byte, now time.Time) Verdict {
-	if len(packet) < wire.IPv4Len {
-		return learner.count(Malformed)
-	}
-	hlen := int(packet[wire.IPv4OffVerIHL]&0x0f) * 4
-	total := int(binary.BigEndian.Uint16(packet[wire.IPv4OffTotal:]))
-	if hlen < wire.IPv4Len || total < hlen || len(packet) < total {
-		return learner.count(Malformed)
-	}
-	dst := netip.AddrFrom4([4]byte(packet[wire.IPv4OffDst:]))
-	return learner.Take4(dst, packet[hlen:total], now)
-}
-
-func (l *Listener) run6(learner *Learner) error {
-	raw, err := l.v6.SyscallConn()
+// receive gives each message to take, whose it is until take returns, until the socket is closed.
+func receive(socket *os.File, take func(message)) error {
+	raw, err := socket.SyscallConn()
 	if err != nil {
-		return fmt.Errorf("raw ICMPv6 socket: %w", err)
+		return fmt.Errorf("raw %s socket: %w", socket.Name(), err)
 	}
-	buf, control := make([]byte, maxMessage), make([]byte, 256)
+	data, control := make([]byte, maxMessage), make([]byte, 256)
 	for {
 		var n, cn int
 		var from unix.Sockaddr
 		var err error
 		closed := raw.Read(func(fd uintptr) bool {
-			n, cn, _, from, err = unix.Recvmsg(int(fd), buf, control, 0)
+			n, cn, _, from, err = unix.Recvmsg(int(fd), data, control, 0)
 			return err != unix.EAGAIN
 		})
 		if closed != nil {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("raw ICMPv6 socket: %w", err)
+			return fmt.Errorf("raw %s socket: %w", socket.Name(), err)
 		}
-		take6(learner, buf[:n], control[:cn], from, time.Now())
+		take(message{data[:n], control[:cn], from})
 	}
+}
+
+// take4 takes an IPv4 datagram as the kernel delivers it.
+func (l *Listener) take4(learner *Learner, m message, now time.Time) Verdict {
+	info, ok := packetInfo(m.control, unix.IPPROTO_IP, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo)
+	if !ok || len(m.data) < wire.IPv4Len {
+		return learner.count(Malformed)
+	}
+	if l.throughTunnel(info) { // struct in_pktinfo begins with the interface, ip(7)
+		return learner.count(ThroughTunnel)
+	}
+	hlen := int(m.data[wire.IPv4OffVerIHL]&0x0f) * 4
+	total := int(binary.BigEndian.Uint16(m.data[wire.IPv4OffTotal:]))
+	if hlen < wire.IPv4Len || total < hlen || len(m.data) < total {
+		return learner.count(Malformed)
+	}
+	dst := netip.AddrFrom4([4]byte(m.data[wire.IPv4OffDst:]))
+	return learner.Take4(dst, m.data[hlen:total], now)
 }
 
 // take6 takes an ICMPv6 message with its sender and, from the control data, its destination.
-func take6(learner *Learner, icmp, control []byte, from unix.Sockaddr, now time.Time) Verdict {
-	sender, ok := from.(*unix.SockaddrInet6)
-	dst, found := destination6(control)
+func (l *Listener) take6(learner *Learner, m message, now time.Time) Verdict {
+	sender, ok := m.from.(*unix.SockaddrInet6)
+	info, found := packetInfo(m.control, unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, unix.SizeofInet6Pktinfo)
 	if !ok || !found {
 		return learner.count(Malformed)
 	}
-	return learner.Take6(netip.AddrFrom16(sender.Addr), dst, icmp, now)
+	if l.throughTunnel(info[16:]) { // struct in6_pktinfo: address, interface (RFC 3542 6.1)
+		return learner.count(ThroughTunnel)
+	}
+	return learner.Take6(netip.AddrFrom16(sender.Addr), netip.AddrFrom16([16]byte(info)), m.data, now)
 }
 
-func destination6(control []byte) (netip.Addr, bool) {
+// throughTunnel reports whether the interface number at the start of info is that of the TUN device.
+func (l *Listener) throughTunnel(info []byte) bool {
+	return l.tun != 0 && int(binary.NativeEndian.Uint32(info)) == l.tun
+}
+
+// packetInfo finds the control message of that kind, which has at least size bytes.
+func packetInfo(control []byte, level, kind int32, size int) ([]byte, bool) {
 	messages, err := unix.ParseSocketControlMessage(control)
 	if err != nil {
-		return netip.Addr{}, false
+		return nil, false
 	}
 	for _, m := range messages {
-		// struct in6_pktinfo: address, interface index (RFC 3542 6.1).
-		if m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_PKTINFO && len(m.Data) >= 16 {
-			return netip.AddrFrom16([16]byte(m.Data)), true
+		if m.Header.Level == level && m.Header.Type == kind && len(m.Data) >= size {
+			return m.Data, true
 		}
 	}
-	return netip.Addr{}, false
+	return nil, false
 }

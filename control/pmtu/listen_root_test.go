@@ -21,7 +21,7 @@ func TestRootErrorsComeThroughTheKernel(t *testing.T) {
 	var l *Listener
 	node.Do(func() {
 		var err error
-		if l, err = Listen(); err != nil {
+		if l, err = Listen(0); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -118,6 +118,9 @@ func create(name string) (int, error) {
 // Name is the device's name.
 func (d *Device) Name() string { return d.name }
 
+// Index is the number of the device's interface.
+func (d *Device) Index() int { return d.link.Attrs().Index }
+
 // Close removes the device, its addresses and its routes, and ends Run.
 func (d *Device) Close() error {
 	d.closing.Do(func() { close(d.closed) })
