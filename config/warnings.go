@@ -44,9 +44,6 @@ func (d *decoder) warnNode(n Node) {
 	if n.Address.IsValid() {
 		d.warn("node.address", "%s is not used yet: it is for traffic between nodes, and this version has no cluster", n.Address)
 	}
-	if n.StateDir != "" {
-		d.warn("node.state_dir", "%s is not used yet: this version keeps nothing on disk", quote(n.StateDir))
-	}
 }
 
 func (d *decoder) warnTunnel(i int, t Tunnel) {

@@ -216,8 +216,28 @@ func (e *Engine) addTunnel(t *Tables, s *TunnelSpec) error {
 	t.sources[id] = makeSources(s)
 	t.rx[id] = makeRX(s, vrf, &t.sources[id])
 	t.tx[id] = makeTX(s, vrf)
-	t.tx[id].owner = uint8(id % len(e.workers))
+	t.tx[id].owner = uint8(e.owner(id))
+	if s.Sequence && !e.numbers(id) {
+		e.workers[t.tx[id].owner].sequence[id].set(s.FirstNumber) // the owner leaves it alone until it sees the new tables
+	}
 	return nil
+}
+
+// owner is the worker that numbers the packets of tunnel id.
+func (e *Engine) owner(id int) int { return id % len(e.workers) }
+
+// numbers reports whether the workers number the packets of tunnel id now.
+func (e *Engine) numbers(id int) bool {
+	t := e.tables.Load()
+	return id < len(t.tx) && t.tx[id].flags&(tunLive|tunSequence) == tunLive|tunSequence
+}
+
+// NextNumber returns the sequence number that the next packet of tunnel id gets, or false if its packets have none.
+func (e *Engine) NextNumber(id int) (uint64, bool) {
+	if !e.numbers(id) {
+		return 0, false
+	}
+	return e.workers[e.owner(id)].sequence[id].get(), true
 }
 
 func (s *TunnelSpec) flags() uint8 {

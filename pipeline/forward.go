@@ -209,8 +209,8 @@ func greAt(flags uint8) int {
 func (w *worker) finishGRE(x *txTunnel, id int, gre []byte) {
 	if x.flags&tunSequence != 0 {
 		at := wire.GRELen(x.flags&tunKey != 0, x.flags&tunChecksum != 0, false)
-		binary.BigEndian.PutUint32(gre[at:], w.sequence[id])
-		w.sequence[id]++
+		binary.BigEndian.PutUint32(gre[at:], uint32(w.sequence[id].get()))
+		w.sequence[id].add(1)
 	}
 	if x.flags&tunChecksum != 0 {
 		wire.SetGREChecksum(gre)

@@ -59,7 +59,7 @@ type worker struct {
 	scratch [xsk.FrameSize]byte
 
 	tunnels                  []tunnelCounters // by tunnel id
-	sequence                 []uint32         // next GRE sequence number, by tunnel id; only of tunnels that this worker owns
+	sequence                 []counter        // next GRE sequence number, by tunnel id; only of tunnels that this worker owns
 	count                    workerCounters
 	fragments                *reassembly.Table
 	joined                   reassembly.Out
@@ -108,7 +108,7 @@ func newWorker(e *Engine, id int, c WorkerConfig) *worker {
 		memory:   unsafe.Pointer(unsafe.SliceData(e.umem.Bytes())),
 		ports:    make([]outPort, e.ports),
 		tunnels:  make([]tunnelCounters, MaxTunnels),
-		sequence: make([]uint32, MaxTunnels),
+		sequence: make([]counter, MaxTunnels),
 		resolve:  newResolveRing(),
 		limiter:  fullLimiter(),
 		started:  time.Now(),

@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -121,7 +122,6 @@ func (b *bed) relink(queues0, queues1 int) {
 func (b *bed) testQueues(t *testing.T, tunnels []greTunnel, queues0, queues1 int, cpus string) {
 	b.end(t)
 	b.relink(queues0, queues1)
-	b.guestTunnels(t, tunnels)
 	b.run(t, b.configuration(plain(tunnels), "workers: {cpus: "+cpus+"}"))
 	b.warm(t, tunnels)
 	wire := b.rt.Capture("n1", "proto 47 or ip6 proto 47 or ip6 proto 60")
@@ -139,5 +139,43 @@ func (b *bed) testQueues(t *testing.T, tunnels []greTunnel, queues0, queues1 int
 		if w.Frames.Received == 0 {
 			t.Errorf("worker %d, of queues %v, received nothing: the traffic shows nothing about it", w.Worker, w.Queues)
 		}
+	}
+}
+
+// testNumbers kills the daemon and ends it in order. Whatever happens, the sequence numbers of a tunnel grow: Linux, which
+// has seen the ones before, would drop what is behind.
+func (b *bed) testNumbers(t *testing.T, tunnels []greTunnel) {
+	wire := b.rt.Capture("n1", "src host "+endpoint4+" or src host "+endpoint6)
+	ping := func() { pingAll(t, 3, b.flows(tunnels, true)) }
+	ping()
+	b.daemon.Kill()
+	b.start()
+	b.warm(t, tunnels)
+	ping()
+	b.end(t)
+	b.start()
+	b.warm(t, tunnels)
+	ping()
+	last, jumps := map[string]uint32{}, 0
+	for _, row := range b.net.Tshark(wire.Stop(), "gre.sequence_number", "ip.src", "gre.sequence_number") {
+		tunnel := "over IPv6"
+		if strings.HasPrefix(row[0], endpoint4) {
+			tunnel = "over IPv4"
+		}
+		number, err := strconv.ParseUint(row[1], 0, 32)
+		if err != nil {
+			t.Fatalf("sequence number %q: %v", row[1], err)
+		}
+		before, seen := last[tunnel]
+		if seen && uint32(number) <= before {
+			t.Errorf("%s: number %d comes after %d", tunnel, number, before)
+		}
+		if seen && uint32(number) > before+1 {
+			jumps++
+		}
+		last[tunnel] = uint32(number)
+	}
+	if len(last) != 2 || jumps != 2 {
+		t.Errorf("%d tunnels with numbers and %d jumps: want two, and one jump each, where the daemon was killed", len(last), jumps)
 	}
 }

@@ -72,6 +72,7 @@ type Node struct {
 	spec  func(links []pipeline.LinkSpec) *pipeline.Spec
 	links []pipeline.LinkSpec
 
+	numbers  *numbers
 	steer    steering
 	loaded   atomic.Bool // the kernel's routes are in the tables
 	draining atomic.Bool
@@ -83,7 +84,7 @@ func Open(path string, c *config.Config, o Options) (*Node, error) {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	n := &Node{path: path, opts: o, log: o.Log, started: time.Now(), cfg: c}
+	n := &Node{path: path, opts: o, log: o.Log, started: time.Now(), cfg: c, numbers: newNumbers(c.Node.StateDir)}
 	n.spec = func(l []pipeline.LinkSpec) *pipeline.Spec { return SpecOf(c, l) }
 	if err := n.open(c); err != nil {
 		return nil, errors.Join(err, n.Close())
@@ -270,14 +271,22 @@ func (n *Node) takeLinks(links []pipeline.LinkSpec) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.links = links
-	return n.engine.Apply(n.spec(links))
+	return n.apply(n.spec(links))
+}
+
+// apply is called with the lock held.
+func (n *Node) apply(s *pipeline.Spec) error {
+	if err := n.numbers.reserve(s); err != nil {
+		return err
+	}
+	return n.engine.Apply(s)
 }
 
 // takeTables gives the engine other tables with the links that it has.
 func (n *Node) takeTables(spec func([]pipeline.LinkSpec) *pipeline.Spec) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := n.engine.Apply(spec(n.links)); err != nil {
+	if err := n.apply(spec(n.links)); err != nil {
 		return err
 	}
 	n.spec = spec
@@ -313,6 +322,7 @@ func (n *Node) Close() error {
 	if n.filter != nil {
 		errs = append(errs, n.filter.Close())
 	}
+	n.numbers.close()
 	if n.punt != nil {
 		errs = append(errs, n.punt.Close())
 	}

@@ -1,0 +1,222 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"causeway/pipeline"
+)
+
+// numberBlock is how many sequence numbers of a tunnel are reserved at a time: four seconds at a million packets a
+// second. A router that checks the order takes a jump forward of less than 2^31.
+const numberBlock = 1 << 22
+
+// numbersFile is where the marks stand in node.state_dir.
+const numbersFile = "gre-sequence.json"
+
+// numbers keeps the GRE sequence numbers of tunnels growing across restarts, for a customer's router that checks the
+// order would drop everything behind the highest number that it has seen. Before a tunnel uses numbers a mark above
+// them is on disk; who starts after a crash begins at the mark. Nothing is written, and no directory is needed, unless
+// a tunnel says `sequence: true`.
+type numbers struct {
+	dir string
+
+	mu      sync.Mutex
+	lock    *os.File          // held while marks are in use; nil: none was needed yet
+	marks   map[string]uint64 // by tunnel, as on disk: no number from here on was used
+	running map[string]bool   // tunnels that use numbers now
+	failing bool              // the last write failed
+}
+
+// defaultStateDir is used when the configuration has no node.state_dir.
+const defaultStateDir = "/var/lib/causeway"
+
+func newNumbers(dir string) *numbers {
+	if dir == "" {
+		dir = defaultStateDir
+	}
+	return &numbers{dir: dir, running: map[string]bool{}}
+}
+
+// reserve gives the tunnels of s that begin to number their packets a first number, after a mark above it was written.
+func (n *numbers) reserve(s *pipeline.Spec) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	numbered, begin := map[string]bool{}, map[string]*pipeline.TunnelSpec{}
+	for i := range s.Tunnels {
+		t := &s.Tunnels[i]
+		if !t.Sequence {
+			continue
+		}
+		numbered[t.Name] = true
+		if !n.running[t.Name] {
+			begin[t.Name] = t
+		}
+	}
+	if len(begin) > 0 {
+		if err := n.begin(begin); err != nil {
+			return err
+		}
+	}
+	n.running = numbered // one that went and comes back begins at its mark
+	return nil
+}
+
+// begin reserves the first block of each tunnel.
+func (n *numbers) begin(tunnels map[string]*pipeline.TunnelSpec) error {
+	if err := n.load(); err != nil {
+		return err
+	}
+	next := n.copyMarks()
+	for name, t := range tunnels {
+		t.FirstNumber = n.marks[name]
+		next[name] = t.FirstNumber + numberBlock
+	}
+	return n.write(next)
+}
+
+// extend moves the marks of tunnels that have used half of what was reserved. next returns a tunnel's next number. A
+// mark that can not be written is tried again the next time, and packets go on: the error is returned once.
+func (n *numbers) extend(next func(tunnel string) (uint64, bool)) error {
+	return n.update(func(marks map[string]uint64) (changed bool) {
+		for name := range n.running {
+			if number, ok := next(name); ok && marks[name] < number+numberBlock/2 {
+				marks[name], changed = number+numberBlock, true
+			}
+		}
+		return changed
+	})
+}
+
+// settle writes the next numbers themselves: the workers have stopped, and the next start goes on where they ended.
+func (n *numbers) settle(next func(tunnel string) (uint64, bool)) error {
+	return n.update(func(marks map[string]uint64) (changed bool) {
+		for name := range n.running {
+			if number, ok := next(name); ok {
+				marks[name], changed = number, true
+			}
+		}
+		return changed
+	})
+}
+
+func (n *numbers) update(change func(marks map[string]uint64) bool) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.running) == 0 {
+		return nil
+	}
+	marks := n.copyMarks()
+	if !change(marks) {
+		return nil
+	}
+	err := n.write(marks)
+	failed := n.failing
+	n.failing = err != nil
+	if failed && err != nil {
+		return nil
+	}
+	return err
+}
+
+func (n *numbers) copyMarks() map[string]uint64 {
+	marks := make(map[string]uint64, len(n.marks)+1)
+	for name, mark := range n.marks {
+		marks[name] = mark
+	}
+	return marks
+}
+
+// load takes the directory for this daemon alone and reads the marks, the first time.
+func (n *numbers) load() error {
+	if n.lock != nil {
+		return nil
+	}
+	if err := os.MkdirAll(n.dir, 0o700); err != nil {
+		return n.explain(err)
+	}
+	lock, err := os.OpenFile(filepath.Join(n.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return n.explain(err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		return fmt.Errorf("node.state_dir: %s is in use by another daemon: give each its own", n.dir)
+	}
+	marks, err := readMarks(filepath.Join(n.dir, numbersFile))
+	if err != nil {
+		lock.Close()
+		return err
+	}
+	n.lock, n.marks = lock, marks
+	return nil
+}
+
+func readMarks(path string) (map[string]uint64, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return map[string]uint64{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var marks map[string]uint64
+	if err := json.Unmarshal(b, &marks); err != nil || marks == nil {
+		return nil, fmt.Errorf("%s: not what this daemon writes: %v; restore it, or remove it: then sequence numbers begin at 0, "+
+			"and a router that checks the order drops packets until its end of the tunnel is made anew", path, err)
+	}
+	return marks, nil
+}
+
+// write replaces the file: after a crash it is the old one or the new one, and the new one before anything relies on it.
+func (n *numbers) write(marks map[string]uint64) error {
+	b, err := json.MarshalIndent(marks, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := writeFile(n.dir, numbersFile, append(b, '\n')); err != nil {
+		return n.explain(err)
+	}
+	n.marks = marks
+	return nil
+}
+
+func writeFile(dir, name string, content []byte) error {
+	f, err := os.OpenFile(filepath.Join(dir, name+".new"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), filepath.Join(dir, name)); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func (n *numbers) explain(err error) error {
+	return fmt.Errorf("node.state_dir: tunnels with `sequence: true` keep their numbers there: %w", err)
+}
+
+// close lets another daemon have the directory.
+func (n *numbers) close() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.lock != nil {
+		n.lock.Close() // the lock goes with it
+	}
+}

@@ -1,0 +1,158 @@
+package node
+
+import (
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"causeway/pipeline"
+)
+
+func numbered(names ...string) *pipeline.Spec {
+	s := &pipeline.Spec{Tunnels: []pipeline.TunnelSpec{{Name: "plain"}}}
+	for _, name := range names {
+		s.Tunnels = append(s.Tunnels, pipeline.TunnelSpec{Name: name, Sequence: true})
+	}
+	return s
+}
+
+// TestNumbersNeverComeAgain lives through two hundred starts of a daemon, of which half end in a crash at a random
+// moment, and compares each first number with all that were used.
+func TestNumbersNeverComeAgain(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 8))
+	dir := t.TempDir()
+	used := map[string]uint64{} // the next number of each tunnel
+	clean := true
+	for start := range 200 {
+		n := newNumbers(dir)
+		s := numbered("a", "b")
+		if err := n.reserve(s); err != nil {
+			t.Fatal(err)
+		}
+		now := map[string]uint64{}
+		for _, u := range s.Tunnels[1:] {
+			if u.FirstNumber < used[u.Name] || clean && u.FirstNumber != used[u.Name] {
+				t.Fatalf("start %d: %s begins at %d, the next number is %d; the last stop was orderly: %v", start, u.Name, u.FirstNumber, used[u.Name], clean)
+			}
+			now[u.Name] = u.FirstNumber
+		}
+		next := func(name string) (uint64, bool) { number, ok := now[name]; return number, ok }
+		for range rng.IntN(20) {
+			now["a"] += rng.Uint64N(numberBlock / 2)
+			if err := n.extend(next); err != nil {
+				t.Fatal(err)
+			}
+		}
+		now["a"] += rng.Uint64N(numberBlock / 2) // after the last look, before the crash
+		now["b"] += rng.Uint64N(numberBlock)
+		if clean = rng.IntN(2) == 0; clean {
+			if err := n.settle(next); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n.close()
+		used = now
+	}
+}
+
+// TestNumbersOfATunnelThatComesBack: what a reload takes away and brings back goes on above its mark.
+func TestNumbersOfATunnelThatComesBack(t *testing.T) {
+	n := newNumbers(t.TempDir())
+	defer n.close()
+	for round := range uint64(3) {
+		s := numbered("a")
+		if err := errors.Join(n.reserve(s), n.reserve(numbered("a")), n.reserve(numbered())); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Tunnels[1].FirstNumber; got != round*numberBlock {
+			t.Errorf("round %d: begins at %d", round, got)
+		}
+	}
+}
+
+func TestNumbersNeedNothingUnlessATunnelDoes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	n := newNumbers(dir)
+	defer n.close()
+	if err := errors.Join(n.reserve(numbered()), n.extend(nil), n.settle(nil)); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("the directory was made: %v", err)
+	}
+}
+
+func TestNumbersErrors(t *testing.T) {
+	reserve := func(dir string) error {
+		n := newNumbers(dir)
+		defer n.close()
+		return n.reserve(numbered("a"))
+	}
+	want := func(err error, words ...string) {
+		t.Helper()
+		for _, w := range words {
+			if err == nil || !strings.Contains(err.Error(), w) {
+				t.Errorf("%v; want %q", err, w)
+			}
+		}
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("[]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want(reserve(file), "node.state_dir", "sequence: true", file, "not a directory")
+
+	first := newNumbers(dir)
+	if err := first.reserve(numbered("a")); err != nil {
+		t.Fatal(err)
+	}
+	want(reserve(dir), "in use by another daemon", dir)
+	first.close()
+	if err := reserve(dir); err != nil {
+		t.Errorf("the directory was not given back: %v", err)
+	}
+
+	for _, damaged := range []string{"", "[]", "null", `{"a": -1}`, `{"a": 4194304`} {
+		if err := os.WriteFile(filepath.Join(dir, numbersFile), []byte(damaged), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		want(reserve(dir), numbersFile, "remove it")
+	}
+}
+
+// TestNumbersSurviveAFullDisk: a write that fails is reported once and tried again, and leaves the last file whole.
+func TestNumbersSurviveAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	n := newNumbers(dir)
+	defer n.close()
+	if err := n.reserve(numbered("a")); err != nil {
+		t.Fatal(err)
+	}
+	next := func(string) (uint64, bool) { return numberBlock - 1, true }
+	obstacle := filepath.Join(dir, numbersFile+".new")
+	if err := os.Mkdir(obstacle, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.extend(next); err == nil {
+		t.Error("the first failure is not told")
+	}
+	if err := n.extend(next); err != nil {
+		t.Errorf("told again: %v", err)
+	}
+	if marks, err := readMarks(filepath.Join(dir, numbersFile)); err != nil || marks["a"] != numberBlock {
+		t.Errorf("on disk %v, %v", marks, err)
+	}
+	if err := os.Remove(obstacle); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.extend(next); err != nil {
+		t.Error(err)
+	}
+	if marks, err := readMarks(filepath.Join(dir, numbersFile)); err != nil || marks["a"] != 2*numberBlock-1 {
+		t.Errorf("on disk %v, %v", marks, err)
+	}
+}
