@@ -73,6 +73,10 @@ test-race: export CGO_ENABLED = 1
 test-race: root deps ## make test under the race detector
 	$(GO) run ./scripts/testsum -- $(UNIT_TESTS) -race -short ./... -- $(ROOT_TESTS) -race -short -timeout 30m $(ROOT_PACKAGES)
 
+.PHONY: test-arm64
+test-arm64: deps ## unit tests of the rooms with assembly or shared rings, as arm64 code under qemu (no root)
+	$(GO) run ./scripts/testsum -- env GOARCH=arm64 $(UNIT_TESTS) -short -exec qemu-aarch64 ./pipeline ./pipeline/wire ./pipeline/reassembly ./xsk/...
+
 .PHONY: test-mutants
 test-mutants: root deps ## break the product on purpose, many times: each time a named test must turn red
 	$(GO) run ./scripts/mutants

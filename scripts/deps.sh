@@ -28,6 +28,7 @@ bird2             a routing daemon on a node, as in operation
 jq                reads the JSON output of commands in scripts
 curl              reads metrics in scripts
 shellcheck        make lint
+qemu-user         make test-arm64
 '
 
 list() { awk 'NF { print $1 }' <<<"$packages"; }
