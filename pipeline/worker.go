@@ -167,11 +167,16 @@ func (w *worker) sleep() {
 	w.now = int64(time.Since(w.started)) // asleep is not a gap
 }
 
-// poll is one turn: a batch from each queue, what other workers and the kernel handed over, then the frames that
-// have left and those that the fill rings lack. It returns how many frames it took in.
+// poll is one turn at the present time.
 func (w *worker) poll() int {
-	w.boundary.Add(1)
 	w.tick()
+	return w.turn()
+}
+
+// turn takes a batch from each queue and what other workers and the kernel handed over, then the frames that have left,
+// and gives the fill rings what they lack. It returns how many frames it took in.
+func (w *worker) turn() int {
+	w.boundary.Add(1)
 	t := w.engine.tables.Load()
 	work := 0
 	for i := range w.queues {

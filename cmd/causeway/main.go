@@ -5,6 +5,7 @@
 //	causeway show tunnels|routes|neighbours|workers|drops|ports|status
 //	causeway reload             makes the running daemon read its configuration again
 //	causeway doctor [-c FILE]   says what is fast on this machine, what is not, and why
+//	causeway replay -c FILE IN  says what the node would do with the frames of a capture
 //	causeway version
 //
 // Exit status: 0 good, 1 failed, 2 wrong use.
@@ -59,7 +60,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetVersionTemplate("causeway {{.Version}}\n") // as the command does
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(runCommand(), checkCommand(), showCommand(), reloadCommand(), doctorCommand(), versionCommand())
+	root.AddCommand(runCommand(), checkCommand(), showCommand(), reloadCommand(), doctorCommand(), replayCommand(), versionCommand())
 	return root
 }
 

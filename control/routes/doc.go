@@ -18,6 +18,7 @@
 //	settle.go     dirty next hops -> dirty prefixes -> forwarding tables -> tunnels, until nothing is dirty
 //	device.go     interfaces and VLANs -> the workers' links
 //	configure.go  the file's routes and tunnels
+//	offline.go    the same tables with nobody in the kernel's place
 //	ask.go        wishes and refreshes -> the kernel's neighbour discovery
 //
 // # Which path wins
