@@ -43,6 +43,14 @@ var hosts atomic.Int32
 
 func newHost(t *testing.T, change ...func(*Options)) *host {
 	t.Helper()
+	h := newWires(t)
+	h.start(newEngine(t, 2), change...)
+	return h
+}
+
+// newWires is a host without a Manager yet.
+func newWires(t *testing.T) *host {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("needs root: it makes network namespaces")
 	}
@@ -64,15 +72,14 @@ func newHost(t *testing.T, change ...func(*Options)) *host {
 		h.ip(h.node, fmt.Sprintf("addr add 10.0.%d.9/24 dev p%d", i, i))
 		h.ip(h.node, fmt.Sprintf("addr add fd00:%d::9/64 dev p%d nodad", i, i))
 	}
-	h.start(change...)
 	return h
 }
 
-// start runs a Manager in the node's namespace.
-func (h *host) start(change ...func(*Options)) {
+// start runs a Manager in the node's namespace, for an engine of two ports.
+func (h *host) start(e *pipeline.Engine, change ...func(*Options)) {
 	t := h.t
 	t.Helper()
-	h.engine = newEngine(t, 2)
+	h.engine = e
 	o := Options{
 		OnSteer: func(p []netip.Prefix) { h.steer.Store(&p) },
 		OnLinks: func(l []pipeline.LinkSpec) error {
