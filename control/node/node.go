@@ -84,7 +84,8 @@ func Open(path string, c *config.Config, o Options) (*Node, error) {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	n := &Node{path: path, opts: o, log: o.Log, started: time.Now(), cfg: c, numbers: newNumbers(c.Node.StateDir)}
+	n := &Node{path: path, opts: o, log: o.Log, started: time.Now(), cfg: c}
+	n.numbers = newNumbers(c.Node.StateDir, n.nextNumber)
 	n.spec = func(l []pipeline.LinkSpec) *pipeline.Spec { return SpecOf(c, l) }
 	if err := n.open(c); err != nil {
 		return nil, errors.Join(err, n.Close())

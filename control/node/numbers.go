@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -28,110 +29,94 @@ const numbersFile = "gre-sequence.json"
 type numbers struct {
 	dir string
 
+	// next returns the next number of a tunnel that numbers its packets now.
+	next func(tunnel string) (uint64, bool)
+
 	mu      sync.Mutex
 	lock    *os.File          // held while marks are in use; nil: none was needed yet
 	marks   map[string]uint64 // by tunnel, as on disk: no number from here on was used
-	running map[string]bool   // tunnels that use numbers now
 	failing bool              // the last write failed
 }
 
 // defaultStateDir is used when the configuration has no node.state_dir.
 const defaultStateDir = "/var/lib/causeway"
 
-func newNumbers(dir string) *numbers {
+func newNumbers(dir string, next func(tunnel string) (uint64, bool)) *numbers {
 	if dir == "" {
 		dir = defaultStateDir
 	}
-	return &numbers{dir: dir, running: map[string]bool{}}
+	return &numbers{dir: dir, next: next}
 }
 
 // reserve gives the tunnels of s that begin to number their packets a first number, after a mark above it was written.
 func (n *numbers) reserve(s *pipeline.Spec) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	numbered, begin := map[string]bool{}, map[string]*pipeline.TunnelSpec{}
+	var begin []*pipeline.TunnelSpec
 	for i := range s.Tunnels {
 		t := &s.Tunnels[i]
 		if !t.Sequence {
 			continue
 		}
-		numbered[t.Name] = true
-		if !n.running[t.Name] {
-			begin[t.Name] = t
+		if _, running := n.next(t.Name); !running {
+			begin = append(begin, t)
 		}
 	}
-	if len(begin) > 0 {
-		if err := n.begin(begin); err != nil {
-			return err
-		}
+	if len(begin) == 0 {
+		return nil
 	}
-	n.running = numbered // one that went and comes back begins at its mark
-	return nil
+	return n.begin(begin)
 }
 
 // begin reserves the first block of each tunnel.
-func (n *numbers) begin(tunnels map[string]*pipeline.TunnelSpec) error {
+func (n *numbers) begin(tunnels []*pipeline.TunnelSpec) error {
 	if err := n.load(); err != nil {
 		return err
 	}
-	next := n.copyMarks()
-	for name, t := range tunnels {
-		t.FirstNumber = n.marks[name]
-		next[name] = t.FirstNumber + numberBlock
+	marks := maps.Clone(n.marks)
+	for _, t := range tunnels {
+		t.FirstNumber = n.marks[t.Name]
+		marks[t.Name] = t.FirstNumber + numberBlock
 	}
-	return n.write(next)
+	return n.write(marks)
 }
 
-// extend moves the marks of tunnels that have used half of what was reserved. next returns a tunnel's next number. A
-// mark that can not be written is tried again the next time, and packets go on: the error is returned once.
-func (n *numbers) extend(next func(tunnel string) (uint64, bool)) error {
-	return n.update(func(marks map[string]uint64) (changed bool) {
-		for name := range n.running {
-			if number, ok := next(name); ok && marks[name] < number+numberBlock/2 {
-				marks[name], changed = number+numberBlock, true
-			}
+// extend moves the marks of tunnels that have used half of what was reserved. A mark that can not be written is tried
+// again the next time, and packets go on: the error is returned once.
+func (n *numbers) extend() error {
+	return n.update(func(mark, number uint64) uint64 {
+		if mark < number+numberBlock/2 {
+			return number + numberBlock
 		}
-		return changed
+		return mark
 	})
 }
 
 // settle writes the next numbers themselves: the workers have stopped, and the next start goes on where they ended.
-func (n *numbers) settle(next func(tunnel string) (uint64, bool)) error {
-	return n.update(func(marks map[string]uint64) (changed bool) {
-		for name := range n.running {
-			if number, ok := next(name); ok {
-				marks[name], changed = number, true
-			}
-		}
-		return changed
-	})
+func (n *numbers) settle() error {
+	return n.update(func(_, number uint64) uint64 { return number })
 }
 
-func (n *numbers) update(change func(marks map[string]uint64) bool) error {
+// update moves the mark of each tunnel that numbers its packets.
+func (n *numbers) update(moved func(mark, number uint64) uint64) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if len(n.running) == 0 {
-		return nil
+	marks := maps.Clone(n.marks)
+	for name, mark := range marks {
+		if number, running := n.next(name); running {
+			marks[name] = moved(mark, number)
+		}
 	}
-	marks := n.copyMarks()
-	if !change(marks) {
+	if maps.Equal(marks, n.marks) {
 		return nil
 	}
 	err := n.write(marks)
-	failed := n.failing
+	again := n.failing && err != nil
 	n.failing = err != nil
-	if failed && err != nil {
+	if again {
 		return nil
 	}
 	return err
-}
-
-func (n *numbers) copyMarks() map[string]uint64 {
-	marks := make(map[string]uint64, len(n.marks)+1)
-	for name, mark := range n.marks {
-		marks[name] = mark
-	}
-	return marks
 }
 
 // load takes the directory for this daemon alone and reads the marks, the first time.

@@ -62,7 +62,7 @@ func (n *Node) Run(ctx context.Context, started func()) error {
 	workers.wg.Wait()
 	stopControl()
 	control.wg.Wait()
-	return errors.Join(err, workers.err, control.err, n.numbers.settle(n.nextNumber))
+	return errors.Join(err, workers.err, control.err, n.numbers.settle())
 }
 
 func (n *Node) startControl(ctx context.Context, g *group) {
@@ -90,7 +90,7 @@ func (n *Node) keepNumbers(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if err := n.numbers.extend(n.nextNumber); err != nil {
+		if err := n.numbers.extend(); err != nil {
 			n.log.Error("sequence numbers are used that are not reserved: after a crash some will come again", "error", err)
 		}
 	}
