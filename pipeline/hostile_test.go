@@ -151,7 +151,7 @@ func FuzzPipeline(f *testing.F) {
 	w := b.engine.workers[0]
 	f.Fuzz(func(t *testing.T, frame []byte, copies uint8) {
 		b.t = t
-		w.limiter = fullLimiter()
+		w.sizeErrors, w.otherErrors = fullLimiter(), fullLimiter()
 		for range copies%4 + 1 {
 			for _, out := range b.send(frame) {
 				if len(out) > 14+1600 || len(out) < 14+20 {

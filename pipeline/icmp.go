@@ -6,7 +6,8 @@ import (
 	"causeway/pipeline/wire"
 )
 
-// ICMP errors are sent at a bounded rate (RFC 1812 4.3.2.8, RFC 4443 2.4 f): each worker has a bucket.
+// ICMP errors are sent at a bounded rate (RFC 1812 4.3.2.8, RFC 4443 2.4 f): each worker has two buckets, so that whoever
+// scans or traces routes does not keep others from learning how large their packets may be.
 const (
 	icmpPerSecond = 1000
 	icmpBurst     = 200
@@ -48,7 +49,11 @@ func (w *worker) refuse(t *Tables, p *packet, r Reason, e4, e6 wire.ICMPError) {
 		may = wire.MayError4(ip)
 	}
 	n := 0
-	if may && w.limiter.allow(w.now) {
+	limit := &w.otherErrors
+	if r == TooBig {
+		limit = &w.sizeErrors
+	}
+	if may && limit.allow(w.now) {
 		if v6 {
 			n = w.makeError6(t, p, e6, ip)
 		} else {

@@ -153,6 +153,14 @@ func TestErrorRate(t *testing.T) {
 	if sent != icmpBurst {
 		t.Errorf("%d errors of %d packets at one moment, want %d", sent, 5*BatchSize, icmpBurst)
 	}
+	// What they have used up is not missing where a packet is too large.
+	b.queues[0][0].Put(framed(udp(t, inetHost4, behind4, 1472, dontFragment)))
+	w.receive(b.engine.tables.Load(), &w.queues[0])
+	w.flush()
+	w.recycle()
+	if sent = len(b.queues[0][0].Take()); sent != 1 {
+		t.Errorf("%d errors about a packet that is too large, want 1", sent)
+	}
 	w.now += 10 * 1_000_000
 	b.queues[0][0].Put(frames...)
 	w.receive(b.engine.tables.Load(), &w.queues[0])
@@ -161,7 +169,7 @@ func TestErrorRate(t *testing.T) {
 	if sent = len(b.queues[0][0].Take()); sent != 10 {
 		t.Errorf("%d errors 10 ms later, want 10", sent)
 	}
-	if c := b.engine.Total(); c.ICMPErrors != icmpBurst+10 || c.ICMPSuppressed != 6*BatchSize-icmpBurst-10 || c.Dropped[TTLExceeded] != 6*BatchSize {
+	if c := b.engine.Total(); c.ICMPErrors != icmpBurst+11 || c.ICMPSuppressed != 6*BatchSize-icmpBurst-10 || c.Dropped[TTLExceeded] != 6*BatchSize {
 		t.Errorf("counters %+v", c)
 	}
 }

@@ -65,7 +65,7 @@ type worker struct {
 	joined                   reassembly.Out
 	dropTimeout              func(uint64)
 	whole                    batch // datagrams whose last fragment has come
-	limiter                  limiter
+	sizeErrors, otherErrors  limiter
 	ident                    uint32 // identification of the last packet that was fragmented here
 	plan                     [maxPieces]wire.Piece
 	innerPieces, outerPieces [maxPieces]packet
@@ -105,13 +105,13 @@ type outPort struct {
 func newWorker(e *Engine, id int, c WorkerConfig) *worker {
 	w := &worker{
 		id: id, cpu: c.CPU, engine: e, umem: e.umem, pool: e.umem.Pool(id), wait: c.Wait,
-		memory:   unsafe.Pointer(unsafe.SliceData(e.umem.Bytes())),
-		ports:    make([]outPort, e.ports),
-		tunnels:  make([]tunnelCounters, MaxTunnels),
-		sequence: make([]counter, MaxTunnels),
-		resolve:  newResolveRing(),
-		limiter:  fullLimiter(),
-		started:  time.Now(),
+		memory:     unsafe.Pointer(unsafe.SliceData(e.umem.Bytes())),
+		ports:      make([]outPort, e.ports),
+		tunnels:    make([]tunnelCounters, MaxTunnels),
+		sequence:   make([]counter, MaxTunnels),
+		resolve:    newResolveRing(),
+		sizeErrors: fullLimiter(), otherErrors: fullLimiter(),
+		started: time.Now(),
 	}
 	for _, q := range c.Queues {
 		w.queues = append(w.queues, boundQueue{queue: q.Queue, port: q.Port, debt: q.FillSize})
