@@ -28,7 +28,7 @@ export CGO_ENABLED ?= 0
 
 .PHONY: help
 help: ## this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 20
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 20
 
 .PHONY: build
 build: ## bin/causeway and bin/pktgen

@@ -34,7 +34,7 @@ type TunnelSpec struct {
 	Key              uint32
 	Checksum         bool
 	Sequence         bool
-	FirstNumber      uint64 // where Sequence begins to count if the tunnel did not number its packets before; 32 bits are sent
+	FirstNumber      uint64 // where Sequence begins to count, unless the tunnel numbers its packets already; 32 bits are sent
 	MSSClamp         MSSClamp
 	ClearDF          bool // fragment IPv4 whatever its DF bit says
 	Prefixes         []netip.Prefix

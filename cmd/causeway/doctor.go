@@ -12,7 +12,7 @@ import (
 
 func doctorCommand() *cobra.Command {
 	var file string
-	cmd := command("doctor", "say what is fast on this machine, what is not, and why", cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
+	cmd := command("doctor", "say what is fast on this machine, what is not, and why", noArgs, func(cmd *cobra.Command, _ []string) error {
 		var c *config.Config
 		if file != "" {
 			var err error

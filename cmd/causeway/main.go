@@ -27,7 +27,7 @@ const (
 )
 
 func main() {
-	err := newRoot().Execute()
+	called, err := newRoot().ExecuteC()
 	if err == nil {
 		return
 	}
@@ -38,7 +38,7 @@ func main() {
 		}
 		os.Exit(exitFailed)
 	}
-	fmt.Fprintf(os.Stderr, "causeway: %v\nrun `causeway --help` for usage\n", err)
+	fmt.Fprintf(os.Stderr, "causeway: %v\nrun `%s --help` for usage\n", err, called.CommandPath())
 	os.Exit(exitWrongUse)
 }
 
@@ -64,6 +64,17 @@ func newRoot() *cobra.Command {
 	return root
 }
 
+// noArgs refuses arguments, and says how the file is named that was perhaps meant.
+func noArgs(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case cmd.Flags().Lookup("config") != nil:
+		return fmt.Errorf("%s takes no arguments, got %q: a configuration is named by -c %s", cmd.CommandPath(), args[0], args[0])
+	}
+	return fmt.Errorf("%s takes no arguments, got %q", cmd.CommandPath(), args[0])
+}
+
 // command makes a subcommand whose errors are failures.
 func command(use, short string, args cobra.PositionalArgs, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
 	return &cobra.Command{Use: use, Short: short, Args: args, RunE: func(cmd *cobra.Command, args []string) error {
@@ -83,7 +94,7 @@ func configFlag(cmd *cobra.Command, file *string, fallback string) *cobra.Comman
 }
 
 func versionCommand() *cobra.Command {
-	return command("version", "print the version", cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
+	return command("version", "print the version", noArgs, func(cmd *cobra.Command, _ []string) error {
 		fmt.Fprintln(cmd.OutOrStdout(), "causeway", version())
 		return nil
 	})

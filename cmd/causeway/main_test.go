@@ -69,11 +69,11 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"reload", "--socket", filepath.Join(dir, "none")}, 1, []string{"no daemon answers there"}},
 		{nil, 2, []string{"a command is missing"}},
 		{[]string{"stop"}, 2, []string{`unknown command "stop"`}},
-		{[]string{"show"}, 2, []string{"accepts 1 arg"}},
-		{[]string{"show", "everything"}, 2, []string{`invalid argument "everything"`}},
-		{[]string{"show", "tunnels", "routes"}, 2, []string{"accepts 1 arg"}},
+		{[]string{"show"}, 2, []string{`show wants one of tunnels, routes`, `got ""`}},
+		{[]string{"show", "everything"}, 2, []string{`show wants one of tunnels`, `got "everything"`, "causeway show --help"}},
+		{[]string{"show", "tunnels", "routes"}, 2, []string{`got "tunnels routes"`}},
 		{[]string{"show", "tunnels", "-o", "xml"}, 2, []string{`output "xml": table and json are possible`}},
-		{[]string{"run", "now"}, 2, []string{`unknown command "now"`}},
+		{[]string{"run", "now"}, 2, []string{`causeway run takes no arguments, got "now"`, "-c now"}},
 		{[]string{"check", "--colour"}, 2, []string{"unknown flag: --colour"}},
 	} {
 		out, err := exec.Command(binary, c.args...).CombinedOutput()

@@ -30,6 +30,9 @@ For each frame, by its number in the capture:
   cut        not fed: the capture has only its beginning (snap length)
   too_large  not fed: longer than a frame of the workers, so the interface would drop it
 
+Each frame is taken for one that the node received. A capture has those that it sent too: leave them out, for example by
+tcpdump -Q out at the other end of the link.
+
 Time is the capture's: fragments wait, and ICMP errors are limited, by the frames' timestamps.
 
 There is no kernel here, and what it would know is made up:
@@ -54,7 +57,12 @@ func replayCommand() *cobra.Command {
 		Use:   "replay IN.pcap",
 		Short: "say what the node would do with the frames of a capture",
 		Long:  replayHelp,
-		Args:  cobra.ExactArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return fmt.Errorf("replay wants one capture file, got %d", len(args))
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.in = args[0]
 			return replay(cmd.OutOrStdout(), o)

@@ -20,7 +20,7 @@ import (
 func runCommand() *cobra.Command {
 	var file string
 	var debugFrames bool
-	cmd := command("run", "forward packets until SIGTERM or SIGINT; SIGHUP reloads", cobra.NoArgs, func(*cobra.Command, []string) error {
+	cmd := command("run", "forward packets until SIGTERM or SIGINT; SIGHUP reloads", noArgs, func(*cobra.Command, []string) error {
 		return run(file, debugFrames)
 	})
 	cmd.Flags().BoolVar(&debugFrames, "debug-frames", false, "watch the owner of every frame (about 200 ns a packet)")
@@ -84,7 +84,7 @@ func tuneRuntime(workers int) {
 
 func checkCommand() *cobra.Command {
 	var file string
-	cmd := command("check", "read a configuration and say what is wrong with it", cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
+	cmd := command("check", "read a configuration and say what is wrong with it", noArgs, func(cmd *cobra.Command, _ []string) error {
 		c, err := config.Load(file)
 		if err != nil {
 			return err

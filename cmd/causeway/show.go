@@ -52,12 +52,20 @@ func socketFlag(cmd *cobra.Command, socket *string) {
 	cmd.Flags().StringVar(socket, "socket", config.DefaultSocket, "the daemon's control `SOCKET`")
 }
 
+// whatToShow wants one of the words in shown.
+func whatToShow(_ *cobra.Command, args []string) error {
+	if len(args) == 1 && slices.Contains(shown, args[0]) {
+		return nil
+	}
+	return fmt.Errorf("show wants one of %s, got %q", strings.Join(shown, ", "), strings.Join(args, " "))
+}
+
 func showCommand() *cobra.Command {
 	show := &cobra.Command{
 		Use:   "show " + strings.Join(shown, "|"),
 		Short: "show what the running daemon knows",
 		Long:  showHelp,
-		Args:  cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs), ValidArgs: shown,
+		Args:  whatToShow, ValidArgs: shown,
 	}
 	var socket, output string
 	socketFlag(show, &socket)
@@ -90,7 +98,7 @@ func showOne(w io.Writer, c *api.Client, what, output string) error {
 
 func reloadCommand() *cobra.Command {
 	var socket string
-	cmd := command("reload", "make the running daemon read its configuration again", cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
+	cmd := command("reload", "make the running daemon read its configuration again", noArgs, func(cmd *cobra.Command, _ []string) error {
 		r, err := api.NewClient(socket).Reload()
 		if err != nil {
 			return err

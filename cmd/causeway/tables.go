@@ -33,7 +33,8 @@ func tunnelTable(w io.Writer, tunnels []api.Tunnel) {
 		}
 		mss := "off"
 		if t.MSS4 != 0 {
-			mss = fmt.Sprintf("%d/%d", t.MSS4, t.MSS6)
+			const headers4, headers6 = 20 + 20, 40 + 20 // IP and TCP
+			mss = fmt.Sprintf("%d/%d", min(t.MSS4, t.EffectiveMTU-headers4), min(t.MSS6, t.EffectiveMTU-headers6))
 		}
 		rows = append(rows, []string{
 			t.Name, t.Account, t.Type, t.Endpoint, t.CustomerEndpoint, mtu, mss,
@@ -102,7 +103,15 @@ func seconds(s float64) string {
 }
 
 // dropTable leaves out reasons that nothing was dropped for: there are more than a hundred.
+// dropTable keeps the reasons of a stage together, the stages in the order in which the list has them first: packet order.
 func dropTable(w io.Writer, drops []api.Drop) {
+	first := map[string]int{}
+	for i, d := range drops {
+		if _, seen := first[d.Stage]; !seen {
+			first[d.Stage] = i
+		}
+	}
+	slices.SortStableFunc(drops, func(a, b api.Drop) int { return cmp.Compare(first[a.Stage], first[b.Stage]) })
 	rows := [][]string{{"PACKETS", "STAGE", "REASON", "MEANING", "RFC"}}
 	for _, d := range drops {
 		if d.Packets > 0 {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -68,7 +69,25 @@ func Examine(c *config.Config) []Finding {
 	}
 	r.veths(veths)
 	r.plan(c)
+	r.state(c)
 	return r.findings
+}
+
+// state looks whether sequence numbers can be kept, where a tunnel has them.
+func (r *report) state(c *config.Config) {
+	if !slices.ContainsFunc(c.Tunnels, func(t config.Tunnel) bool { return t.Sequence }) {
+		return
+	}
+	dir := node.StateDir(c)
+	there := dir // or the directory in which it would be made
+	for _, err := os.Stat(there); os.IsNotExist(err) && there != "/"; _, err = os.Stat(there) {
+		there = filepath.Dir(there)
+	}
+	if err := unix.Access(there, unix.W_OK|unix.X_OK); err != nil {
+		r.add(Fail, "state", fmt.Sprintf("node.state_dir %s cannot be written: %s: %v", dir, there, err), "make it writable, or name another")
+		return
+	}
+	r.add(OK, "state", "sequence numbers are kept in "+dir, "")
 }
 
 func (r *report) kernel() {

@@ -2,6 +2,8 @@ package doctor
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -57,5 +59,38 @@ func TestProcFields(t *testing.T) {
 	}
 	if _, err := procField("/proc/self/status", "Nonesuch:"); err == nil {
 		t.Error("a field that is not there was found")
+	}
+}
+
+func TestSequenceNumbersNeedAPlace(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		tunnel, state string
+		want          Level
+	}{
+		{"sequence: true", filepath.Join(dir, "made", "later"), OK},
+		{"sequence: true", dir, OK},
+		{"sequence: true", filepath.Join(file, "below"), Fail},
+		{"sequence: false", "/proc/nope", ""},
+	} {
+		text := "node: {state_dir: " + c.state + "}\ninterfaces: [{name: nowhere0}]\nendpoints: [192.0.2.1]\ntunnels:\n" +
+			"  - {name: a, endpoint: 192.0.2.1, customer_endpoint: 198.51.100.2, interface_address: 10.0.0.0/31, " + c.tunnel + "}\n"
+		cfg, err := config.Parse("c.yaml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got Level
+		for _, f := range Examine(cfg) {
+			if f.What == "state" {
+				got = f.Level
+			}
+		}
+		if got != c.want {
+			t.Errorf("%s, state_dir %s: %q, want %q", c.tunnel, c.state, got, c.want)
+		}
 	}
 }

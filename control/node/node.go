@@ -85,7 +85,7 @@ func Open(path string, c *config.Config, o Options) (*Node, error) {
 		o.Log = slog.Default()
 	}
 	n := &Node{path: path, opts: o, log: o.Log, started: time.Now(), cfg: c}
-	n.numbers = newNumbers(c.Node.StateDir, n.nextNumber)
+	n.numbers = newNumbers(StateDir(c), n.nextNumber)
 	n.spec = func(l []pipeline.LinkSpec) *pipeline.Spec { return SpecOf(c, l) }
 	if err := n.open(c); err != nil {
 		return nil, errors.Join(err, n.Close())
@@ -118,7 +118,7 @@ func (n *Node) listen(c *config.Config) error {
 		return nil
 	}
 	if n.metrics, err = net.Listen("tcp", c.Metrics.Listen.String()); err != nil {
-		return fmt.Errorf("metrics.listen: %w", err)
+		return fmt.Errorf("metrics.listen: %w; `metrics: {listen: ...}` names another address", err)
 	}
 	return nil
 }
@@ -280,7 +280,11 @@ func (n *Node) apply(s *pipeline.Spec) error {
 	if err := n.numbers.reserve(s); err != nil {
 		return err
 	}
-	return n.engine.Apply(s)
+	if err := n.engine.Apply(s); err != nil {
+		return err
+	}
+	n.numbers.use(s)
+	return nil
 }
 
 // takeTables gives the engine other tables with the links that it has.

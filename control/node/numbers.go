@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"causeway/config"
 	"causeway/pipeline"
 )
 
@@ -24,8 +25,9 @@ const numbersFile = "gre-sequence.json"
 
 // numbers keeps the GRE sequence numbers of tunnels growing across restarts, for a customer's router that checks the
 // order would drop everything behind the highest number that it has seen. Before a tunnel uses numbers a mark above
-// them is on disk; who starts after a crash begins at the mark. Nothing is written, and no directory is needed, unless
-// a tunnel says `sequence: true`.
+// them is on disk; who starts after a crash begins at the mark. A mark belongs to the two ends and the key, which is
+// what the router knows a tunnel by, so a tunnel may be given another name. Nothing is written, and no directory is
+// needed, unless a tunnel says `sequence: true`.
 type numbers struct {
 	dir string
 
@@ -34,17 +36,32 @@ type numbers struct {
 
 	mu      sync.Mutex
 	lock    *os.File          // held while marks are in use; nil: none was needed yet
-	marks   map[string]uint64 // by tunnel, as on disk: no number from here on was used
+	marks   map[string]uint64 // by ends, as on disk: no number from here on was used
+	tunnels map[string]string // by ends: the tunnel that the workers know
 	failing bool              // the last write failed
+}
+
+// endsOf is how a tunnel stands in the file.
+func endsOf(t *pipeline.TunnelSpec) string {
+	ends := fmt.Sprintf("%s %s", t.Endpoint, t.CustomerEndpoint)
+	if t.HasKey {
+		ends += fmt.Sprintf(" key %d", t.Key)
+	}
+	return ends
 }
 
 // defaultStateDir is used when the configuration has no node.state_dir.
 const defaultStateDir = "/var/lib/causeway"
 
-func newNumbers(dir string, next func(tunnel string) (uint64, bool)) *numbers {
-	if dir == "" {
-		dir = defaultStateDir
+// StateDir is where a node with this configuration keeps what must survive it.
+func StateDir(c *config.Config) string {
+	if c.Node.StateDir == "" {
+		return defaultStateDir
 	}
+	return c.Node.StateDir
+}
+
+func newNumbers(dir string, next func(tunnel string) (uint64, bool)) *numbers {
 	return &numbers{dir: dir, next: next}
 }
 
@@ -58,7 +75,7 @@ func (n *numbers) reserve(s *pipeline.Spec) error {
 		if !t.Sequence {
 			continue
 		}
-		if _, running := n.next(t.Name); !running {
+		if _, running := n.next(t.Name); !running || n.tunnels[endsOf(t)] != t.Name {
 			begin = append(begin, t)
 		}
 	}
@@ -68,6 +85,18 @@ func (n *numbers) reserve(s *pipeline.Spec) error {
 	return n.begin(begin)
 }
 
+// use notes which tunnels the workers know now.
+func (n *numbers) use(s *pipeline.Spec) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.tunnels = map[string]string{}
+	for i := range s.Tunnels {
+		if t := &s.Tunnels[i]; t.Sequence {
+			n.tunnels[endsOf(t)] = t.Name
+		}
+	}
+}
+
 // begin reserves the first block of each tunnel.
 func (n *numbers) begin(tunnels []*pipeline.TunnelSpec) error {
 	if err := n.load(); err != nil {
@@ -75,8 +104,8 @@ func (n *numbers) begin(tunnels []*pipeline.TunnelSpec) error {
 	}
 	marks := maps.Clone(n.marks)
 	for _, t := range tunnels {
-		t.FirstNumber = n.marks[t.Name]
-		marks[t.Name] = t.FirstNumber + numberBlock
+		t.FirstNumber = n.marks[endsOf(t)]
+		marks[endsOf(t)] = t.FirstNumber + numberBlock
 	}
 	return n.write(marks)
 }
@@ -102,9 +131,9 @@ func (n *numbers) update(moved func(mark, number uint64) uint64) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	marks := maps.Clone(n.marks)
-	for name, mark := range marks {
-		if number, running := n.next(name); running {
-			marks[name] = moved(mark, number)
+	for ends, tunnel := range n.tunnels {
+		if number, running := n.next(tunnel); running {
+			marks[ends] = moved(marks[ends], number)
 		}
 	}
 	if maps.Equal(marks, n.marks) {
@@ -194,7 +223,7 @@ func writeFile(dir, name string, content []byte) error {
 }
 
 func (n *numbers) explain(err error) error {
-	return fmt.Errorf("node.state_dir: tunnels with `sequence: true` keep their numbers there: %w", err)
+	return fmt.Errorf("node.state_dir: tunnels with `sequence: true` keep their numbers there: %w; make it writable, or name another", err)
 }
 
 // close lets another daemon have the directory.

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,8 +14,9 @@ import (
 
 func numbered(names ...string) *pipeline.Spec {
 	s := &pipeline.Spec{Tunnels: []pipeline.TunnelSpec{{Name: "plain"}}}
-	for _, name := range names {
-		s.Tunnels = append(s.Tunnels, pipeline.TunnelSpec{Name: name, Sequence: true})
+	for i, name := range names {
+		s.Tunnels = append(s.Tunnels, pipeline.TunnelSpec{Name: name, Sequence: true, HasKey: true, Key: uint32(i),
+			Endpoint: netip.MustParseAddr("192.0.2.1"), CustomerEndpoint: netip.MustParseAddr("198.51.100.2")})
 	}
 	return s
 }
@@ -44,6 +46,7 @@ func TestNumbersNeverComeAgain(t *testing.T) {
 			}
 			now[u.Name] = u.FirstNumber
 		}
+		n.use(s)
 		for range rng.IntN(20) {
 			now["a"] += rng.Uint64N(numberBlock / 2)
 			if err := n.extend(); err != nil {
@@ -77,11 +80,28 @@ func TestNumbersOfATunnelThatComesBack(t *testing.T) {
 			t.Errorf("round %d: begins at %d and %d", round, first, again)
 		}
 		now["a"] = s.Tunnels[1].FirstNumber
+		n.use(s)
 		same := numbered("a")
 		if err := errors.Join(n.reserve(same), n.extend()); err != nil || same.Tunnels[1].FirstNumber != 0 {
 			t.Errorf("round %d: a tunnel that goes on got another number: %+v, %v", round, same.Tunnels[1], err)
 		}
 		delete(now, "a")
+	}
+}
+
+// TestNumbersOfATunnelWithAnotherName: a router knows a tunnel by its ends.
+func TestNumbersOfATunnelWithAnotherName(t *testing.T) {
+	now := counting{}
+	n := newNumbers(t.TempDir(), now.next)
+	defer n.close()
+	before, after := numbered("a"), numbered("b")
+	if err := n.reserve(before); err != nil {
+		t.Fatal(err)
+	}
+	n.use(before)
+	now["a"] = 100
+	if err := n.reserve(after); err != nil || after.Tunnels[1].FirstNumber != numberBlock {
+		t.Errorf("begins at %d, %v", after.Tunnels[1].FirstNumber, err)
 	}
 }
 
@@ -138,6 +158,7 @@ func TestNumbersErrors(t *testing.T) {
 
 // TestNumbersSurviveAFullDisk: a write that fails is reported once and tried again, and leaves the last file whole.
 func TestNumbersSurviveAFullDisk(t *testing.T) {
+	const mark = "192.0.2.1 198.51.100.2 key 0"
 	dir := t.TempDir()
 	now := counting{}
 	n := newNumbers(dir, now.next)
@@ -145,6 +166,7 @@ func TestNumbersSurviveAFullDisk(t *testing.T) {
 	if err := n.reserve(numbered("a")); err != nil {
 		t.Fatal(err)
 	}
+	n.use(numbered("a"))
 	now["a"] = numberBlock - 1
 	obstacle := filepath.Join(dir, numbersFile+".new")
 	if err := os.Mkdir(obstacle, 0o700); err != nil {
@@ -156,7 +178,7 @@ func TestNumbersSurviveAFullDisk(t *testing.T) {
 	if err := n.extend(); err != nil {
 		t.Errorf("told again: %v", err)
 	}
-	if marks, err := readMarks(filepath.Join(dir, numbersFile)); err != nil || marks["a"] != numberBlock {
+	if marks, err := readMarks(filepath.Join(dir, numbersFile)); err != nil || marks[mark] != numberBlock {
 		t.Errorf("on disk %v, %v", marks, err)
 	}
 	if err := os.Remove(obstacle); err != nil {
@@ -165,7 +187,7 @@ func TestNumbersSurviveAFullDisk(t *testing.T) {
 	if err := n.extend(); err != nil {
 		t.Error(err)
 	}
-	if marks, err := readMarks(filepath.Join(dir, numbersFile)); err != nil || marks["a"] != 2*numberBlock-1 {
+	if marks, err := readMarks(filepath.Join(dir, numbersFile)); err != nil || marks[mark] != 2*numberBlock-1 {
 		t.Errorf("on disk %v, %v", marks, err)
 	}
 }

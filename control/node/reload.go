@@ -30,6 +30,12 @@ func (n *Node) Reload() (api.Reload, error) {
 		n.log.Error("configuration not taken over", "error", err)
 		return api.Reload{}, err
 	}
+	old := n.Config()
+	if err := n.takeTables(func(l []pipeline.LinkSpec) *pipeline.Spec { return union(old, c, l) }); err != nil {
+		err = fmt.Errorf("%s: not taken over: %w", n.path, err)
+		n.log.Error("configuration not taken over", "error", err)
+		return api.Reload{}, err
+	}
 	if err := n.change(c); err != nil {
 		n.log.Error("configuration not taken over completely", "error", err)
 		return api.Reload{}, err
@@ -40,15 +46,9 @@ func (n *Node) Reload() (api.Reload, error) {
 	return r, nil
 }
 
-// change goes through tables that have both the old tunnels and the new ones, so that no packet meets a route to a
-// tunnel that the workers do not know: first the tables with both, then the routes, then the tables with the new ones
-// alone.
+// change follows on tables that have both the old tunnels and the new ones, so that no packet meets a route to a tunnel
+// that the workers do not know: now come the routes, and then the tables with the new tunnels alone.
 func (n *Node) change(c *config.Config) error {
-	old := n.Config()
-	both := func(l []pipeline.LinkSpec) *pipeline.Spec { return union(old, c, l) }
-	if err := n.takeTables(both); err != nil {
-		return err
-	}
 	errs := []error{
 		n.steer.setEndpoints(c.Endpoints, c.Endpoints),
 		n.routes.Apply(c),
