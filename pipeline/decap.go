@@ -86,15 +86,6 @@ func (w *worker) findTunnel(t *Tables, p *packet) int32 {
 func (w *worker) noTunnel(t *Tables, b *batch, i int) {
 	p := &b.packets[i]
 	p.tunnel = noTunnel
-	if p.flags&pktOuter6 == 0 && !t.isEndpoint4(p.dst) {
-		p.flags &^= pktV6
-		if martian4(p.src, p.dst) {
-			w.drop(p, OuterMartian)
-			return
-		}
-		b.toRoute(i)
-		return
-	}
 	if w.knownPair(t, p) {
 		w.drop(p, TunnelKeyMismatch)
 		return

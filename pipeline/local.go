@@ -39,10 +39,42 @@ func (w *worker) toHost(t *Tables, p *packet) {
 		w.drop(p, HostLoop)
 	case p.tunnel != noTunnel && !w.forEndpoint(t, p):
 		w.drop(p, HostAddress)
+	case p.tunnel != noTunnel && w.isForeignError(t, p):
+		w.drop(p, HostForeignError)
 	case p.flags&pktSYN != 0 && p.tunnel != noTunnel && !w.clamp(p, w.clampTo(t, int(p.tunnel), p)):
 	default:
 		w.punt(p)
 	}
+}
+
+// isForeignError reports whether p, which came out of a tunnel, is an ICMP error about a packet that was not sent into
+// it: the host would lower its MTU toward others, or give up its connections with them (RFC 5927).
+func (w *worker) isForeignError(t *Tables, p *packet) bool {
+	icmp := w.frame(p.chunk)[p.l4:p.end]
+	set := &t.sources[p.tunnel]
+	switch {
+	case p.flags&pktLaterFragment != 0 || len(icmp) == 0: // without the first fragment the others are nothing
+		return false
+	case p.flags&pktV6 != 0:
+		if p.proto != wire.ProtoICMPv6 || icmp[0] >= 128 { // RFC 4443 2.1
+			return false
+		}
+		quote := icmp[min(wire.ICMPLen, len(icmp)):]
+		return len(quote) < wire.IPv6Len || !set.has6(netip.AddrFrom16([16]byte(quote[wire.IPv6OffDst:])))
+	case p.proto != wire.ProtoICMP || !isError4(icmp[0]):
+		return false
+	}
+	quote := icmp[min(wire.ICMPLen, len(icmp)):]
+	return len(quote) < wire.IPv4Len || !set.has4(binary.BigEndian.Uint32(quote[wire.IPv4OffDst:]))
+}
+
+// isError4 reports whether an ICMP type quotes a packet (RFC 1122 3.2.2; RFC 1812 4.3.1).
+func isError4(icmpType uint8) bool {
+	switch icmpType {
+	case wire.ICMP4Unreachable, wire.ICMP4SourceQuench, wire.ICMP4Redirect, wire.ICMP4TimeExceeded, wire.ICMP4ParameterProblem:
+		return true
+	}
+	return false
 }
 
 func (w *worker) forEndpoint(t *Tables, p *packet) bool {

@@ -66,6 +66,9 @@ func (w *worker) parse(t *Tables, b *batch, descs []xsk.Desc, port int) {
 				w.parseGRE(t, b, i)
 				continue
 			}
+			if !t.isEndpoint4(p.dst) {
+				break // it passes through, like the fragments and the odd packets of its flow
+			}
 			p.key = 0
 			p.l4 += plainGRE
 			if gre == wire.EtherTypeIPv6 {

@@ -24,6 +24,9 @@ func (w *worker) fetchLeaving(t *Tables, ids []uint32) {
 // fetchEntering asks for what enterTunnels needs of tunnels: the second line of each txTunnel, the counters, and the
 // states.
 func (w *worker) fetchEntering(t *Tables, ids []uint32) {
+	if len(t.tx) == 0 {
+		return // there is no second line to point to
+	}
 	second := unsafe.Add(unsafe.Pointer(unsafe.SliceData(t.tx)), 64)
 	prefetchLines(unsafe.SliceData(ids), len(ids), second, unsafe.Pointer(unsafe.SliceData(w.tunnels)))
 	prefetchWords(unsafe.SliceData(ids), len(ids), unsafe.Pointer(unsafe.SliceData(w.engine.fwd.tunnels)))

@@ -73,6 +73,7 @@ const (
 	NeighbourUnresolved
 	TunnelAddressProtocol
 	HostAddress
+	HostForeignError
 	HostLoop
 
 	// size
@@ -139,6 +140,7 @@ var reasonTable = [ownReasons]ReasonInfo{
 	TTLExceeded:           {StageRoute, "ttl_exceeded", "the TTL or hop limit reached zero", "RFC 1812 5.3.1, RFC 8200 3"},
 	NeighbourUnresolved:   {StageRoute, "neighbour_unresolved", "the next hop's link address is not known yet; the kernel was asked for it", "RFC 1812 3.3.2"},
 	HostAddress:           {StageRoute, "host_address", "a packet from a tunnel is for the host or a network behind it, and not for an endpoint", ""},
+	HostForeignError:      {StageRoute, "host_foreign_error", "an ICMP error from a tunnel is about a packet that was not sent into it", "RFC 5927 4"},
 	HostLoop:              {StageRoute, "host_loop", "the kernel sent a packet into the TUN device that is for the kernel", ""},
 	TunnelAddressProtocol: {StageRoute, "tunnel_address_protocol", "the packet is for our interface address in a tunnel and is not an echo request", ""},
 

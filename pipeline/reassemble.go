@@ -87,10 +87,21 @@ func (w *worker) join(p *packet) {
 // assemble copies the pieces into the frame of the first, which gets a header without traces of fragmentation, and
 // frees the others.
 func (w *worker) assemble(pieces []reassembly.Fragment, last *packet) {
+	header, ecn := w.dataAt(pieces[0], last.flags)
+	size := header
+	for _, piece := range pieces {
+		size += piece.Len
+	}
+	if size > xsk.FrameSize { // IPv6 headers may be longer than maxReassembled allows for
+		for _, piece := range pieces {
+			w.count.dropped[FragmentTooBig].add(1)
+			w.release(piece.Frame)
+		}
+		return
+	}
 	p := &w.whole.packets[w.whole.n]
 	*p = packet{chunk: pieces[0].Frame, l3: uint16(pieces[0].Start), tunnel: noTunnel, port: last.port, flags: last.flags & pktV6}
 	f := w.frame(p.chunk)
-	header, ecn := w.dataAt(pieces[0], p.flags)
 	end := header + pieces[0].Len
 	for _, piece := range pieces[1:] {
 		data, e := w.dataAt(piece, p.flags)

@@ -95,6 +95,25 @@ type sourceSet struct {
 	own6       [16]byte // our IPv6 interface address
 }
 
+// has4 reports whether an address lies behind the tunnel, or in its interface's subnet.
+func (s *sourceSet) has4(a uint32) bool {
+	for _, r := range s.prefixes4 {
+		if r.contains(a) {
+			return true
+		}
+	}
+	return s.interface4.contains(a)
+}
+
+func (s *sourceSet) has6(a netip.Addr) bool {
+	for _, p := range s.prefixes6 {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return s.interface6.IsValid() && s.interface6.Contains(a)
+}
+
 // range4 is an inclusive range of IPv4 addresses, host order.
 type range4 struct{ first, last uint32 }
 

@@ -82,14 +82,23 @@ error(outer(src="192.0.2.11"))
 error(outer(src="192.0.2.11"), dst="192.0.2.11")
 error(IP(src="192.0.2.1", dst="198.51.100.2", len=1400)/UDP()/("x"*100))
 `)
-	// A customer says it, through its tunnel, with a quote that would be believed from outside.
+	// A customer says it, through its tunnel, with a quote that would be believed from outside: of a packet of ours, and
+	// of the host's own.
 	b.cust.Scapy(`
 quote = raw(IP(src="192.0.2.1", dst="198.51.100.2", len=1400)/GRE(proto=0x800, key_present=1, key=42)/("x"*100))
 error = IP(src="203.0.113.9", dst="192.0.2.1")/ICMP(type=3, code=4, nexthopmtu=1000)/quote[:60]
-send(IP(src="198.51.100.2", dst="192.0.2.1")/GRE(proto=0x800, key_present=1, key=42)/error)
+tunnel = IP(src="198.51.100.2", dst="192.0.2.1")/GRE(proto=0x800, key_present=1, key=42)
+send(tunnel/error)
+own = raw(IP(src="192.0.2.1", dst="192.0.2.10", len=1400, flags="DF")/ICMP()/("x"*100))
+send(tunnel/IP(src="203.0.113.9", dst="192.0.2.1")/ICMP(type=3, code=4, nexthopmtu=600)/own)
+`)
+	// From outside the kernel believes nothing about pings either.
+	b.inet.Scapy(`
+own = raw(IP(src="192.0.2.1", dst="192.0.2.10", len=1400, flags="DF")/ICMP()/("x"*100))
+send(IP(src="198.51.100.200", dst="192.0.2.1")/ICMP(type=3, code=4, nexthopmtu=600)/own)
 `)
 	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if _, metrics := b.get("/metrics"); strings.Contains(metrics, `causeway_path_mtu_reports_total{verdict="through_tunnel"} 1`) {
+		if _, metrics := b.get("/metrics"); strings.Contains(metrics, `causeway_path_mtu_reports_total{reason="host_foreign_error",stage="route"} 2`) {
 			break
 		}
 	}
@@ -97,9 +106,12 @@ send(IP(src="198.51.100.2", dst="192.0.2.1")/GRE(proto=0x800, key_present=1, key
 		t.Errorf("believed: %+v", u)
 	}
 	_, metrics := b.get("/metrics")
-	for verdict, n := range map[string]int{"lowered": 0, "wrong_header": 1, "no_tunnel": 2, "implausible": 1, "misdirected": 1, "through_tunnel": 1} {
+	for verdict, n := range map[string]int{"lowered": 0, "wrong_header": 1, "no_tunnel": 2, "implausible": 1, "misdirected": 1, "through_tunnel": 0} {
 		if want := fmt.Sprintf(`causeway_path_mtu_reports_total{verdict=%q} %d`, verdict, n); !strings.Contains(metrics, want) {
 			t.Errorf("/metrics has no %s", want)
 		}
+	}
+	if out := b.node.MustRun("ip", "route", "get", "192.0.2.10"); strings.Contains(out, "mtu") {
+		t.Errorf("the host's own route: %s", out)
 	}
 }

@@ -38,7 +38,8 @@ type numbers struct {
 	lock    *os.File          // held while marks are in use; nil: none was needed yet
 	marks   map[string]uint64 // by ends, as on disk: no number from here on was used
 	tunnels map[string]string // by ends: the tunnel that the workers know
-	failing bool              // the last write failed
+	used    map[string]uint64 // by ends: the next number when it was last looked at, whether that could be written or not
+	failing bool              // extend could not write the last time
 }
 
 // endsOf is how a tunnel stands in the file.
@@ -62,7 +63,7 @@ func StateDir(c *config.Config) string {
 }
 
 func newNumbers(dir string, next func(tunnel string) (uint64, bool)) *numbers {
-	return &numbers{dir: dir, next: next}
+	return &numbers{dir: dir, next: next, used: map[string]uint64{}}
 }
 
 // reserve gives the tunnels of s that begin to number their packets a first number, after a mark above it was written.
@@ -104,8 +105,12 @@ func (n *numbers) begin(tunnels []*pipeline.TunnelSpec) error {
 	}
 	marks := maps.Clone(n.marks)
 	for _, t := range tunnels {
-		t.FirstNumber = n.marks[endsOf(t)]
-		marks[endsOf(t)] = t.FirstNumber + numberBlock
+		ends := endsOf(t)
+		t.FirstNumber = n.marks[ends]
+		if used := n.used[ends]; used > 0 && used+numberBlock/2 > t.FirstNumber { // marks could not be written
+			t.FirstNumber = used + numberBlock/2
+		}
+		marks[ends] = t.FirstNumber + numberBlock
 	}
 	return n.write(marks)
 }
@@ -113,17 +118,26 @@ func (n *numbers) begin(tunnels []*pipeline.TunnelSpec) error {
 // extend moves the marks of tunnels that have used half of what was reserved. A mark that can not be written is tried
 // again the next time, and packets go on: the error is returned once.
 func (n *numbers) extend() error {
-	return n.update(func(mark, number uint64) uint64 {
+	err := n.update(func(mark, number uint64) uint64 {
 		if mark < number+numberBlock/2 {
 			return number + numberBlock
 		}
 		return mark
 	})
+	again := n.failing && err != nil
+	n.failing = err != nil
+	if again {
+		return nil
+	}
+	return err
 }
 
 // settle writes the next numbers themselves: the workers have stopped, and the next start goes on where they ended.
 func (n *numbers) settle() error {
-	return n.update(func(_, number uint64) uint64 { return number })
+	if err := n.update(func(_, number uint64) uint64 { return number }); err != nil {
+		return fmt.Errorf("where the sequence numbers ended is not written, and some may come again after the next start: %w", err)
+	}
+	return nil
 }
 
 // update moves the mark of each tunnel that numbers its packets.
@@ -133,19 +147,14 @@ func (n *numbers) update(moved func(mark, number uint64) uint64) error {
 	marks := maps.Clone(n.marks)
 	for ends, tunnel := range n.tunnels {
 		if number, running := n.next(tunnel); running {
+			n.used[ends] = number
 			marks[ends] = moved(marks[ends], number)
 		}
 	}
 	if maps.Equal(marks, n.marks) {
 		return nil
 	}
-	err := n.write(marks)
-	again := n.failing && err != nil
-	n.failing = err != nil
-	if again {
-		return nil
-	}
-	return err
+	return n.write(marks)
 }
 
 // load takes the directory for this daemon alone and reads the marks, the first time.
@@ -182,8 +191,12 @@ func readMarks(path string) (map[string]uint64, error) {
 		return nil, err
 	}
 	var marks map[string]uint64
-	if err := json.Unmarshal(b, &marks); err != nil || marks == nil {
-		return nil, fmt.Errorf("%s: not what this daemon writes: %v; restore it, or remove it: then sequence numbers begin at 0, "+
+	err = json.Unmarshal(b, &marks)
+	if err == nil && marks == nil {
+		err = errors.New("null")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: not what this daemon writes: %w; restore it, or remove it: then sequence numbers begin at 0, "+
 			"and a router that checks the order drops packets until its end of the tunnel is made anew", path, err)
 	}
 	return marks, nil

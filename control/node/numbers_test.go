@@ -181,9 +181,20 @@ func TestNumbersSurviveAFullDisk(t *testing.T) {
 	if marks, err := readMarks(filepath.Join(dir, numbersFile)); err != nil || marks[mark] != numberBlock {
 		t.Errorf("on disk %v, %v", marks, err)
 	}
+	now["a"] = 3 * numberBlock
+	if err := n.settle(); err == nil || !strings.Contains(err.Error(), "may come again") {
+		t.Errorf("at the stop: %v", err)
+	}
 	if err := os.Remove(obstacle); err != nil {
 		t.Fatal(err)
 	}
+	delete(now, "a") // a reload takes it away, another one brings it back
+	s := numbered("a")
+	if err := n.reserve(s); err != nil || s.Tunnels[1].FirstNumber <= 3*numberBlock {
+		t.Errorf("begins at %d, %v", s.Tunnels[1].FirstNumber, err)
+	}
+	now["a"] = numberBlock - 1
+	n.marks[mark] = 0
 	if err := n.extend(); err != nil {
 		t.Error(err)
 	}

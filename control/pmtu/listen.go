@@ -71,6 +71,11 @@ func open4() (*os.File, error) {
 	if err == nil {
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1) // which interface it came by
 	}
+	if err == nil {
+		// Else the kernel takes a quote of ICMP for one of a packet of this socket, believes the error, and lowers the MTU
+		// of the host's own route.
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_OMIT)
+	}
 	if err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("filter: %w", err)

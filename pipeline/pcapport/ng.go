@@ -130,6 +130,9 @@ func (b *blocks) section(body []byte) error {
 	return nil
 }
 
+// maxInterfaces bounds what is remembered of a section.
+const maxInterfaces = 1 << 16
+
 func (b *blocks) addInterface(body []byte) error {
 	const fixed = 8
 	if len(body) < fixed {
@@ -145,6 +148,9 @@ func (b *blocks) addInterface(body []byte) error {
 			return err
 		}
 		o = o[min((size+3)&^3, len(o)):]
+	}
+	if len(b.links) == maxInterfaces {
+		return damaged("more than %d interfaces", maxInterfaces)
 	}
 	b.links = append(b.links, n)
 	return nil
