@@ -19,15 +19,16 @@ const unusual = pktV6 | pktSYN | pktOriginated | pktInterfaceSource
 // leaveTunnels makes the inner packet of each GRE packet the one that is looked at and admits it for route. ids are the
 // tunnels that the packets seem to belong to.
 func (w *worker) leaveTunnels(t *Tables, b *batch, ids []uint32) {
+	rx, counters := t.rx, (*[MaxTunnels]tunnelCounters)(w.tunnels)
 	var admitted uint64
-	for k, i := range b.gre.list() {
+	for k, i := range b.gre.at[:len(ids)] {
 		p := &b.packets[i&(BatchSize-1)]
 		id := ids[k]
-		if id >= uint32(len(t.rx)) {
+		if id >= uint32(len(rx)) {
 			w.leaveTunnel(t, b, int(i))
 			continue
 		}
-		r := &t.rx[id]
+		r := &rx[id]
 		at, end := uint(p.l4), uint(p.end)
 		if !r.matches4(p) || p.flags&pktV6 != 0 || p.outerECN != 0 || at > xsk.FrameSize-ip4Len-wire.TCPLen || at+ip4Len > end {
 			w.leaveTunnel(t, b, int(i))
@@ -47,7 +48,7 @@ func (w *worker) leaveTunnels(t *Tables, b *batch, ids []uint32) {
 		if p.proto == wire.ProtoTCP && total >= ip4Len+wire.TCPLen && ip[ip4Len+wire.TCPOffFlags]&wire.TCPFlagSYN != 0 {
 			p.flags |= pktSYN
 		}
-		c := &w.tunnels[id]
+		c := &counters[id&(MaxTunnels-1)]
 		c.rxPackets.add(1)
 		c.rxBytes.add(uint64(total))
 		admitted++
@@ -94,7 +95,7 @@ func (w *worker) enterTunnels(t *Tables, b *batch) {
 	}
 	w.fetchEntering(t, in.id[:in.n])
 	neighbours := (*[MaxNeighbours]atomic.Uint64)(w.engine.fwd.neighbours)
-	links, tx := t.links, t.tx
+	links, tx, counters := t.links, t.tx, (*[MaxTunnels]tunnelCounters)(w.tunnels)
 	var entered uint64
 	for k, i := range in.list() {
 		p := &b.packets[i&(BatchSize-1)]
@@ -132,7 +133,7 @@ func (w *worker) enterTunnels(t *Tables, b *batch) {
 		sum := x.sum + uint32(tos) + uint32(total)
 		binary.BigEndian.PutUint16(outer[wire.IPv4OffChecksum:], ^uint16(sum>>16+sum))
 		putLink(h[:ethLen], slot, lk.mac, wire.EtherTypeIPv4)
-		c := &w.tunnels[id]
+		c := &counters[id]
 		c.txPackets.add(1)
 		c.txBytes.add(uint64(size))
 		entered++
