@@ -189,7 +189,7 @@ func TestGap(t *testing.T) {
 		for _, b := range r.Gaps.Histogram {
 			polls += b.Count
 		}
-		if polls < 1000 || r.Gaps.MaxNS == 0 {
+		if polls == 0 || r.Gaps.MaxNS == 0 {
 			t.Errorf("%s: %d polls, longest gap %d ns", r.Name, polls, r.Gaps.MaxNS)
 		}
 		// The port and the worker measured the longest gap independently: their clocks are read some 50 ns apart, so it may
