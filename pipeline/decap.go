@@ -24,7 +24,7 @@ func (w *worker) leaveTunnel(t *Tables, b *batch, i int) {
 	w.count.general.add(1)
 	p := &b.packets[i]
 	if p.tunnel = w.findTunnel(t, p); p.tunnel < 0 {
-		w.noTunnel(t, b, i)
+		w.noTunnel(t, p)
 		return
 	}
 	w.enter(t, b, i)
@@ -81,10 +81,9 @@ func (w *worker) findTunnel(t *Tables, p *packet) int32 {
 	return noTunnel
 }
 
-// noTunnel handles a GRE packet that belongs to no tunnel: one that is not for an endpoint passes through, the
-// others are dropped, with a reason that tells a wrong key from an unknown customer.
-func (w *worker) noTunnel(t *Tables, b *batch, i int) {
-	p := &b.packets[i]
+// noTunnel drops a GRE packet to an endpoint that belongs to no tunnel, with a reason that tells a wrong key from an
+// unknown customer.
+func (w *worker) noTunnel(t *Tables, p *packet) {
 	p.tunnel = noTunnel
 	if w.knownPair(t, p) {
 		w.drop(p, TunnelKeyMismatch)

@@ -69,10 +69,8 @@ func (w *worker) enter6(t *Tables, b *batch, i int) {
 // gone.
 func (w *worker) mayUseSource4(t *Tables, p *packet) bool {
 	set := &t.sources[p.tunnel]
-	for _, r := range set.prefixes4 {
-		if r.contains(p.src) {
-			return true
-		}
+	if set.behind4(p.src) {
+		return true
 	}
 	if set.interface4.contains(p.src) {
 		p.flags |= pktInterfaceSource
@@ -89,12 +87,10 @@ func (w *worker) mayUseSource4(t *Tables, p *packet) bool {
 func (w *worker) mayUseSource6(t *Tables, p *packet, ip []byte) bool {
 	set := &t.sources[p.tunnel]
 	src, _ := netip.AddrFromSlice(ip[8:24])
-	for _, n := range set.prefixes6 {
-		if n.Contains(src) {
-			return true
-		}
+	if set.behind6(src) {
+		return true
 	}
-	if set.interface6.IsValid() && set.interface6.Contains(src) {
+	if set.inside6(src) {
 		p.flags |= pktInterfaceSource
 		return true
 	}

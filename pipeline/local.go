@@ -60,12 +60,20 @@ func (w *worker) isForeignError(t *Tables, p *packet) bool {
 			return false
 		}
 		quote := icmp[min(wire.ICMPLen, len(icmp)):]
-		return len(quote) < wire.IPv6Len || !set.has6(netip.AddrFrom16([16]byte(quote[wire.IPv6OffDst:])))
+		if len(quote) < wire.IPv6Len {
+			return true
+		}
+		dst := netip.AddrFrom16([16]byte(quote[wire.IPv6OffDst:]))
+		return !set.behind6(dst) && !set.inside6(dst)
 	case p.proto != wire.ProtoICMP || !isError4(icmp[0]):
 		return false
 	}
 	quote := icmp[min(wire.ICMPLen, len(icmp)):]
-	return len(quote) < wire.IPv4Len || !set.has4(binary.BigEndian.Uint32(quote[wire.IPv4OffDst:]))
+	if len(quote) < wire.IPv4Len {
+		return true
+	}
+	dst := binary.BigEndian.Uint32(quote[wire.IPv4OffDst:])
+	return !set.behind4(dst) && !set.interface4.contains(dst)
 }
 
 // isError4 reports whether an ICMP type quotes a packet (RFC 1122 3.2.2; RFC 1812 4.3.1).

@@ -95,22 +95,27 @@ type sourceSet struct {
 	own6       [16]byte // our IPv6 interface address
 }
 
-// has4 reports whether an address lies behind the tunnel, or in its interface's subnet.
-func (s *sourceSet) has4(a uint32) bool {
+// behind4 reports whether an address lies behind the tunnel.
+func (s *sourceSet) behind4(a uint32) bool {
 	for _, r := range s.prefixes4 {
 		if r.contains(a) {
 			return true
 		}
 	}
-	return s.interface4.contains(a)
+	return false
 }
 
-func (s *sourceSet) has6(a netip.Addr) bool {
+func (s *sourceSet) behind6(a netip.Addr) bool {
 	for _, p := range s.prefixes6 {
 		if p.Contains(a) {
 			return true
 		}
 	}
+	return false
+}
+
+// inside6 reports whether an address is in the subnet of the tunnel's interface.
+func (s *sourceSet) inside6(a netip.Addr) bool {
 	return s.interface6.IsValid() && s.interface6.Contains(a)
 }
 

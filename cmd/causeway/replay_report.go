@@ -138,10 +138,7 @@ func dropWords(d *api.Drop) string {
 func (t *replayText) end(s *replaySummary) {
 	fmt.Fprintln(t.w)
 	dropTable(t.w, s.Drops)
-	f := s.Total
-	fmt.Fprintf(t.w, "\nframes in:  %d = received %d + originated %d + fragments %d\n", f.In, f.Received, f.Originated, f.Fragments)
-	fmt.Fprintf(t.w, "frames out: %d = forwarded %d + delivered %d + punted %d + dropped %d + joined %d + held %d\n",
-		f.Out, f.Forwarded, f.Delivered, f.Punted, f.Dropped, f.Joined, f.Held)
+	accountLines(t.w, s.Total)
 	fmt.Fprintf(t.w, "not fed:    %d = cut by the capture %d + too large %d\n", s.Cut+s.TooLarge, s.Cut, s.TooLarge)
 }
 

@@ -92,7 +92,11 @@ func workerTable(w io.Writer, all api.Workers) {
 		})
 	}
 	table(w, rows)
-	f := all.Total
+	accountLines(w, all.Total)
+}
+
+// accountLines writes the formula by which every frame is accounted for.
+func accountLines(w io.Writer, f api.Frames) {
 	fmt.Fprintf(w, "\nframes in:  %d = received %d + originated %d + fragments %d\n", f.In, f.Received, f.Originated, f.Fragments)
 	fmt.Fprintf(w, "frames out: %d = forwarded %d + delivered %d + punted %d + dropped %d + joined %d + held %d\n",
 		f.Out, f.Forwarded, f.Delivered, f.Punted, f.Dropped, f.Joined, f.Held)

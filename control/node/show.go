@@ -119,15 +119,16 @@ func (n *Node) Workers() api.Workers {
 		w.Workers = append(w.Workers, api.Worker{
 			Worker: i, CPU: n.plan.Workers[i].CPU, Queues: n.queueNames(n.plan.Workers[i]),
 			LastPollAgo: time.Since(n.engine.LastPoll(i)).Seconds(), MaxPollGap: float64(c.MaxPollGapNS) / 1e9,
-			Batches: c.Batches, EmptyPolls: c.EmptyPolls, Sleeps: c.Sleeps, Frames: frames(&c),
+			Batches: c.Batches, EmptyPolls: c.EmptyPolls, Sleeps: c.Sleeps, Frames: FramesOf(&c),
 		})
 	}
 	total := n.engine.Total()
-	w.Total = frames(&total)
+	w.Total = FramesOf(&total)
 	return w
 }
 
-func frames(c *pipeline.Counters) api.Frames {
+// FramesOf is the account of frames as operators see it.
+func FramesOf(c *pipeline.Counters) api.Frames {
 	in, out := c.Balance()
 	return api.Frames{
 		Received: c.Received, Originated: c.Originated, Fragments: c.Fragments,
@@ -141,12 +142,15 @@ func (n *Node) Drops() []api.Drop {
 	total := n.engine.Total()
 	out := []api.Drop{}
 	for _, r := range pipeline.AllReasons() {
-		i := r.Info()
-		out = append(out, api.Drop{
-			Reason: i.Label, Stage: string(i.Stage), Packets: total.Dropped[r], Sentence: i.Sentence, RFC: i.RFC,
-		})
+		out = append(out, DropOf(r, total.Dropped[r]))
 	}
 	return out
+}
+
+// DropOf is a drop reason as operators see it, with how many packets met it.
+func DropOf(r pipeline.Reason, packets uint64) api.Drop {
+	i := r.Info()
+	return api.Drop{Reason: i.Label, Stage: string(i.Stage), Packets: packets, Sentence: i.Sentence, RFC: i.RFC}
 }
 
 // Ports lists the interfaces with their queues.
