@@ -144,6 +144,9 @@ func portTable(w io.Writer, ports []api.Port) {
 		if p.Fallback != "" {
 			fmt.Fprintf(w, "%s: not faster than %s: %s\n", p.Name, p.Mode, p.Fallback)
 		}
+		if p.Problem != "" {
+			fmt.Fprintln(w, p.Problem)
+		}
 		var classes []string
 		for class, packets := range p.Steered {
 			if packets > 0 {

@@ -111,9 +111,11 @@ type Port struct {
 	Name     string            `json:"name"`
 	Ifindex  int               `json:"ifindex"`
 	Driver   string            `json:"driver"`
-	MTU      int               `json:"mtu"`
-	Mode     string            `json:"mode"` // zero-copy, copy, generic
+	MTU      int               `json:"mtu"`       // as the kernel has it now
+	MTULimit int               `json:"mtu_limit"` // above it packets do not fit a frame
+	Mode     string            `json:"mode"`      // zero-copy, copy, generic
 	Fallback string            `json:"fallback,omitempty"`
+	Problem  string            `json:"problem,omitempty"` // and what to do
 	Queues   []Queue           `json:"queues"`
 	Steered  map[string]uint64 `json:"steered"` // packets by class of the steering program
 }

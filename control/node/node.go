@@ -267,14 +267,6 @@ func (n *Node) largestMTU() int {
 	return most
 }
 
-// takeLinks gives the engine tables with these links. The mirror calls it when a link changes.
-func (n *Node) takeLinks(links []pipeline.LinkSpec) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.links = links
-	return n.apply(n.spec(links))
-}
-
 // apply is called with the lock held.
 func (n *Node) apply(s *pipeline.Spec) error {
 	if err := n.numbers.reserve(s); err != nil {
@@ -291,7 +283,7 @@ func (n *Node) apply(s *pipeline.Spec) error {
 func (n *Node) takeTables(spec func([]pipeline.LinkSpec) *pipeline.Spec) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := n.apply(spec(n.links)); err != nil {
+	if err := n.apply(spec(inFrames(n.links))); err != nil {
 		return err
 	}
 	n.spec = spec

@@ -155,14 +155,18 @@ func DropOf(r pipeline.Reason, packets uint64) api.Drop {
 
 // Ports lists the interfaces with their queues.
 func (n *Node) Ports() []api.Port {
+	n.mu.Lock()
+	links := n.links
+	n.mu.Unlock()
 	out := []api.Port{}
 	for i, p := range n.ports {
 		mode, why := p.Mode()
 		ifi := p.Interface()
 		port := api.Port{
-			Name: p.Name(), Ifindex: p.Ifindex(), Driver: ifi.Driver, MTU: ifi.MTU, Mode: mode.String(),
-			Queues: []api.Queue{}, Steered: map[string]uint64{},
+			Name: p.Name(), Ifindex: p.Ifindex(), Driver: ifi.Driver, MTU: portMTU(links, i, ifi.MTU), MTULimit: xsk.MaxMTU,
+			Mode: mode.String(), Queues: []api.Queue{}, Steered: map[string]uint64{},
 		}
+		port.Problem = mtuProblem(port.Name, port.MTU)
 		if why != nil {
 			port.Fallback = why.Error()
 		}
