@@ -5,6 +5,8 @@ package doctor
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,6 +72,8 @@ func Examine(c *config.Config) []Finding {
 	r.veths(veths)
 	r.plan(c)
 	r.state(c)
+	r.socket(c.Control.Socket)
+	r.metrics(c.Metrics.Listen)
 	return r.findings
 }
 
@@ -88,6 +92,33 @@ func (r *report) state(c *config.Config) {
 		return
 	}
 	r.add(OK, "state", "sequence numbers are kept in "+dir, "")
+}
+
+// socket looks whether the operator's socket can be made.
+func (r *report) socket(path string) {
+	if err := unix.Access(filepath.Dir(path), unix.W_OK|unix.X_OK); err != nil {
+		r.add(Fail, "control socket", fmt.Sprintf("%s cannot be made: %s: %v", path, filepath.Dir(path), err),
+			"make the directory, or name another path: control: {socket: PATH}")
+		return
+	}
+	r.add(OK, "control socket", path, "")
+}
+
+// metrics looks whether the port of the metrics is free: by taking it for a moment.
+func (r *report) metrics(at netip.AddrPort) {
+	if !at.IsValid() {
+		return
+	}
+	l, err := net.Listen("tcp", at.String())
+	switch {
+	case err == nil:
+		l.Close()
+		r.add(OK, "metrics", at.String()+" is free", "")
+	case errors.Is(err, unix.EADDRINUSE):
+		r.add(Warn, "metrics", at.String()+" is in use; unless it is by a running causeway, run will refuse to start", "metrics: {listen: ANOTHER}")
+	default:
+		r.add(Fail, "metrics", err.Error(), "metrics: {listen: ANOTHER}")
+	}
 }
 
 func (r *report) kernel() {

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -91,6 +92,39 @@ func TestSequenceNumbersNeedAPlace(t *testing.T) {
 		}
 		if got != c.want {
 			t.Errorf("%s, state_dir %s: %q, want %q", c.tunnel, c.state, got, c.want)
+		}
+	}
+}
+
+func TestSocketAndMetricsPort(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	dir := t.TempDir()
+	for _, c := range []struct{ socket, listen, what, text string }{
+		{filepath.Join(dir, "s"), "", "control socket", "ok " + filepath.Join(dir, "s")},
+		{filepath.Join(dir, "no", "s"), "", "control socket", "fail " + filepath.Join(dir, "no", "s") + " cannot be made: " + filepath.Join(dir, "no") + ": no such file or directory"},
+		{filepath.Join(dir, "s"), taken.Addr().String(), "metrics", "warn " + taken.Addr().String() + " is in use; unless it is by a running causeway, run will refuse to start"},
+		{filepath.Join(dir, "s"), "203.0.113.1:9150", "metrics", "fail listen tcp 203.0.113.1:9150: bind: cannot assign requested address"},
+	} {
+		text := fmt.Sprintf("interfaces: [{name: nowhere0}]\ncontrol: {socket: %q}\n", c.socket)
+		if c.listen != "" {
+			text += fmt.Sprintf("metrics: {listen: %q}\n", c.listen)
+		}
+		cfg, err := config.Parse("test.yaml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, f := range Examine(cfg) {
+			if f.What == c.what {
+				got = append(got, string(f.Level)+" "+f.Text)
+			}
+		}
+		if len(got) != 1 || got[0] != c.text {
+			t.Errorf("%s: %q, want %q", c.what, got, c.text)
 		}
 	}
 }
