@@ -34,12 +34,16 @@ type numbers struct {
 	// next returns the next number of a tunnel that numbers its packets now.
 	next func(tunnel string) (uint64, bool)
 
-	mu      sync.Mutex
+	// Two locks, so that a disk that hangs holds up new tunnels with sequence numbers, but not a change of links.
+	// writing is held while the disk is asked, and taken before mu.
+	writing sync.Mutex
 	lock    *os.File          // held while marks are in use; nil: none was needed yet
 	marks   map[string]uint64 // by ends, as on disk: no number from here on was used
+	failing bool              // extend could not write the last time
+
+	mu      sync.Mutex
 	tunnels map[string]string // by ends: the tunnel that the workers know
 	used    map[string]uint64 // by ends: the next number when it was last looked at, whether that could be written or not
-	failing bool              // extend could not write the last time
 }
 
 // endsOf is how a tunnel stands in the file.
@@ -68,22 +72,28 @@ func newNumbers(dir string, next func(tunnel string) (uint64, bool)) *numbers {
 
 // reserve gives the tunnels of s that begin to number their packets a first number, after a mark above it was written.
 func (n *numbers) reserve(s *pipeline.Spec) error {
+	begin := n.beginners(s)
+	if len(begin) == 0 {
+		return nil
+	}
+	return n.begin(begin)
+}
+
+// beginners are the tunnels of s that number their packets and do not yet.
+func (n *numbers) beginners(s *pipeline.Spec) []*pipeline.TunnelSpec {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	var begin []*pipeline.TunnelSpec
+	var out []*pipeline.TunnelSpec
 	for i := range s.Tunnels {
 		t := &s.Tunnels[i]
 		if !t.Sequence {
 			continue
 		}
 		if _, running := n.next(t.Name); !running || n.tunnels[endsOf(t)] != t.Name {
-			begin = append(begin, t)
+			out = append(out, t)
 		}
 	}
-	if len(begin) == 0 {
-		return nil
-	}
-	return n.begin(begin)
+	return out
 }
 
 // use notes which tunnels the workers know now.
@@ -100,6 +110,8 @@ func (n *numbers) use(s *pipeline.Spec) {
 
 // begin reserves the first block of each tunnel.
 func (n *numbers) begin(tunnels []*pipeline.TunnelSpec) error {
+	n.writing.Lock()
+	defer n.writing.Unlock()
 	if err := n.load(); err != nil {
 		return err
 	}
@@ -107,7 +119,7 @@ func (n *numbers) begin(tunnels []*pipeline.TunnelSpec) error {
 	for _, t := range tunnels {
 		ends := endsOf(t)
 		t.FirstNumber = n.marks[ends]
-		if used := n.used[ends]; used > 0 && used+numberBlock/2 > t.FirstNumber { // marks could not be written
+		if used := n.lastUsed(ends); used > 0 && used+numberBlock/2 > t.FirstNumber { // marks could not be written
 			t.FirstNumber = used + numberBlock/2
 		}
 		marks[ends] = t.FirstNumber + numberBlock
@@ -115,9 +127,17 @@ func (n *numbers) begin(tunnels []*pipeline.TunnelSpec) error {
 	return n.write(marks)
 }
 
+func (n *numbers) lastUsed(ends string) uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.used[ends]
+}
+
 // extend moves the marks of tunnels that have used half of what was reserved. A mark that can not be written is tried
 // again the next time, and packets go on: the error is returned once.
 func (n *numbers) extend() error {
+	n.writing.Lock()
+	defer n.writing.Unlock()
 	err := n.update(func(mark, number uint64) uint64 {
 		if mark < number+numberBlock/2 {
 			return number + numberBlock
@@ -134,14 +154,24 @@ func (n *numbers) extend() error {
 
 // settle writes the next numbers themselves: the workers have stopped, and the next start goes on where they ended.
 func (n *numbers) settle() error {
+	n.writing.Lock()
+	defer n.writing.Unlock()
 	if err := n.update(func(_, number uint64) uint64 { return number }); err != nil {
 		return fmt.Errorf("where the sequence numbers ended is not written, and some may come again after the next start: %w", err)
 	}
 	return nil
 }
 
-// update moves the mark of each tunnel that numbers its packets.
+// update moves the mark of each tunnel that numbers its packets. It is called with writing held.
 func (n *numbers) update(moved func(mark, number uint64) uint64) error {
+	marks := n.moved(moved)
+	if maps.Equal(marks, n.marks) {
+		return nil
+	}
+	return n.write(marks)
+}
+
+func (n *numbers) moved(moved func(mark, number uint64) uint64) map[string]uint64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	marks := maps.Clone(n.marks)
@@ -151,10 +181,7 @@ func (n *numbers) update(moved func(mark, number uint64) uint64) error {
 			marks[ends] = moved(marks[ends], number)
 		}
 	}
-	if maps.Equal(marks, n.marks) {
-		return nil
-	}
-	return n.write(marks)
+	return marks
 }
 
 // load takes the directory for this daemon alone and reads the marks, the first time.
@@ -241,8 +268,8 @@ func (n *numbers) explain(err error) error {
 
 // close lets another daemon have the directory.
 func (n *numbers) close() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.writing.Lock()
+	defer n.writing.Unlock()
 	if n.lock != nil {
 		n.lock.Close() // the lock goes with it
 	}

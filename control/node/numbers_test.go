@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"causeway/pipeline"
 )
@@ -103,6 +106,51 @@ func TestNumbersOfATunnelWithAnotherName(t *testing.T) {
 	if err := n.reserve(after); err != nil || after.Tunnels[1].FirstNumber != numberBlock {
 		t.Errorf("begins at %d, %v", after.Tunnels[1].FirstNumber, err)
 	}
+}
+
+// TestNumbersWhileTheDiskHangs: new tables in which no tunnel begins do not wait for a mark that is being written. A pipe
+// that nobody reads is the disk.
+func TestNumbersWhileTheDiskHangs(t *testing.T) {
+	now := counting{}
+	n := newNumbers(t.TempDir(), now.next)
+	defer n.close()
+	s := numbered("a")
+	if err := n.reserve(s); err != nil {
+		t.Fatal(err)
+	}
+	n.use(s)
+	now["a"] = numberBlock
+	pipe := filepath.Join(n.dir, numbersFile+".new")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hung, changed := make(chan error, 1), make(chan error, 1)
+	go func() { hung <- n.extend() }()
+	for n.writing.TryLock() { // until extend has it
+		n.writing.Unlock()
+		time.Sleep(time.Millisecond)
+	}
+	go func() {
+		err := n.reserve(numbered("a"))
+		n.use(s)
+		changed <- err
+	}()
+	select {
+	case err := <-changed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-hung:
+		t.Error("the disk did not hang")
+	case <-time.After(5 * time.Second):
+		t.Error("a change of links waits for the disk")
+	}
+	end, err := os.Open(pipe) // the disk comes back
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end.Close()
+	<-hung
 }
 
 func TestNumbersNeedNothingUnlessATunnelDoes(t *testing.T) {
