@@ -112,7 +112,7 @@ func (n *Node) open(c *config.Config) error {
 func (n *Node) listen(c *config.Config) error {
 	var err error
 	if n.control, err = api.Listen(c.Control.Socket); err != nil {
-		return err
+		return explain(err)
 	}
 	if !c.Metrics.Listen.IsValid() {
 		return nil

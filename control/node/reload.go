@@ -58,6 +58,7 @@ func (n *Node) change(c *config.Config) error {
 	n.cfg = c
 	n.mu.Unlock()
 	n.learned.SetTunnels(n.learnable(c))
+	n.awaitPublished() // whoever asked for the reload may send packets now
 	return errors.Join(errs...)
 }
 

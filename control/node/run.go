@@ -115,8 +115,21 @@ func (n *Node) begin(ctx context.Context) error {
 	if err := n.routes.Apply(n.Config()); err != nil {
 		return err
 	}
+	n.awaitPublished() // start then takes all customer prefixes at once
 	n.loaded.Store(true)
 	return n.steer.start()
+}
+
+// publishLimit is how long the steering program may take to learn customer prefixes: 100,000 take 1.5 s.
+const publishLimit = 30 * time.Second
+
+// awaitPublished returns when the steering program has the prefixes of the routes that were applied last.
+func (n *Node) awaitPublished() {
+	select {
+	case <-n.routes.Published():
+	case <-time.After(publishLimit):
+		n.log.Warn("customer prefixes are still being given to the steering program", "after", publishLimit)
+	}
 }
 
 // awaitMirror returns when the kernel's routes are in the workers' tables, or the node is to stop.

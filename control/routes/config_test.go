@@ -69,6 +69,36 @@ func TestAccountsAreApart(t *testing.T) {
 	}
 }
 
+// TestPublished: whoever waits goes on when the steering program has been told, and not before.
+func TestPublished(t *testing.T) {
+	b := newMirror(newEngine(t, 2))
+	b.kernel()
+	configure(t, b.engine, b.m, parse(t, "p2", threeTunnels))
+	done := b.m.Published()
+	told := 0
+	open := func() bool {
+		select {
+		case <-done:
+			return false
+		default:
+			return true
+		}
+	}
+	b.m.opts.OnSteer = func(p []netip.Prefix) {
+		if told++; !open() || !slices.Equal(p, prefixes("203.0.112.0/24 203.0.113.0/24")) {
+			t.Errorf("told %v, somebody waits: %v", p, open())
+		}
+	}
+	b.m.publish()
+	if told != 1 || open() {
+		t.Errorf("told %d times, somebody waits: %v", told, open())
+	}
+	done = b.m.Published()
+	if b.m.publish(); told != 1 || open() {
+		t.Errorf("without a change: told %d times, somebody waits: %v", told, open())
+	}
+}
+
 // TestPeers: an account reaches its peers' prefixes, private ones too, and nobody else's.
 func TestPeers(t *testing.T) {
 	text := strings.Replace(threeTunnels, "tunnels:", "accounts: [{name: acme, peers: [bolt]}, {name: bolt, peers: [acme]}]\ntunnels:", 1)

@@ -84,6 +84,7 @@ type pending struct {
 	tunnels    map[uint32]struct{}
 	links      bool
 	steer      bool
+	published  []chan struct{} // to be closed when all of this has been told
 }
 
 // New opens the sockets in the network namespace of the calling thread, which later calls do not depend on, and reads
@@ -228,10 +229,26 @@ func (m *Manager) Apply(c *config.Config) error {
 	return err
 }
 
+// Published returns a channel that is closed when the callbacks have been told, by Run, what was changed before this call.
+func (m *Manager) Published() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	done := make(chan struct{})
+	m.pending.published = append(m.pending.published, done)
+	return done
+}
+
 // publish calls the callbacks that are due, links first, and then lets routes use the new links.
 func (m *Manager) publish() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	waiting := m.pending.published
+	m.pending.published = nil
+	defer func() {
+		for _, done := range waiting {
+			close(done)
+		}
+	}()
 	if m.pending.links {
 		m.pending.links = false
 		m.publishLinks()
