@@ -4,6 +4,7 @@ go 1.26.8
 
 require (
 	github.com/asavie/xdp v0.3.3
+	github.com/c2sp/wycheproof v0.0.0-20260902155932-3fa63dd0344a
 	github.com/cilium/ebpf v0.22.0
 	github.com/gaissmai/bart v0.30.0
 	github.com/goccy/go-yaml v1.19.2

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"causeway/crypto/aesgcm"
 	"causeway/pipeline"
 	"causeway/xsk"
 )
@@ -175,6 +176,52 @@ func TestConfiguration(t *testing.T) {
 		if got.Account != "default" || got.CustomerEndpoint != customer(i) || !slices.Equal(got.Prefixes, []netip.Prefix{inside(i)}) ||
 			got.MTU != 1476 || !got.Interface4.IsValid() {
 			t.Errorf("tunnel %d: %+v", i, got)
+		}
+	}
+}
+
+// TestCrypto: each line stands beside crypto/cipher and the limit. What was timed is compared by the scenario itself.
+func TestCrypto(t *testing.T) {
+	if !aesgcm.Accelerated() {
+		if status, _ := output(t, "crypto", "-quick"); status != 1 {
+			t.Errorf("without kernels: exit status %d, want 1", status)
+		}
+		return
+	}
+	var names []string
+	for _, r := range results(t, "crypto", "-only", "aes128/") {
+		names = append(names, r.Name)
+		if r.Against != "crypto/cipher" || r.AgainstNS <= 0 || r.BestNS <= 0 || r.LimitNS <= 0 || r.GBs <= 0 {
+			t.Errorf("%+v", r)
+		}
+	}
+	var want []string
+	for _, c := range cryptoCases() {
+		if c.keyBits == 128 {
+			want = append(want, c.name())
+		}
+	}
+	if !slices.Equal(names, want) {
+		t.Errorf("results %q, want %q", names, want)
+	}
+}
+
+// TestCryptoNotices: a wrong byte in what was timed is noticed.
+func TestCryptoNotices(t *testing.T) {
+	v := aesgcm.NewVault(aesgcm.Options{Portable: true})
+	packets, err := cryptoSample(cryptoCase{keyBits: 128, size: 64}, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, wrong := range []byte{0, 1} {
+		right := true
+		timeSample(packets, false, func(p []cryptoPacket, open bool) bool {
+			good := treatBursts(new(aesgcm.Burst), p, open)
+			p[17].text[63] ^= wrong
+			return good
+		}, &right)
+		if right != (wrong == 0) {
+			t.Errorf("a byte turned by %d: right is %v", wrong, right)
 		}
 	}
 }

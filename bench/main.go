@@ -36,6 +36,11 @@ type Result struct {
 	MemoryMiB  float64 `json:"memory_mib,omitempty"`
 	UpdatesSec float64 `json:"updates_per_second,omitempty"`
 	Gaps       *Gaps   `json:"gaps,omitempty"` // gap scenario
+
+	// crypto scenario
+	GBs       float64 `json:"gigabytes_per_second,omitempty"`
+	LimitNS   float64 `json:"limit_ns,omitempty"` // what the instructions alone take
+	IPsecMBNS float64 `json:"ipsec_mb_ns,omitempty"`
 }
 
 // A scenario measures one thing and reports results as they come.
@@ -52,6 +57,7 @@ type options struct {
 
 var scenarios = map[string]scenario{
 	"pipeline": {"the worker over memory: decap, encap, lateral, forward", pipelineScenario},
+	"crypto":   {"AES-GCM in bursts against crypto/cipher, intel-ipsec-mb and the processor's limit", cryptoScenario},
 	"fib":      {"route look-up against bart on the same table", fibScenario},
 	"gap":      {"longest time between two polls of a worker while tables change and metrics are scraped", gapScenario},
 	"veth":     {"forwarding between namespaces against bare rings, asavie/xdp and DPDK (root)", vethScenario},
@@ -124,6 +130,12 @@ func print(o options, r Result) {
 	}
 	if r.Against != "" {
 		fmt.Printf("  %s %.1f ns, ratio %.2f", r.Against, r.AgainstNS, r.Ratio)
+	}
+	if r.LimitNS > 0 {
+		fmt.Printf("  %.1f GB/s, %.0f %% of the limit", r.GBs, 100*r.LimitNS/r.BestNS)
+	}
+	if r.IPsecMBNS > 0 {
+		fmt.Printf("  ipsec-mb %.1f ns", r.IPsecMBNS)
 	}
 	if r.Note != "" {
 		fmt.Printf("  %s", r.Note)

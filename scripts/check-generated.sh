@@ -16,5 +16,5 @@ while read -r file; do
     echo "not current: $file (run make generate, with Debian 12's clang, and commit the result)"
     status=1
   fi
-done < <(cd "$copy" && { grep -rlE --include='*.go' '^// Code generated .* DO NOT EDIT' . || true; find . -name '*.o'; grep -rl --include='*.md' '^<!-- generated: ' docs; })
+done < <(cd "$copy" && { grep -rlE --include='*.go' --include='*.s' '^// Code generated .* DO NOT EDIT' . || true; find . -name '*.o'; grep -rl --include='*.md' '^<!-- generated: ' docs; })
 exit $status

@@ -1,0 +1,307 @@
+package main
+
+import "fmt"
+
+// The kernel for packets of any length from 5 registers on. It cuts a packet into tiles of at most 8 registers: 8 as long
+// as more than 16 are left, and then two of nearly the same size, because a small tile cannot hide the latency of its
+// instructions. Its bodies are named by the tile whose text they treat and the tile whose key stream they make: body 85n
+// treats 8 registers of a packet that goes on (n; otherwise l, its last ones) and makes the key stream of 5.
+const (
+	largest       = 8
+	smallestFirst = 5
+	smallest      = 4
+)
+
+// General registers of the kernel:
+//
+//	R8 descriptors, R9 the next packet's number, R10 the end of the numbers, R11 work
+//	of the key stream: SI descriptor, DI key, DX registers left, BX the counters' last bytes
+//	of text and hash: R12 descriptor, R13 address, R14 key, R15 where E(J0) stands
+func (a *asm) any() {
+	a.text(a.name+"Any", 32)
+	a.line("MOVQ packets+0(FP), R8")
+	a.line("MOVQ order+8(FP), R9")
+	a.line("MOVQ n+16(FP), R10")
+	a.line("ADDQ R9, R10")
+	a.line("MOVQ work+24(FP), R11")
+	a.constants()
+	a.line("VPXORQ %s, %s, %s", z(carry), z(carry), z(carry))
+	a.next()
+	a.dispatchFirst("f", 0)
+	for n := smallestFirst; n <= largest; n++ {
+		a.body("f", 0, n)
+	}
+	for g := smallestFirst; g <= largest; g++ {
+		for _, n := range followers(g) {
+			a.body("n", g, n)
+		}
+	}
+	for g := smallest; g <= largest; g++ {
+		for n := smallestFirst; n <= largest; n++ {
+			a.body("l", g, n)
+		}
+		a.drain(g)
+		a.turn(g)
+	}
+	a.label("done")
+	a.clear()
+	for _, f := range a.cold {
+		f()
+	}
+	a.cold = nil
+}
+
+// followers are the sizes of a tile that can follow one of g registers in the same packet.
+func followers(g int) []int {
+	if g == largest {
+		return []int{8, 7, 6, 5}
+	}
+	return []int{g, g - 1}
+}
+
+// constants loads what both kinds of kernels need.
+func (a *asm) constants() {
+	a.line("VBROADCASTI64X2 ·byteSwap(SB), %s", z(swap))
+	a.line("VBROADCASTI64X2 ·polynomial(SB), %s", z(poly))
+	a.line("MOVL $0xc0, AX")
+	a.line("KMOVB AX, %s", maskLengths)
+}
+
+// next begins the key stream of the next packet.
+func (a *asm) next() {
+	a.line("MOVBLZX (R9), CX")
+	a.line("INCQ R9")
+	a.line("SHLQ $6, CX")
+	a.line("LEAQ (R8)(CX*1), SI")
+	a.line("MOVQ %d(SI), DI", packetKey)
+	a.line("MOVQ %d(SI), CX", packetLengths)
+	a.line("ADDQ $(15*8), CX")
+	a.line("SHRQ $7, CX")
+	a.line("ADDQ $2, CX") // blocks
+	a.line("LEAQ 3(CX), DX")
+	a.line("SHRQ $2, DX") // registers
+	a.line("NEGQ CX")
+	a.line("ANDQ $3, CX") // empty lanes at the head
+	a.line("SHLQ $4, CX")
+	a.line("LEAQ ·counters+%d(SB), BX", counterOne)
+	a.line("SUBQ CX, BX")
+	a.line("VBROADCASTI64X2 %d(SI), %s", packetNonce, z(base))
+	a.line("VBROADCASTI64X2 %d(DI), %s", keyRounds, z(round))
+	a.line("VPXORQ %s, %s, %s", z(round), z(base), z(base))
+}
+
+// dispatchFirst goes to the body that makes the key stream of a packet's first tile and treats g registers.
+func (a *asm) dispatchFirst(kind string, g int) {
+	a.line("CMPQ DX, $14")
+	a.line("JHI %s", bodyName(kind, g, 8))
+	a.line("CMPQ DX, $12")
+	a.line("JHI %s", bodyName(kind, g, 7))
+	a.line("CMPQ DX, $10")
+	a.line("JHI %s", bodyName(kind, g, 6))
+	a.line("CMPQ DX, $8")
+	a.line("JHI %s", bodyName(kind, g, 5))
+	a.line("JEQ %s", bodyName(kind, g, 8))
+	a.line("CMPQ DX, $6")
+	a.line("JHI %s", bodyName(kind, g, 7))
+	a.line("JEQ %s", bodyName(kind, g, 6))
+	a.line("JMP %s", bodyName(kind, g, 5))
+}
+
+// dispatchNext goes to the body that makes the key stream of the tile after one of g registers of the same packet.
+func (a *asm) dispatchNext(g int) {
+	if g < largest {
+		a.line("CMPQ DX, $%d", g)
+		a.line("JEQ %s", bodyName("n", g, g))
+		a.line("JMP %s", bodyName("n", g, g-1))
+		return
+	}
+	a.line("CMPQ DX, $14")
+	a.line("JHI %s", bodyName("n", g, 8))
+	a.line("CMPQ DX, $12")
+	a.line("JHI %s", bodyName("n", g, 7))
+	a.line("CMPQ DX, $10")
+	a.line("JHI %s", bodyName("n", g, 6))
+	a.line("CMPQ DX, $8")
+	a.line("JHI %s", bodyName("n", g, 5))
+	a.line("JEQ %s", bodyName("n", g, 8))
+	a.line("JMP %s", bodyName("n", g, 7))
+}
+
+func bodyName(kind string, g, n int) string { return fmt.Sprintf("%s%d%d", kind, g, n) }
+
+// body makes the key stream of n registers and treats g of the tile before: kind f none, n of a packet that goes on, l
+// the last of a packet.
+func (a *asm) body(kind string, g, n int) {
+	name := bodyName(kind, g, n)
+	a.label("%s", name)
+	if kind == "n" { // elsewhere the tile is a packet's first, and its counters small
+		a.line("LEAQ ·counters+%d(SB), CX", counterEnd-64*n)
+		a.line("CMPQ BX, CX")
+		a.line("JHI %sover", name)
+		a.cold = append(a.cold, func() { a.overflow(name, n) })
+	}
+	var aes, hash, tail stream
+	for j := range n {
+		a.line("VPXORQ %d(BX), %s, %s", 64*j, z(base), z(state+j))
+	}
+	if kind == "n" {
+		a.label("%sgo", name)
+	}
+	parts := []part{{"DI", state, n}}
+	a.encrypt(&aes, parts)
+	if kind != "f" {
+		a.hash(&hash, &tail, g, kind == "l")
+	}
+	a.merge(aes, hash)
+	var last stream
+	a.encryptLast(&last, parts)
+	a.merge(last, tail)
+	if kind == "n" {
+		a.advance(g)
+		a.line("JMP advanced%d", n)
+	} else {
+		a.line("JMP taken%d", n)
+	}
+}
+
+// turn is what follows a body: the tile of n registers whose key stream was made becomes the one whose text is treated,
+// and the next key stream is chosen.
+func (a *asm) turn(n int) {
+	if n >= smallestFirst { // else the tile is its packet's last, and not the first
+		a.label("taken%d", n)
+		a.take()
+	}
+	a.label("advanced%d", n)
+	a.line("ADDQ $%d, BX", 64*n)
+	a.line("SUBQ $%d, DX", n)
+	if n >= smallestFirst {
+		a.line("JNE more%d", n)
+	}
+	a.line("CMPQ R9, R10")
+	a.line("JEQ %s", bodyName("d", n, 0))
+	a.next()
+	a.dispatchFirst("l", n)
+	if n >= smallestFirst {
+		a.label("more%d", n)
+		a.dispatchNext(n)
+	}
+}
+
+// drain treats the last tile of the last packet.
+func (a *asm) drain(g int) {
+	a.label("%s", bodyName("d", g, 0))
+	var hash, tail stream
+	a.hash(&hash, &tail, g, true)
+	a.merge(hash, nil)
+	a.merge(tail, nil)
+	a.line("JMP done")
+}
+
+// overflow makes a tile's counters where the last byte overflows: from numbers, in the order of the machine, with the
+// counter in the first word of each lane, whose bytes are then reversed.
+func (a *asm) overflow(name string, n int) {
+	a.label("%sover", name)
+	a.line("MOVQ %d(SI), CX", packetLengths)
+	a.line("ADDQ $(15*8), CX")
+	a.line("SHRQ $7, CX")
+	a.line("ADDQ $3, CX")
+	a.line("LEAQ (DX*4), AX")
+	a.line("SUBQ AX, CX") // the first lane's counter: blocks + 1 - 4 * registers left
+	a.line("MOVL $0x1111, AX")
+	a.line("KMOVW AX, %s", maskTemp)
+	c, nonce := z(temp[0]), z(temp[1])
+	a.line("VPBROADCASTD.Z CX, %s, %s", maskTemp, c)
+	a.line("VPADDD ·lanes(SB), %s, %s", c, c)
+	a.line("VBROADCASTI64X2 %d(SI), %s", packetNonce, nonce)
+	a.line("VBROADCASTI64X2 %d(DI), %s", keyRounds, z(round))
+	a.line("VPXORQ %s, %s, %s", z(round), nonce, nonce)
+	for j := range n {
+		a.line("VPSHUFB %s, %s, %s", z(swap), c, z(state+j))
+		a.line("VPXORQ %s, %s, %s", nonce, z(state+j), z(state+j))
+		a.line("VPADDD ·lanes+64(SB), %s, %s", c, c)
+	}
+	a.line("ADDQ $%d, CX", 4*n) // the next tile's
+	a.line("MOVBLZX CX, AX")
+	a.line("SUBQ AX, CX")
+	a.line("VPBROADCASTD.Z CX, %s, %s", maskTemp, c)
+	a.line("VPSHUFB %s, %s, %s", z(swap), c, z(base))
+	a.line("VPXORQ %s, %s, %s", nonce, z(base), z(base))
+	a.line("SHLQ $4, AX")
+	a.line("LEAQ ·counters+%d(SB), BX", counterOne-16-64*n)
+	a.line("ADDQ AX, BX")
+	a.line("JMP %sgo", name)
+}
+
+// hash treats the text of g registers. The first register is multiplied last: it waits for the tile before.
+func (a *asm) hash(s, tail *stream, g int, last bool) {
+	sum := &sum{lo: accLo, mid: accMid, hi: accHi}
+	at := func(j int) power { return power{key: "R14", index: keyPowerTiles - g + j, uniform: !last} }
+	for i := range g {
+		j := (i + 1) % g
+		p := place{head: j == 0, tail: last && j == g-1, addr: fmt.Sprintf("%d(R13)", 64*j), packet: "R12", carried: j == 0}
+		if p.head {
+			s.op("VMOVDQU64 %s, %s, %d(R11)", z(keys), maskFirst, workStream)
+		}
+		a.cipher(s, keys+j, p)
+		switch {
+		case i%2 == 1:
+			k := j - 1
+			if j == 0 {
+				k = g - 1
+			}
+			a.multiply(s, sum, keys+k, keys+j, at(k), at(j))
+		case i == g-1:
+			a.multiplyOne(s, sum, keys+j, at(j))
+		}
+	}
+	a.reduce(tail, sum, carry)
+	if last {
+		a.tag(tail)
+	}
+}
+
+// tag folds the lanes of the hash and writes the tag, or compares it.
+func (a *asm) tag(s *stream) {
+	t := temp[3]
+	s.op("MOVQ %d(R12), AX", packetLengths)
+	s.op("SHRQ $3, AX")
+	s.op("ADDQ %d(R12), AX", packetText)
+	s.op("VEXTRACTI64X4 $1, %s, %s", z(carry), y(t))
+	s.op("VPXORQ %s, %s, %s", y(carry), y(t), y(t))
+	s.op("VEXTRACTI64X2 $1, %s, %s", y(t), x(carry))
+	s.op("VPXORQ %s, %s, %s", x(carry), x(t), x(t))
+	s.op("VPSHUFB %s, %s, %s", x(swap), x(t), x(t))
+	s.op("VPXORQ (R15), %s, %s", x(t), x(t))
+	if a.open {
+		s.op("VPXORQ (AX), %s, %s", x(t), x(t))
+		s.together("MOVQ R12, AX", "SUBQ R8, AX", "SHRQ $6, AX",
+			fmt.Sprintf("VPTESTMQ %s, %s, %s", x(t), x(t), maskTemp), fmt.Sprintf("KORTESTB %s, %s", maskTemp, maskTemp),
+			fmt.Sprintf("SETNE %d(R11)(AX*1)", workFailed))
+	} else {
+		s.op("VMOVDQU64 %s, (AX)", x(t))
+	}
+	s.op("VPXORQ %s, %s, %s", z(carry), z(carry), z(carry))
+}
+
+// advance goes on to the next tile of the same packet's text.
+func (a *asm) advance(g int) {
+	a.line("ADDQ $%d, R13", 64*g)
+	a.line("KXNORQ %s, %s, %s", maskHead, maskHead, maskHead)
+	a.line("KXORQ %s, %s, %s", maskAAD, maskAAD, maskAAD)
+	a.line("KXORQ %s, %s, %s", maskFirst, maskFirst, maskFirst)
+}
+
+// take goes on to the text of the packet whose key stream was begun.
+func (a *asm) take() {
+	a.line("MOVQ SI, R12")
+	a.line("MOVQ DI, R14")
+	a.line("MOVQ %d(R12), AX", packetLengths)
+	a.line("MOVQ %d(R12), R13", packetText)
+	var masks stream
+	makeMasks(&masks, "CX")
+	a.merge(masks, nil)
+	a.line("SUBQ CX, R13")
+	a.line("SUBQ $16, R13") // lane z is the additional data's
+	a.line("LEAQ %d(R11)(CX*1), R15", workStream)
+	a.line("KXNORQ %s, %s, %s", maskFirst, maskFirst, maskFirst)
+}
