@@ -1,0 +1,106 @@
+package esp
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync/atomic"
+
+	"causeway/crypto/aesgcm"
+)
+
+// Params are what two ends agree on for one direction.
+type Params struct {
+	SPI   uint32
+	Suite Suite
+	Key   []byte // Suite.KeySize bytes; the caller's, who should wipe it
+	ESN   bool   // extended sequence numbers
+	Life  Life
+}
+
+// A Life is how much may be sent or received under one key; 0 means without end. At the soft limit an association is
+// still used, and should be replaced; at the hard one it ends (RFC 4301, section 4.4.2.1).
+type Life struct {
+	SoftPackets, HardPackets uint64
+	SoftBytes, HardBytes     uint64 // of texts
+}
+
+// reservedSPIs are the SPIs up to this one: not for use (RFC 4303, section 2.1).
+const reservedSPIs = 255
+
+// association is what both directions have.
+type association struct {
+	spi     uint32
+	suite   Suite
+	esn     bool
+	vault   *aesgcm.Vault
+	gcm     aesgcm.Key
+	single  single // nil: gcm
+	life    Life
+	packets uint64
+	bytes   uint64
+	soft    atomic.Bool
+}
+
+func (a *association) init(v *aesgcm.Vault, p Params) error {
+	switch {
+	case p.Suite == 0 || p.Suite >= suiteEnd:
+		return fmt.Errorf("esp: suite %d does not exist", p.Suite)
+	case p.SPI <= reservedSPIs:
+		return fmt.Errorf("esp: spi %#x: 0 to 255 are reserved", p.SPI)
+	case len(p.Key) != p.Suite.KeySize():
+		return fmt.Errorf("esp: a key for %s has %d bytes, not %d", p.Suite, p.Suite.KeySize(), len(p.Key))
+	}
+	a.spi, a.suite, a.esn, a.life, a.vault = p.SPI, p.Suite, p.ESN, p.Life, v
+	var err error
+	if i := p.Suite.info(); i.kind == kindGCM {
+		a.gcm, err = v.Key(p.Key[:i.key], [aesgcm.SaltSize]byte(p.Key[i.key:]))
+	} else {
+		a.single, err = newSingle(p.Suite, p.Key)
+	}
+	return err
+}
+
+// SPI is the security parameters index.
+func (a *association) SPI() uint32 { return a.spi }
+
+// Suite is the algorithms.
+func (a *association) Suite() Suite { return a.suite }
+
+// Soft reports whether a soft lifetime is over. Any goroutine may ask.
+func (a *association) Soft() bool { return a.soft.Load() }
+
+// Wipe ends the association. Its owner must have left it.
+func (a *association) Wipe() {
+	a.vault.Wipe(&a.gcm)
+	a.single = nil
+}
+
+// expired reports whether the hard lifetime is over.
+func (a *association) expired() bool {
+	l := &a.life
+	return l.HardPackets != 0 && a.packets >= l.HardPackets || l.HardBytes != 0 && a.bytes >= l.HardBytes
+}
+
+// used counts a packet.
+func (a *association) used(n int) {
+	a.packets++
+	a.bytes += uint64(n)
+	l := &a.life
+	if (l.SoftPackets != 0 && a.packets >= l.SoftPackets || l.SoftBytes != 0 && a.bytes >= l.SoftBytes) && !a.soft.Load() {
+		a.soft.Store(true)
+	}
+}
+
+// gcmAAD is the additional data of a packet for package aesgcm.
+func gcmAAD(packet []byte, seqHigh uint32, esn bool) aesgcm.AAD {
+	if !esn {
+		return aesgcm.AAD{First: binary.LittleEndian.Uint64(packet), Len: aadLen}
+	}
+	var high [4]byte
+	binary.BigEndian.PutUint32(high[:], seqHigh)
+	return aesgcm.AAD{
+		First: uint64(binary.LittleEndian.Uint32(packet)) | uint64(binary.LittleEndian.Uint32(high[:]))<<32,
+		Next:  uint64(binary.LittleEndian.Uint32(packet[4:])),
+		Len:   aadLenESN,
+	}
+}

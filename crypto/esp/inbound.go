@@ -1,0 +1,133 @@
+package esp
+
+import (
+	"encoding/binary"
+
+	"causeway/crypto/aesgcm"
+)
+
+// An Inbound is an association for receiving. It is its owner's alone.
+type Inbound struct {
+	association
+	window window
+}
+
+// NewInbound makes an association with a replay window of that many packets; 0 means none. The vault holds its key.
+func NewInbound(v *aesgcm.Vault, p Params, windowSize int) (*Inbound, error) {
+	in := &Inbound{}
+	var err error
+	if in.window, err = newWindow(windowSize); err != nil {
+		return nil, err
+	}
+	if err := in.init(v, p); err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+// An Opener checks and decrypts the packets of a batch. It belongs to one goroutine.
+type Opener struct {
+	burst  aesgcm.Burst
+	n      int
+	opened [aesgcm.MaxBurst]opening
+}
+
+// opening is a packet that waits for Open.
+type opening struct {
+	sa     *Inbound
+	packet []byte
+	seq    uint64
+	burst  uint8 // number in the burst
+	failed bool
+}
+
+// Len returns how many packets were added since the last Reset.
+func (o *Opener) Len() int { return o.n }
+
+// Full reports whether nothing can be added any more.
+func (o *Opener) Full() bool { return o.n == aesgcm.MaxBurst }
+
+// Reset forgets all packets.
+func (o *Opener) Reset() {
+	o.burst.Reset()
+	o.n = 0
+}
+
+// Add takes a packet, from the SPI to the end of the integrity check value, that Open will work on in place. What can be
+// refused without the key is: sizes, and sequence numbers that came before (RFC 4303, section 3.4.3), so that replays
+// cost no decryption. Only if the verdict is OK it was added.
+func (o *Opener) Add(sa *Inbound, packet []byte) Verdict {
+	i := sa.suite.info()
+	text := len(packet) - headerLen - i.iv - i.icv
+	if text < i.align || text%i.align != 0 {
+		return Short
+	}
+	if sa.expired() {
+		return Expired
+	}
+	low := binary.BigEndian.Uint32(packet[4:])
+	seq := uint64(low)
+	if sa.esn {
+		seq = sa.window.infer(low)
+	}
+	if v := sa.window.check(seq); v != OK {
+		return v
+	}
+	p := &o.opened[o.n]
+	*p = opening{sa: sa, packet: packet, seq: seq}
+	if i.kind == kindGCM {
+		p.burst = uint8(o.burst.Len())
+		o.burst.Add(&sa.gcm, packet[headerLen+8:], binary.LittleEndian.Uint64(packet[headerLen:]), gcmAAD(packet, uint32(seq>>32), sa.esn))
+	}
+	o.n++
+	return OK
+}
+
+// Open checks and decrypts all packets.
+func (o *Opener) Open() {
+	o.burst.Open()
+	for k := range o.opened[:o.n] {
+		p := &o.opened[k]
+		if p.sa.single == nil {
+			p.failed = o.burst.Failed(int(p.burst))
+		} else {
+			p.failed = !p.sa.single.open(p.packet, uint32(p.seq>>32), p.sa.esn)
+		}
+	}
+}
+
+// Result returns where in packet k, counted in the order of Add, its text begins and ends, and the text's protocol. It
+// must be called once for each packet, in order: this is where the replay window moves, only for packets that are
+// authentic, and of two with one number in a batch only for the first.
+func (o *Opener) Result(k int) (from, to int, next uint8, v Verdict) {
+	p := &o.opened[k]
+	if p.failed {
+		return 0, 0, 0, Forged
+	}
+	if v := p.sa.window.commit(p.seq); v != OK {
+		return 0, 0, 0, v
+	}
+	i := p.sa.suite.info()
+	from, to = headerLen+i.iv, len(p.packet)-i.icv
+	to, next, v = unpad(p.packet, from, to)
+	p.sa.used(max(to-from, 0))
+	return from, to, next, v
+}
+
+// unpad takes padding and trailer off the text packet[from:to] (RFC 4303, section 2.4).
+func unpad(packet []byte, from, to int) (end int, next uint8, v Verdict) {
+	n, next := int(packet[to-2]), packet[to-1]
+	end = to - trailerLen - n
+	if end < from {
+		return from, 0, Padding
+	}
+	for i, b := range packet[end : to-trailerLen] {
+		if b != byte(i+1) {
+			return from, 0, Padding
+		}
+	}
+	if next == NoNextHeader {
+		return from, next, Dummy
+	}
+	return end, next, OK
+}

@@ -1,0 +1,61 @@
+package esp
+
+import (
+	"fmt"
+	"sync/atomic"
+)
+
+// An IV of a counter mode is the number of a writer, which belongs to one process start of one node for ever, and a
+// counter that all of the process's associations share (RFC 6054 has the idea). So no key can see one twice, whoever else
+// uses it.
+const (
+	writerBits  = 20
+	counterBits = 64 - writerBits
+
+	// MaxWriter is the largest number of a writer.
+	MaxWriter = 1<<writerBits - 1
+)
+
+// ivBlock is how many IVs a Sealer takes at a time: 65 ms at a million packets a second, and one atomic operation.
+const ivBlock = 1 << 16
+
+// An IVSource gives out IVs. Its methods may be called by any goroutine; the workers never wait.
+type IVSource struct {
+	writer   uint64
+	next     atomic.Uint64
+	reserved atomic.Uint64 // counters below it may be given out
+}
+
+// NewIVSource makes a source for a writer whose counter begins at first. It gives out nothing before Reserve.
+func NewIVSource(writer uint32, first uint64) (*IVSource, error) {
+	if writer > MaxWriter || first >= 1<<counterBits {
+		return nil, fmt.Errorf("esp: writer %d with counter %d: at most %d and 2^%d", writer, first, MaxWriter, counterBits)
+	}
+	s := &IVSource{writer: uint64(writer)}
+	s.next.Store(first)
+	s.reserved.Store(first)
+	return s, nil
+}
+
+// Reserve permits counters below mark, which stands on disk or in the cluster's store.
+func (s *IVSource) Reserve(mark uint64) { s.reserved.Store(min(mark, 1<<counterBits)) }
+
+// Next is the next counter that is given out.
+func (s *IVSource) Next() uint64 { return s.next.Load() }
+
+// take gets a block of counters. It fails when what is reserved does not suffice, and takes nothing then.
+func (s *IVSource) take() (ivs ivRange, ok bool) {
+	for {
+		first := s.next.Load()
+		if first+ivBlock > s.reserved.Load() {
+			return ivRange{}, false
+		}
+		if s.next.CompareAndSwap(first, first+ivBlock) {
+			at := s.writer<<counterBits | first
+			return ivRange{at, at + ivBlock}, true
+		}
+	}
+}
+
+// ivRange is IVs that one goroutine may use.
+type ivRange struct{ next, end uint64 }

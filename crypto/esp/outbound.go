@@ -1,0 +1,168 @@
+package esp
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	mathrand "math/rand/v2"
+	"sync/atomic"
+
+	"causeway/crypto/aesgcm"
+)
+
+// An Outbound is an association for sending. It is its owner's alone; what other goroutines may call says so.
+type Outbound struct {
+	association
+	next   uint64        // sequence number of the next packet
+	shown  atomic.Uint64 // next, as others see it
+	marked atomic.Uint64 // numbers below it may be used
+}
+
+// showEvery is how many sequence numbers others may not see yet: an atomic store is dearer than all else that a number needs.
+const showEvery = 1 << 10
+
+// NewOutbound makes an association whose first packet gets the sequence number first, at least 1. It sends nothing before
+// Mark. The vault holds its key.
+func NewOutbound(v *aesgcm.Vault, p Params, first uint64) (*Outbound, error) {
+	if first == 0 {
+		return nil, fmt.Errorf("esp: sequence numbers begin with 1")
+	}
+	o := &Outbound{next: first}
+	o.shown.Store(first)
+	if err := o.init(v, p); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// Mark permits sequence numbers below mark, which stands on disk or in the cluster's store. Any goroutine may call it.
+func (o *Outbound) Mark(mark uint64) { o.marked.Store(mark) }
+
+// Next is the sequence number of the next packet. Only the owner may ask.
+func (o *Outbound) Next() uint64 { return o.next }
+
+// Shown is what Next was at most 1,024 numbers ago. Any goroutine may ask.
+func (o *Outbound) Shown() uint64 { return o.shown.Load() }
+
+// number takes the next sequence number. None comes twice: a number that is used up ends the association (RFC 4303,
+// section 3.3.3).
+func (o *Outbound) number() (uint64, Verdict) {
+	n := o.next
+	switch {
+	case n > 1<<32-1 && !o.esn, n == 1<<64-1:
+		return 0, Exhausted
+	case n >= o.marked.Load():
+		return 0, Unmarked
+	}
+	if o.next++; o.next%showEvery == 0 {
+		o.shown.Store(o.next)
+	}
+	return n, OK
+}
+
+// A Sealer encrypts the packets of a batch. It belongs to one goroutine.
+type Sealer struct {
+	burst   aesgcm.Burst
+	singles int
+	single  [aesgcm.MaxBurst]sealing
+	source  *IVSource
+	ivs     ivRange
+	random  *mathrand.ChaCha8 // for the IVs of CBC, which nobody may foresee
+}
+
+// sealing is a packet for an algorithm without bursts.
+type sealing struct {
+	sa     *Outbound
+	packet []byte
+	high   uint32
+}
+
+// NewSealer makes a sealer that takes the IVs of counter modes from a source.
+func NewSealer(source *IVSource) *Sealer {
+	var seed [32]byte
+	rand.Read(seed[:])
+	return &Sealer{source: source, random: mathrand.NewChaCha8(seed)}
+}
+
+// Len returns how many packets wait for Seal.
+func (s *Sealer) Len() int { return s.burst.Len() + s.singles }
+
+// Full reports whether Seal must be called before the next Add.
+func (s *Sealer) Full() bool { return s.Len() == aesgcm.MaxBurst }
+
+// Add makes an ESP packet of frame[start:end], whose protocol is next, in place, and returns where it begins and ends.
+// Its text is encrypted by Seal. If the verdict is not OK, nothing was changed, and no number or IV was used.
+func (s *Sealer) Add(sa *Outbound, frame []byte, start, end int, next uint8) (from, to int, v Verdict) {
+	i := sa.suite.info()
+	padded := roundUp(end-start+trailerLen, i.align)
+	from, to = start-headerLen-i.iv, start+padded+i.icv
+	if from < 0 || end < start || to > len(frame) {
+		return 0, 0, Room
+	}
+	if sa.expired() {
+		return 0, 0, Expired
+	}
+	if sa.suite.CounterMode() && !s.haveIV() {
+		return 0, 0, NoIV
+	}
+	n, v := sa.number()
+	if v != OK {
+		return 0, 0, v
+	}
+	packet := frame[from:to]
+	binary.BigEndian.PutUint32(packet, sa.spi)
+	binary.BigEndian.PutUint32(packet[4:], uint32(n))
+	pad(frame[end:start+padded], next)
+	sa.used(end - start)
+	if i.kind == kindGCM {
+		iv := s.nextIV()
+		binary.BigEndian.PutUint64(packet[headerLen:], iv)
+		s.burst.Add(&sa.gcm, packet[headerLen+8:], binary.LittleEndian.Uint64(packet[headerLen:]), gcmAAD(packet, uint32(n>>32), sa.esn))
+		return from, to, OK
+	}
+	if i.kind == kindChaCha {
+		binary.BigEndian.PutUint64(packet[headerLen:], s.nextIV())
+	} else if i.iv > 0 {
+		binary.BigEndian.PutUint64(packet[headerLen:], s.random.Uint64())
+		binary.BigEndian.PutUint64(packet[headerLen+8:], s.random.Uint64())
+	}
+	s.single[s.singles] = sealing{sa, packet, uint32(n >> 32)}
+	s.singles++
+	return from, to, OK
+}
+
+// pad writes the padding 1, 2, 3..., its length and the next header (RFC 4303, section 2.4).
+func pad(b []byte, next uint8) {
+	n := len(b) - trailerLen
+	for i := range n {
+		b[i] = byte(i + 1)
+	}
+	b[n], b[n+1] = byte(n), next
+}
+
+func (s *Sealer) haveIV() bool {
+	if s.ivs.next < s.ivs.end {
+		return true
+	}
+	var ok bool
+	s.ivs, ok = s.source.take()
+	return ok
+}
+
+func (s *Sealer) nextIV() uint64 {
+	iv := s.ivs.next
+	s.ivs.next++
+	return iv
+}
+
+// Seal encrypts what was added, and forgets it.
+func (s *Sealer) Seal() {
+	s.burst.Seal()
+	s.burst.Reset()
+	for k := range s.singles {
+		p := &s.single[k]
+		p.sa.single.seal(p.packet, p.high, p.sa.esn)
+		*p = sealing{}
+	}
+	s.singles = 0
+}

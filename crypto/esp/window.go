@@ -1,0 +1,84 @@
+package esp
+
+import "fmt"
+
+// MaxWindow is the largest replay window, in packets.
+const MaxWindow = 1 << 16
+
+// A window remembers which sequence numbers were received: a ring of words in which a number always has the same bit, so
+// that nothing is shifted when it moves on (RFC 6479). The ring has a word more than the window needs, so clearing the
+// words ahead never touches what is still inside. Size 0 accepts everything.
+type window struct {
+	size uint64 // in packets
+	top  uint64 // highest number that was received
+	mask uint64 // of word numbers: the ring's length is a power of two
+	ring []uint64
+}
+
+func newWindow(size int) (window, error) {
+	if size < 0 || size > MaxWindow {
+		return window{}, fmt.Errorf("esp: replay window of %d packets: at most %d, or 0 for none", size, MaxWindow)
+	}
+	if size == 0 {
+		return window{}, nil
+	}
+	words := uint64(1)
+	for words < uint64(size+63)/64+1 {
+		words *= 2
+	}
+	return window{size: uint64(size), mask: words - 1, ring: make([]uint64, words)}, nil
+}
+
+// check says whether a number may be received: before the packet is known to be authentic. It changes nothing.
+func (w *window) check(n uint64) Verdict {
+	switch {
+	case w.size == 0:
+		return OK
+	case n == 0: // the first packet has 1 (RFC 4303, section 3.3.3)
+		return Replayed
+	case n > w.top:
+		return OK
+	case w.top-n >= w.size:
+		return Left
+	case w.ring[n/64&w.mask]>>(n%64)&1 != 0:
+		return Replayed
+	}
+	return OK
+}
+
+// commit notes the number of an authentic packet. It checks again, since an earlier packet of the same burst may have the
+// same number.
+func (w *window) commit(n uint64) Verdict {
+	if v := w.check(n); v != OK {
+		return v
+	}
+	if w.size == 0 {
+		w.top = max(w.top, n) // for infer
+		return OK
+	}
+	if n > w.top {
+		for word := w.top/64 + 1; word <= n/64 && word <= w.top/64+uint64(len(w.ring)); word++ {
+			w.ring[word&w.mask] = 0
+		}
+		w.top = n
+	}
+	w.ring[n/64&w.mask] |= 1 << (n % 64)
+	return OK
+}
+
+// infer completes a sequence number whose upper half was not sent (RFC 4303, appendix A2.2): it is the one nearest to the
+// window, and never far behind it.
+func (w *window) infer(low uint32) uint64 {
+	size := max(w.size, 1)
+	topLow, high := uint32(w.top), w.top>>32
+	bottom := topLow - uint32(size-1) // of the window, modulo 2^32
+	switch {
+	case uint64(topLow) >= size-1: // the window lies within one half
+		if low < bottom {
+			high++
+		}
+	case low >= bottom && high > 0: // it spans two: in the upper part of the half before
+		high--
+	}
+	return high<<32 | uint64(low)
+}
