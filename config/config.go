@@ -178,11 +178,14 @@ type Account struct {
 // TunnelType is the encapsulation of a tunnel.
 type TunnelType uint8
 
-// GRE is the only tunnel type of this version.
-const GRE TunnelType = iota
+// The types of tunnels.
+const (
+	GRE TunnelType = iota
+	IPsecESP
+)
 
 // String returns the word that the configuration file uses.
-func (t TunnelType) String() string { return "gre" }
+func (t TunnelType) String() string { return [...]string{"gre", "ipsec"}[t] }
 
 // ClampMode is what happens to the MSS option of TCP SYN segments.
 type ClampMode uint8
@@ -217,7 +220,7 @@ var dfWords = []string{"honour", "clear"}
 // String returns the word that the configuration file uses.
 func (m DFMode) String() string { return dfWords[m] }
 
-// Tunnel is one GRE tunnel between an endpoint of the fleet and a customer's
+// Tunnel is one tunnel between an endpoint of the fleet and a customer's
 // router.
 type Tunnel struct {
 	Name    string
@@ -243,6 +246,8 @@ type Tunnel struct {
 	Key      uint32 // RFC 2890; meaningful with HasKey
 	Checksum bool   // send checksums (RFC 2784); received ones are always verified
 	Sequence bool   // send sequence numbers (RFC 2890)
+
+	IPsec *IPsec // of type ipsec alone
 
 	MSSClamp MSSClamp
 	DF       DFMode

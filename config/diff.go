@@ -123,6 +123,8 @@ func (t Tunnel) differences(u Tunnel) []string {
 	note("sequence", t.Sequence == u.Sequence)
 	note("mss_clamp", t.MSSClamp == u.MSSClamp)
 	note("df", t.DF == u.DF)
+	note("type", t.Type == u.Type)
+	note("manual_sas", t.IPsec.equal(u.IPsec))
 	note("prefixes", sameSet(t.Prefixes, u.Prefixes))
 	return fields
 }

@@ -142,8 +142,10 @@ func TestDiffSeesEveryField(t *testing.T) {
 			f.Mode = ClampOff
 		case *DFMode:
 			*f = DFClear
-		case *TunnelType: // there is one
-			continue
+		case *TunnelType:
+			*f = IPsecESP
+		case **IPsec:
+			*f = &IPsec{ReplayWindow: 7}
 		default:
 			t.Fatalf("%s: no change for a %T", name, f)
 		}

@@ -110,9 +110,9 @@ node: {name: b}`),
 	{"analytics", top(`analytics: {listen: "127.0.0.1:9151"}`),
 		`c.yaml:9:1: analytics: this version has no analytics: metrics has the counters; remove the section`},
 	{"ike", top(`ike: {}`),
-		`c.yaml:9:1: ike: this version has no IPsec: remove the section`},
+		`c.yaml:9:1: ike: this version has no IKE: a tunnel of type ipsec has manual_sas; remove the section`},
 	{"ipsec", top(`ipsec: {}`),
-		`c.yaml:9:1: ipsec: this version has no IPsec: remove the section`},
+		`c.yaml:9:1: ipsec: a tunnel of type ipsec has these fields itself: remove the section`},
 	{"flow", top(`flow: {export: 192.0.2.9}`),
 		`c.yaml:9:1: flow: this version has no flow analytics: metrics has the counters; remove the section`},
 	{"bgp", top(`bgp: {asn: 65000}`),
@@ -213,12 +213,45 @@ c.yaml:4:5: tunnels[0]: endpoint is missing: write one of the addresses under en
 `),
 		`c.yaml:4:11: tunnels[0].name: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" is not a name: 1 to 63 letters, digits, '.', '_' and '-', the first a letter or digit`},
 	{"tunnel type unknown", swap(`account: acme`, `type: vxlan`),
-		`c.yaml:5:11: tunnels[0].type: must be gre, got "vxlan"`},
-	{"tunnel type ipsec", swap(`account: acme`, `type: ipsec
+		`c.yaml:5:11: tunnels[0].type: must be gre or ipsec, got "vxlan"`},
+	{"ipsec without associations", swap(`account: acme`, `type: ipsec
     ike: {initiate: false}`),
-		`c.yaml:5:11: tunnels[0].type: "ipsec" is not in this version, gre is the only type: remove the tunnel`},
+		`c.yaml:4:5: tunnels[0]: manual_sas is missing: write one pair of associations, such as [{spi_in: 0x1001, spi_out: 0x2001, encryption: aes128gcm16, key_in: HEX, key_out: HEX}]
+c.yaml:6:5: tunnels[0].ike: this version has no IKE: write manual_sas, and lab: true`},
 	{"ipsec field", field(`replay_window: 1024`),
-		`c.yaml:9:5: tunnels[0].replay_window: this version has no IPsec: remove the field`},
+		`c.yaml:9:5: tunnels[0].replay_window: is for tunnels of type ipsec: write type: ipsec, or remove the field`},
+	{"gre field", ipsec("key: 5\n    lab: true", sa),
+		`c.yaml:10:5: tunnels[0].key: belongs to GRE: an IPsec tunnel has none; remove the field`},
+	{"counter mode with a static key", ipsec(``, sa),
+		`c.yaml:9:64: tunnels[0].manual_sas[0].encryption: "aes128gcm16" with a static key is for labs and tests (RFC 4106 2): write lab: true if that is meant`},
+	{"null cipher", ipsec(`lab: true`, swapIn(sa, `aes128gcm16`, `null-sha1`)),
+		`c.yaml:9:64: tunnels[0].manual_sas[0].encryption: "null-sha1" leaves packets readable: write allow_null_cipher: true if that is meant
+c.yaml:9:64: tunnels[0].manual_sas[0].encryption: "null-sha1" uses SHA-1, for old routers alone: write allow_weak: true if that is meant`},
+	{"unknown cipher", ipsec(`lab: true`, swapIn(sa, `aes128gcm16`, `des`)),
+		`c.yaml:9:64: tunnels[0].manual_sas[0].encryption: must be aes128gcm16, aes256gcm16, chacha20poly1305, aes128-sha256, aes256-sha256, aes128-sha1, aes256-sha1, null-sha256 or null-sha1, got "des"`},
+	{"key of a wrong length", ipsec(`lab: true`, swapIn(sa, `aes128gcm16`, `aes256gcm16`)),
+		`c.yaml:9:85: tunnels[0].manual_sas[0].key_in: has 20 bytes: this encryption needs 36, in the order of ip xfrm
+c.yaml:9:138: tunnels[0].manual_sas[0].key_out: has 20 bytes: this encryption needs 36, in the order of ip xfrm`},
+	{"key that is none", ipsec(`lab: true`, swapIn(sa, `"000102`, `"00010g`)),
+		`c.yaml:9:85: tunnels[0].manual_sas[0].key_in: is not in hexadecimal digits, two for each byte`},
+	{"key file that is not there", ipsec(`lab: true`, swapIn(sa, `"000102030405060708090a0b0c0d0e0f10111213"`, `{file: /nonexistent}`)),
+		`c.yaml:9:92: tunnels[0].manual_sas[0].key_in.file: stat /nonexistent: no such file or directory`},
+	{"key file that is none", ipsec(`lab: true`, swapIn(sa, `"000102030405060708090a0b0c0d0e0f10111213"`, `{file: /dev/zero}`)),
+		`c.yaml:9:92: tunnels[0].manual_sas[0].key_in.file: /dev/zero is not a file with a key`},
+	{"one key for both directions", ipsec(`lab: true`, swapIn(sa, `101112131415161718191a1b1c1d1e1f20212223`, `000102030405060708090a0b0c0d0e0f10111213`)),
+		`c.yaml:9:18: tunnels[0].manual_sas[0]: key_in and key_out are the same: with one key for both directions two packets could have one IV; use two keys`},
+	{"reserved spi", ipsec(`lab: true`, swapIn(sa, `0x1001`, `255`)),
+		`c.yaml:9:27: tunnels[0].manual_sas[0].spi_in: must be a whole number from 256 to 4294967295, got 255`},
+	{"two pairs of associations", ipsec(`lab: true`, swapIn(sa, `}]`, `}, {}]`)),
+		`c.yaml:9:17: tunnels[0].manual_sas: has 2 elements: write one pair of associations`},
+	{"replay window too large", ipsec("lab: true\n    replay_window: 65537", sa),
+		`c.yaml:11:20: tunnels[0].replay_window: must be a whole number from 0 to 65536, got 65537`},
+	{"selector that is none", ipsec("lab: true\n    selectors: {local: [everything]}", sa),
+		`c.yaml:11:25: tunnels[0].selectors.local[0]: "everything" has no prefix length: write one such as 203.0.113.0/24`},
+	{"mtu of ipsec too large", ipsec("lab: true\n    mtu: 1700", sa),
+		`c.yaml:11:10: tunnels[0].mtu: 1700 is too large: with 57 bytes of outer headers a frame holds an mtu of at most 1670; jumbo frames are not supported yet`},
+	{"replay protection without a cluster", ipsec("lab: true\n    replay_protection: true", sa),
+		`c.yaml:11:5: tunnels[0].replay_protection: this version has no cluster: one node's packets are always in sequence; remove the field`},
 	{"field misspelt", field(`checksums: true`),
 		`c.yaml:9:5: tunnels[0]: unknown field "checksums": did you mean "checksum"?`},
 	{"field of the product's API", field(`customer_gre_endpoint: 198.51.100.2`),
@@ -371,14 +404,16 @@ c.yaml:9:10: routes[0]: prefix is missing: write a destination such as 203.0.113
     interface_address: 10.213.0.12/31
 routes: [{prefix: 203.0.113.0/24, nexthop: cust_b}]`),
 		`c.yaml:14:44: routes[0].nexthop: there is no tunnel "cust_b": did you mean "cust-b"?`},
-	{"route to an IPsec tunnel", second(`name: b
+	{"one spi twice", ipsec("lab: true", sa+`
+  - name: b
     account: acme
     type: ipsec
-    psk: x
-    prefixes: [203.0.113.0/24]
-accounts: [{name: acme}]
-routes: [{prefix: 203.0.113.0/24, nexthop: b}]`),
-		`c.yaml:12:11: tunnels[1].type: "ipsec" is not in this version, gre is the only type: remove the tunnel`},
+    lab: true
+    endpoint: 192.0.2.1
+    customer_endpoint: 198.51.100.3
+    interface_address: 10.213.0.12/31
+    `+sa),
+		`c.yaml:18:27: tunnels[1].manual_sas[0].spi_in: 0x1001 is taken by tunnels[0].manual_sas[0].spi_in on line 9: packets to this node are told apart by it`},
 	{"mtu in a list", field(`mtu: [1476]`),
 		`c.yaml:9:10: tunnels[0].mtu: must be a whole number from 576 to 1702, got a list`},
 	{"mss_clamp with a zero before", field(`mss_clamp: 01400`),
@@ -507,3 +542,20 @@ c.yaml:5:41: tunnels[0].mtu: 100 is too small: it must be at least 576 bytes (at
 c.yaml:5:51: tunnels[0].ttl: must be a whole number from 1 to 255, got 0
 c.yaml:6:8: node: unknown field "nam": did you mean "name"?`},
 }
+
+// sa is a pair of associations without a mistake.
+const sa = `manual_sas: [{spi_in: 0x1001, spi_out: 0x2001, encryption: aes128gcm16, key_in: "000102030405060708090a0b0c0d0e0f10111213", key_out: "101112131415161718191a1b1c1d1e1f20212223"}]`
+
+// ipsec is a file with an IPsec tunnel: the associations, and then more fields.
+func ipsec(more, associations string) string {
+	first, rest, _ := strings.Cut(associations, "\n")
+	if more != "" {
+		first += "\n    " + more
+	}
+	if rest != "" {
+		first += "\n" + rest
+	}
+	return swap(`account: acme`, "type: ipsec") + "    " + first + "\n"
+}
+
+func swapIn(text, old, new string) string { return strings.Replace(text, old, new, 1) }

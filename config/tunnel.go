@@ -23,9 +23,12 @@ const (
 	minMSS       = 88 // Linux takes no less (TCP_MIN_MSS)
 )
 
-// Overhead returns the bytes that encapsulation adds in front of an inner
-// packet: outer IP header and GRE header with its options.
+// Overhead returns the bytes that encapsulation adds to an inner packet: outer
+// IP header and GRE header with its options, or at the most with ESP.
 func (t Tunnel) Overhead() int {
+	if t.IPsec != nil {
+		return t.espOverhead()
+	}
 	n := ipv4Header
 	if t.Endpoint.Is6() {
 		n = ipv6Header
@@ -44,11 +47,20 @@ func (t Tunnel) Overhead() int {
 }
 
 // defaultMTU is what a path of 1500 bytes leaves for the inner packet.
-func (t Tunnel) defaultMTU() int { return defaultPath - t.Overhead() }
+func (t Tunnel) defaultMTU() int { return t.textIn(defaultPath) }
 
 // maxMTU is what a frame leaves for the inner packet, so that a full-sized
 // outer packet still lies in one UMEM chunk.
-func (t Tunnel) maxMTU() int { return frameLimit - maxLinkBytes - t.Overhead() }
+func (t Tunnel) maxMTU() int { return t.textIn(frameLimit - maxLinkBytes) }
+
+// textIn is the largest inner packet whose outer packet has at most so many
+// bytes.
+func (t Tunnel) textIn(outer int) int {
+	if t.IPsec != nil {
+		return t.espText(outer)
+	}
+	return outer - t.Overhead()
+}
 
 // MSS4 returns the largest TCP payload, in bytes, that a SYN may announce
 // through this tunnel inside IPv4; 0 means that the MSS is left alone. A number

@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/goccy/go-yaml/ast"
 )
@@ -12,23 +13,22 @@ const DefaultAccount = "default"
 const defaultTTL = 64
 
 const (
-	noIPsec  = "this version has no IPsec: remove the field"
 	noHealth = "this version has no tunnel health checks: remove the field"
 	noBGP    = "this version does not speak BGP itself, the host's bird or FRR does: remove the field"
 )
 
 var tunnelSchema = schema{
-	fields: []string{"name", "account", "type", "endpoint", "customer_endpoint", "interface_address", "interface_address6",
-		"mtu", "pmtu", "ttl", "key", "checksum", "sequence", "mss_clamp", "df", "prefixes"},
+	fields: append(slices.Clip(commonFields), "key", "checksum", "sequence"),
 	refused: map[string]string{
-		"replay_protection": noIPsec,
-		"replay_window":     noIPsec,
-		"allow_null_cipher": noIPsec,
-		"selectors":         noIPsec,
-		"lab":               noIPsec,
-		"manual_sas":        noIPsec,
-		"ike":               noIPsec,
-		"psk":               noIPsec,
+		"replay_protection": onlyIPsec,
+		"replay_window":     onlyIPsec,
+		"allow_null_cipher": onlyIPsec,
+		"allow_weak":        onlyIPsec,
+		"selectors":         onlyIPsec,
+		"lab":               onlyIPsec,
+		"manual_sas":        onlyIPsec,
+		"ike":               onlyIPsec,
+		"psk":               onlyIPsec,
 
 		"keepalive": "keepalives are answered always, there is nothing to configure: remove the field",
 
@@ -47,27 +47,15 @@ func (d *decoder) tunnels(v value) []Tunnel {
 	elements, _ := v.list("tunnels")
 	list := make([]Tunnel, len(elements))
 	for i, e := range elements {
-		if t := &list[i]; e.ipsec(t) {
-			continue
-		} else if f, ok := e.mapping(tunnelSchema); ok {
-			d.tunnel(f, t)
+		s := tunnelSchema
+		if kind := e.textField("type"); kind != nil && kind.Value == "ipsec" {
+			s = ipsecSchema
+		}
+		if f, ok := e.mapping(s); ok {
+			d.tunnel(f, &list[i])
 		}
 	}
 	return list
-}
-
-// ipsec notes an IPsec tunnel: as one mistake, not one for each field. Its name
-// is kept, for the routes that use it.
-func (v value) ipsec(t *Tunnel) bool {
-	kind := v.textField("type")
-	if kind == nil || kind.Value != "ipsec" {
-		return false
-	}
-	v.d.failAt(positionOf(kind), v.path+".type", `"ipsec" is not in this version, gre is the only type: remove the tunnel`)
-	if name := v.textField("name"); name != nil {
-		t.Name = name.Value
-	}
-	return true
 }
 
 // textField returns a field of a mapping before its schema is known.
@@ -93,11 +81,16 @@ func (d *decoder) tunnel(f fields, t *Tunnel) {
 	if v, ok := f.get("account"); ok {
 		t.Account, _ = v.name()
 	}
+	ipsec := false
 	if v, ok := f.get("type"); ok {
-		v.word("gre")
+		i, _ := v.word("gre", "ipsec")
+		ipsec = i == 1
 	}
 	d.tunnelAddresses(f, t)
 	d.greHeader(f, t)
+	if ipsec {
+		d.ipsec(f, t)
+	}
 	d.tunnelSizes(f, t)
 	if v, ok := f.get("pmtu"); ok {
 		i, _ := v.word("on", "off")
@@ -211,7 +204,7 @@ func (d *decoder) greHeader(f fields, t *Tunnel) {
 }
 
 // tunnelSizes decodes mtu and mss_clamp. The limits depend on the header, so
-// this comes after the endpoint and greHeader.
+// this comes after the endpoint, greHeader and ipsec.
 func (d *decoder) tunnelSizes(f fields, t *Tunnel) {
 	t.MTU = t.defaultMTU()
 	if v, ok := f.get("mtu"); ok {
@@ -248,8 +241,8 @@ func (d *decoder) mtu(v value, t *Tunnel) {
 	case !ok:
 	case bytes < minMTU:
 		v.fail("%d is too small: it must be at least %d bytes (at least %d for IPv6 without fragments)", bytes, minMTU, ipv6MinMTU)
-	case !t.Endpoint.IsValid() && bytes > int64(t.maxMTU()):
-		// without an endpoint the header's length is not known
+	case bytes > int64(t.maxMTU()) && (!t.Endpoint.IsValid() || t.IPsec != nil && t.IPsec.SA.Encryption == ""):
+		// without endpoint and encryption the headers' length is not known
 	case bytes > int64(t.maxMTU()):
 		v.fail("%d is too large: with %d bytes of outer headers a frame holds an mtu of at most %d; jumbo frames are not supported yet",
 			bytes, t.Overhead(), t.maxMTU())

@@ -30,6 +30,7 @@ func (d *decoder) check(c *Config) {
 		k.tunnelEnds(i)
 	}
 	k.sameTunnels()
+	k.sameSPIs()
 	k.sameSubnets()
 	k.checkRoutes()
 	k.checkPrefixes()
@@ -212,7 +213,7 @@ func (k *checker) sameTunnels() {
 	}
 	first := make(map[outer]int, len(k.c.Tunnels))
 	for i, t := range k.c.Tunnels {
-		if !t.Endpoint.IsValid() || !t.CustomerEndpoint.IsValid() {
+		if !t.Endpoint.IsValid() || !t.CustomerEndpoint.IsValid() || t.IPsec != nil {
 			continue
 		}
 		o := outer{t.Endpoint, t.CustomerEndpoint, t.HasKey, t.Key}
@@ -228,6 +229,23 @@ func (k *checker) sameTunnels() {
 		k.fail(tunnelPath(i, "customer_endpoint"),
 			"%s with endpoint %s and %s is the same as tunnel %s (%s): give one of them another key or endpoint",
 			t.CustomerEndpoint, t.Endpoint, key, quote(k.c.Tunnels[before].Name), k.there(fmt.Sprintf("tunnels[%d]", before)))
+	}
+}
+
+// sameSPIs finds associations for receiving that could not be told apart.
+func (k *checker) sameSPIs() {
+	first := map[uint32]int{}
+	for i, t := range k.c.Tunnels {
+		if t.IPsec == nil || t.IPsec.SA.SPIIn == 0 {
+			continue
+		}
+		spi := t.IPsec.SA.SPIIn
+		if before, twice := first[spi]; twice {
+			k.fail(tunnelPath(i, "manual_sas[0].spi_in"), "%#x is taken by %s: packets to this node are told apart by it", spi,
+				k.there(tunnelPath(before, "manual_sas[0].spi_in")))
+			continue
+		}
+		first[spi] = i
 	}
 }
 

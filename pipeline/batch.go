@@ -17,6 +17,7 @@ type batch struct {
 	n       int
 
 	gre vector // GRE packets to an endpoint
+	esp vector // ESP packets to an endpoint
 
 	// Packets with a destination to look up.
 	net4 lookups // IPv4, in the Internet's table
@@ -26,7 +27,7 @@ type batch struct {
 
 // reset empties the vectors; the packets stay.
 func (b *batch) reset() {
-	b.gre.n, b.net4.n, b.own4.n, b.all6.n = 0, 0, 0, 0
+	b.gre.n, b.esp.n, b.net4.n, b.own4.n, b.all6.n = 0, 0, 0, 0, 0
 }
 
 // A vector is an ordered list of indexes into a batch.
@@ -74,8 +75,8 @@ type packet struct {
 	hash     uint64 // of the outer address pair and key, until the tunnel is found
 	src, dst uint32 // IPv4 addresses of the header that is looked at, host order
 	leaf     Leaf
-	tunnel   int32 // id of the tunnel that it came through; noTunnel: from outside
-	key      uint32
+	tunnel   int32  // id of the tunnel that it came through; noTunnel: from outside
+	key      uint32 // of the GRE header; of an ESP packet its SPI
 	l3       uint16 // start of the IP packet that is looked at
 	end      uint16 // first byte behind it
 	l4       uint16 // start of what its IP header carries

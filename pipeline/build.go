@@ -107,6 +107,9 @@ func (e *Engine) build(s *Spec) (*Tables, error) {
 		return nil, err
 	}
 	t.index.build(t.rx)
+	if err := t.spis.build(); err != nil {
+		return nil, err
+	}
 	for i := range t.rx {
 		if r := &t.rx[i]; r.flags&tunLive != 0 {
 			t.pairs[r.pair()] = true
@@ -210,6 +213,7 @@ func (e *Engine) addTunnel(t *Tables, s *TunnelSpec) error {
 		t.tx = append(t.tx, txTunnel{})
 		t.sources = append(t.sources, sourceSet{})
 		t.names = append(t.names, "")
+		t.esp = append(t.esp, nil)
 	}
 	vrf := uint16(e.names.accounts[s.Account])
 	t.names[id] = s.Name
@@ -217,11 +221,17 @@ func (e *Engine) addTunnel(t *Tables, s *TunnelSpec) error {
 	t.rx[id] = makeRX(s, vrf, &t.sources[id])
 	t.tx[id] = makeTX(s, vrf)
 	t.tx[id].owner = uint8(e.owner(id))
+	if s.SA != nil {
+		return e.addESP(t, s, id)
+	}
 	if s.Sequence && !e.numbers(id) {
 		e.workers[t.tx[id].owner].sequence[id].set(s.FirstNumber) // the owner leaves it alone until it sees the new tables
 	}
 	return nil
 }
+
+// Owner is the worker that numbers the packets of tunnel id and, if it is an IPsec tunnel, treats them in both directions.
+func (e *Engine) Owner(id int) int { return e.owner(id) }
 
 // owner is the worker that numbers the packets of tunnel id.
 func (e *Engine) owner(id int) int { return id % len(e.workers) }
@@ -336,25 +346,31 @@ func makeTX(s *TunnelSpec, vrf uint16) txTunnel {
 	if ttl == 0 {
 		ttl = 64
 	}
-	var gre []byte
+	proto, rest := uint8(wire.ProtoGRE), h[s.outerIP():]
+	if s.SA != nil {
+		proto = s.SA.proto()
+	}
 	if s.Endpoint.Is4() {
-		gre = h[20:]
 		h[0] = 0x45
 		// DF: the path MTU of the tunnel is learned, not hidden in fragments (RFC 2003 3.1 for the choice). An atomic
 		// datagram needs no identification (RFC 6864 4.1).
 		binary.BigEndian.PutUint16(h[6:], 0x4000)
-		h[8], h[9] = ttl, wire.ProtoGRE
+		h[8], h[9] = ttl, proto
 		binary.BigEndian.PutUint32(h[12:], word4(s.Endpoint))
 		binary.BigEndian.PutUint32(h[16:], word4(s.CustomerEndpoint))
 		x.sum = uint32(wire.Fold(wire.Sum(h[:20], 0)))
 	} else {
-		gre = h[40:]
-		h[0], h[6], h[7] = 0x60, wire.ProtoGRE, ttl
+		h[0], h[6], h[7] = 0x60, proto, ttl
 		src, dst := s.Endpoint.As16(), s.CustomerEndpoint.As16()
 		copy(h[8:], src[:])
 		copy(h[24:], dst[:])
 	}
-	putGREFlags(gre, s)
+	switch {
+	case s.SA == nil:
+		putGREFlags(rest, s)
+	case s.SA.UDP:
+		putNATTraversal(rest)
+	}
 	return x
 }
 

@@ -6,17 +6,18 @@ import (
 	"causeway/pipeline/wire"
 )
 
-// decap finds the tunnel of each GRE packet and takes the outer headers off: from here on the packet is the inner
-// one. The tunnels' contexts and counters are fetched ahead for the whole batch, which is what keeps ten thousand
+// decap finds the tunnel of each GRE packet, and the association of each ESP packet, and takes the outer headers off: from
+// here on the packet is the inner one. The tunnels' contexts and counters are fetched ahead for the whole batch, which is what keeps ten thousand
 // tunnels as fast as one.
 func (w *worker) decap(t *Tables, b *batch) {
-	n := b.gre.n
-	if n == 0 {
-		return
+	if n := b.gre.n; n > 0 {
+		t.index.candidates(b, w.ids[:n])
+		w.fetchLeaving(t, w.ids[:n])
+		w.leaveTunnels(t, b, w.ids[:n])
 	}
-	t.index.candidates(b, w.ids[:n])
-	w.fetchLeaving(t, w.ids[:n])
-	w.leaveTunnels(t, b, w.ids[:n])
+	if b.esp.n > 0 {
+		w.openESP(t, b) // open.go
+	}
 }
 
 // leaveTunnel is what leaveTunnels does, for a packet that is not as most are.

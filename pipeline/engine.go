@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"causeway/crypto/esp"
 	"causeway/pipeline/fib"
 	"causeway/xsk"
 )
@@ -28,7 +29,8 @@ type EngineConfig struct {
 	UMEM    *xsk.UMEM
 	Ports   int
 	Workers []WorkerConfig
-	Punt    *PuntQueue // nil: packets for the kernel are dropped with a reason
+	Punt    *PuntQueue    // nil: packets for the kernel are dropped with a reason
+	IVs     *esp.IVSource // for ESP with counter modes; nil: such packets are dropped with a reason
 }
 
 // WorkerConfig describes one worker.
@@ -55,6 +57,7 @@ type Engine struct {
 	umem    *xsk.UMEM
 	workers []*worker
 	punt    *PuntQueue
+	ivs     *esp.IVSource
 	fwd     Forwarding
 	tables  atomic.Pointer[Tables]
 	retired retirement
@@ -68,7 +71,10 @@ func NewEngine(c EngineConfig) (*Engine, error) {
 	if c.Ports < 1 || c.Ports > maxPorts {
 		return nil, fmt.Errorf("%d ports: 1 to %d are possible", c.Ports, maxPorts)
 	}
-	e := &Engine{ports: c.Ports, umem: c.UMEM, punt: c.Punt}
+	e := &Engine{ports: c.Ports, umem: c.UMEM, punt: c.Punt, ivs: c.IVs}
+	if e.ivs == nil {
+		e.ivs = new(esp.IVSource) // with nothing reserved
+	}
 	e.names = registry{tunnels: map[string]int{}, accounts: map[string]int{"": 0}}
 	e.fwd = Forwarding{
 		neighbours: make([]atomic.Uint64, MaxNeighbours),

@@ -18,6 +18,7 @@ func (w *worker) forward(t *Tables, b *batch) {
 		w.toLeaf(t, b, int(i), b.all6.leaf[k])
 	}
 	w.enterTunnels(t, b)
+	w.sealESP(t) // seal.go
 }
 
 // entering is a vector of packets with the tunnels that they go into.
@@ -164,6 +165,10 @@ func (w *worker) encap(t *Tables, p *packet, id int) {
 			tunnel: int32(id), packetV: packetView{proto: p.proto, flags: p.flags, l4: p.l4}})
 		return
 	}
+	if e := t.esp[id]; e != nil {
+		w.encapESP(t, p, id, e) // seal.go
+		return
+	}
 	f := w.frame(p.chunk)
 	inner := uint(p.l3)
 	if inner < frameRoom || inner >= uint(p.end) {
@@ -179,20 +184,25 @@ func (w *worker) encap(t *Tables, p *packet, id int) {
 		tos = first<<4 | tos>>4
 		binary.BigEndian.PutUint16(h[greAt(x.flags)+2:], wire.EtherTypeIPv6)
 	}
-	// DSCP and ECN are copied: uniform model of RFC 2983 4.1, normal mode of RFC 6040 4.1.
-	if x.flags&tunOuter6 != 0 {
-		h[0], h[1] = 0x60|tos>>4, tos<<4
-		binary.BigEndian.PutUint16(h[4:], uint16(len(h)-ip6Len))
-	} else {
-		h[1] = tos
-		binary.BigEndian.PutUint16(h[2:], uint16(len(h)))
-		sum := x.sum + uint32(tos) + uint32(len(h))
-		binary.BigEndian.PutUint16(h[10:], ^uint16(sum>>16+sum))
-	}
+	x.finishOuter(h, tos)
 	if x.flags&(tunChecksum|tunSequence) != 0 {
 		w.finishGRE(x, id, h[greAt(x.flags):])
 	}
-	w.sendOuter(t, p, id, o)
+	w.sendOuter(t, p, id, o, p.end-p.l3)
+}
+
+// finishOuter completes the outer IP header at the start of h, the whole outer packet. DSCP and ECN are copied: uniform
+// model of RFC 2983 4.1, normal mode of RFC 6040 4.1.
+func (x *txTunnel) finishOuter(h []byte, tos uint8) {
+	if x.flags&tunOuter6 != 0 {
+		h[0], h[1] = 0x60|tos>>4, tos<<4
+		binary.BigEndian.PutUint16(h[4:], uint16(len(h)-ip6Len))
+		return
+	}
+	h[1] = tos
+	binary.BigEndian.PutUint16(h[2:], uint16(len(h)))
+	sum := x.sum + uint32(tos) + uint32(len(h))
+	binary.BigEndian.PutUint16(h[10:], ^uint16(sum>>16+sum))
 }
 
 // frameRoom is the room in front of a packet that encap needs: 64 bytes of outer header and a tagged link header.
@@ -219,8 +229,8 @@ func (w *worker) finishGRE(x *txTunnel, id int, gre []byte) {
 
 // sendOuter sends an encapsulated packet, whose outer header begins at o, along the route to its customer endpoint.
 // It is fragmented where the link is smaller, or where an IPv6 packet of up to 1280 bytes is larger than the tunnel's
-// MTU, which its source is never told.
-func (w *worker) sendOuter(t *Tables, p *packet, id int, o uint) {
+// MTU, which its source is never told. inner is the size of what was encapsulated.
+func (w *worker) sendOuter(t *Tables, p *packet, id int, o uint, inner uint16) {
 	l, path := w.engine.fwd.tunnels[id].load()
 	if LeafKind(l) == KindGroup {
 		l = w.pick(p, l)
@@ -238,13 +248,16 @@ func (w *worker) sendOuter(t *Tables, p *packet, id int, o uint) {
 		return
 	}
 	c.txPackets.add(1)
-	c.txBytes.add(uint64(p.end - p.l3))
+	c.txBytes.add(uint64(inner))
 	w.count.encapsulated.add(1)
 	x := &t.tx[id]
 	lk := &t.links[slot>>neighbourLinkShift&(MaxLinks-1)]
 	limit := uint(x.mtu)
 	if path != 0 && uint(path) < limit {
 		limit = uint(path)
+	}
+	if e := t.esp[id]; e != nil {
+		limit = uint(e.out.Suite().PacketLen(int(limit)))
 	}
 	limit = min(limit+uint(x.hlen), uint(lk.mtu))
 	p.flags &^= pktV6

@@ -12,7 +12,7 @@ import (
 // A handover is a frame on its way to another worker.
 type handover struct {
 	chunk   uint64
-	start   uint16 // handTransmit: link header; otherwise the IP packet
+	start   uint16 // handTransmit: link header; otherwise the IP packet, with handESP the outer one
 	end     uint16
 	kind    handKind
 	port    uint8
@@ -31,6 +31,7 @@ type handKind uint8
 const (
 	handTransmit handKind = iota // ready for the wire; the other worker has a queue of the port
 	handFragment                 // an outer fragment, for the worker that its datagram chose
+	handESP                      // an ESP packet, for the owner of its association
 	handEncap                    // to be encapsulated by the owner of the tunnel's sequence numbers
 )
 
@@ -127,6 +128,7 @@ func (w *worker) takeOver(t *Tables) int {
 			w.umem.Track(v.chunk, xsk.HandOver, xsk.Worker)
 			w.accept(t, v)
 		}
+		w.sealESP(t)
 		w.finishWhole(t)
 	}
 	return work
@@ -139,6 +141,9 @@ func (w *worker) accept(t *Tables, h handover) {
 	case handFragment:
 		p := packet{chunk: h.chunk, l3: h.start, end: h.end, tunnel: noTunnel, port: h.port, flags: h.packetV.flags}
 		w.join(&p)
+	case handESP: // finishWhole looks at it from its outer header on
+		w.whole.packets[w.whole.n] = packet{chunk: h.chunk, l3: h.start, end: h.end, tunnel: noTunnel, port: h.port, flags: h.packetV.flags}
+		w.whole.n++
 	case handEncap:
 		p := packet{chunk: h.chunk, l3: h.start, end: h.end, tunnel: noTunnel, port: h.port,
 			flags: h.packetV.flags, proto: h.packetV.proto, l4: h.packetV.l4}

@@ -83,11 +83,13 @@ func (w *worker) parse(t *Tables, b *batch, descs []xsk.Desc, port int) {
 			}
 		case wire.ProtoESP:
 			if t.isEndpoint4(p.dst) {
-				w.drop(p, ESPNoSA)
+				p.outerECN = ip[1] & 3
+				w.classify(t, b, i, true, martian4(p.src, p.dst))
 				continue
 			}
 		case wire.ProtoUDP:
 			if total >= ip4Len+wire.UDPLen && binary.BigEndian.Uint16(ip[ip4Len+2:]) == natTraversalPort {
+				p.outerECN = ip[1] & 3
 				w.classify(t, b, i, t.isEndpoint4(p.dst), martian4(p.src, p.dst))
 				continue
 			}

@@ -119,8 +119,11 @@ func (w *worker) classify(t *Tables, b *batch, i int, endpoint, martian bool) {
 	case endpoint && p.proto == wire.ProtoGRE:
 		w.parseGRE(t, b, i)
 		return
-	case endpoint && p.proto == wire.ProtoESP, endpoint && p.proto == wire.ProtoUDP && w.toNATTraversal(p):
-		w.drop(p, ESPNoSA)
+	case endpoint && p.proto == wire.ProtoESP:
+		w.parseESP(b, i)
+		return
+	case endpoint && p.proto == wire.ProtoUDP && w.toNATTraversal(p):
+		w.parseESPInUDP(b, i)
 		return
 	case p.proto == wire.ProtoTCP:
 		w.noteSYN(p)

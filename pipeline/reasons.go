@@ -58,6 +58,16 @@ const (
 	GREChecksum
 	GREProtocol
 	ESPNoSA
+	ESPSource
+	ESPShort
+	ESPLeftOfWindow
+	ESPReplayed
+	ESPForged
+	ESPPadding
+	ESPDummy
+	ESPProtocol
+	ESPSelector
+	ESPExpired
 	ECNConflict
 
 	// inner
@@ -84,6 +94,11 @@ const (
 	// encap
 	TunnelUnroutable
 	FrameNoRoom
+	ESPNoOutbound
+	ESPSequenceExhausted
+	ESPSequenceNotReserved
+	ESPIVExhausted
+	ESPOutboundExpired
 
 	// transmit
 	TXRingFull
@@ -128,6 +143,16 @@ var reasonTable = [ownReasons]ReasonInfo{
 	GREChecksum:       {StageDecap, "gre_checksum", "the GRE checksum is wrong", "RFC 2784 2.5"},
 	GREProtocol:       {StageDecap, "gre_protocol", "the GRE payload is neither IPv4 nor IPv6", "RFC 2784 2.4"},
 	ESPNoSA:           {StageDecap, "esp_no_sa", "no security association has this SPI", "RFC 4303 3.4.2"},
+	ESPSource:         {StageDecap, "esp_source", "the outer addresses, or the UDP encapsulation, are not those of the security association", "RFC 4301 5.2"},
+	ESPShort:          {StageDecap, "esp_short", "the ESP packet is shorter than its algorithm's least, or its length is no multiple of a block", "RFC 4303 2"},
+	ESPLeftOfWindow:   {StageDecap, "esp_left_of_window", "the sequence number is left of the replay window", "RFC 4303 3.4.3"},
+	ESPReplayed:       {StageDecap, "esp_replayed", "the sequence number was received before", "RFC 4303 3.4.3"},
+	ESPForged:         {StageDecap, "esp_forged", "the integrity check value is wrong", "RFC 4303 3.4.4"},
+	ESPPadding:        {StageDecap, "esp_padding", "the padding is longer than the packet, or not 1, 2, 3 and so on", "RFC 4303 2.4"},
+	ESPDummy:          {StageDecap, "esp_dummy", "a dummy packet, made to hide how much traffic there is", "RFC 4303 2.6"},
+	ESPProtocol:       {StageDecap, "esp_protocol", "the ESP payload is neither IPv4 nor IPv6", "RFC 4303 2.6"},
+	ESPSelector:       {StageDecap, "esp_selector", "the inner addresses are not within the security association's selectors", "RFC 4301 5.2"},
+	ESPExpired:        {StageDecap, "esp_expired", "the hard lifetime of the security association for receiving is over", "RFC 4301 4.4.2.1"},
 	ECNConflict:       {StageDecap, "ecn_conflict", "the outer header says congestion experienced, the inner one that ECN is not supported", "RFC 6040 4.2"},
 
 	InnerSource:      {StageInner, "inner_source", "the inner source is not in the tunnel's prefixes", "RFC 2827"},
@@ -150,6 +175,12 @@ var reasonTable = [ownReasons]ReasonInfo{
 
 	TunnelUnroutable: {StageEncap, "tunnel_unroutable", "no route leads to the tunnel's customer endpoint", ""},
 	FrameNoRoom:      {StageEncap, "frame_no_room", "the frame has no room for the headers in front of the packet", ""},
+
+	ESPNoOutbound:          {StageEncap, "esp_no_outbound", "the tunnel has no security association for sending", "RFC 4301 5.1"},
+	ESPSequenceExhausted:   {StageEncap, "esp_sequence_exhausted", "all sequence numbers of the security association were used", "RFC 4303 3.3.3"},
+	ESPSequenceNotReserved: {StageEncap, "esp_sequence_not_reserved", "the next sequence number is not reserved on disk yet", ""},
+	ESPIVExhausted:         {StageEncap, "esp_iv_exhausted", "no IV is reserved on disk for this process", "RFC 4106 3.1"},
+	ESPOutboundExpired:     {StageEncap, "esp_outbound_expired", "the hard lifetime of the security association for sending is over", "RFC 4301 4.4.2.1"},
 
 	TXRingFull:   {StageTransmit, "tx_ring_full", "the transmit ring stayed full", ""},
 	HandOverFull: {StageTransmit, "hand_over_full", "the ring to another worker was full", ""},

@@ -103,7 +103,7 @@ func TestRareReasons(t *testing.T) {
 			l3 := ip(customer4, endpoint4, layers.IPProtocolUDP)
 			l4 := &layers.UDP{SrcPort: 4500, DstPort: 4500}
 			setNetwork(t, l4, l3)
-			b.wantDrop(framed(serialize(t, l3, l4, gopacket.Payload("\x00\x00\x10\x01esp"))), ESPNoSA)
+			b.wantDrop(framed(serialize(t, l3, l4, gopacket.Payload("\x00\x00\x10\x01\x00\x00\x00\x01"))), ESPNoSA)
 			// IKE on that port is not ours: it goes where the endpoint's address leads, here to the router.
 			b.wantOne(framed(serialize(t, l3, l4, gopacket.Payload("\x00\x00\x00\x00ike"))))
 		},

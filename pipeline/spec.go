@@ -2,6 +2,9 @@ package pipeline
 
 import (
 	"net/netip"
+
+	"causeway/crypto/esp"
+	"causeway/pipeline/wire"
 )
 
 // A Spec is everything that the workers are told by configuration: what the control side hands to Engine.Apply.
@@ -19,7 +22,7 @@ type AccountSpec struct {
 	Peers []string
 }
 
-// A TunnelSpec describes one GRE tunnel. All sizes are in bytes.
+// A TunnelSpec describes one tunnel. All sizes are in bytes.
 type TunnelSpec struct {
 	Name             string
 	Account          string
@@ -38,6 +41,16 @@ type TunnelSpec struct {
 	MSSClamp         MSSClamp
 	ClearDF          bool // fragment IPv4 whatever its DF bit says
 	Prefixes         []netip.Prefix
+	SA               *SASpec // nil: GRE
+}
+
+// An SASpec makes a tunnel one of ESP in tunnel mode. The associations are the owner worker's from Engine.Apply until the
+// Apply without them has returned.
+type SASpec struct {
+	Inbound       []*esp.Inbound // any of which packets from the customer may use
+	Outbound      *esp.Outbound  // for packets toward the customer; nil: none yet
+	UDP           bool           // encapsulated in UDP (RFC 3948)
+	Local, Remote []netip.Prefix // selectors: what is behind us and behind the customer; none: anything
 }
 
 // MSSClamp is how a tunnel treats the MSS option of TCP SYNs: a positive number is the largest MSS it lets pass.
@@ -59,8 +72,12 @@ type LinkSpec struct {
 	Addr6 netip.Addr
 }
 
-// Overhead is what the tunnel puts in front of an inner packet: outer IP header and GRE header.
+// Overhead is what the tunnel puts in front of an inner packet or, with IPsec, of the ESP packet: outer IP header and GRE
+// or UDP header.
 func (s *TunnelSpec) Overhead() int {
+	if s.SA != nil {
+		return s.espOverhead()
+	}
 	n := 4 // RFC 2784 2.1
 	if s.HasKey {
 		n += 4
@@ -71,8 +88,19 @@ func (s *TunnelSpec) Overhead() int {
 	if s.Checksum {
 		n += 4
 	}
-	if s.Endpoint.Is4() {
-		return n + 20
+	return n + s.outerIP()
+}
+
+func (s *TunnelSpec) espOverhead() int {
+	if s.SA.UDP {
+		return s.outerIP() + wire.UDPLen
 	}
-	return n + 40
+	return s.outerIP()
+}
+
+func (s *TunnelSpec) outerIP() int {
+	if s.Endpoint.Is4() {
+		return ip4Len
+	}
+	return ip6Len
 }

@@ -15,6 +15,8 @@ type Tables struct {
 	sources []sourceSet // by tunnel id: every inner source that the tunnel may use
 	names   []string    // by tunnel id, for people
 	index   tunnelIndex
+	esp     []*espTunnel  // by tunnel id; nil: GRE
+	spis    spiIndex      // associations for receiving
 	pairs   map[pair]bool // outer address pairs of all tunnels, to tell a wrong key from an unknown customer
 
 	endpoints4 []uint32

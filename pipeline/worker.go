@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"causeway/crypto/esp"
 	"causeway/pipeline/reassembly"
 	"causeway/pipeline/wire"
 	"causeway/xsk"
@@ -71,6 +72,12 @@ type worker struct {
 	innerPieces, outerPieces [maxPieces]packet
 	resolve                  *resolveRing
 
+	opener  esp.Opener
+	opening [BatchSize]uint8 // packets of the batch that opener has
+	sealer  *esp.Sealer
+	sealing [BatchSize]sealedPacket // packets that sealer has
+	nseal   int
+
 	toward []*ring[handover] // by worker; nil toward itself
 	from   []*ring[handover]
 	home   []*ring[uint64] // frames that go home to that worker's part
@@ -110,6 +117,7 @@ func newWorker(e *Engine, id int, c WorkerConfig) *worker {
 		tunnels:    make([]tunnelCounters, MaxTunnels),
 		sequence:   make([]counter, MaxTunnels),
 		resolve:    newResolveRing(),
+		sealer:     esp.NewSealer(e.ivs),
 		sizeErrors: fullLimiter(), otherErrors: fullLimiter(),
 		started: time.Now(),
 	}

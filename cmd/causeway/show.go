@@ -22,11 +22,12 @@ var views = map[string]func(c *api.Client) (list any, table func(io.Writer), err
 	"workers":    view("workers", workerTable),
 	"drops":      view("drops", dropTable),
 	"ports":      view("ports", portTable),
+	"sas":        view("sas", saTable),
 	"status":     view("status", statusTable),
 }
 
 // shown is their order in help texts.
-var shown = []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "status"}
+var shown = []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "sas", "status"}
 
 const showHelp = `Show what the running daemon knows:
 
@@ -36,6 +37,7 @@ const showHelp = `Show what the running daemon knows:
   workers     each worker: its core, queues and packets; all frames that came and what became of them
   drops       the reasons that packets were dropped for, with the rule behind each
   ports       each queue of each interface: driver and mode, what rings and sockets lost; packets by class
+  sas         the security associations of IPsec tunnels: SPI, algorithms, owner; nothing about keys
   status      the node's name, whether it is ready, version, uptime and configuration
 
 With -o json scripts get all fields; drops has all reasons then.`

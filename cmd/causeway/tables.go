@@ -24,6 +24,13 @@ func or(s, nothing string) string {
 	return s
 }
 
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
 func tunnelTable(w io.Writer, tunnels []api.Tunnel) {
 	rows := [][]string{{"NAME", "ACCOUNT", "TYPE", "ENDPOINT", "CUSTOMER", "MTU", "MSS", "RX PACKETS", "RX BYTES", "TX PACKETS", "TX BYTES", "DROPS", "ROUTE"}}
 	for _, t := range tunnels {
@@ -156,6 +163,24 @@ func portTable(w io.Writer, ports []api.Port) {
 		slices.Sort(classes)
 		fmt.Fprintf(w, "%s: packets by class: %s\n", p.Name, or(strings.Join(classes, ", "), "none"))
 	}
+}
+
+func saTable(w io.Writer, sas []api.SA) {
+	if len(sas) == 0 {
+		fmt.Fprintln(w, "there are no IPsec tunnels")
+		return
+	}
+	rows := [][]string{{"TUNNEL", "DIRECTION", "SPI", "ENCRYPTION", "ESN", "UDP", "WINDOW", "SEQUENCE", "WORKER"}}
+	for _, s := range sas {
+		window, sequence := "-", "-"
+		if s.Direction == "in" {
+			window = num(s.ReplayWindow)
+		} else {
+			sequence = num(s.Sequence)
+		}
+		rows = append(rows, []string{s.Tunnel, s.Direction, fmt.Sprintf("%#x", s.SPI), s.Encryption, yes(s.ESN), yes(s.UDPEncap), window, sequence, num(s.Worker)})
+	}
+	table(w, rows)
 }
 
 func statusTable(w io.Writer, s api.Status) {

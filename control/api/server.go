@@ -24,6 +24,7 @@ type Node interface {
 	Workers() Workers
 	Drops() []Drop
 	Ports() []Port
+	SAs() []SA
 	Status() Status
 	Reload() (Reload, error)
 }
@@ -37,6 +38,7 @@ func NewHandler(n Node) http.Handler {
 	show(mux, "/v1/workers", n.Workers)
 	show(mux, "/v1/drops", n.Drops)
 	show(mux, "/v1/ports", n.Ports)
+	show(mux, "/v1/sas", n.SAs)
 	show(mux, "/v1/status", n.Status)
 	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, _ *http.Request) {
 		r, err := n.Reload()

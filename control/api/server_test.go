@@ -26,6 +26,7 @@ type filled struct{ reload error }
 func (filled) Tunnels() []Tunnel       { return []Tunnel{fill[Tunnel]()} }
 func (filled) Neighbours() []Neighbour { return []Neighbour{fill[Neighbour]()} }
 func (filled) Workers() Workers        { return fill[Workers]() }
+func (filled) SAs() []SA               { return []SA{fill[SA]()} }
 func (filled) Drops() []Drop           { return []Drop{fill[Drop]()} }
 func (filled) Ports() []Port           { return []Port{fill[Port]()} }
 func (filled) Status() Status          { return fill[Status]() }
@@ -75,7 +76,7 @@ func set(v reflect.Value, n *int) {
 func TestJSONIsAContract(t *testing.T) {
 	srv := httptest.NewServer(NewHandler(filled{}))
 	defer srv.Close()
-	for _, what := range []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "status", "reload"} {
+	for _, what := range []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "sas", "status", "reload"} {
 		var resp *http.Response
 		var err error
 		if what == "reload" {
@@ -126,7 +127,7 @@ func TestShowingDoesNotChangeAndReloadingIsNotShowing(t *testing.T) {
 	}{
 		{"GET", "/v1/reload", http.StatusMethodNotAllowed},
 		{"POST", "/v1/tunnels", http.StatusMethodNotAllowed},
-		{"GET", "/v1/sas", http.StatusNotFound},
+		{"GET", "/v1/keys", http.StatusNotFound},
 		{"GET", "/", http.StatusNotFound},
 	} {
 		w := httptest.NewRecorder()

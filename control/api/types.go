@@ -106,6 +106,20 @@ type Drop struct {
 	RFC      string `json:"rfc,omitempty"`
 }
 
+// An SA is one security association. It says nothing about keys.
+type SA struct {
+	Tunnel       string `json:"tunnel"`
+	Direction    string `json:"direction"` // in: from the customer, out: toward it
+	SPI          uint32 `json:"spi"`
+	Encryption   string `json:"encryption"`
+	ESN          bool   `json:"esn"`
+	UDPEncap     bool   `json:"udp_encap"`
+	Worker       int    `json:"worker"`                  // its owner
+	ReplayWindow int    `json:"replay_window,omitempty"` // in
+	Sequence     uint64 `json:"sequence,omitempty"`      // out: the next number, at most 1,024 behind
+	SoftExpired  bool   `json:"soft_expired"`
+}
+
 // A Port is one interface that the workers own.
 type Port struct {
 	Name     string            `json:"name"`

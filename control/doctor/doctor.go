@@ -77,9 +77,9 @@ func Examine(c *config.Config) []Finding {
 	return r.findings
 }
 
-// state looks whether sequence numbers can be kept, where a tunnel has them.
+// state looks whether sequence numbers and IVs can be kept, where a tunnel has them.
 func (r *report) state(c *config.Config) {
-	if !slices.ContainsFunc(c.Tunnels, func(t config.Tunnel) bool { return t.Sequence }) {
+	if !slices.ContainsFunc(c.Tunnels, func(t config.Tunnel) bool { return t.Sequence || t.IPsec != nil }) {
 		return
 	}
 	dir := node.StateDir(c)

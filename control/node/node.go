@@ -72,7 +72,9 @@ type Node struct {
 	spec  func(links []pipeline.LinkSpec) *pipeline.Spec
 	links []pipeline.LinkSpec
 
+	state    stateDir
 	numbers  *numbers
+	sas      *associations
 	steer    steering
 	loaded   atomic.Bool // the kernel's routes are in the tables
 	draining atomic.Bool
@@ -85,8 +87,10 @@ func Open(path string, c *config.Config, o Options) (*Node, error) {
 		o.Log = slog.Default()
 	}
 	n := &Node{path: path, opts: o, log: o.Log, started: time.Now(), cfg: c}
-	n.numbers = newNumbers(StateDir(c), n.nextNumber)
-	n.spec = func(l []pipeline.LinkSpec) *pipeline.Spec { return SpecOf(c, l) }
+	n.state.path = StateDir(c)
+	n.numbers = newNumbers(&n.state, n.nextNumber)
+	n.sas = newAssociations(&n.state)
+	n.spec = func(l []pipeline.LinkSpec) *pipeline.Spec { return specOf(c, l, n.sas.of) }
 	if err := n.open(c); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
@@ -96,6 +100,9 @@ func Open(path string, c *config.Config, o Options) (*Node, error) {
 func (n *Node) open(c *config.Config) error {
 	// The sockets first: a second daemon finds out before it has touched an interface.
 	if err := n.listen(c); err != nil {
+		return err
+	}
+	if err := n.sas.prepare(c); err != nil {
 		return err
 	}
 	if err := n.openPorts(c); err != nil {
@@ -186,7 +193,7 @@ func (n *Node) openEngine() error {
 	for i, w := range n.plan.Workers {
 		workers[i] = n.worker(w)
 	}
-	n.engine, err = pipeline.NewEngine(pipeline.EngineConfig{UMEM: n.umem, Ports: len(n.ports), Workers: workers, Punt: n.punt})
+	n.engine, err = pipeline.NewEngine(pipeline.EngineConfig{UMEM: n.umem, Ports: len(n.ports), Workers: workers, Punt: n.punt, IVs: n.sas.ivs})
 	return err
 }
 
@@ -247,7 +254,7 @@ func (n *Node) learnable(c *config.Config) []pmtu.Tunnel {
 	var out []pmtu.Tunnel
 	for _, t := range c.Tunnels {
 		id, ok := n.engine.TunnelID(t.Name)
-		if !ok {
+		if !ok || t.IPsec != nil { // what is quoted of ESP packets is not looked at yet
 			continue
 		}
 		out = append(out, pmtu.Tunnel{
@@ -319,7 +326,8 @@ func (n *Node) Close() error {
 	if n.filter != nil {
 		errs = append(errs, n.filter.Close())
 	}
-	n.numbers.close()
+	errs = append(errs, n.sas.close())
+	n.state.close()
 	if n.punt != nil {
 		errs = append(errs, n.punt.Close())
 	}

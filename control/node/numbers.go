@@ -7,12 +7,8 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
-	"causeway/config"
 	"causeway/pipeline"
 )
 
@@ -29,7 +25,7 @@ const numbersFile = "gre-sequence.json"
 // what the router knows a tunnel by, so a tunnel may be given another name. Nothing is written, and no directory is
 // needed, unless a tunnel says `sequence: true`.
 type numbers struct {
-	dir string
+	dir *stateDir
 
 	// next returns the next number of a tunnel that numbers its packets now.
 	next func(tunnel string) (uint64, bool)
@@ -37,8 +33,7 @@ type numbers struct {
 	// Two locks, so that a disk that hangs holds up new tunnels with sequence numbers, but not a change of links.
 	// writing is held while the disk is asked, and taken before mu.
 	writing sync.Mutex
-	lock    *os.File          // held while marks are in use; nil: none was needed yet
-	marks   map[string]uint64 // by ends, as on disk: no number from here on was used
+	marks   map[string]uint64 // by ends, as on disk: no number from here on was used; nil: none was needed yet
 	failing bool              // extend could not write the last time
 
 	mu      sync.Mutex
@@ -55,18 +50,7 @@ func endsOf(t *pipeline.TunnelSpec) string {
 	return ends
 }
 
-// defaultStateDir is used when the configuration has no node.state_dir.
-const defaultStateDir = "/var/lib/causeway"
-
-// StateDir is where a node with this configuration keeps what must survive it.
-func StateDir(c *config.Config) string {
-	if c.Node.StateDir == "" {
-		return defaultStateDir
-	}
-	return c.Node.StateDir
-}
-
-func newNumbers(dir string, next func(tunnel string) (uint64, bool)) *numbers {
+func newNumbers(dir *stateDir, next func(tunnel string) (uint64, bool)) *numbers {
 	return &numbers{dir: dir, next: next, used: map[string]uint64{}}
 }
 
@@ -186,26 +170,17 @@ func (n *numbers) moved(moved func(mark, number uint64) uint64) map[string]uint6
 
 // load takes the directory for this daemon alone and reads the marks, the first time.
 func (n *numbers) load() error {
-	if n.lock != nil {
+	if n.marks != nil {
 		return nil
 	}
-	if err := os.MkdirAll(n.dir, 0o700); err != nil {
+	if err := n.dir.take(); err != nil {
 		return n.explain(err)
 	}
-	lock, err := os.OpenFile(filepath.Join(n.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	marks, err := readMarks(n.dir.file(numbersFile))
 	if err != nil {
-		return n.explain(err)
-	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		lock.Close()
-		return fmt.Errorf("node.state_dir: %s is in use by another daemon: give each its own", n.dir)
-	}
-	marks, err := readMarks(filepath.Join(n.dir, numbersFile))
-	if err != nil {
-		lock.Close()
 		return err
 	}
-	n.lock, n.marks = lock, marks
+	n.marks = marks
 	return nil
 }
 
@@ -235,42 +210,16 @@ func (n *numbers) write(marks map[string]uint64) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(n.dir, numbersFile, append(b, '\n')); err != nil {
+	if err := n.dir.write(numbersFile, append(b, '\n')); err != nil {
 		return n.explain(err)
 	}
 	n.marks = marks
 	return nil
 }
 
-func writeFile(dir, name string, content []byte) error {
-	f, err := os.OpenFile(filepath.Join(dir, name+".new"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), filepath.Join(dir, name)); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 func (n *numbers) explain(err error) error {
-	return fmt.Errorf("node.state_dir: tunnels with `sequence: true` keep their numbers there: %w; make it writable, or name another", err)
-}
-
-// close lets another daemon have the directory.
-func (n *numbers) close() {
-	n.writing.Lock()
-	defer n.writing.Unlock()
-	if n.lock != nil {
-		n.lock.Close() // the lock goes with it
+	if errors.Is(err, errStateInUse) {
+		return err
 	}
+	return fmt.Errorf("node.state_dir: tunnels with `sequence: true` keep their numbers there: %w; make it writable, or name another", err)
 }

@@ -38,7 +38,7 @@ func TestNumbersNeverComeAgain(t *testing.T) {
 	clean := true
 	for start := range 100 {
 		now := counting{}
-		n := newNumbers(dir, now.next)
+		n := newNumbers(&stateDir{path: dir}, now.next)
 		s := numbered("a", "b")
 		if err := n.reserve(s); err != nil {
 			t.Fatal(err)
@@ -63,7 +63,7 @@ func TestNumbersNeverComeAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		n.close()
+		n.dir.close()
 		used = now
 	}
 }
@@ -72,8 +72,8 @@ func TestNumbersNeverComeAgain(t *testing.T) {
 // was reserved for tables that were not taken over.
 func TestNumbersOfATunnelThatComesBack(t *testing.T) {
 	now := counting{}
-	n := newNumbers(t.TempDir(), now.next)
-	defer n.close()
+	n := newNumbers(&stateDir{path: t.TempDir()}, now.next)
+	defer n.dir.close()
 	for round := range uint64(3) {
 		refused, s := numbered("a"), numbered("a")
 		if err := errors.Join(n.reserve(refused), n.reserve(s)); err != nil {
@@ -95,8 +95,8 @@ func TestNumbersOfATunnelThatComesBack(t *testing.T) {
 // TestNumbersOfATunnelWithAnotherName: a router knows a tunnel by its ends.
 func TestNumbersOfATunnelWithAnotherName(t *testing.T) {
 	now := counting{}
-	n := newNumbers(t.TempDir(), now.next)
-	defer n.close()
+	n := newNumbers(&stateDir{path: t.TempDir()}, now.next)
+	defer n.dir.close()
 	before, after := numbered("a"), numbered("b")
 	if err := n.reserve(before); err != nil {
 		t.Fatal(err)
@@ -112,15 +112,15 @@ func TestNumbersOfATunnelWithAnotherName(t *testing.T) {
 // that nobody reads is the disk.
 func TestNumbersWhileTheDiskHangs(t *testing.T) {
 	now := counting{}
-	n := newNumbers(t.TempDir(), now.next)
-	defer n.close()
+	n := newNumbers(&stateDir{path: t.TempDir()}, now.next)
+	defer n.dir.close()
 	s := numbered("a")
 	if err := n.reserve(s); err != nil {
 		t.Fatal(err)
 	}
 	n.use(s)
 	now["a"] = numberBlock
-	pipe := filepath.Join(n.dir, numbersFile+".new")
+	pipe := filepath.Join(n.dir.path, numbersFile+".new")
 	if err := unix.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -155,8 +155,8 @@ func TestNumbersWhileTheDiskHangs(t *testing.T) {
 
 func TestNumbersNeedNothingUnlessATunnelDoes(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
-	n := newNumbers(dir, counting{}.next)
-	defer n.close()
+	n := newNumbers(&stateDir{path: dir}, counting{}.next)
+	defer n.dir.close()
 	if err := errors.Join(n.reserve(numbered()), n.extend(), n.settle()); err != nil {
 		t.Error(err)
 	}
@@ -167,8 +167,8 @@ func TestNumbersNeedNothingUnlessATunnelDoes(t *testing.T) {
 
 func TestNumbersErrors(t *testing.T) {
 	reserve := func(dir string) error {
-		n := newNumbers(dir, counting{}.next)
-		defer n.close()
+		n := newNumbers(&stateDir{path: dir}, counting{}.next)
+		defer n.dir.close()
 		return n.reserve(numbered("a"))
 	}
 	want := func(err error, words ...string) {
@@ -186,12 +186,12 @@ func TestNumbersErrors(t *testing.T) {
 	}
 	want(reserve(file), "node.state_dir", "sequence: true", file, "not a directory")
 
-	first := newNumbers(dir, counting{}.next)
+	first := newNumbers(&stateDir{path: dir}, counting{}.next)
 	if err := first.reserve(numbered("a")); err != nil {
 		t.Fatal(err)
 	}
 	want(reserve(dir), "in use by another daemon", dir)
-	first.close()
+	first.dir.close()
 	if err := reserve(dir); err != nil {
 		t.Errorf("the directory was not given back: %v", err)
 	}
@@ -209,8 +209,8 @@ func TestNumbersSurviveAFullDisk(t *testing.T) {
 	const mark = "192.0.2.1 198.51.100.2 key 0"
 	dir := t.TempDir()
 	now := counting{}
-	n := newNumbers(dir, now.next)
-	defer n.close()
+	n := newNumbers(&stateDir{path: dir}, now.next)
+	defer n.dir.close()
 	if err := n.reserve(numbered("a")); err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,13 @@ func (n *Node) Reload() (api.Reload, error) {
 		return api.Reload{}, err
 	}
 	old := n.Config()
-	if err := n.takeTables(func(l []pipeline.LinkSpec) *pipeline.Spec { return union(old, c, l) }); err != nil {
+	if err := n.sas.prepare(c); err != nil {
+		err = fmt.Errorf("%s: not taken over: %w", n.path, err)
+		n.log.Error("configuration not taken over", "error", err)
+		return api.Reload{}, err
+	}
+	if err := n.takeTables(func(l []pipeline.LinkSpec) *pipeline.Spec { return union(old, c, l, n.sas.of) }); err != nil {
+		n.sas.retain(old)
 		err = fmt.Errorf("%s: not taken over: %w", n.path, err)
 		n.log.Error("configuration not taken over", "error", err)
 		return api.Reload{}, err
@@ -52,11 +58,14 @@ func (n *Node) change(c *config.Config) error {
 	errs := []error{
 		n.steer.setEndpoints(c.Endpoints, c.Endpoints),
 		n.routes.Apply(c),
-		n.takeTables(func(l []pipeline.LinkSpec) *pipeline.Spec { return SpecOf(c, l) }),
+		n.takeTables(func(l []pipeline.LinkSpec) *pipeline.Spec { return specOf(c, l, n.sas.of) }),
 	}
 	n.mu.Lock()
 	n.cfg = c
 	n.mu.Unlock()
+	if errors.Join(errs...) == nil {
+		n.sas.retain(c) // no worker uses the others any more
+	}
 	n.learned.SetTunnels(n.learnable(c))
 	n.awaitPublished() // whoever asked for the reload may send packets now
 	return errors.Join(errs...)

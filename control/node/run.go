@@ -62,7 +62,7 @@ func (n *Node) Run(ctx context.Context, started func()) error {
 	workers.wg.Wait()
 	stopControl()
 	control.wg.Wait()
-	return errors.Join(err, workers.err, control.err, n.numbers.settle())
+	return errors.Join(err, workers.err, control.err, n.numbers.settle(), n.sas.settle())
 }
 
 func (n *Node) startControl(ctx context.Context, g *group) {
@@ -92,6 +92,9 @@ func (n *Node) keepNumbers(ctx context.Context) {
 		}
 		if err := n.numbers.extend(); err != nil {
 			n.log.Error("sequence numbers are used that are not reserved: after a crash some will come again", "error", err)
+		}
+		if err := n.sas.extend(); err != nil {
+			n.log.Error("IVs and sequence numbers of IPsec tunnels are not reserved: what is reserved will be used up, and then packets dropped", "error", err)
 		}
 	}
 }

@@ -183,6 +183,14 @@ func (n *Node) Ports() []api.Port {
 	return out
 }
 
+// SAs lists the security associations, in the order of their tunnels.
+func (n *Node) SAs() []api.SA {
+	return n.sas.show(n.Config(), func(tunnel string) int {
+		id, _ := n.engine.TunnelID(tunnel)
+		return n.engine.Owner(id)
+	})
+}
+
 func (n *Node) queue(port int, s *xsk.Socket) api.Queue {
 	st := s.Stats()
 	q := api.Queue{

@@ -8,19 +8,25 @@ import (
 	"causeway/pipeline"
 )
 
-// SpecOf is what the workers are told of a configuration, with the links that their ports have.
+// SpecOf is what the workers are told of a configuration, with the links that their ports have. Its IPsec tunnels have no
+// associations.
 func SpecOf(c *config.Config, links []pipeline.LinkSpec) *pipeline.Spec {
+	return specOf(c, links, newAssociations(nil).of)
+}
+
+// specOf is SpecOf with the associations of IPsec tunnels.
+func specOf(c *config.Config, links []pipeline.LinkSpec, sas func(config.Tunnel) *pipeline.SASpec) *pipeline.Spec {
 	s := &pipeline.Spec{Endpoints: slices.Clone(c.Endpoints), Links: slices.Clone(links)}
 	for _, a := range c.Accounts {
 		s.Accounts = append(s.Accounts, pipeline.AccountSpec{Name: a.Name, Peers: slices.Clone(a.Peers)})
 	}
 	for _, t := range c.Tunnels {
-		s.Tunnels = append(s.Tunnels, tunnelSpec(t))
+		s.Tunnels = append(s.Tunnels, tunnelSpec(t, sas))
 	}
 	return s
 }
 
-func tunnelSpec(t config.Tunnel) pipeline.TunnelSpec {
+func tunnelSpec(t config.Tunnel, sas func(config.Tunnel) *pipeline.SASpec) pipeline.TunnelSpec {
 	return pipeline.TunnelSpec{
 		Name:             t.Name,
 		Account:          t.Account,
@@ -38,6 +44,7 @@ func tunnelSpec(t config.Tunnel) pipeline.TunnelSpec {
 		MSSClamp:         mssClamp(t.MSSClamp),
 		ClearDF:          t.DF == config.DFClear,
 		Prefixes:         slices.Clone(t.Prefixes),
+		SA:               sas(t),
 	}
 }
 
@@ -53,8 +60,8 @@ func mssClamp(m config.MSSClamp) pipeline.MSSClamp {
 
 // union is what the workers must know while routes change from those of old to those of c: everything of c, and what
 // only old had, so that no packet meets a route to a tunnel that is not there.
-func union(old, c *config.Config, links []pipeline.LinkSpec) *pipeline.Spec {
-	s := SpecOf(c, links)
+func union(old, c *config.Config, links []pipeline.LinkSpec, sas func(config.Tunnel) *pipeline.SASpec) *pipeline.Spec {
+	s := specOf(c, links, sas)
 	names, outer, accounts := map[string]bool{}, map[outerKey]bool{}, map[string]bool{}
 	for _, t := range c.Tunnels {
 		names[t.Name], outer[outerKeyOf(t)] = true, true
@@ -62,7 +69,7 @@ func union(old, c *config.Config, links []pipeline.LinkSpec) *pipeline.Spec {
 	for _, t := range old.Tunnels {
 		// A tunnel that was given another name is the new one already: two cannot have the same packets.
 		if !names[t.Name] && !outer[outerKeyOf(t)] {
-			s.Tunnels = append(s.Tunnels, tunnelSpec(t))
+			s.Tunnels = append(s.Tunnels, tunnelSpec(t, sas))
 		}
 	}
 	for _, a := range s.Accounts {
@@ -86,8 +93,12 @@ type outerKey struct {
 	endpoint, customer netip.Addr
 	hasKey             bool
 	key                uint32
+	spi                uint32 // of packets from the customer; 0: GRE
 }
 
 func outerKeyOf(t config.Tunnel) outerKey {
-	return outerKey{t.Endpoint, t.CustomerEndpoint, t.HasKey, t.Key}
+	if t.IPsec != nil {
+		return outerKey{spi: t.IPsec.SA.SPIIn}
+	}
+	return outerKey{endpoint: t.Endpoint, customer: t.CustomerEndpoint, hasKey: t.HasKey, key: t.Key}
 }

@@ -37,6 +37,16 @@ func NewIVSource(writer uint32, first uint64) (*IVSource, error) {
 	return s, nil
 }
 
+// Begin sets the counter of a source that has given out nothing, where it is known only after the workers were made.
+func (s *IVSource) Begin(first uint64) error {
+	if first >= 1<<counterBits || s.next.Load() != s.reserved.Load() || s.next.Load() > first {
+		return fmt.Errorf("esp: the IV counter cannot begin with %d: at most 2^%d are possible, and it stands at %d", first, counterBits, s.next.Load())
+	}
+	s.next.Store(first)
+	s.reserved.Store(first)
+	return nil
+}
+
 // Reserve permits counters below mark, which stands on disk or in the cluster's store.
 func (s *IVSource) Reserve(mark uint64) { s.reserved.Store(min(mark, 1<<counterBits)) }
 

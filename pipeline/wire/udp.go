@@ -72,3 +72,18 @@ func IsIKEInUDP(payload []byte) bool {
 func IsNATKeepalive(payload []byte) bool {
 	return len(payload) == 1 && payload[0] == natKeepalive
 }
+
+// ESPLen is the length of an ESP header: SPI and sequence number (RFC 4303 section 2).
+const ESPLen = 8
+
+// SetUDP6Checksum computes the checksum of a UDP datagram in the IPv6 packet ip, which has no extension headers. Over IPv6
+// it may not be left out (RFC 8200 section 8.1).
+func SetUDP6Checksum(ip []byte) {
+	udp := ip[IPv6Len:]
+	udp[6], udp[7] = 0, 0
+	sum := ^Fold(Sum(udp, PseudoSum6(ip, ProtoUDP, len(udp))))
+	if sum == 0 {
+		sum = 0xffff // zero means that there is none (RFC 768)
+	}
+	binary.BigEndian.PutUint16(udp[6:], sum)
+}

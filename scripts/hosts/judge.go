@@ -69,9 +69,16 @@ func (c *Capture) Stop() string {
 // filter or print ip.checksum.status, tcp.checksum.status and so on.
 func (n *Net) Tshark(pcap, displayFilter string, fields ...string) [][]string {
 	n.t.Helper()
+	return n.TsharkWith(nil, pcap, displayFilter, fields...)
+}
+
+// TsharkWith is Tshark with further options, such as the keys of what is encrypted.
+func (n *Net) TsharkWith(options []string, pcap, displayFilter string, fields ...string) [][]string {
+	n.t.Helper()
 	need(n.t, "tshark", "tshark")
 	args := []string{"-r", pcap, "-n", "-T", "fields", "-E", "separator=/t", "-E", "aggregator=,",
 		"-o", "ip.check_checksum:TRUE", "-o", "tcp.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE"}
+	args = append(args, options...)
 	if displayFilter != "" {
 		args = append(args, "-Y", displayFilter)
 	}

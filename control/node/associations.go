@@ -1,0 +1,351 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+
+	"causeway/config"
+	"causeway/control/api"
+	"causeway/crypto/aesgcm"
+	"causeway/crypto/esp"
+	"causeway/pipeline"
+)
+
+// Blocks of what is reserved on disk at a time: as much as is skipped after a crash. IVs are those of all associations
+// of the node: four seconds at 16 million packets a second, and 2^18 crashes until they are used up. Sequence numbers are
+// as with GRE; without ESN an association has 2^32.
+const (
+	ivReserve       = 1 << 26
+	sequenceReserve = numberBlock
+)
+
+// espFile is where the marks stand in node.state_dir.
+const espFile = "esp.json"
+
+// espMarks is the content of the file: nothing from here on was used.
+type espMarks struct {
+	IV       uint64            `json:"iv"`
+	Sequence map[string]uint64 `json:"sequence"` // by customer endpoint and SPI
+}
+
+func (m espMarks) clone() espMarks { return espMarks{m.IV, maps.Clone(m.Sequence)} }
+
+func (m espMarks) equal(o espMarks) bool {
+	return m.IV == o.IV && maps.Equal(m.Sequence, o.Sequence)
+}
+
+// An association is the live pair of a tunnel.
+type association struct {
+	in   *esp.Inbound
+	out  *esp.Outbound
+	of   config.ManualSA
+	mark string // its key in espMarks.Sequence
+}
+
+// associations are the security associations of the node, and the marks that keep their IVs and sequence numbers from
+// coming twice. A pair lives as long as the configuration has it unchanged, whatever else is reloaded.
+type associations struct {
+	dir   *stateDir
+	vault *aesgcm.Vault
+	ivs   *esp.IVSource
+
+	mu    sync.Mutex              // guards the maps
+	pairs map[string]*association // by tunnel
+
+	writing sync.Mutex // guards marks and file; taken before mu
+	loaded  bool
+	marks   espMarks
+	failing bool // extend could not write the last time
+}
+
+func newAssociations(dir *stateDir) *associations {
+	return &associations{dir: dir, vault: aesgcm.NewVault(aesgcm.Options{}), ivs: new(esp.IVSource), pairs: map[string]*association{}}
+}
+
+// prepare makes the pairs that c has and that do not live yet, beside those that do, after what they need was reserved.
+func (a *associations) prepare(c *config.Config) error {
+	a.writing.Lock()
+	defer a.writing.Unlock()
+	fresh := a.missing(c)
+	if len(fresh) == 0 {
+		return nil
+	}
+	if err := a.load(); err != nil {
+		return a.explain(err)
+	}
+	marks := a.marks.clone()
+	made := map[string]*association{}
+	for _, t := range fresh {
+		p, err := a.make(t, &marks)
+		if err != nil {
+			wipe(made)
+			return fmt.Errorf("tunnel %s: %w", t.Name, err)
+		}
+		made[pairKey(t)] = p
+	}
+	if err := a.write(marks); err != nil {
+		wipe(made)
+		return a.explain(err)
+	}
+	for _, p := range made {
+		p.out.Mark(marks.Sequence[p.mark])
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	maps.Copy(a.pairs, made)
+	return nil
+}
+
+// missing lists the IPsec tunnels of c whose pair does not live.
+func (a *associations) missing(c *config.Config) (out []config.Tunnel) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, t := range c.Tunnels {
+		if t.IPsec != nil && a.pairs[pairKey(t)] == nil {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// pairKey tells apart all pairs that may live at once: a tunnel's, and the one that it had before a reload. SPIs alone do
+// not: one may have got other keys.
+func pairKey(t config.Tunnel) string {
+	i := t.IPsec
+	return fmt.Sprintf("%s %d %d %s %v %d %s %s", t.CustomerEndpoint, i.SA.SPIIn, i.SA.SPIOut, i.SA.Encryption, i.SA.ESN, i.ReplayWindow,
+		string(i.SA.KeyIn), string(i.SA.KeyOut))
+}
+
+// make makes a pair whose sequence numbers begin at its mark, and moves the mark.
+func (a *associations) make(t config.Tunnel, marks *espMarks) (*association, error) {
+	i := t.IPsec
+	suite, err := esp.ParseSuite(i.SA.Encryption)
+	if err != nil {
+		return nil, err
+	}
+	p := &association{of: i.SA, mark: fmt.Sprintf("%s spi %#x", t.CustomerEndpoint, i.SA.SPIOut)}
+	p.in, err = esp.NewInbound(a.vault, esp.Params{SPI: i.SA.SPIIn, Suite: suite, Key: i.SA.KeyIn, ESN: i.SA.ESN}, i.ReplayWindow)
+	if err != nil {
+		return nil, err
+	}
+	first := max(marks.Sequence[p.mark], 1)
+	p.out, err = esp.NewOutbound(a.vault, esp.Params{SPI: i.SA.SPIOut, Suite: suite, Key: i.SA.KeyOut, ESN: i.SA.ESN}, first)
+	if err != nil {
+		p.in.Wipe()
+		return nil, err
+	}
+	marks.Sequence[p.mark] = first + sequenceReserve
+	return p, nil
+}
+
+// of returns what the workers are told of a tunnel's pair.
+func (a *associations) of(t config.Tunnel) *pipeline.SASpec {
+	if t.IPsec == nil {
+		return nil
+	}
+	s := &pipeline.SASpec{UDP: t.IPsec.SA.UDPEncap, Local: slices.Clone(t.IPsec.Local), Remote: slices.Clone(t.IPsec.Remote)}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if p := a.pairs[pairKey(t)]; p != nil {
+		s.Inbound, s.Outbound = []*esp.Inbound{p.in}, p.out
+	}
+	return s
+}
+
+// retain wipes all pairs that c does not have. The workers must have left them.
+func (a *associations) retain(c *config.Config) {
+	keep := map[string]bool{}
+	for _, t := range c.Tunnels {
+		if t.IPsec != nil {
+			keep[pairKey(t)] = true
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for key, p := range a.pairs {
+		if !keep[key] {
+			p.wipe()
+			delete(a.pairs, key)
+		}
+	}
+}
+
+func (p *association) wipe() {
+	p.in.Wipe()
+	p.out.Wipe()
+}
+
+// wipe ends pairs that never lived.
+func wipe(pairs map[string]*association) {
+	for _, p := range pairs {
+		p.wipe()
+	}
+}
+
+// load takes the state directory, reads the marks, the first time, and reserves the first IVs above them.
+func (a *associations) load() error {
+	if a.loaded {
+		return nil
+	}
+	if err := a.dir.take(); err != nil {
+		return err
+	}
+	marks, err := readESPMarks(a.dir.file(espFile))
+	if err != nil {
+		return err
+	}
+	// The counter goes on above the mark with the same writer id: a node without a cluster has one for ever.
+	next := marks.IV
+	a.marks = marks.clone()
+	marks.IV += ivReserve
+	if err := a.write(marks); err != nil {
+		return err
+	}
+	if err := a.ivs.Begin(next); err != nil {
+		return err
+	}
+	a.ivs.Reserve(marks.IV)
+	a.loaded = true
+	return nil
+}
+
+func readESPMarks(path string) (espMarks, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return espMarks{Sequence: map[string]uint64{}}, nil
+	}
+	if err != nil {
+		return espMarks{}, err
+	}
+	var m espMarks
+	if err := json.Unmarshal(b, &m); err != nil || m.Sequence == nil {
+		return m, fmt.Errorf("%s: not what this daemon writes (%v); restore it, or give all IPsec tunnels new keys and remove it: with the old "+
+			"keys IVs could come again, which would give the keys away", path, err)
+	}
+	return m, nil
+}
+
+// write replaces the file, before anything relies on it. It is called with writing held.
+func (a *associations) write(marks espMarks) error {
+	b, err := json.MarshalIndent(marks, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := a.dir.write(espFile, append(b, '\n')); err != nil {
+		return err
+	}
+	a.marks = marks
+	return nil
+}
+
+// extend moves the marks before what is reserved is used up. An error is returned once, and tried again the next time;
+// when what is reserved is used up, packets are dropped.
+func (a *associations) extend() error {
+	a.writing.Lock()
+	defer a.writing.Unlock()
+	if !a.loaded {
+		return nil
+	}
+	marks := a.marks.clone()
+	if a.ivs.Next()+ivReserve/2 > marks.IV {
+		marks.IV = a.ivs.Next() + ivReserve
+	}
+	live := a.live()
+	for _, p := range live {
+		if shown := p.out.Shown(); shown+sequenceReserve/2 > marks.Sequence[p.mark] {
+			marks.Sequence[p.mark] = shown + sequenceReserve
+		}
+	}
+	err := a.commit(marks, live)
+	again := a.failing && err != nil
+	a.failing = err != nil
+	if again {
+		return nil
+	}
+	return err
+}
+
+// commit writes the marks, and only then permits what they reserve.
+func (a *associations) commit(marks espMarks, live []*association) error {
+	if marks.equal(a.marks) {
+		return nil
+	}
+	if err := a.write(marks); err != nil {
+		return err
+	}
+	a.ivs.Reserve(marks.IV)
+	for _, p := range live {
+		p.out.Mark(marks.Sequence[p.mark])
+	}
+	return nil
+}
+
+func (a *associations) live() []*association {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Collect(maps.Values(a.pairs))
+}
+
+// settle writes where IVs and sequence numbers ended: the workers have stopped.
+func (a *associations) settle() error {
+	a.writing.Lock()
+	defer a.writing.Unlock()
+	if !a.loaded {
+		return nil
+	}
+	marks := a.marks.clone()
+	marks.IV = a.ivs.Next()
+	for _, p := range a.live() {
+		marks.Sequence[p.mark] = p.out.Next()
+	}
+	if marks.equal(a.marks) {
+		return nil
+	}
+	if err := a.write(marks); err != nil {
+		return fmt.Errorf("where IVs and sequence numbers of IPsec tunnels ended is not written, so some are skipped at the next start: %w", err)
+	}
+	return nil
+}
+
+func (a *associations) explain(err error) error {
+	if errors.Is(err, errStateInUse) {
+		return err
+	}
+	return fmt.Errorf("node.state_dir: IPsec tunnels keep marks of their IVs and sequence numbers there: %w; make it writable, or name another", err)
+}
+
+// close wipes all keys. The workers must have stopped.
+func (a *associations) close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	clear(a.pairs)
+	return a.vault.Close()
+}
+
+// show lists the associations of the tunnels of c, in the order of the file.
+func (a *associations) show(c *config.Config, owner func(tunnel string) int) []api.SA {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := []api.SA{}
+	for _, t := range c.Tunnels {
+		if t.IPsec == nil {
+			continue
+		}
+		p := a.pairs[pairKey(t)]
+		if p == nil {
+			continue
+		}
+		common := api.SA{Tunnel: t.Name, Encryption: p.of.Encryption, ESN: p.of.ESN, UDPEncap: p.of.UDPEncap, Worker: owner(t.Name)}
+		in, outbound := common, common
+		in.Direction, in.SPI, in.ReplayWindow, in.SoftExpired = "in", p.of.SPIIn, t.IPsec.ReplayWindow, p.in.Soft()
+		outbound.Direction, outbound.SPI, outbound.Sequence, outbound.SoftExpired = "out", p.of.SPIOut, p.out.Shown(), p.out.Soft()
+		out = append(out, in, outbound)
+	}
+	return out
+}

@@ -1,0 +1,266 @@
+package node
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"causeway/config"
+	"causeway/crypto/aesgcm"
+	"causeway/crypto/esp"
+)
+
+// TestEncryptions compares what config knows of the algorithms with what they do.
+func TestEncryptions(t *testing.T) {
+	names := esp.SuiteNames()
+	if len(names) != len(config.Encryptions) {
+		t.Fatalf("config has %d encryptions, esp has %d", len(config.Encryptions), len(names))
+	}
+	for i, e := range config.Encryptions {
+		s, err := esp.ParseSuite(e.Name)
+		if err != nil || names[i] != e.Name {
+			t.Fatalf("%s: %v, esp has %s there", e.Name, err, names[i])
+		}
+		if s.KeySize() != e.Key || s.CounterMode() != e.Counter || s.Null() != e.Null || s.Weak() != e.Weak {
+			t.Errorf("%+v is not %v", e, s)
+		}
+		for n := 20; n < 100; n++ {
+			padded := (n + 2 + e.Align - 1) / e.Align * e.Align
+			if got, want := 8+e.IV+padded+e.ICV, s.PacketLen(n); got != want {
+				t.Errorf("%s: %d bytes make %d, want %d", e.Name, n, got, want)
+			}
+		}
+	}
+}
+
+// ipsecConfig has tunnels with these numbers; key tells their keys apart.
+func ipsecConfig(t *testing.T, key byte, tunnels ...int) *config.Config {
+	t.Helper()
+	var s strings.Builder
+	s.WriteString("interfaces: [{name: eth0}]\nendpoints: [192.0.2.1]\n")
+	if len(tunnels) > 0 {
+		s.WriteString("tunnels:\n")
+	}
+	for _, k := range tunnels {
+		fmt.Fprintf(&s, "  - {name: t%d, type: ipsec, lab: true, endpoint: 192.0.2.1, customer_endpoint: 198.51.100.%d, interface_address: 10.213.0.%d/31, "+
+			"manual_sas: [{spi_in: %d, spi_out: %d, encryption: aes128gcm16, key_in: \"%s\", key_out: \"%s\"}]}\n",
+			k, k, 2*k, 0x1000+k, 0x2000+k, strings.Repeat(fmt.Sprintf("%02x", key), 20), strings.Repeat(fmt.Sprintf("%02x", key+1), 20))
+	}
+	c, err := config.Parse("test.yaml", []byte(s.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func newTestAssociations(dir string) *associations {
+	a := newAssociations(&stateDir{path: dir})
+	a.vault = aesgcm.NewVault(aesgcm.Options{Unlocked: true})
+	return a
+}
+
+// TestNothingComesTwice lives through many starts of a daemon, of which most end in a crash at a random moment, and looks
+// at each IV and sequence number on the wire.
+func TestNothingComesTwice(t *testing.T) {
+	rng := rand.New(rand.NewPCG(11, 12))
+	dir := t.TempDir()
+	c := ipsecConfig(t, 1, 1, 2)
+	ivs := map[uint64]bool{}
+	numbers := map[string]map[uint64]bool{"t1": {}, "t2": {}}
+	for start := range 60 {
+		a := newTestAssociations(dir)
+		if err := a.prepare(c); err != nil {
+			t.Fatal(err)
+		}
+		sealers := []*esp.Sealer{esp.NewSealer(a.ivs), esp.NewSealer(a.ivs)} // of two workers
+		for range rng.IntN(400) {
+			k := rng.IntN(2)
+			frame := make([]byte, 128)
+			from, _, v := sealers[k].Add(a.of(c.Tunnels[k]).Outbound, frame, 40, 60, esp.NextIPv4)
+			if v != esp.OK {
+				t.Fatalf("start %d: %v", start, v)
+			}
+			sealers[k].Seal()
+			sequence, iv := be(frame[from+4:from+8]), be(frame[from+8:from+16])
+			if ivs[iv] || numbers[c.Tunnels[k].Name][sequence] {
+				t.Fatalf("start %d: iv %#x or sequence number %d came before", start, iv, sequence)
+			}
+			ivs[iv], numbers[c.Tunnels[k].Name][sequence] = true, true
+			if rng.IntN(300) == 0 {
+				if err := a.extend(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if rng.IntN(3) == 0 {
+			if err := a.settle(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := a.close(); err != nil {
+			t.Fatal(err)
+		}
+		a.dir.close()
+	}
+}
+
+func be(b []byte) (n uint64) {
+	for _, x := range b {
+		n = n<<8 | uint64(x)
+	}
+	return n
+}
+
+// TestMarksStayAhead: long before what is reserved is used up, more is reserved; and what cannot be written is not used.
+func TestMarksStayAhead(t *testing.T) {
+	a := newTestAssociations(t.TempDir())
+	defer a.dir.close()
+	defer a.close()
+	c := ipsecConfig(t, 1, 1)
+	if err := a.prepare(c); err != nil {
+		t.Fatal(err)
+	}
+	out := a.of(c.Tunnels[0]).Outbound
+	s := esp.NewSealer(a.ivs)
+	frame := make([]byte, 128)
+	send := func(n int) (v esp.Verdict) {
+		for range n {
+			if _, _, v = s.Add(out, frame, 40, 60, esp.NextIPv4); v != esp.OK {
+				return v
+			}
+			s.Seal()
+		}
+		return v
+	}
+	before := a.marks.clone()
+	if v := send(sequenceReserve/2 + 2048); v != esp.OK {
+		t.Fatal(v)
+	}
+	if err := a.extend(); err != nil || a.marks.equal(before) {
+		t.Errorf("%v, marks %+v", err, a.marks)
+	}
+	onDisk, err := readESPMarks(a.dir.file(espFile))
+	if err != nil || !onDisk.equal(a.marks) {
+		t.Errorf("on disk: %+v, %v", onDisk, err)
+	}
+	// A disk that takes no more: what is reserved is used up, and not one number more.
+	if err := os.Mkdir(a.dir.file(espFile+".new"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	left := int(a.marks.Sequence[a.pairs[pairKey(c.Tunnels[0])].mark] - out.Next())
+	if v := send(left - 10); v != esp.OK {
+		t.Fatal(v)
+	}
+	if err := a.extend(); err == nil {
+		t.Error("no error of a disk that takes nothing")
+	}
+	if err := a.extend(); err != nil {
+		t.Errorf("the error is told again: %v", err)
+	}
+	if v := send(10); v != esp.OK {
+		t.Errorf("the last reserved number: %v", v)
+	}
+	if v := send(1); v != esp.Unmarked {
+		t.Errorf("one that is not reserved: %v", v)
+	}
+	os.Remove(a.dir.file(espFile + ".new"))
+	if err := a.extend(); err != nil {
+		t.Error(err)
+	}
+	if v := send(1); v != esp.OK {
+		t.Errorf("with the disk back: %v", v)
+	}
+}
+
+// TestReloadKeepsPairs: what stays in the configuration stays the same pair, with its window; what goes is wiped; and the same
+// SPI with other keys is another pair, whose numbers go on.
+func TestReloadKeepsPairs(t *testing.T) {
+	a := newTestAssociations(t.TempDir())
+	defer a.dir.close()
+	defer a.close()
+	one, both, other := ipsecConfig(t, 1, 1), ipsecConfig(t, 1, 1, 2), ipsecConfig(t, 9, 1)
+	for _, c := range []*config.Config{one, both} {
+		if err := a.prepare(c); err != nil {
+			t.Fatal(err)
+		}
+		a.retain(c)
+	}
+	first := a.of(one.Tunnels[0])
+	if again := a.of(both.Tunnels[0]); first.Outbound == nil || again.Outbound != first.Outbound || again.Inbound[0] != first.Inbound[0] {
+		t.Error("a tunnel that stayed has another pair")
+	}
+	if err := a.prepare(other); err != nil {
+		t.Fatal(err)
+	}
+	changed := a.of(other.Tunnels[0])
+	if changed.Outbound == first.Outbound || changed.Outbound.Next() <= first.Outbound.Next() {
+		t.Errorf("other keys: the same pair, or numbers from %d on", changed.Outbound.Next())
+	}
+	if len(a.pairs) != 3 {
+		t.Errorf("%d pairs live beside each other, want 3", len(a.pairs))
+	}
+	a.retain(other)
+	if gone := a.of(one.Tunnels[0]); len(a.pairs) != 1 || gone.Outbound != nil {
+		t.Errorf("%d pairs are left", len(a.pairs))
+	}
+}
+
+func TestAssociationErrors(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := ipsecConfig(t, 1, 1)
+	if err := newTestAssociations(filepath.Join(file, "below")).prepare(c); err == nil || !strings.HasPrefix(err.Error(),
+		"node.state_dir: IPsec tunnels keep marks of their IVs and sequence numbers there: mkdir") {
+		t.Error(err)
+	}
+	broken := filepath.Join(dir, "broken")
+	if err := os.MkdirAll(broken, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, content := range []string{"", "null", "{}", `{"iv": -1}`, `{"iv": 1, "sequence": 5}`} {
+		if err := os.WriteFile(filepath.Join(broken, espFile), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		a := newTestAssociations(broken)
+		if err := a.prepare(c); err == nil || !strings.Contains(err.Error(), "give all IPsec tunnels new keys") {
+			t.Errorf("%q: %v", content, err)
+		}
+		a.dir.close()
+	}
+	first, second := newTestAssociations(filepath.Join(dir, "shared")), newTestAssociations(filepath.Join(dir, "shared"))
+	defer first.dir.close()
+	if err := first.prepare(c); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.prepare(c); err == nil || !strings.Contains(err.Error(), "is in use by another daemon: give each its own") {
+		t.Error(err)
+	}
+	// A node without IPsec tunnels needs no directory.
+	if err := newTestAssociations(filepath.Join(file, "below")).prepare(ipsecConfig(t, 1)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestMarksHaveNoKeys: the file may be read by whoever makes backups.
+func TestMarksHaveNoKeys(t *testing.T) {
+	a := newTestAssociations(t.TempDir())
+	defer a.dir.close()
+	if err := a.prepare(ipsecConfig(t, 0x5a, 1, 2)); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(a.dir.file(espFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m map[string]any
+	if err := json.Unmarshal(text, &m); err != nil || len(m) != 2 || strings.Contains(string(text), "5a5a") || strings.Contains(string(text), "ZZZ") {
+		t.Errorf("%v in %s", err, text)
+	}
+}

@@ -1,0 +1,128 @@
+package pipeline
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"causeway/crypto/esp"
+	"causeway/pipeline/wire"
+)
+
+// espTunnel is what is known of an IPsec tunnel beside rxTunnel and txTunnel. Its associations are used by the worker
+// that owns the tunnel alone, in both directions.
+type espTunnel struct {
+	out           *esp.Outbound // nil: none
+	udp           bool
+	local, remote []netip.Prefix // selectors; none: anything
+}
+
+// inboundSA is an association for receiving, with its tunnel.
+type inboundSA struct {
+	in     *esp.Inbound
+	tunnel int32
+	owner  uint8
+	udp    bool
+}
+
+// spiIndex finds the association of an SPI, which the receiver has chosen, so that it needs nothing else (RFC 4301 4.1): a
+// hash table with open addressing, at most half full.
+type spiIndex struct {
+	list  []inboundSA
+	slots []spiSlot
+	shift uint
+}
+
+type spiSlot struct {
+	spi uint32
+	at  uint32 // in list, plus 1; 0: free
+}
+
+// build makes the table of the list.
+func (x *spiIndex) build() error {
+	bits := uint(1)
+	for 1<<bits < 2*len(x.list)+1 {
+		bits++
+	}
+	x.slots, x.shift = make([]spiSlot, 1<<bits), 32-bits
+	for i := range x.list {
+		spi := x.list[i].in.SPI()
+		if other := x.find(spi); other != nil {
+			return fmt.Errorf("spi %#x is that of two security associations", spi)
+		}
+		s := x.slot(spi)
+		*s = spiSlot{spi, uint32(i + 1)}
+	}
+	return nil
+}
+
+// slot is where an SPI is, or where it would be.
+func (x *spiIndex) slot(spi uint32) *spiSlot {
+	for k := spi * 0x9e3779b1 >> x.shift; ; k++ { // the golden ratio spreads SPIs that follow each other
+		s := &x.slots[k&uint32(len(x.slots)-1)]
+		if s.at == 0 || s.spi == spi {
+			return s
+		}
+	}
+}
+
+func (x *spiIndex) find(spi uint32) *inboundSA {
+	if len(x.slots) == 0 {
+		return nil
+	}
+	if s := x.slot(spi); s.at != 0 {
+		return &x.list[s.at-1]
+	}
+	return nil
+}
+
+// addESP completes an IPsec tunnel. A GRE packet never finds it, and its owner is the only worker that encapsulates.
+func (e *Engine) addESP(t *Tables, s *TunnelSpec, id int) error {
+	t.rx[id].flags &^= tunLive
+	t.tx[id].flags |= tunSequence
+	t.esp[id] = &espTunnel{out: s.SA.Outbound, udp: s.SA.UDP, local: s.SA.Local, remote: s.SA.Remote}
+	for _, in := range s.SA.Inbound {
+		t.spis.list = append(t.spis.list, inboundSA{in: in, tunnel: int32(id), owner: t.tx[id].owner, udp: s.SA.UDP})
+	}
+	return nil
+}
+
+func (s *SASpec) proto() uint8 {
+	if s.UDP {
+		return wire.ProtoUDP
+	}
+	return wire.ProtoESP
+}
+
+// putNATTraversal writes the ports of a UDP header; its length is the packet's.
+func putNATTraversal(udp []byte) {
+	binary.BigEndian.PutUint16(udp, natTraversalPort)
+	binary.BigEndian.PutUint16(udp[2:], natTraversalPort)
+}
+
+// admits reports whether a packet from the customer lies within the selectors (RFC 4301 5.2 step 4). What is too short to
+// have addresses is left to the checks of inner headers.
+func (e *espTunnel) admits(ip []byte) bool {
+	if len(e.local) == 0 && len(e.remote) == 0 {
+		return true
+	}
+	var src, dst netip.Addr
+	switch {
+	case len(ip) >= ip4Len && ip[0]>>4 == 4:
+		src, dst = netip.AddrFrom4([4]byte(ip[12:])), netip.AddrFrom4([4]byte(ip[16:]))
+	case len(ip) >= ip6Len && ip[0]>>4 == 6:
+		src, dst = netip.AddrFrom16([16]byte(ip[8:])), netip.AddrFrom16([16]byte(ip[24:]))
+	default:
+		return true
+	}
+	return within(e.remote, src) && within(e.local, dst)
+}
+
+func within(prefixes []netip.Prefix, a netip.Addr) bool {
+	for _, p := range prefixes {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return len(prefixes) == 0
+}

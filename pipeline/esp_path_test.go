@@ -1,0 +1,578 @@
+package pipeline
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
+	"causeway/crypto/aesgcm"
+	"causeway/crypto/esp"
+	"causeway/pipeline/wire"
+)
+
+// espPeer is the customer's router of an IPsec tunnel. It uses package esp too, which its own tests hold against others.
+type espPeer struct {
+	t      testing.TB
+	suite  esp.Suite
+	outer6 bool
+	udp    bool
+	vault  *aesgcm.Vault
+	in     *esp.Inbound  // what the node sends
+	out    *esp.Outbound // what it receives
+	opener esp.Opener
+	sealer *esp.Sealer
+	node   SASpec
+}
+
+type espOptions struct {
+	suite       esp.Suite
+	outer6, udp bool
+	esn         bool
+	window      int
+	spi         uint32 // of the node; the peer's is the next
+	life        esp.Life
+}
+
+// ivs gives out IVs without end.
+func ivs(t testing.TB, writer uint32) *esp.IVSource {
+	t.Helper()
+	s, err := esp.NewIVSource(writer, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Reserve(1 << 44)
+	return s
+}
+
+func newESPPeer(t testing.TB, o espOptions) *espPeer {
+	t.Helper()
+	if o.spi == 0 {
+		o.spi = 0x1000
+	}
+	p := &espPeer{t: t, suite: o.suite, outer6: o.outer6, udp: o.udp, vault: aesgcm.NewVault(aesgcm.Options{Unlocked: true}), sealer: esp.NewSealer(ivs(t, 1))}
+	rng := rand.New(rand.NewPCG(uint64(o.spi), 9))
+	params := func(spi uint32) esp.Params {
+		key := make([]byte, o.suite.KeySize())
+		for i := range key {
+			key[i] = byte(rng.Uint32())
+		}
+		return esp.Params{SPI: spi, Suite: o.suite, Key: key, ESN: o.esn, Life: o.life}
+	}
+	inbound := func(q esp.Params, window int) *esp.Inbound {
+		sa, err := esp.NewInbound(p.vault, q, window)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sa
+	}
+	outbound := func(q esp.Params) *esp.Outbound {
+		sa, err := esp.NewOutbound(p.vault, q, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sa.Mark(1 << 40)
+		return sa
+	}
+	toNode, toPeer := params(o.spi), params(o.spi+1)
+	p.out, p.in = outbound(toNode), inbound(toPeer, 64)
+	p.node = SASpec{Inbound: []*esp.Inbound{inbound(toNode, o.window)}, Outbound: outbound(toPeer), UDP: o.udp}
+	t.Cleanup(func() {
+		if err := p.vault.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// tunnel is the peer's tunnel as the node knows it.
+func (p *espPeer) tunnel(name string, change ...func(*TunnelSpec)) TunnelSpec {
+	s := tunnelOver(p.outer6, append(change, func(s *TunnelSpec) {
+		s.Name, s.SA = name, &p.node
+		s.MTU = p.suite.MaxText(1500 - s.Overhead())
+	})...)
+	return s
+}
+
+// seal makes the frame that the peer sends around an inner packet.
+func (p *espPeer) seal(inner []byte) []byte { return p.wrap(p.packet(inner)) }
+
+// packet is the ESP packet alone.
+func (p *espPeer) packet(inner []byte) []byte {
+	p.t.Helper()
+	next := uint8(esp.NextIPv4)
+	if inner[0]>>4 == 6 {
+		next = esp.NextIPv6
+	}
+	return p.packetOf(inner, next)
+}
+
+func (p *espPeer) packetOf(inner []byte, next uint8) []byte {
+	p.t.Helper()
+	frame := append(append(make([]byte, 64), inner...), make([]byte, 64)...)
+	from, to, v := p.sealer.Add(p.out, frame, 64, 64+len(inner), next)
+	if v != esp.OK {
+		p.t.Fatal(v)
+	}
+	p.sealer.Seal()
+	return frame[from:to]
+}
+
+// wrap puts the outer headers around an ESP packet, by gopacket.
+func (p *espPeer) wrap(packet []byte, change ...func(gopacket.SerializableLayer)) []byte {
+	p.t.Helper()
+	proto := layers.IPProtocolESP
+	if p.udp {
+		proto = layers.IPProtocolUDP
+	}
+	l3 := ip(customerOf(p.outer6), endpointOf(p.outer6), proto)
+	for _, f := range change {
+		f(l3)
+	}
+	l := []gopacket.SerializableLayer{l3}
+	if p.udp {
+		u := &layers.UDP{SrcPort: 4500, DstPort: 4500}
+		setNetwork(p.t, u, l3)
+		l = append(l, u)
+	}
+	return framed(serialize(p.t, append(l, gopacket.Payload(packet))...))
+}
+
+// open judges the outer headers by gopacket, and returns the inner packet.
+func (p *espPeer) open(frame []byte) []byte {
+	p.t.Helper()
+	d := decode(p.t, frame)
+	if p.udp {
+		u, ok := d.Layer(layers.LayerTypeUDP).(*layers.UDP)
+		if !ok || u.SrcPort != 4500 || u.DstPort != 4500 || int(u.Length) != len(frame)-14-len(d.NetworkLayer().LayerContents()) {
+			p.t.Fatalf("no UDP header of NAT traversal: %v", d)
+		}
+		if p.outer6 {
+			l3 := frame[14:]
+			sum := wire.PseudoSum6(l3, wire.ProtoUDP, len(l3)-40)
+			if wire.Fold(wire.Sum(l3[40:], sum)) != 0xffff {
+				p.t.Error("the UDP checksum is wrong")
+			}
+		} else if u.Checksum != 0 {
+			p.t.Error("a UDP checksum over IPv4, which should be zero (RFC 3948 2.1)")
+		}
+	}
+	at := 14 + 20
+	if p.outer6 {
+		at = 14 + 40
+	}
+	if p.udp {
+		at += 8
+	}
+	packet := bytes.Clone(frame[at:])
+	if spi := binary.BigEndian.Uint32(packet); spi != p.in.SPI() {
+		p.t.Fatalf("spi %#x, want %#x", spi, p.in.SPI())
+	}
+	p.opener.Reset()
+	if v := p.opener.Add(p.in, packet); v != esp.OK {
+		p.t.Fatal(v)
+	}
+	p.opener.Open()
+	from, to, _, v := p.opener.Result(0)
+	if v != esp.OK {
+		p.t.Fatal(v)
+	}
+	return packet[from:to]
+}
+
+var allSuites = []esp.Suite{esp.AES128GCM16, esp.AES256GCM16, esp.ChaCha20Poly1305, esp.AES128SHA256, esp.AES256SHA256, esp.AES128SHA1,
+	esp.AES256SHA1, esp.NullSHA256, esp.NullSHA1}
+
+// TestESP: both directions, every suite, all combinations of families, with and without UDP and ESN.
+func TestESP(t *testing.T) {
+	for _, suite := range allSuites {
+		for _, mode := range []string{"plain", "udp", "esn"} {
+			t.Run(suite.String()+"/"+mode, func(t *testing.T) {
+				families(t, func(t *testing.T, outer6, inner6 bool) {
+					p := newESPPeer(t, espOptions{suite: suite, outer6: outer6, udp: mode == "udp", esn: mode == "esn", window: 64})
+					b := newESPBed(t, 1, p.tunnel("cust-a"))
+					for n := range 20 {
+						up := udp(t, behind(inner6), inetHost(inner6), 30+n)
+						out := b.send(p.seal(up))
+						if len(out) != 1 || !bytes.Equal(out[0][14:], hop(t, up)) {
+							t.Fatalf("to the Internet: %d frames; dropped: %v", len(out), b.dropped())
+						}
+						down := udp(t, inetHost(inner6), behind(inner6), 30+n)
+						out = b.send(framed(down))
+						if len(out) != 1 {
+							t.Fatalf("to the customer: %d frames; dropped: %v", len(out), b.dropped())
+						}
+						if got := p.open(out[0]); !bytes.Equal(got, hop(t, down)) {
+							t.Fatalf("to the customer: %x, want %x", got, hop(t, down))
+						}
+					}
+					id, _ := b.engine.TunnelID("cust-a")
+					if c := b.engine.TunnelCounters(id); c.RXPackets != 20 || c.TXPackets != 20 || c.RXDrops != 0 || c.TXDrops != 0 || c.RXBytes != c.TXBytes {
+						t.Errorf("tunnel counters %+v", c)
+					}
+				})
+			})
+		}
+	}
+}
+
+// newESPBed is newBed with IVs for the node.
+func newESPBed(t testing.TB, workers int, tunnels ...TunnelSpec) *bed {
+	t.Helper()
+	b := newBed(t, workers, tunnels...)
+	source := ivs(t, 2)
+	for _, w := range b.engine.workers {
+		w.sealer = esp.NewSealer(source)
+	}
+	return b
+}
+
+// TestESPSizes: the largest packet that the tunnel says it carries makes an outer packet of at most 1500 bytes, and one
+// that is a byte larger is refused with that size.
+func TestESPSizes(t *testing.T) {
+	for _, suite := range allSuites {
+		for _, udpEncap := range []bool{false, true} {
+			families(t, func(t *testing.T, outer6, inner6 bool) {
+				p := newESPPeer(t, espOptions{suite: suite, outer6: outer6, udp: udpEncap})
+				s := p.tunnel("cust-a")
+				b := newESPBed(t, 1, s)
+				headers := 28
+				if inner6 {
+					headers = 48
+				}
+				fits := udp(t, inetHost(inner6), behind(inner6), s.MTU-headers, dontFragment)
+				out := b.send(framed(fits))
+				if len(out) != 1 || len(out[0])-14 > 1500 || len(out[0])-14 <= 1500-16 {
+					t.Fatalf("%v, udp %v: %d frames, first of %d bytes; dropped: %v", suite, udpEncap, len(out), len(out[0])-14, b.dropped())
+				}
+				if got := p.open(out[0]); len(got) != s.MTU {
+					t.Fatalf("%d bytes inside, want %d", len(got), s.MTU)
+				}
+				out = b.send(framed(udp(t, inetHost(inner6), behind(inner6), s.MTU-headers+1, dontFragment)))
+				if len(out) != 1 || b.dropped()["too_big"] != 1 {
+					t.Fatalf("%d frames; dropped: %v", len(out), b.dropped())
+				}
+				told := binary.BigEndian.Uint16(out[0][14+20+6:])
+				if inner6 {
+					told = binary.BigEndian.Uint16(out[0][14+40+6:])
+				}
+				if int(told) != s.MTU {
+					t.Errorf("%v, udp %v: an mtu of %d is told, want %d", suite, udpEncap, told, s.MTU)
+				}
+			})
+		}
+	}
+}
+
+// TestESPFragments: what may be cut is cut before encryption, and each piece arrives.
+func TestESPFragments(t *testing.T) {
+	p := newESPPeer(t, espOptions{suite: esp.AES128GCM16})
+	s := p.tunnel("cust-a")
+	b := newESPBed(t, 1, s)
+	whole := udp(t, inetHost4, behind4, 1450)
+	out := b.send(framed(whole))
+	if len(out) != 2 {
+		t.Fatalf("%d frames; dropped: %v", len(out), b.dropped())
+	}
+	var data []byte
+	for _, f := range out {
+		data = append(data, p.open(f)[20:]...)
+	}
+	if !bytes.Equal(data, whole[20:]) {
+		t.Error("the pieces are not the whole")
+	}
+}
+
+// TestESPOuterFragments: an ESP packet that came in pieces is opened when it is whole.
+func TestESPOuterFragments(t *testing.T) {
+	p := newESPPeer(t, espOptions{suite: esp.AES256SHA256, window: 64})
+	b := newESPBed(t, 1, p.tunnel("cust-a"))
+	inner := udp(t, behind4, inetHost4, 900)
+	var out [][]byte
+	for _, f := range cutFrame(t, p.seal(inner), 400, 7) {
+		out = append(out, b.send(f)...)
+	}
+	if len(out) != 1 || !bytes.Equal(out[0][14:], hop(t, inner)) {
+		t.Fatalf("%d frames; dropped: %v", len(out), b.dropped())
+	}
+}
+
+// TestESPReasons: each thing that can be wrong with an ESP packet has its reason, and none is forwarded.
+func TestESPReasons(t *testing.T) {
+	o := espOptions{suite: esp.AES128GCM16, window: 64}
+	inner := udp(t, behind4, inetHost4, 60)
+	other := netip.MustParseAddr("198.51.100.77")
+	for name, c := range map[string]struct {
+		change func(o *espOptions, s *TunnelSpec)
+		frame  func(p *espPeer) []byte
+		want   Reason
+	}{
+		"unknown spi": {frame: func(p *espPeer) []byte { return p.wrap(append([]byte{0, 0, 0x77, 0x77}, p.packet(inner)[4:]...)) }, want: ESPNoSA},
+		"wrong outer source": {frame: func(p *espPeer) []byte {
+			return p.wrap(p.packet(inner), func(l gopacket.SerializableLayer) { l.(*layers.IPv4).SrcIP = other.AsSlice() })
+		}, want: ESPSource},
+		"udp where there should be none": {frame: func(p *espPeer) []byte { p.udp = true; return p.seal(inner) }, want: ESPSource},
+		"replayed": {frame: func(p *espPeer) []byte {
+			f := p.seal(inner)
+			return f
+		}, want: ESPReplayed},
+		"forged": {frame: func(p *espPeer) []byte {
+			q := p.packet(inner)
+			q[20] ^= 1
+			return p.wrap(q)
+		}, want: ESPForged},
+		"cut":           {frame: func(p *espPeer) []byte { q := p.packet(inner); return p.wrap(q[:len(q)-4]) }, want: ESPForged},
+		"cut to an odd": {frame: func(p *espPeer) []byte { q := p.packet(inner); return p.wrap(q[:len(q)-3]) }, want: ESPShort},
+		"a header":      {frame: func(p *espPeer) []byte { return p.wrap(p.packet(inner)[:8]) }, want: ESPShort},
+		"half a header": {frame: func(p *espPeer) []byte { return p.wrap(p.packet(inner)[:5]) }, want: ESPShort},
+		"dummy":         {frame: func(p *espPeer) []byte { return p.wrap(p.packetOf(inner, esp.NoNextHeader)) }, want: ESPDummy},
+		"no ip inside":  {frame: func(p *espPeer) []byte { return p.wrap(p.packetOf(inner, 6)) }, want: ESPProtocol},
+		"ipv6 said, ipv4 inside": {frame: func(p *espPeer) []byte { return p.wrap(p.packetOf(inner, esp.NextIPv6)) },
+			want: innerFault(wire.IPv6Version)},
+		"selector": {change: func(_ *espOptions, s *TunnelSpec) { s.SA.Local = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} },
+			frame: func(p *espPeer) []byte { return p.seal(inner) }, want: ESPSelector},
+		"selector of the other side": {change: func(_ *espOptions, s *TunnelSpec) { s.SA.Remote = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} },
+			frame: func(p *espPeer) []byte { return p.seal(inner) }, want: ESPSelector},
+		"inner source": {frame: func(p *espPeer) []byte { return p.seal(udp(p.t, other, inetHost4, 60)) }, want: InnerSource},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newESPPeer(t, o)
+			s := p.tunnel("cust-a")
+			if c.change != nil {
+				c.change(&o, &s)
+			}
+			b := newESPBed(t, 1, s)
+			f := c.frame(p)
+			if c.want == ESPReplayed {
+				b.wantOne(f)
+			}
+			b.wantDrop(f, c.want)
+			if c.change == nil {
+				p.udp = false
+				b.wantOne(p.seal(inner)) // and the association still works
+			}
+		})
+	}
+}
+
+// TestESPTrafficFlow: what stands behind the end of the inner packet hides its length, and is cut off (RFC 4303 2.7).
+func TestESPTrafficFlow(t *testing.T) {
+	for _, inner6 := range []bool{false, true} {
+		p := newESPPeer(t, espOptions{suite: esp.AES128GCM16, window: 64})
+		b := newESPBed(t, 1, p.tunnel("cust-a"))
+		inner, next := udp(t, behind(inner6), inetHost(inner6), 60), uint8(esp.NextIPv4)
+		if inner6 {
+			next = esp.NextIPv6
+		}
+		out := b.send(p.wrap(p.packetOf(append(bytes.Clone(inner), make([]byte, 300)...), next)))
+		if len(out) != 1 || !bytes.Equal(out[0][14:], hop(t, inner)) {
+			t.Errorf("%d frames; dropped: %v", len(out), b.dropped())
+		}
+	}
+}
+
+// TestESPAllocates nothing: a batch each way, with packets of several associations and algorithms.
+func TestESPAllocates(t *testing.T) {
+	var peers []*espPeer
+	var tunnels []TunnelSpec
+	for i, suite := range []esp.Suite{esp.AES128GCM16, esp.AES256GCM16, esp.ChaCha20Poly1305, esp.AES128SHA256} {
+		p := newESPPeer(t, espOptions{suite: suite, spi: 0x1000 + uint32(i)*16}) // without a window the same packets are opened again and again
+		peers = append(peers, p)
+		tunnels = append(tunnels, p.tunnel(fmt.Sprintf("cust-%d", i), func(s *TunnelSpec) {
+			s.Prefixes = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(i), 0}), 24)}
+			s.Interface4, s.Interface6 = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 213, 0, byte(2 * i)}), 31), netip.Prefix{}
+		}))
+	}
+	b := newESPBed(t, 1, tunnels...)
+	var frames [][]byte
+	for n := range BatchSize {
+		inside := netip.AddrFrom4([4]byte{198, 18, byte(n % 4), 9})
+		if n%8 < 4 {
+			frames = append(frames, peers[n%4].seal(udp(t, inside, inetHost4, 40+n)))
+		} else {
+			frames = append(frames, framed(udp(t, inetHost4, inside, 40+n)))
+		}
+	}
+	q := &loopQueue{umem: b.umem, frames: frames}
+	w := b.engine.workers[0]
+	w.queues[0].queue, w.ports[0].queue, w.queues[0].debt = q, q, 256
+	for range 20 {
+		w.poll()
+	}
+	if n := testing.AllocsPerRun(200, func() { w.poll() }); n != 0 {
+		t.Errorf("%v allocations per batch", n)
+	}
+	c := b.engine.Total()
+	if d := b.dropped(); len(d) > 0 || c.Decapsulated == 0 || c.Decapsulated != c.Encapsulated {
+		t.Errorf("%d in and %d out; dropped: %v", c.Decapsulated, c.Encapsulated, d)
+	}
+}
+
+// TestESPLeftOfWindow: a packet that comes after more than a window of others.
+func TestESPLeftOfWindow(t *testing.T) {
+	p := newESPPeer(t, espOptions{suite: esp.AES128GCM16, window: 32})
+	b := newESPBed(t, 1, p.tunnel("cust-a"))
+	late := p.seal(udp(t, behind4, inetHost4, 60))
+	for range 31 {
+		b.wantOne(p.seal(udp(t, behind4, inetHost4, 60)))
+	}
+	inside := p.seal(udp(t, behind4, inetHost4, 60))
+	b.wantOne(inside)
+	b.wantDrop(late, ESPLeftOfWindow)
+}
+
+// TestESPSendingReasons: what keeps a packet from being sent.
+func TestESPSendingReasons(t *testing.T) {
+	down := framed(udp(t, inetHost4, behind4, 60))
+	for want, change := range map[Reason]func(p *espPeer, b *bed){
+		ESPNoOutbound: func(p *espPeer, b *bed) { p.node.Outbound = nil; b.apply() },
+		ESPIVExhausted: func(_ *espPeer, b *bed) {
+			source, err := esp.NewIVSource(3, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.engine.workers[0].sealer = esp.NewSealer(source)
+		},
+		ESPSequenceNotReserved: func(p *espPeer, _ *bed) { p.node.Outbound.Mark(1) },
+	} {
+		t.Run(want.String(), func(t *testing.T) {
+			p := newESPPeer(t, espOptions{suite: esp.AES128GCM16})
+			b := newESPBed(t, 1, p.tunnel("cust-a"))
+			change(p, b)
+			b.wantDrop(down, want)
+			id, _ := b.engine.TunnelID("cust-a")
+			if c := b.engine.TunnelCounters(id); c.TXDrops != 1 || c.TXPackets != 0 {
+				t.Errorf("tunnel counters %+v", c)
+			}
+		})
+	}
+	t.Run("lifetime", func(t *testing.T) {
+		p := newESPPeer(t, espOptions{suite: esp.AES128GCM16, life: esp.Life{HardPackets: 1}})
+		b := newESPBed(t, 1, p.tunnel("cust-a"))
+		b.wantOne(down)
+		b.wantDrop(down, ESPOutboundExpired)
+		up := p.seal(udp(t, behind4, inetHost4, 60))
+		b.wantOne(up)
+		b.wantDrop(up, ESPExpired)
+	})
+}
+
+// TestESPOwner: with two workers each association has one, whichever queue its packets come by: a peer with a window of 64
+// loses none, in either direction, and the packets of each flow stay in order.
+func TestESPOwner(t *testing.T) {
+	var peers []*espPeer
+	var tunnels []TunnelSpec
+	for i := range 4 {
+		p := newESPPeer(t, espOptions{suite: esp.AES128GCM16, window: 64, spi: 0x1000 + uint32(i)*16})
+		peers = append(peers, p)
+		tunnels = append(tunnels, p.tunnel(fmt.Sprintf("cust-%d", i), func(s *TunnelSpec) {
+			s.CustomerEndpoint = netip.AddrFrom4([4]byte{198, 51, 100, byte(10 + i)})
+			s.Prefixes = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(i), 0}), 24)}
+			s.Interface4, s.Interface6 = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 213, 0, byte(2 * i)}), 31), netip.Prefix{}
+		}))
+	}
+	b := newESPBed(t, 2, tunnels...)
+	rng := rand.New(rand.NewPCG(5, 5))
+	const packets = 400
+	for n := range packets {
+		i := rng.IntN(len(peers))
+		inside := netip.AddrFrom4([4]byte{198, 18, byte(i), 9})
+		up := udp(t, inside, inetHost4, 40+n%50)
+		frame := peers[i].wrap(peers[i].packet(up), func(l gopacket.SerializableLayer) { l.(*layers.IPv4).SrcIP = []byte{198, 51, 100, byte(10 + i)} })
+		b.queues[rng.IntN(2)][0].Put(frame)
+		b.queues[rng.IntN(2)][0].Put(framed(udp(t, inetHost4, inside, 40+n%50)))
+		if n%20 != 19 {
+			continue
+		}
+		for _, out := range b.run() {
+			d := decode(t, out).NetworkLayer().NetworkFlow().Dst()
+			for i, p := range peers {
+				if d.Raw()[3] == byte(10+i) && d.Raw()[0] == 198 {
+					p.open(out)
+				}
+			}
+		}
+	}
+	if d := b.dropped(); len(d) > 0 {
+		t.Errorf("dropped: %v", d)
+	}
+	c := b.engine.Total()
+	if c.Decapsulated != packets || c.Encapsulated != packets || c.HandedOver == 0 {
+		t.Errorf("%d in, %d out of %d packets, %d handed over", c.Decapsulated, c.Encapsulated, packets, c.HandedOver)
+	}
+}
+
+// TestESPLateral: from a GRE tunnel into an IPsec one, and back.
+func TestESPLateral(t *testing.T) {
+	p := newESPPeer(t, espOptions{suite: esp.AES256GCM16, window: 64})
+	site := netip.MustParsePrefix("198.18.6.0/24")
+	there := netip.MustParseAddr("198.18.6.9")
+	b := newESPBed(t, 1, p.tunnel("cust-a"), tunnelSpec("cust-b", func(s *TunnelSpec) {
+		s.CustomerEndpoint, s.Prefixes = netip.MustParseAddr("198.51.100.9"), []netip.Prefix{site}
+		s.Interface4, s.Interface6 = netip.MustParsePrefix("10.213.0.20/31"), netip.Prefix{}
+	}))
+	inner := udp(t, there, behind4, 80)
+	out := b.send(gre(t, inner, greHeader{src: netip.MustParseAddr("198.51.100.9"), dst: endpoint4}))
+	if len(out) != 1 || !bytes.Equal(p.open(out[0]), hop(t, inner)) {
+		t.Fatalf("%d frames; dropped: %v", len(out), b.dropped())
+	}
+	back := udp(t, behind4, there, 80)
+	d := b.wantOne(p.seal(back))
+	if g, ok := d.Layer(layers.LayerTypeGRE).(*layers.GRE); !ok || !bytes.Equal(g.Payload, hop(t, back)) {
+		t.Errorf("not in GRE: %v", d)
+	}
+}
+
+// TestESPTablesRefuse: an SPI is the receiver's alone.
+func TestESPTablesRefuse(t *testing.T) {
+	p, q := newESPPeer(t, espOptions{suite: esp.AES128GCM16}), newESPPeer(t, espOptions{suite: esp.AES128GCM16})
+	b := newESPBed(t, 1, p.tunnel("cust-a"))
+	b.spec.Tunnels = append(b.spec.Tunnels, q.tunnel("cust-b"))
+	if err := b.engine.Apply(&b.spec); err == nil || err.Error() != "spi 0x1000 is that of two security associations" {
+		t.Error(err)
+	}
+	b.spec.Tunnels = b.spec.Tunnels[:1]
+}
+
+// TestSPIIndex compares with a map.
+func TestSPIIndex(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 7))
+	v := aesgcm.NewVault(aesgcm.Options{Portable: true})
+	for _, n := range []int{0, 1, 2, 3, 100, 1000} {
+		var x spiIndex
+		want := map[uint32]int32{}
+		for i := range n {
+			spi := 0x1000 + uint32(i)
+			if i%2 == 0 {
+				spi = rng.Uint32() | 0x1000
+			}
+			if _, ok := want[spi]; ok {
+				continue
+			}
+			in, err := esp.NewInbound(v, esp.Params{SPI: spi, Suite: esp.NullSHA1, Key: make([]byte, 20)}, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want[spi] = int32(i)
+			x.list = append(x.list, inboundSA{in: in, tunnel: int32(i)})
+		}
+		if err := x.build(); err != nil {
+			t.Fatal(err)
+		}
+		for spi, tunnel := range want {
+			if sa := x.find(spi); sa == nil || sa.tunnel != tunnel {
+				t.Errorf("spi %#x is not found", spi)
+			}
+		}
+		for range 1000 {
+			if spi := rng.Uint32(); x.find(spi) != nil && want[spi] == 0 {
+				t.Errorf("spi %#x is found", spi)
+			}
+		}
+	}
+}

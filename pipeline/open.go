@@ -1,0 +1,144 @@
+package pipeline
+
+import (
+	"encoding/binary"
+
+	"causeway/crypto/esp"
+	"causeway/pipeline/wire"
+)
+
+// parseESP queues an ESP packet for decap.
+func (w *worker) parseESP(b *batch, i int) {
+	p := &b.packets[i]
+	packet := w.frame(p.chunk)[p.l4:p.end]
+	if len(packet) < wire.ESPLen {
+		w.drop(p, ESPShort)
+		return
+	}
+	p.key = binary.BigEndian.Uint32(packet)
+	b.esp.add(i)
+}
+
+// parseESPInUDP is parseESP for a packet in UDP (RFC 3948 2.1). The checksum, which should be zero, is not looked at: the
+// integrity check value says more.
+func (w *worker) parseESPInUDP(b *batch, i int) {
+	p := &b.packets[i]
+	udp := w.frame(p.chunk)[p.l4:p.end]
+	n := int(binary.BigEndian.Uint16(udp[4:]))
+	if n < wire.UDPLen || n > len(udp) {
+		w.drop(p, ESPShort)
+		return
+	}
+	p.end = p.l4 + uint16(n)
+	p.l4 += wire.UDPLen
+	w.parseESP(b, i)
+}
+
+// openESP finds the association of each ESP packet, checks and decrypts all of them as one burst, and makes the inner
+// packets those that are looked at. Associations of other workers' get their packets first.
+func (w *worker) openESP(t *Tables, b *batch) {
+	o := &w.opener
+	o.Reset()
+	n := 0
+	for _, i := range b.esp.list() {
+		if w.addToOpen(t, &b.packets[i&(BatchSize-1)]) {
+			w.opening[n] = i
+			n++
+		}
+	}
+	o.Open()
+	for k, i := range w.opening[:n] {
+		p := &b.packets[i&(BatchSize-1)]
+		from, to, next, v := o.Result(k)
+		if v != esp.OK {
+			w.drop(p, openReason(v))
+			continue
+		}
+		w.leaveESP(t, b, int(i), uint16(from), uint16(to), next)
+	}
+}
+
+// addToOpen adds a packet to the burst, or does what else is to be done with it.
+func (w *worker) addToOpen(t *Tables, p *packet) bool {
+	sa := t.spis.find(p.key)
+	if sa == nil {
+		w.drop(p, ESPNoSA)
+		return false
+	}
+	if int(sa.owner) != w.id {
+		w.handTo(int(sa.owner), handover{chunk: p.chunk, start: p.l3, end: p.end, kind: handESP, port: p.port, tunnel: noTunnel,
+			packetV: packetView{flags: p.flags & pktV6}})
+		return false
+	}
+	p.tunnel = sa.tunnel
+	if !w.fromPeer(t, p, sa) {
+		w.drop(p, ESPSource)
+		return false
+	}
+	if v := w.opener.Add(sa.in, w.frame(p.chunk)[p.l4:p.end]); v != esp.OK {
+		w.drop(p, openReason(v))
+		return false
+	}
+	return true
+}
+
+// fromPeer reports whether the outer header is what the association's peer sends. Behind NAT the source may be anything
+// (RFC 3948 A).
+func (w *worker) fromPeer(t *Tables, p *packet, sa *inboundSA) bool {
+	if (p.proto == wire.ProtoUDP) != sa.udp {
+		return false
+	}
+	r := &t.rx[sa.tunnel]
+	outer6 := p.flags&pktV6 != 0
+	if outer6 != (r.flags&tunOuter6 != 0) {
+		return false
+	}
+	if outer6 {
+		ip := w.frame(p.chunk)[p.l3:]
+		return addr6(ip[wire.IPv6OffDst:]) == r.endpoint6 && (sa.udp || addr6(ip[8:]) == r.customer6)
+	}
+	return p.dst == r.endpoint4 && (sa.udp || p.src == r.customer4)
+}
+
+// leaveESP goes on with the inner packet, which lies between two places of the ESP packet.
+func (w *worker) leaveESP(t *Tables, b *batch, i int, from, to uint16, next uint8) {
+	p := &b.packets[i]
+	p.l4, p.end = p.l4+from, p.l4+to
+	outer6 := p.flags & pktV6
+	p.flags &^= pktV6 | pktOuter6
+	if outer6 != 0 {
+		p.flags |= pktOuter6
+	}
+	switch next {
+	case esp.NextIPv4:
+	case esp.NextIPv6:
+		p.flags |= pktV6
+	default:
+		w.drop(p, ESPProtocol)
+		return
+	}
+	if !t.esp[p.tunnel].admits(w.frame(p.chunk)[p.l4:p.end]) {
+		w.drop(p, ESPSelector)
+		return
+	}
+	w.enter(t, b, i)
+}
+
+// openReason is why a packet was not opened.
+func openReason(v esp.Verdict) Reason {
+	switch v {
+	case esp.Dummy:
+		return ESPDummy
+	case esp.Short:
+		return ESPShort
+	case esp.Left:
+		return ESPLeftOfWindow
+	case esp.Replayed:
+		return ESPReplayed
+	case esp.Padding:
+		return ESPPadding
+	case esp.Expired:
+		return ESPExpired
+	}
+	return ESPForged
+}

@@ -1,0 +1,90 @@
+package pipeline
+
+import (
+	"encoding/binary"
+
+	"causeway/crypto/esp"
+	"causeway/pipeline/wire"
+)
+
+// sealedPacket is a packet that waits for the burst to be sealed: its headers stand, but for what depends on the text.
+type sealedPacket struct {
+	p     packet // ends where the ESP packet does
+	id    int32
+	outer uint16 // start of the outer IP header
+	inner uint16 // size of the inner packet
+}
+
+// encapESP makes the ESP packet, with outer headers, of a packet for tunnel id, and queues it for sealESP.
+func (w *worker) encapESP(t *Tables, p *packet, id int, e *espTunnel) {
+	if w.nseal == len(w.sealing) {
+		w.sealESP(t)
+	}
+	f := w.frame(p.chunk)
+	if e.out == nil {
+		w.refuseESP(p, id, ESPNoOutbound)
+		return
+	}
+	if int(p.l3) < frameRoom+e.out.Suite().Before() || p.l3 >= p.end {
+		w.refuseESP(p, id, FrameNoRoom)
+		return
+	}
+	tos, next := f[p.l3+1], uint8(esp.NextIPv4)
+	if first := f[p.l3]; first>>4 == 6 {
+		tos, next = first<<4|tos>>4, esp.NextIPv6
+	}
+	from, to, v := w.sealer.Add(e.out, f[:], int(p.l3), int(p.end), next)
+	if v != esp.OK {
+		w.refuseESP(p, id, sealReason(v))
+		return
+	}
+	x := &t.tx[id]
+	*(*[64]byte)(f[from-64 : from]) = x.header
+	outer := from - int(x.hlen)
+	x.finishOuter(f[outer:to], tos)
+	if e.udp {
+		binary.BigEndian.PutUint16(f[from-wire.UDPLen+4:], uint16(to-from+wire.UDPLen))
+	}
+	s := &w.sealing[w.nseal]
+	w.nseal++
+	*s = sealedPacket{p: *p, id: int32(id), outer: uint16(outer), inner: p.end - p.l3}
+	s.p.end = uint16(to)
+}
+
+func (w *worker) refuseESP(p *packet, id int, r Reason) {
+	w.tunnels[id].txDrops.add(1)
+	w.drop(p, r)
+}
+
+// sealESP encrypts what encapESP queued, as one burst, and sends it.
+func (w *worker) sealESP(t *Tables) {
+	if w.nseal == 0 {
+		return
+	}
+	w.sealer.Seal()
+	n := w.nseal
+	w.nseal = 0
+	for i := range w.sealing[:n] {
+		s := &w.sealing[i]
+		if x := &t.tx[s.id]; x.flags&tunOuter6 != 0 && t.esp[s.id].udp {
+			f := w.frame(s.p.chunk)
+			wire.SetUDP6Checksum(f[s.outer:s.p.end])
+		}
+		w.sendOuter(t, &s.p, int(s.id), uint(s.outer), s.inner)
+	}
+}
+
+// sealReason is why a packet was not sealed.
+func sealReason(v esp.Verdict) Reason {
+	switch v {
+	case esp.Exhausted:
+		return ESPSequenceExhausted
+	case esp.Unmarked:
+		return ESPSequenceNotReserved
+	case esp.NoIV:
+		return ESPIVExhausted
+	case esp.Expired:
+		return ESPOutboundExpired
+	}
+	return FrameNoRoom
+}
