@@ -206,6 +206,26 @@ func TestCrypto(t *testing.T) {
 	}
 }
 
+// TestESP runs both ways; each case compares the frames of its last pass with what must have become of them.
+func TestESP(t *testing.T) {
+	var names []string
+	for _, r := range results(t, "esp", "-only", "sas=1000") {
+		names = append(names, r.Name)
+		if r.Allocs > 50 {
+			t.Errorf("%s: %v allocations", r.Name, r.Allocs)
+		}
+	}
+	want := []string{
+		"esp/encap/aes128gcm16/64B/sas=1000", "esp/encap/aes128gcm16/1400B/sas=1000",
+		"esp/encap/aes128gcm16/64B/sas=10000", "esp/encap/aes128gcm16/1400B/sas=10000",
+		"esp/decap/aes128gcm16/64B/sas=1000", "esp/decap/aes128gcm16/1400B/sas=1000",
+		"esp/decap/aes128gcm16/64B/sas=10000", "esp/decap/aes128gcm16/1400B/sas=10000",
+	}
+	if !slices.Equal(names, want) {
+		t.Errorf("results %q, want %q", names, want)
+	}
+}
+
 // TestCryptoNotices: a wrong byte in what was timed is noticed.
 func TestCryptoNotices(t *testing.T) {
 	v := aesgcm.NewVault(aesgcm.Options{Portable: true})

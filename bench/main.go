@@ -58,6 +58,7 @@ type options struct {
 var scenarios = map[string]scenario{
 	"pipeline": {"the worker over memory: decap, encap, lateral, forward", pipelineScenario},
 	"crypto":   {"AES-GCM in bursts against crypto/cipher, intel-ipsec-mb and the processor's limit", cryptoScenario},
+	"esp":      {"the worker over memory: IPsec tunnels with AES-128-GCM, both ways", espScenario},
 	"fib":      {"route look-up against bart on the same table", fibScenario},
 	"gap":      {"longest time between two polls of a worker while tables change and metrics are scraped", gapScenario},
 	"veth":     {"forwarding between namespaces against bare rings, asavie/xdp and DPDK (root)", vethScenario},

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"causeway/crypto/esp"
 	"causeway/pipeline"
 	"causeway/pipeline/fib/fibtest"
 	"causeway/xsk"
@@ -94,14 +95,22 @@ func inside(i int) netip.Prefix {
 }
 
 func newWorld(c pipelineCase, q pipeline.Queue, u *xsk.UMEM) (*world, error) {
+	return newWorldWith(c, q, u, nil, func(*pipeline.Spec) error { return nil })
+}
+
+// newWorldWith is newWorld with IVs for IPsec and a last word about the tunnels.
+func newWorldWith(c pipelineCase, q pipeline.Queue, u *xsk.UMEM, ivs *esp.IVSource, change func(*pipeline.Spec) error) (*world, error) {
 	w := &world{rng: rand.New(rand.NewPCG(1, 2))}
 	var err error
-	w.engine, err = pipeline.NewEngine(pipeline.EngineConfig{UMEM: u, Ports: 1, Workers: []pipeline.WorkerConfig{
+	w.engine, err = pipeline.NewEngine(pipeline.EngineConfig{UMEM: u, Ports: 1, IVs: ivs, Workers: []pipeline.WorkerConfig{
 		{CPU: -1, Queues: []pipeline.QueueConfig{{Port: 0, Queue: q}}}}})
 	if err != nil {
 		return nil, err
 	}
 	if w.spec, err = specOf(configuration(c.tunnels), []pipeline.LinkSpec{{Port: 0, MAC: ownMAC, MTU: 1600}}); err != nil {
+		return nil, err
+	}
+	if err := change(w.spec); err != nil {
 		return nil, err
 	}
 	if err := w.engine.Apply(w.spec); err != nil {

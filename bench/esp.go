@@ -1,0 +1,377 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"runtime"
+	"strings"
+	"time"
+
+	"causeway/crypto/aesgcm"
+	"causeway/crypto/esp"
+	"causeway/pipeline"
+	"causeway/xsk"
+)
+
+// The esp scenario drives the daemon's own worker over memory through IPsec tunnels with AES-128-GCM, every check on, the
+// replay window of 1,024 packets too. A packet can be opened only once, so before each pass all frames are filled anew by the
+// customers, who have associations of their own; only the pass is timed. What the port itself costs is measured as in the
+// pipeline scenario, and taken off.
+
+// espFrames is how many frames a pass takes: with 1400 bytes inside they fit an L2 cache.
+const espFrames = 1024
+
+type espCase struct {
+	kind string // encap, decap
+	size int    // inner IP packet
+	sas  int
+	goal float64
+}
+
+func (c espCase) name() string {
+	return fmt.Sprintf("esp/%s/aes128gcm16/%dB/sas=%d", c.kind, c.size, c.sas)
+}
+
+// espCases have the goals for a machine like that of baselines.md, an AMD Zen 5.
+func espCases() []espCase {
+	return []espCase{
+		{"encap", 64, 1, 50}, {"encap", 1400, 1, 105}, {"encap", 64, 1000, 70}, {"encap", 1400, 1000, 140}, {"encap", 64, 10000, 0}, {"encap", 1400, 10000, 0},
+		{"decap", 64, 1, 60}, {"decap", 1400, 1, 115}, {"decap", 64, 1000, 0}, {"decap", 1400, 1000, 0}, {"decap", 64, 10000, 0}, {"decap", 1400, 10000, 0},
+	}
+}
+
+func espScenario(o options, report func(Result)) error {
+	for _, c := range espCases() {
+		if !strings.Contains(c.name(), o.only) {
+			continue
+		}
+		r, err := measureESP(c, o.quick)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name(), err)
+		}
+		report(r)
+	}
+	return nil
+}
+
+// An espCustomer is the other end of a tunnel.
+type espCustomer struct {
+	in  *esp.Inbound
+	out *esp.Outbound
+}
+
+// espWorld is the node that is measured, with its customers.
+type espWorld struct {
+	*world
+	vault     *aesgcm.Vault
+	customers []espCustomer
+	sealer    *esp.Sealer // of all customers
+	inner     [][]byte    // by frame
+	tunnel    []int
+	port      *stage
+}
+
+func newESPWorld(c espCase, q *stage, u *xsk.UMEM) (*espWorld, error) {
+	w := &espWorld{vault: aesgcm.NewVault(aesgcm.Options{Unlocked: true}), port: q}
+	ivs := func(writer uint32) (*esp.IVSource, error) {
+		s, err := esp.NewIVSource(writer, 0)
+		if err == nil {
+			s.Reserve(1 << 44)
+		}
+		return s, err
+	}
+	theirs, err := ivs(1)
+	if err != nil {
+		return nil, err
+	}
+	ours, err := ivs(2)
+	if err != nil {
+		return nil, err
+	}
+	w.sealer = esp.NewSealer(theirs)
+	p := pipelineCase{kind: c.kind, size: c.size, tunnels: c.sas, routes: 10}
+	w.world, err = newWorldWith(p, q, u, ours, w.associate)
+	return w, err
+}
+
+// associate makes the tunnels of a specification IPsec ones, and their customers.
+func (w *espWorld) associate(s *pipeline.Spec) error {
+	rng := rand.New(rand.NewPCG(3, 3))
+	for i := range s.Tunnels {
+		t := &s.Tunnels[i]
+		params := func(spi int) esp.Params {
+			return esp.Params{SPI: uint32(spi), Suite: esp.AES128GCM16, Key: random(rng, esp.AES128GCM16.KeySize())}
+		}
+		up, down := params(0x10000+i), params(0x20000+i)
+		ourIn, err := esp.NewInbound(w.vault, up, 1024)
+		if err != nil {
+			return err
+		}
+		ourOut, err := esp.NewOutbound(w.vault, down, 1)
+		if err != nil {
+			return err
+		}
+		var c espCustomer
+		if c.in, err = esp.NewInbound(w.vault, down, 0); err != nil {
+			return err
+		}
+		if c.out, err = esp.NewOutbound(w.vault, up, 1); err != nil {
+			return err
+		}
+		ourOut.Mark(1 << 32)
+		c.out.Mark(1 << 32)
+		w.customers = append(w.customers, c)
+		t.SA = &pipeline.SASpec{Inbound: []*esp.Inbound{ourIn}, Outbound: ourOut}
+		t.MTU = esp.AES128GCM16.MaxText(1500 - t.Overhead())
+	}
+	return nil
+}
+
+// packets makes the inner packets, one for each frame, of customers at random.
+func (w *espWorld) packets(c espCase) {
+	for range espFrames {
+		i := w.rng.IntN(c.sas)
+		src, dst := w.covered(), hostIn(inside(i), w.rng)
+		if c.kind == "decap" {
+			src, dst = dst, src
+		}
+		w.inner = append(w.inner, udpPacket(src, dst, c.size))
+		w.tunnel = append(w.tunnel, i)
+	}
+}
+
+// fill puts a packet that nobody has seen into each frame.
+func (w *espWorld) fill(c espCase) error {
+	for i, inner := range w.inner {
+		f := w.port.frame(i)
+		if c.kind == "encap" {
+			w.port.descs[i].Len = uint32(copy(f[xsk.Headroom:], ethernet(hopMAC, ownMAC, inner)))
+			continue
+		}
+		const start = xsk.Headroom + 14 + 20 + 16 // behind link, IP and ESP header and IV
+		copy(f[start:], inner)
+		_, to, v := w.sealer.Add(w.customers[w.tunnel[i]].out, f, start, start+len(inner), esp.NextIPv4)
+		if v != esp.OK {
+			return fmt.Errorf("a customer cannot seal: %v", v)
+		}
+		if w.sealer.Full() {
+			w.sealer.Seal()
+		}
+		outer := ipv4(customer(w.tunnel[i]), endpoint, 50, 64, true, 0, nil)
+		binary.BigEndian.PutUint16(outer[2:], uint16(to-xsk.Headroom-14))
+		outer[10], outer[11] = 0, 0
+		binary.BigEndian.PutUint16(outer[10:], checksum(outer))
+		copy(f[xsk.Headroom:], ethernet(hopMAC, ownMAC, outer))
+		w.port.descs[i].Len = uint32(to - xsk.Headroom)
+	}
+	w.sealer.Seal()
+	w.port.rewind()
+	return nil
+}
+
+// pass sends all frames through the worker once, and returns ns per packet.
+func (w *espWorld) pass(c espCase) (float64, error) {
+	if err := w.fill(c); err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	w.drive()
+	took := time.Since(start)
+	if got := len(w.port.sent); got != espFrames {
+		return 0, fmt.Errorf("%d of %d frames came out: %+v", got, espFrames, dropped(w.engine))
+	}
+	return float64(took.Nanoseconds()) / espFrames, nil
+}
+
+// drive lets the worker take all frames.
+func (w *espWorld) drive() {
+	for n := 0; n < espFrames; {
+		n += w.engine.Poll(0)
+	}
+}
+
+// verify compares every frame of the last pass with what must have become of it.
+func (w *espWorld) verify(c espCase, u *xsk.UMEM) error {
+	want := map[string]int{}
+	for i, inner := range w.inner {
+		want[fmt.Sprint(w.tunnel[i], string(hopped(inner)))]++
+	}
+	tunnels := map[netip.Addr]int{}
+	for i := range w.customers {
+		tunnels[customer(i)] = i
+	}
+	var opener esp.Opener
+	for _, d := range w.port.sent {
+		frame := u.Bytes()[d.Addr : d.Addr+uint64(d.Len)]
+		var key string
+		if c.kind == "decap" {
+			src, _ := netip.AddrFromSlice(frame[26:30])
+			b := src.As4()
+			key = fmt.Sprint(int(b[1])<<8|int(b[2]), string(frame[14:])) // inside
+			if !bytes.Equal(frame[:14], ethernet(ownMAC, hopMAC, nil)) {
+				return fmt.Errorf("a frame with a wrong link header: %x", frame[:14])
+			}
+		} else {
+			i := tunnels[netip.AddrFrom4([4]byte(frame[30:34]))]
+			outer := ipv4(endpoint, customer(i), 50, 64, true, 0, make([]byte, len(frame)-34))[:20]
+			if !bytes.Equal(frame[:34], ethernet(ownMAC, hopMAC, outer)) {
+				return fmt.Errorf("a frame with wrong outer headers: %x", frame[:34])
+			}
+			opener.Reset()
+			packet := bytes.Clone(frame[34:])
+			if v := opener.Add(w.customers[i].in, packet); v != esp.OK {
+				return fmt.Errorf("a customer finds a packet %v", v)
+			}
+			opener.Open()
+			from, to, _, v := opener.Result(0)
+			if v != esp.OK {
+				return fmt.Errorf("a customer finds a packet %v", v)
+			}
+			key = fmt.Sprint(i, string(packet[from:to]))
+		}
+		if want[key] == 0 {
+			return fmt.Errorf("a frame left that was not expected: %x", frame)
+		}
+		want[key]--
+	}
+	return nil
+}
+
+// hopped is an IPv4 packet one hop later.
+func hopped(ip []byte) []byte {
+	next := bytes.Clone(ip)
+	next[8]--
+	next[10], next[11] = 0, 0
+	binary.BigEndian.PutUint16(next[10:], checksum(next[:20]))
+	return next
+}
+
+func measureESP(c espCase, quick bool) (Result, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	u, err := xsk.NewUMEM(xsk.UMEMConfig{Parts: 1, FramesPerPart: espFrames, HugePages: true})
+	if err != nil {
+		return Result{}, err
+	}
+	defer u.Close()
+	q := newStage(u, espFrames)
+	w, err := newESPWorld(c, q, u)
+	if err != nil {
+		return Result{}, err
+	}
+	w.packets(c)
+	n, passes := 15, 200
+	if quick {
+		n, passes = 1, 2
+	}
+	var failed error
+	best := func(pass func() (float64, error)) func() float64 {
+		return func() float64 {
+			least := 1e9
+			for range passes {
+				ns, err := pass()
+				if err != nil {
+					failed = err
+				}
+				least = min(least, ns)
+			}
+			return least
+		}
+	}
+	m := rounds(n, best(func() (float64, error) { return w.pass(c) }), best(func() (float64, error) { return q.bare(w.fill(c)) }))
+	if failed != nil {
+		return Result{}, failed
+	}
+	if err := w.fill(c); err != nil {
+		return Result{}, err
+	}
+	allocs := allocations(func() { w.drive() })
+	if err := errors.Join(w.verify(c, u), w.vault.Close()); err != nil {
+		return Result{}, err
+	}
+	ns := m.a - m.b
+	return Result{Name: c.name(), PPS: 1e9 / ns, NS: ns, BestNS: m.bestA - m.bestB, Spread: m.spread, Against: "bare rewrite loop", AgainstNS: m.b,
+		Ratio: m.a / m.b, GoalNS: c.goal, Allocs: allocs}, nil
+}
+
+// stage is a port in memory whose frames are filled from outside and received once.
+type stage struct {
+	umem  []byte
+	descs []xsk.Desc // one for each frame
+	next  int        // to be received
+	sent  []xsk.Desc
+	done  int // reaped
+}
+
+func newStage(u *xsk.UMEM, frames int) *stage {
+	s := &stage{umem: u.Bytes(), sent: make([]xsk.Desc, 0, frames)}
+	pool := u.Pool(0)
+	for range frames {
+		var one [1]uint64
+		if pool.Get(one[:]) == 0 {
+			panic("bench: the UMEM is smaller than the stage")
+		}
+		s.descs = append(s.descs, xsk.Desc{Addr: one[0] + xsk.Headroom})
+	}
+	s.next = frames // nothing to receive before rewind
+	return s
+}
+
+func (s *stage) frame(i int) []byte {
+	start := s.descs[i].Addr - xsk.Headroom
+	return s.umem[start : start+xsk.FrameSize]
+}
+
+func (s *stage) rewind() { s.next, s.done, s.sent = 0, 0, s.sent[:0] }
+
+func (s *stage) left() int { return len(s.descs) - s.next }
+
+func (s *stage) Receive(d []xsk.Desc) int {
+	n := copy(d, s.descs[s.next:])
+	s.next += n
+	return n
+}
+
+func (s *stage) Transmit(d []xsk.Desc) int {
+	s.sent = append(s.sent, d...)
+	return len(d)
+}
+
+func (s *stage) Kick() {}
+
+func (s *stage) Reap(addrs []uint64) int {
+	n := min(len(addrs), len(s.sent)-s.done)
+	for i := range n {
+		addrs[i] = s.sent[s.done+i].Addr &^ (xsk.FrameSize - 1)
+	}
+	s.done += n
+	return n
+}
+
+func (s *stage) Refill(addrs []uint64) int { return len(addrs) }
+
+// bare is the least that a forwarder does with what is on the stage.
+func (s *stage) bare(err error) (float64, error) {
+	if err != nil {
+		return 0, err
+	}
+	var descs [pipeline.BatchSize]xsk.Desc
+	var addrs [pipeline.BatchSize]uint64
+	start := time.Now()
+	for s.left() > 0 {
+		n := s.Receive(descs[:])
+		for i := range descs[:n] {
+			h := s.umem[descs[i].Addr:][:14]
+			copy(h, hopMAC[:])
+			copy(h[6:], ownMAC[:])
+		}
+		s.Transmit(descs[:n])
+		s.Kick()
+		s.Refill(addrs[:s.Reap(addrs[:])])
+	}
+	return float64(time.Since(start).Nanoseconds()) / float64(len(s.descs)), nil
+}
