@@ -59,7 +59,7 @@ func (o *Opener) Reset() {
 func (o *Opener) Add(sa *Inbound, packet []byte) Verdict {
 	i := sa.suite.info()
 	text := len(packet) - headerLen - i.iv - i.icv
-	if text < i.align || text%i.align != 0 {
+	if text < i.align || text&(i.align-1) != 0 {
 		return Short
 	}
 	if sa.expired() {

@@ -41,7 +41,7 @@ type suiteInfo struct {
 	mac    int // key of the HMAC, behind the cipher's
 	iv     int
 	icv    int
-	align  int // the padded text's, RFC 4303 2.4
+	align  int // the padded text's, RFC 4303 2.4; a power of two
 	weak   bool
 	nocode bool
 }
@@ -104,7 +104,7 @@ func (s Suite) PacketLen(n int) int {
 func (s Suite) MaxText(n int) int {
 	i := s.info()
 	room := n - headerLen - i.iv - i.icv
-	return room - room%i.align - trailerLen
+	return room&^(i.align-1) - trailerLen
 }
 
 // Before and Behind are the most bytes that an ESP packet takes before and behind its text.
@@ -113,4 +113,5 @@ func (s Suite) Before() int { return headerLen + s.info().iv }
 // Behind is described with Before.
 func (s Suite) Behind() int { i := s.info(); return i.align - 1 + trailerLen + i.icv }
 
-func roundUp(n, to int) int { return (n + to - 1) / to * to }
+// roundUp rounds up to a multiple of a power of two: to divide by a variable would take as long as the rest of Add.
+func roundUp(n, to int) int { return (n + to - 1) &^ (to - 1) }
