@@ -41,6 +41,7 @@ There is no kernel here, and what it would know is made up:
     --default, and so do the outer packets of tunnels; every next hop answers
   - its addresses: only the endpoints are the host's own; what is for another address of the host is forwarded
   - link addresses: frames to any are taken, and OUT has made-up ones; every link has an MTU of 1500
+  - keys: a capture is not decrypted; ESP is dropped for esp_no_sa, what is for an IPsec tunnel for esp_no_outbound
   - the steering program, which leaves ARP, BGP, ssh and all else that is not for the workers to the kernel: here
     they go through the pipeline too`
 
