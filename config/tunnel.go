@@ -47,15 +47,15 @@ func (t Tunnel) Overhead() int {
 }
 
 // defaultMTU is what a path of 1500 bytes leaves for the inner packet.
-func (t Tunnel) defaultMTU() int { return t.textIn(defaultPath) }
+func (t Tunnel) defaultMTU() int { return t.Fits(defaultPath) }
 
 // maxMTU is what a frame leaves for the inner packet, so that a full-sized
 // outer packet still lies in one UMEM chunk.
-func (t Tunnel) maxMTU() int { return t.textIn(frameLimit - maxLinkBytes) }
+func (t Tunnel) maxMTU() int { return t.Fits(frameLimit - maxLinkBytes) }
 
-// textIn is the largest inner packet whose outer packet has at most so many
+// Fits is the largest inner packet whose outer packet has at most so many
 // bytes.
-func (t Tunnel) textIn(outer int) int {
+func (t Tunnel) Fits(outer int) int {
 	if t.IPsec != nil {
 		return t.espText(outer)
 	}

@@ -88,8 +88,11 @@ func espTunnels() []espTunnel {
 			outer += 8
 		}
 		s := linuxSuites[suite]
-		room := 1500 - outer - 8 - s.header
-		x.mtu = room - room%s.align - 2
+		x.esp = func(path int) int {
+			room := path - outer - 8 - s.header
+			return room - room%s.align - 2
+		}
+		x.mtu = x.esp(1500)
 		list = append(list, x)
 	}
 	for _, suite := range []string{"aes128gcm16", "aes256gcm16", "chacha20poly1305", "aes128-sha256", "aes256-sha256", "aes128-sha1", "aes256-sha1",
@@ -199,6 +202,7 @@ func TestRootLinuxIPsec(t *testing.T) {
 		b.balance(t)
 	})
 	b.part(t, "path mtu", func(t *testing.T) { b.testPathMTU(t, tunnels) })
+	b.part(t, "narrow path", func(t *testing.T) { b.testNarrowPath(t, tunnels) })
 	b.part(t, "restart", func(t *testing.T) { b.testESPRestart(t, esp) })
 	b.part(t, "show", func(t *testing.T) { b.testShowSAs(t, esp) })
 	b.part(t, "what the kernel did not like", func(t *testing.T) {

@@ -15,11 +15,12 @@ import (
 type greTunnel struct {
 	tunnel
 	number int
-	words  []string // of ip link
-	second bool     // its network is behind vec2, not vec1
-	mtu    int      // that magic-transit's table gives: 1500 less the outer headers
-	v6     bool     // outer
-	key    string   // as tshark prints it; empty without
+	words  []string            // of ip link
+	second bool                // its network is behind vec2, not vec1
+	mtu    int                 // that magic-transit's table gives: 1500 less the outer headers
+	esp    func(outer int) int // IPsec alone: the largest inner packet
+	v6     bool                // outer
+	key    string              // as tshark prints it; empty without
 	csum   bool
 	seq    bool
 }
@@ -69,6 +70,14 @@ func greTunnels() []greTunnel {
 		add("all", []string{"key: 42", "checksum: true", "sequence: true"}, "key", "42", "csum", "seq")
 	}
 	return append(list, newTunnel(len(list)+1, "v6-no-option", endpoint6, nil, "encaplimit", "none"))
+}
+
+// fits is the largest inner packet whose outer one has at most so many bytes.
+func (x *greTunnel) fits(outer int) int {
+	if x.esp != nil {
+		return x.esp(outer)
+	}
+	return x.mtu - 1500 + outer
 }
 
 func (x *greTunnel) behind4() netip.Addr { return addr(fmt.Sprintf("198.18.%d.10", x.number)) }

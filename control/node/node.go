@@ -254,14 +254,18 @@ func (n *Node) learnable(c *config.Config) []pmtu.Tunnel {
 	var out []pmtu.Tunnel
 	for _, t := range c.Tunnels {
 		id, ok := n.engine.TunnelID(t.Name)
-		if !ok || t.IPsec != nil { // what is quoted of ESP packets is not looked at yet
+		if !ok {
 			continue
 		}
-		out = append(out, pmtu.Tunnel{
+		u := pmtu.Tunnel{
 			ID: id, Name: t.Name, Endpoint: t.Endpoint, CustomerEndpoint: t.CustomerEndpoint,
 			HasKey: t.HasKey, Key: t.Key, Checksum: t.Checksum, Sequence: t.Sequence,
 			MTU: t.MTU, Overhead: t.Overhead(), Believe: t.PMTU,
-		})
+		}
+		if t.IPsec != nil {
+			u.SPI, u.UDP, u.Fits = t.IPsec.SA.SPIOut, t.IPsec.SA.UDPEncap, t.Fits
+		}
+		out = append(out, u)
 	}
 	return out
 }

@@ -42,9 +42,21 @@ type Tunnel struct {
 	Key              uint32
 	Checksum         bool
 	Sequence         bool
-	MTU              int // configured, inner, in bytes
-	Overhead         int // bytes in front of an inner packet
+	SPI              uint32 // of ESP that it sends; 0: GRE
+	UDP              bool   // ESP in UDP
+	MTU              int    // configured, inner, in bytes
+	Overhead         int    // bytes that an outer packet has more than the inner one, at the most
 	Believe          bool
+
+	// Fits is the largest inner packet whose outer one has at most so many bytes; nil: those less Overhead.
+	Fits func(outer int) int
+}
+
+func (t *Tunnel) fits(outer int) int {
+	if t.Fits != nil {
+		return t.Fits(outer)
+	}
+	return outer - t.Overhead
 }
 
 // A Verdict is what became of an ICMP error. Its text is a metric label.
@@ -57,9 +69,9 @@ const (
 	Malformed   Verdict = "malformed"
 	NotTooBig   Verdict = "not_too_big"
 	Misdirected Verdict = "misdirected"  // sent to another address than the quoted source
-	NotGRE      Verdict = "not_gre"      // or a later fragment, in which no GRE header can be seen
+	NotGRE      Verdict = "not_gre"      // nor ESP; or a later fragment, in which no header of theirs can be seen
 	NoTunnel    Verdict = "no_tunnel"    // no tunnel has these outer addresses
-	WrongHeader Verdict = "wrong_header" // the quoted GRE header is not what the tunnel sends
+	WrongHeader Verdict = "wrong_header" // the quoted GRE or ESP header is not what the tunnel sends
 	Implausible Verdict = "implausible"  // a size that no router would report about the quoted packet
 	TooSmall    Verdict = "too_small"    // below 1280 for IPv6
 	NotBelieved Verdict = "pmtu_off"     // the tunnel says `pmtu: off`
@@ -85,7 +97,8 @@ type Learner struct {
 
 type tunnel struct {
 	Tunnel
-	learned int // inner MTU; 0: nothing
+	path    int // largest outer packet that was learned
+	learned int // inner MTU that follows from it; 0: nothing
 	expires time.Time
 }
 
@@ -111,9 +124,9 @@ func (l *Learner) SetTunnels(tunnels []Tunnel) {
 		k := pair{t.Endpoint, t.CustomerEndpoint}
 		n := &tunnel{Tunnel: t}
 		if o := known[t.ID]; o != nil && o.Name == t.Name {
-			mtu := o.learned + o.Overhead - t.Overhead // the path is as it was, the headers may not be
+			mtu := t.fits(o.path) // the path is as it was, the headers may not be
 			if t.Believe && o.Endpoint == t.Endpoint && o.CustomerEndpoint == t.CustomerEndpoint && mtu < t.MTU {
-				n.learned, n.expires = mtu, o.expires
+				n.path, n.learned, n.expires = o.path, mtu, o.expires
 			}
 			l.set(t.ID, n.learned)
 		}
@@ -177,7 +190,7 @@ func (l *Learner) take(dst netip.Addr, r *wire.ICMPReport, least uint32, now tim
 	if r.Src != dst {
 		return l.count(Misdirected)
 	}
-	if r.Proto != wire.ProtoGRE || r.FragOff != 0 || len(r.Payload) < wire.GREMinLen {
+	if r.FragOff != 0 || len(r.Payload) < leastQuote(r.Proto) {
 		return l.count(NotGRE)
 	}
 	if int64(r.MTU) >= int64(r.Total) {
@@ -189,7 +202,7 @@ func (l *Learner) take(dst netip.Addr, r *wire.ICMPReport, least uint32, now tim
 	for _, t := range l.tunnels[pair{r.Src, r.Dst}] {
 		v := t.judge(r)
 		if v == Lowered {
-			v = l.lower(t, int(max(r.MTU, least))-t.Overhead, now)
+			v = l.lower(t, int(max(r.MTU, least)), now)
 		}
 		if slices.Index(interest, v) < slices.Index(interest, verdict) {
 			verdict = v
@@ -199,12 +212,28 @@ func (l *Learner) take(dst netip.Addr, r *wire.ICMPReport, least uint32, now tim
 	return verdict
 }
 
+// leastQuote is how much must be quoted of what an outer IP header carries: up to the flags of GRE, the SPI of ESP, the UDP
+// header.
+func leastQuote(proto uint8) int {
+	switch proto {
+	case wire.ProtoGRE:
+		return wire.GREMinLen
+	case wire.ProtoESP:
+		return spiLen
+	case wire.ProtoUDP:
+		return wire.UDPLen
+	}
+	return 1 << 16 // more than any quote has
+}
+
+const spiLen = 4 // RFC 4303 2.1
+
 // interest orders the verdicts about several tunnels with the same ends: the first one is that of the error.
 var interest = []Verdict{Lowered, Confirmed, NotBelieved, Implausible, WrongHeader, NoTunnel}
 
 // judge returns Lowered if the tunnel sends what r quotes.
 func (t *tunnel) judge(r *wire.ICMPReport) Verdict {
-	if !t.sends(r.Payload) {
+	if !t.sends(r.Proto, r.Payload) {
 		return WrongHeader
 	}
 	if r.Total > t.MTU+t.Overhead+maxExtra {
@@ -220,8 +249,23 @@ func (t *tunnel) judge(r *wire.ICMPReport) Verdict {
 // 1280 bytes that are never refused.
 const maxExtra = 8 + 1280
 
-// sends compares a quoted GRE header, which may end early, with the one that the tunnel puts before its packets.
-func (t *tunnel) sends(gre []byte) bool {
+// sends compares what is quoted behind the outer IP header, which may end early, with what the tunnel puts there.
+func (t *tunnel) sends(proto uint8, quoted []byte) bool {
+	switch {
+	case t.SPI == 0:
+		return proto == wire.ProtoGRE && t.sendsGRE(quoted)
+	case t.UDP:
+		const ports = wire.PortIKENAT<<16 | wire.PortIKENAT
+		return proto == wire.ProtoUDP && binary.BigEndian.Uint32(quoted) == ports && t.sendsESP(quoted[wire.UDPLen:])
+	}
+	return proto == wire.ProtoESP && t.sendsESP(quoted)
+}
+
+func (t *tunnel) sendsESP(esp []byte) bool {
+	return len(esp) < spiLen || binary.BigEndian.Uint32(esp) == t.SPI
+}
+
+func (t *tunnel) sendsGRE(gre []byte) bool {
 	var want uint16
 	key := wire.GREMinLen
 	if t.Checksum {
@@ -240,8 +284,9 @@ func (t *tunnel) sends(gre []byte) bool {
 	return !t.HasKey || len(gre) < key+4 || binary.BigEndian.Uint32(gre[key:]) == t.Key
 }
 
-// lower is called with the lock held.
-func (l *Learner) lower(t *tunnel, mtu int, now time.Time) Verdict {
+// lower takes over that outer packets of t may have so many bytes. It is called with the lock held.
+func (l *Learner) lower(t *tunnel, outer int, now time.Time) Verdict {
+	mtu := t.fits(outer)
 	if mtu >= t.MTU {
 		return Confirmed
 	}
@@ -254,7 +299,7 @@ func (l *Learner) lower(t *tunnel, mtu int, now time.Time) Verdict {
 	if mtu == t.learned {
 		return Confirmed
 	}
-	t.learned = mtu
+	t.path, t.learned = outer, mtu
 	l.set(t.ID, mtu)
 	l.log.Info("path MTU lowered", "tunnel", t.Name, "inner_mtu", mtu, "configured", t.MTU)
 	return Lowered

@@ -27,7 +27,21 @@ var tunnels = []Tunnel{
 	{ID: 3, Name: "other key", Endpoint: endpoint4, CustomerEndpoint: customer4, HasKey: true, Key: 43, MTU: 1472, Overhead: 28, Believe: true},
 	{ID: 4, Name: "off", Endpoint: endpoint4, CustomerEndpoint: netip.MustParseAddr("198.51.100.4"), MTU: 1476, Overhead: 24},
 	{ID: 5, Name: "all", Endpoint: endpoint4, CustomerEndpoint: netip.MustParseAddr("198.51.100.5"), HasKey: true, Key: 7, Checksum: true, Sequence: true, MTU: 1464, Overhead: 36, Believe: true},
+	{ID: 7, Name: "esp", Endpoint: endpoint4, CustomerEndpoint: customer4, SPI: 0x2001, MTU: 1446, Overhead: 57, Believe: true, Fits: gcm(20)},
+	{ID: 8, Name: "esp in udp", Endpoint: endpoint4, CustomerEndpoint: customer4, SPI: 0x2002, UDP: true, MTU: 1438, Overhead: 65, Believe: true, Fits: gcm(28)},
 	{ID: 6, Name: "six", Endpoint: endpoint6, CustomerEndpoint: customer6, MTU: 1456, Overhead: 44, Believe: true},
+}
+
+// gcm is what fits an outer packet with AES-GCM behind an outer header: a multiple of four, less two.
+func gcm(outer int) func(int) int {
+	return func(size int) int { return (size-outer-32)&^3 - 2 }
+}
+
+func words(w ...uint32) (b []byte) {
+	for _, x := range w {
+		b = binary.BigEndian.AppendUint32(b, x)
+	}
+	return b
 }
 
 // bed is a Learner and what it said.
@@ -140,6 +154,18 @@ func TestWhichErrorsAreBelieved(t *testing.T) {
 		{"the quote turned round", customer4, 3, 4, 1400, with(func(q *quote) { q.src, q.dst = customer4, endpoint4 }), NoTunnel, nil},
 		{"sent to somebody else than the quoted source", netip.MustParseAddr("192.0.2.11"), 3, 4, 1400, plain, Misdirected, nil},
 		{"a quote of TCP", endpoint4, 3, 4, 1400, with(func(q *quote) { q.proto = 6 }), NotGRE, nil},
+		{"esp", endpoint4, 3, 4, 1400, with(func(q *quote) { q.proto, q.gre = 50, words(0x2001, 7) }), Lowered, map[int]int{7: 1346}},
+		{"esp, 8 bytes", endpoint4, 3, 4, 1403, with(func(q *quote) { q.proto, q.gre, q.bytes = 50, words(0x2001, 7), 8 }), Lowered, map[int]int{7: 1346}},
+		{"esp with another spi", endpoint4, 3, 4, 1400, with(func(q *quote) { q.proto, q.gre = 50, words(0x2003, 7) }), WrongHeader, nil},
+		{"esp with the spi of esp in udp", endpoint4, 3, 4, 1400, with(func(q *quote) { q.proto, q.gre = 50, words(0x2002, 7) }), WrongHeader, nil},
+		{"esp, not even an spi", endpoint4, 3, 4, 1400, with(func(q *quote) { q.proto, q.gre, q.bytes = 50, nil, 3 }), Malformed, nil},
+		{"esp in udp", endpoint4, 3, 4, 1400, with(func(q *quote) { q.proto, q.gre = 17, words(4500<<16|4500, 1480<<16, 0x2002, 7) }), Lowered, map[int]int{8: 1338}},
+		{"esp in udp, 8 bytes", endpoint4, 3, 4, 1400,
+			with(func(q *quote) { q.proto, q.gre, q.bytes = 17, words(4500<<16|4500, 1480<<16), 8 }), Lowered, map[int]int{8: 1338}},
+		{"esp in udp with another spi", endpoint4, 3, 4, 1400,
+			with(func(q *quote) { q.proto, q.gre = 17, words(4500<<16|4500, 1480<<16, 0x2001, 7) }), WrongHeader, nil},
+		{"udp of another port", endpoint4, 3, 4, 1400, with(func(q *quote) { q.proto, q.gre = 17, words(53<<16|4500, 1480<<16, 0x2002, 7) }), WrongHeader, nil},
+		{"udp without a header", endpoint4, 3, 4, 1400, with(func(q *quote) { q.proto, q.gre, q.bytes = 17, words(4500<<16|4500), 7 }), Malformed, nil},
 		{"a later fragment", endpoint4, 3, 4, 1400, with(func(q *quote) { q.offset = 8 }), NotGRE, nil},
 		{"port unreachable", endpoint4, 3, 3, 1400, plain, NotTooBig, nil},
 		{"time exceeded", endpoint4, 11, 0, 1400, plain, NotTooBig, nil},

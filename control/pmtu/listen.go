@@ -39,16 +39,18 @@ func Listen(tun int) (*Listener, error) {
 	return l, nil
 }
 
-// filter4 lets only "fragmentation needed" about GRE packets through, so that the kernel wakes nobody for pings. The
+// filter4 lets only "fragmentation needed" about GRE, ESP and UDP packets through, so that the kernel wakes nobody for pings. The
 // packet begins with its IP header.
 var filter4 = []bpf.Instruction{
 	bpf.LoadMemShift{Off: 0}, // X = header length
 	bpf.LoadIndirect{Off: wire.ICMPOffType, Size: 1},
-	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: wire.ICMP4Unreachable, SkipTrue: 5},
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: wire.ICMP4Unreachable, SkipTrue: 7},
 	bpf.LoadIndirect{Off: wire.ICMPOffCode, Size: 1},
-	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: wire.ICMP4CodeFragNeeded, SkipTrue: 3},
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: wire.ICMP4CodeFragNeeded, SkipTrue: 5},
 	bpf.LoadIndirect{Off: wire.ICMPLen + wire.IPv4OffProto, Size: 1},
-	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: wire.ProtoGRE, SkipTrue: 1},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: wire.ProtoGRE, SkipTrue: 2},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: wire.ProtoESP, SkipTrue: 1},
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: wire.ProtoUDP, SkipTrue: 1},
 	bpf.RetConstant{Val: 1 << 16},
 	bpf.RetConstant{Val: 0},
 }
