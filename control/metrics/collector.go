@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"fmt"
 	"runtime"
 	"strconv"
 
@@ -49,6 +50,9 @@ var (
 	tunnelDrops     = desc("tunnel_dropped_packets_total", "Packets of a tunnel that were not forwarded.", "tunnel", "account", "direction")
 	tunnelMTU       = desc("tunnel_effective_mtu_bytes", "Largest inner packet that a tunnel carries now: its configured MTU or what its path was learned to carry.", "tunnel", "account")
 	tunnelRouted    = desc("tunnel_routed", "1 while a route leads to the tunnel's customer endpoint.", "tunnel", "account")
+	saInfo          = desc("sa_info", "1, with what is known of a security association of a tunnel: its direction (in, out), SPI and encryption.", "tunnel", "direction", "spi", "encryption")
+	saSequence      = desc("sa_sequence_number", "Next sequence number of a security association for sending, at most 1,024 behind.", "tunnel", "spi")
+	saSoft          = desc("sa_soft_lifetime_over", "1 when the soft lifetime of a security association is over: it should be replaced.", "tunnel", "direction", "spi")
 	pathMTUReports  = desc("path_mtu_reports_total", "ICMP errors about packets too big for their path, by what was made of them.", "verdict")
 	tunPackets      = desc("tun_packets_total", "Packets between the workers and the kernel through the TUN device.", "direction")
 	tunErrors       = desc("tun_errors_total", "Packets that the kernel (to_kernel) or the workers' queue (from_kernel) did not take.", "direction")
@@ -107,7 +111,23 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for _, t := range c.s.Tunnels() {
 		o.tunnel(c.s.Engine, t)
 	}
+	for _, a := range c.s.SAs() {
+		o.association(a)
+	}
 	c.control(o)
+}
+
+func (o out) association(a SA) {
+	direction := "out"
+	if a.Inbound {
+		direction = "in"
+	}
+	spi := fmt.Sprintf("%#x", a.SPI)
+	o.gauge(saInfo, 1, a.Tunnel, direction, spi, a.Encryption)
+	o.gauge(saSoft, truth(a.SoftExpired), a.Tunnel, direction, spi)
+	if !a.Inbound {
+		o.gauge(saSequence, float64(a.Sequence), a.Tunnel, spi)
+	}
 }
 
 func truth(b bool) float64 {

@@ -34,6 +34,7 @@ type Source struct {
 	Engine   *pipeline.Engine
 	Ports    []*xsk.Port
 	Tunnels  func() []Tunnel
+	SAs      func() []SA
 	Routes   func() routes.Stats
 	PathMTU  func() map[pmtu.Verdict]uint64
 	TUN      func() tun.Stats
@@ -48,6 +49,15 @@ type Tunnel struct {
 	Name, Account string
 	EffectiveMTU  int  // bytes
 	Routed        bool // a route leads to the customer endpoint
+}
+
+// An SA is what the labels and gauges of a security association are made of.
+type SA struct {
+	Tunnel, Encryption string
+	SPI                uint32
+	Inbound            bool
+	Sequence           uint64 // outbound: the next number
+	SoftExpired        bool
 }
 
 // NewHandler serves the three pages.

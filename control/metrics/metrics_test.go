@@ -40,6 +40,9 @@ func source(t *testing.T) Source {
 		Tunnels: func() []Tunnel {
 			return []Tunnel{{0, "cust-a", "acme", 1400, true}, {1, "cust-b", "acme", 1476, false}}
 		},
+		SAs: func() []SA {
+			return []SA{{Tunnel: "cust-a", Encryption: "aes128gcm16", SPI: 0x1001, Inbound: true}, {Tunnel: "cust-a", Encryption: "aes128gcm16", SPI: 0x2001, Sequence: 7}}
+		},
 		Routes:   func() routes.Stats { return routes.Stats{Routes4: 3, Resyncs: 2} },
 		PathMTU:  func() map[pmtu.Verdict]uint64 { return map[pmtu.Verdict]uint64{pmtu.Lowered: 4} },
 		TUN:      func() tun.Stats { return tun.Stats{Written: 5} },

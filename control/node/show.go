@@ -214,7 +214,7 @@ func (n *Node) workerOf(q QueueID) int {
 func (n *Node) metricsSource() metrics.Source {
 	c := n.Config()
 	return metrics.Source{
-		Engine: n.engine, Ports: n.ports, Tunnels: n.metricTunnels,
+		Engine: n.engine, Ports: n.ports, Tunnels: n.metricTunnels, SAs: n.metricSAs,
 		Routes: n.routes.Stats, PathMTU: n.learned.Counts, TUN: n.tun.Stats, NotReady: n.NotReady,
 		Version: n.opts.Version, Node: c.Node.Name, Datacenter: c.Node.Datacenter, Region: c.Node.Region,
 	}
@@ -233,6 +233,15 @@ func (n *Node) metricTunnels() []metrics.Tunnel {
 			m.EffectiveMTU = min(t.MTU, path)
 		}
 		out = append(out, m)
+	}
+	return out
+}
+
+func (n *Node) metricSAs() []metrics.SA {
+	var out []metrics.SA
+	for _, a := range n.SAs() {
+		out = append(out, metrics.SA{Tunnel: a.Tunnel, Encryption: a.Encryption, SPI: a.SPI, Inbound: a.Direction == "in",
+			Sequence: a.Sequence, SoftExpired: a.SoftExpired})
 	}
 	return out
 }
