@@ -1,6 +1,7 @@
 package node
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -115,11 +116,13 @@ func (a *associations) missing(c *config.Config) (out []config.Tunnel) {
 }
 
 // pairKey tells apart all pairs that may live at once: a tunnel's, and the one that it had before a reload. SPIs alone do
-// not: one may have got other keys.
+// not: one may have got other keys, which stand in it as a hash.
 func pairKey(t config.Tunnel) string {
 	i := t.IPsec
-	return fmt.Sprintf("%s %d %d %s %v %d %s %s", t.CustomerEndpoint, i.SA.SPIIn, i.SA.SPIOut, i.SA.Encryption, i.SA.ESN, i.ReplayWindow,
-		string(i.SA.KeyIn), string(i.SA.KeyOut))
+	h := sha256.New()
+	h.Write(i.SA.KeyIn)
+	h.Write(i.SA.KeyOut)
+	return fmt.Sprintf("%s %d %d %s %v %d %x", t.CustomerEndpoint, i.SA.SPIIn, i.SA.SPIOut, i.SA.Encryption, i.SA.ESN, i.ReplayWindow, h.Sum(nil))
 }
 
 // make makes a pair whose sequence numbers begin at its mark, and moves the mark.

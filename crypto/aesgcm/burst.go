@@ -39,7 +39,7 @@ const kinds = 5
 var groups = [kinds]struct{ packets, text int }{{4, 16}, {4, 64}, {2, 128}, {2, 192}, {1, 0}}
 
 // A Burst is some packets that are sealed or opened together. It belongs to one goroutine at a time. The zero Burst is
-// empty and ready for use. It takes 8 KiB, so make one for each worker.
+// empty and ready for use. It takes 9 KiB, so make one for each worker.
 type Burst struct {
 	n       int
 	packets [MaxBurst + side]packet // the last ones fill up groups
