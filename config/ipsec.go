@@ -2,8 +2,10 @@ package config
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"os"
 	"slices"
@@ -303,17 +305,30 @@ func (v value) secretText() (string, bool) {
 // secretLimit is more than any key takes.
 const secretLimit = 4096
 
-// readSecret reads a file that only its owner may read.
+// readSecret reads a file that only its owner may read. Its errors are of one
+// line, whatever the path is.
 func readSecret(path string) (string, error) {
+	text, err := readPrivate(path)
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		err = at.Err
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", quote(path), err)
+	}
+	return text, nil
+}
+
+func readPrivate(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return "", err
 	}
 	if !info.Mode().IsRegular() || info.Size() > secretLimit {
-		return "", fmt.Errorf("%s is not a file with a key", path)
+		return "", errors.New("not a file with a key")
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return "", fmt.Errorf("%s may be read by others (%04o): chmod 600 %s", path, info.Mode().Perm(), path)
+		return "", fmt.Errorf("others may read it (%04o): chmod 600", info.Mode().Perm())
 	}
 	f, err := os.Open(path)
 	if err != nil {

@@ -85,9 +85,9 @@ func TestKeyFile(t *testing.T) {
 	}{
 		{"0x000102030405060708090a0b0c0d0e0f10111213\n", 0o600, ""},
 		{"000102030405060708090A0B0C0D0E0F10111213", 0o400, ""},
-		{"000102030405060708090a0b0c0d0e0f10111213", 0o640, path + " may be read by others (0640): chmod 600 " + path},
+		{"000102030405060708090a0b0c0d0e0f10111213", 0o640, `"` + path + `": others may read it (0640): chmod 600`},
 		{"0001", 0o600, "has 2 bytes: this encryption needs 20, in the order of ip xfrm"},
-		{strings.Repeat("0", 5000), 0o600, path + " is not a file with a key"},
+		{strings.Repeat("0", 5000), 0o600, `"` + path + `": not a file with a key`},
 	} {
 		os.Remove(path)
 		if err := os.WriteFile(path, []byte(c.content), c.mode); err != nil {

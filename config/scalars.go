@@ -195,7 +195,7 @@ func (v value) address() (netip.Addr, bool) {
 	case err != nil:
 		v.fail("%s is not an IP address: write one such as 192.0.2.1 or 2001:db8::1", quote(s))
 	case a.Zone() != "":
-		v.fail("%s has a zone: write the address without %%%s", quote(s), a.Zone())
+		v.fail("%s has a zone: write %s", quote(s), a.WithZone(""))
 	case a.Is4In6():
 		v.fail("%s is an IPv4 address in IPv6 form: write %s", quote(s), a.Unmap())
 	default:
