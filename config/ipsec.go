@@ -189,7 +189,10 @@ func (f fields) prefixes(name string) []netip.Prefix {
 	if !ok {
 		return nil
 	}
-	elements, _ := v.list("prefixes")
+	elements, ok := v.list("prefixes")
+	if ok && len(elements) == 0 {
+		v.fail("is empty: remove the field if anything is meant")
+	}
 	var list []netip.Prefix
 	for _, e := range elements {
 		if p, ok := e.prefix(); ok {
@@ -223,6 +226,9 @@ func (d *decoder) manualSA(f fields, i *IPsec) {
 		if v, ok := f.need(name, "a key in hexadecimal digits, or {file: PATH}"); ok {
 			*key, _ = v.secret(size)
 		}
+	}
+	if sa.ESN && i.ReplayWindow == 0 {
+		f.fail("esn: true needs a replay_window: the upper half of a number, which is not sent, is found with it (RFC 4303 A2); write one from 1 on, or remove esn")
 	}
 	if len(sa.KeyIn) > 0 && string(sa.KeyIn) == string(sa.KeyOut) && i.encryption().Counter {
 		f.fail("key_in and key_out are the same: with one key for both directions two packets could have one IV; use two keys")

@@ -250,6 +250,10 @@ c.yaml:9:138: tunnels[0].manual_sas[0].key_out: has 20 bytes: this encryption ne
 		`c.yaml:11:20: tunnels[0].replay_window: must be a whole number from 0 to 65536, got 65537`},
 	{"selector that is none", ipsec("lab: true\n    selectors: {local: [everything]}", sa),
 		`c.yaml:11:25: tunnels[0].selectors.local[0]: "everything" has no prefix length: write one such as 203.0.113.0/24`},
+	{"selectors without any", ipsec("lab: true\n    selectors: {remote: []}", sa),
+		`c.yaml:11:25: tunnels[0].selectors.remote: is empty: remove the field if anything is meant`},
+	{"esn without a window", ipsec("lab: true\n    replay_window: 0", swapIn(sa, `encryption`, `esn: true, encryption`)),
+		`c.yaml:9:18: tunnels[0].manual_sas[0]: esn: true needs a replay_window: the upper half of a number, which is not sent, is found with it (RFC 4303 A2); write one from 1 on, or remove esn`},
 	{"mtu of ipsec too large", ipsec("lab: true\n    mtu: 1700", sa),
 		`c.yaml:11:10: tunnels[0].mtu: 1700 is too large: with 57 bytes of outer headers a frame holds an mtu of at most 1670; jumbo frames are not supported yet`},
 	{"replay protection without a cluster", ipsec("lab: true\n    replay_protection: true", sa),
@@ -416,6 +420,16 @@ routes: [{prefix: 203.0.113.0/24, nexthop: cust_b}]`),
     interface_address: 10.213.0.12/31
     `+sa),
 		`c.yaml:18:27: tunnels[1].manual_sas[0].spi_in: 0x1001 is taken by tunnels[0].manual_sas[0].spi_in on line 9: packets to this node are told apart by it`},
+	{"one spi twice toward a customer", ipsec("lab: true", sa+`
+  - name: b
+    account: acme
+    type: ipsec
+    lab: true
+    endpoint: 192.0.2.1
+    customer_endpoint: 198.51.100.2
+    interface_address: 10.213.0.12/31
+    `+swapIn(sa, `0x1001`, `0x1002`)),
+		`c.yaml:18:44: tunnels[1].manual_sas[0].spi_out: 0x2001 is taken by tunnels[0].manual_sas[0].spi_out on line 9, of the same customer_endpoint: it tells our packets apart by it`},
 	{"mtu in a list", field(`mtu: [1476]`),
 		`c.yaml:9:10: tunnels[0].mtu: must be a whole number from 576 to 1702, got a list`},
 	{"mss_clamp with a zero before", field(`mss_clamp: 01400`),

@@ -232,9 +232,14 @@ func (k *checker) sameTunnels() {
 	}
 }
 
-// sameSPIs finds associations for receiving that could not be told apart.
+// sameSPIs finds associations that their receiver could not tell apart.
 func (k *checker) sameSPIs() {
 	first := map[uint32]int{}
+	type outbound struct {
+		customer netip.Addr
+		spi      uint32
+	}
+	firstOut := map[outbound]int{}
 	for i, t := range k.c.Tunnels {
 		if t.IPsec == nil || t.IPsec.SA.SPIIn == 0 {
 			continue
@@ -246,6 +251,13 @@ func (k *checker) sameSPIs() {
 			continue
 		}
 		first[spi] = i
+		out := outbound{t.CustomerEndpoint, t.IPsec.SA.SPIOut}
+		if before, twice := firstOut[out]; twice && out.spi != 0 {
+			k.fail(tunnelPath(i, "manual_sas[0].spi_out"), "%#x is taken by %s, of the same customer_endpoint: it tells our packets apart by it", out.spi,
+				k.there(tunnelPath(before, "manual_sas[0].spi_out")))
+			continue
+		}
+		firstOut[out] = i
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 	"causeway/pipeline/wire"
 )
 
-// espTunnel is what is known of an IPsec tunnel beside rxTunnel and txTunnel. Its associations are used by the worker
-// that owns the tunnel alone, in both directions.
+// espTunnel is what is known of an IPsec tunnel beside rxTunnel and txTunnel. Each of its associations is used by one worker
+// alone, which its SPI chooses, so that it stays the same whatever the tunnel is called after a reload.
 type espTunnel struct {
 	out           *esp.Outbound // nil: none
 	udp           bool
@@ -58,7 +58,7 @@ func (x *spiIndex) build() error {
 
 // slot is where an SPI is, or where it would be.
 func (x *spiIndex) slot(spi uint32) *spiSlot {
-	for k := spi * 0x9e3779b1 >> x.shift; ; k++ { // the golden ratio spreads SPIs that follow each other
+	for k := spi * goldenRatio >> x.shift; ; k++ {
 		s := &x.slots[k&uint32(len(x.slots)-1)]
 		if s.at == 0 || s.spi == spi {
 			return s
@@ -76,13 +76,23 @@ func (x *spiIndex) find(spi uint32) *inboundSA {
 	return nil
 }
 
-// addESP completes an IPsec tunnel. A GRE packet never finds it, and its owner is the only worker that encapsulates.
+// OwnerOfSPI is the worker that uses the association with this SPI, however SPIs follow each other.
+func (e *Engine) OwnerOfSPI(spi uint32) int {
+	return int(uint64(spi*goldenRatio) * uint64(len(e.workers)) >> 32)
+}
+
+const goldenRatio = 0x9e3779b1 // times 2^32: spreads numbers that follow each other
+
+// addESP completes an IPsec tunnel. A GRE packet never finds it, and one worker alone encapsulates.
 func (e *Engine) addESP(t *Tables, s *TunnelSpec, id int) error {
 	t.rx[id].flags &^= tunLive
 	t.tx[id].flags |= tunSequence
+	if s.SA.Outbound != nil {
+		t.tx[id].owner = uint8(e.OwnerOfSPI(s.SA.Outbound.SPI()))
+	}
 	t.esp[id] = &espTunnel{out: s.SA.Outbound, udp: s.SA.UDP, local: s.SA.Local, remote: s.SA.Remote}
 	for _, in := range s.SA.Inbound {
-		t.spis.list = append(t.spis.list, inboundSA{in: in, tunnel: int32(id), owner: t.tx[id].owner, udp: s.SA.UDP})
+		t.spis.list = append(t.spis.list, inboundSA{in: in, tunnel: int32(id), owner: uint8(e.OwnerOfSPI(in.SPI())), udp: s.SA.UDP})
 	}
 	return nil
 }
@@ -106,16 +116,30 @@ func (e *espTunnel) admits(ip []byte) bool {
 	if len(e.local) == 0 && len(e.remote) == 0 {
 		return true
 	}
-	var src, dst netip.Addr
+	src, dst, ok := addresses(ip)
+	return !ok || within(e.remote, src) && within(e.local, dst)
+}
+
+// selects reports whether a packet for the customer lies within the selectors (RFC 4301 5.1): without one that does, it
+// must not leave.
+func (e *espTunnel) selects(ip []byte) bool {
+	if len(e.local) == 0 && len(e.remote) == 0 {
+		return true
+	}
+	src, dst, ok := addresses(ip)
+	return ok && within(e.local, src) && within(e.remote, dst)
+}
+
+func addresses(ip []byte) (src, dst netip.Addr, ok bool) {
 	switch {
 	case len(ip) >= ip4Len && ip[0]>>4 == 4:
 		src, dst = netip.AddrFrom4([4]byte(ip[12:])), netip.AddrFrom4([4]byte(ip[16:]))
 	case len(ip) >= ip6Len && ip[0]>>4 == 6:
 		src, dst = netip.AddrFrom16([16]byte(ip[8:])), netip.AddrFrom16([16]byte(ip[24:]))
 	default:
-		return true
+		return src, dst, false
 	}
-	return within(e.remote, src) && within(e.local, dst)
+	return src, dst, true
 }
 
 func within(prefixes []netip.Prefix, a netip.Addr) bool {

@@ -230,16 +230,13 @@ func (e *Engine) addTunnel(t *Tables, s *TunnelSpec) error {
 	return nil
 }
 
-// Owner is the worker that numbers the packets of tunnel id and, if it is an IPsec tunnel, treats them in both directions.
-func (e *Engine) Owner(id int) int { return e.owner(id) }
-
 // owner is the worker that numbers the packets of tunnel id.
 func (e *Engine) owner(id int) int { return id % len(e.workers) }
 
 // numbers reports whether the workers number the packets of tunnel id now.
 func (e *Engine) numbers(id int) bool {
 	t := e.tables.Load()
-	return id < len(t.tx) && t.tx[id].flags&(tunLive|tunSequence) == tunLive|tunSequence
+	return id < len(t.tx) && t.esp[id] == nil && t.tx[id].flags&(tunLive|tunSequence) == tunLive|tunSequence
 }
 
 // NextNumber returns the sequence number that the next packet of tunnel id gets, or false if its packets have none.

@@ -116,7 +116,7 @@ func (e *Engine) Run(ctx context.Context) error {
 
 // settle empties the rings between the workers when all have stopped, so that no frame is left between two.
 func (e *Engine) settle() {
-	for range 3 { // a frame crosses twice at most: handed over, and brought home
+	for range 6 { // a frame crosses five times at most: fragment, decap, encap, transmit, and home
 		for _, w := range e.workers {
 			w.drain()
 		}

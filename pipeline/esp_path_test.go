@@ -528,6 +528,86 @@ func TestESPLateral(t *testing.T) {
 	}
 }
 
+// TestESPOutboundSelectors: what lies outside of the selectors must not leave (RFC 4301 5.1), and what lies within does.
+func TestESPOutboundSelectors(t *testing.T) {
+	families(t, func(t *testing.T, outer6, inner6 bool) {
+		within, outside := netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("10.0.0.0/8")
+		if inner6 {
+			within, outside = netip.MustParsePrefix("::/0"), netip.MustParsePrefix("fd00::/8")
+		}
+		down := framed(udp(t, inetHost(inner6), behind(inner6), 60))
+		for _, c := range []struct {
+			local, remote netip.Prefix
+			ok            bool
+		}{{within, within, true}, {outside, within, false}, {within, outside, false}} {
+			p := newESPPeer(t, espOptions{suite: esp.AES128GCM16, outer6: outer6})
+			p.node.Local, p.node.Remote = []netip.Prefix{outside, c.local}, []netip.Prefix{c.remote}
+			if !c.ok {
+				p.node.Local = p.node.Local[1:]
+			}
+			b := newESPBed(t, 1, p.tunnel("cust-a"))
+			if c.ok {
+				b.wantOne(down)
+			} else {
+				b.wantDrop(down, ESPOutboundSelector)
+			}
+		}
+	})
+}
+
+// TestESPKeepalive: the answer to a keepalive of GRE would leave as it came, in clear.
+func TestESPKeepalive(t *testing.T) {
+	p := newESPPeer(t, espOptions{suite: esp.AES128GCM16})
+	b := newESPBed(t, 1, p.tunnel("cust-a"))
+	b.wantDrop(p.seal(serialize(t, ip(endpoint4, customer4, layers.IPProtocolGRE), gopacket.Payload{0, 0, 0, 0})), InnerSource)
+}
+
+// TestESPHandedOver: what came by the other worker's queue is the same packet there: bytes behind the end of the UDP
+// datagram do not count, and who is not the peer gives the owner no work.
+func TestESPHandedOver(t *testing.T) {
+	for _, outer6 := range []bool{false, true} {
+		p := newESPPeer(t, espOptions{suite: esp.AES128GCM16, udp: true, outer6: outer6, window: 64})
+		b := newESPBed(t, 2, p.tunnel("cust-a"))
+		there := b.engine.OwnerOfSPI(p.out.SPI()) ^ 1
+		inner := udp(t, behind4, inetHost4, 60)
+		packet := p.packet(inner)
+		frame := p.wrap(append(bytes.Clone(packet), 1, 2, 3))
+		length := frame[14+20+4:]
+		if outer6 {
+			length = frame[14+40+4:]
+		}
+		binary.BigEndian.PutUint16(length, uint16(len(packet)+wire.UDPLen))
+		b.queues[there][0].Put(frame)
+		if out := b.run(); len(out) != 1 || !bytes.Equal(out[0][14:], hop(t, inner)) {
+			t.Errorf("%d frames; dropped: %v", len(out), b.dropped())
+		}
+		before := b.engine.Total().HandedOver
+		p.udp = false
+		b.queues[there][0].Put(p.seal(inner))
+		b.run()
+		if c := b.engine.Total(); c.HandedOver != before || b.dropped()["esp_source"] != 1 {
+			t.Errorf("%d handed over, want %d; dropped: %v", c.HandedOver, before, b.dropped())
+		}
+	}
+}
+
+// TestESPRenamed: an association stays its worker's when its tunnel gets another name, and so another number.
+func TestESPRenamed(t *testing.T) {
+	p := newESPPeer(t, espOptions{suite: esp.AES128GCM16, window: 64})
+	b := newESPBed(t, 2, p.tunnel("cust-a"))
+	owners := map[uint8]bool{}
+	for _, name := range []string{"cust-a", "cust-b", "cust-c"} {
+		b.spec.Tunnels[0] = p.tunnel(name)
+		b.apply()
+		t0 := b.engine.tables.Load()
+		id, _ := b.engine.TunnelID(name)
+		owners[t0.spis.find(p.out.SPI()).owner<<1|t0.tx[id].owner] = true
+	}
+	if len(owners) != 1 {
+		t.Errorf("owners of the pair: %v", owners)
+	}
+}
+
 // TestESPTablesRefuse: an SPI is the receiver's alone.
 func TestESPTablesRefuse(t *testing.T) {
 	p, q := newESPPeer(t, espOptions{suite: esp.AES128GCM16}), newESPPeer(t, espOptions{suite: esp.AES128GCM16})

@@ -9,10 +9,11 @@ import (
 // A GRE keepalive, as Cisco's routers send it, carries its own answer: the inner packet is a GRE packet from our
 // endpoint to the customer's, with protocol 0. Who decapsulates and routes it has answered.
 
-// isKeepalive4 reports whether the inner packet of p is the answer to a keepalive of its tunnel.
+// isKeepalive4 reports whether the inner packet of p is the answer to a keepalive of its tunnel, which is one of GRE: what
+// came encrypted never leaves as it is.
 func (t *Tables) isKeepalive4(w *worker, p *packet) bool {
 	r := &t.rx[p.tunnel]
-	if r.flags&tunOuter6 != 0 || p.proto != wire.ProtoGRE || p.src != r.endpoint4 || p.dst != r.customer4 {
+	if t.esp[p.tunnel] != nil || r.flags&tunOuter6 != 0 || p.proto != wire.ProtoGRE || p.src != r.endpoint4 || p.dst != r.customer4 {
 		return false
 	}
 	gre := w.frame(p.chunk)[p.l4:p.end]

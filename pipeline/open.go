@@ -65,21 +65,31 @@ func (w *worker) addToOpen(t *Tables, p *packet) bool {
 		w.drop(p, ESPNoSA)
 		return false
 	}
+	if !w.fromPeer(t, p, sa) { // before the other worker has work with it
+		p.tunnel = sa.tunnel
+		w.drop(p, ESPSource)
+		return false
+	}
 	if int(sa.owner) != w.id {
-		w.handTo(int(sa.owner), handover{chunk: p.chunk, start: p.l3, end: p.end, kind: handESP, port: p.port, tunnel: noTunnel,
+		w.handTo(int(sa.owner), handover{chunk: p.chunk, start: p.l3, end: w.endOfIP(p), kind: handESP, port: p.port, tunnel: noTunnel,
 			packetV: packetView{flags: p.flags & pktV6}})
 		return false
 	}
 	p.tunnel = sa.tunnel
-	if !w.fromPeer(t, p, sa) {
-		w.drop(p, ESPSource)
-		return false
-	}
 	if v := w.opener.Add(sa.in, w.frame(p.chunk)[p.l4:p.end]); v != esp.OK {
 		w.drop(p, openReason(v))
 		return false
 	}
 	return true
+}
+
+// endOfIP is where the outer packet ends: what its UDP header leaves over at the end was cut off p.
+func (w *worker) endOfIP(p *packet) uint16 {
+	ip := w.frame(p.chunk)[p.l3:]
+	if p.flags&pktV6 != 0 {
+		return p.l3 + ip6Len + binary.BigEndian.Uint16(ip[wire.IPv6OffPayload:])
+	}
+	return p.l3 + binary.BigEndian.Uint16(ip[wire.IPv4OffTotal:])
 }
 
 // fromPeer reports whether the outer header is what the association's peer sends. Behind NAT the source may be anything

@@ -25,6 +25,10 @@ func (w *worker) encapESP(t *Tables, p *packet, id int, e *espTunnel) {
 		w.refuseESP(p, id, ESPNoOutbound)
 		return
 	}
+	if !e.selects(f[p.l3:p.end]) {
+		w.refuseESP(p, id, ESPOutboundSelector)
+		return
+	}
 	if int(p.l3) < frameRoom+e.out.Suite().Before() || p.l3 >= p.end {
 		w.refuseESP(p, id, FrameNoRoom)
 		return

@@ -1,11 +1,14 @@
 package node
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"os"
 	"slices"
@@ -31,14 +34,29 @@ const espFile = "esp.json"
 
 // espMarks is the content of the file: nothing from here on was used.
 type espMarks struct {
+	Writer   uint32            `json:"writer"` // of the IVs
 	IV       uint64            `json:"iv"`
-	Sequence map[string]uint64 `json:"sequence"` // by customer endpoint and SPI
+	Sequence map[string]uint64 `json:"sequence"` // by SPI and key
 }
 
-func (m espMarks) clone() espMarks { return espMarks{m.IV, maps.Clone(m.Sequence)} }
+// newESPMarks are those of a node that has none, or has lost them. What it used before nobody knows, so its IVs begin at a
+// random place under a random writer: with keys that were in use one comes again with odds of less than 2^-35 for each
+// 2^26 that are used.
+func newESPMarks() espMarks {
+	return espMarks{Writer: randomBelow(esp.MaxWriter + 1), IV: uint64(randomBelow(1<<20)) * (esp.MaxIVs >> 21), Sequence: map[string]uint64{}}
+}
+
+// randomBelow returns a random number below n, a power of two of at most 2^32.
+func randomBelow(n uint64) uint32 {
+	var b [4]byte
+	rand.Read(b[:])
+	return uint32(uint64(binary.BigEndian.Uint32(b[:])) & (n - 1))
+}
+
+func (m espMarks) clone() espMarks { return espMarks{m.Writer, m.IV, maps.Clone(m.Sequence)} }
 
 func (m espMarks) equal(o espMarks) bool {
-	return m.IV == o.IV && maps.Equal(m.Sequence, o.Sequence)
+	return m.Writer == o.Writer && m.IV == o.IV && maps.Equal(m.Sequence, o.Sequence)
 }
 
 // An association is the live pair of a tunnel.
@@ -47,12 +65,14 @@ type association struct {
 	out  *esp.Outbound
 	of   config.ManualSA
 	mark string // its key in espMarks.Sequence
+	end  uint64 // below it are the sequence numbers that are its alone
 }
 
 // associations are the security associations of the node, and the marks that keep their IVs and sequence numbers from
 // coming twice. A pair lives as long as the configuration has it unchanged, whatever else is reloaded.
 type associations struct {
 	dir   *stateDir
+	log   *slog.Logger
 	vault *aesgcm.Vault
 	ivs   *esp.IVSource
 
@@ -65,8 +85,11 @@ type associations struct {
 	failing bool // extend could not write the last time
 }
 
-func newAssociations(dir *stateDir) *associations {
-	return &associations{dir: dir, vault: aesgcm.NewVault(aesgcm.Options{}), ivs: new(esp.IVSource), pairs: map[string]*association{}}
+// errNoMarks says that the file is there and has no marks.
+var errNoMarks = errors.New("not what this daemon writes")
+
+func newAssociations(dir *stateDir, log *slog.Logger) *associations {
+	return &associations{dir: dir, log: log, vault: aesgcm.NewVault(aesgcm.Options{}), ivs: new(esp.IVSource), pairs: map[string]*association{}}
 }
 
 // prepare makes the pairs that c has and that do not live yet, beside those that do, after what they need was reserved.
@@ -95,7 +118,7 @@ func (a *associations) prepare(c *config.Config) error {
 		return a.explain(err)
 	}
 	for _, p := range made {
-		p.out.Mark(marks.Sequence[p.mark])
+		p.out.Mark(p.end)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -132,7 +155,7 @@ func (a *associations) make(t config.Tunnel, marks *espMarks) (*association, err
 	if err != nil {
 		return nil, err
 	}
-	p := &association{of: i.SA, mark: fmt.Sprintf("%s spi %#x", t.CustomerEndpoint, i.SA.SPIOut)}
+	p := &association{of: i.SA, mark: markOf(&i.SA)}
 	p.in, err = esp.NewInbound(a.vault, esp.Params{SPI: i.SA.SPIIn, Suite: suite, Key: i.SA.KeyIn, ESN: i.SA.ESN}, i.ReplayWindow)
 	if err != nil {
 		return nil, err
@@ -143,8 +166,16 @@ func (a *associations) make(t config.Tunnel, marks *espMarks) (*association, err
 		p.in.Wipe()
 		return nil, err
 	}
-	marks.Sequence[p.mark] = first + sequenceReserve
+	p.end = first + sequenceReserve
+	marks.Sequence[p.mark] = p.end
 	return p, nil
+}
+
+// markOf is what the numbers of a pair belong to: the SPI and the key, wherever they go, for the customer's window is that
+// of its association. New keys begin anew. Of the key a hash stands there, too short to find a key with it.
+func markOf(sa *config.ManualSA) string {
+	h := sha256.Sum256(sa.KeyOut)
+	return fmt.Sprintf("spi %#x key %x", sa.SPIOut, h[:4])
 }
 
 // of returns what the workers are told of a tunnel's pair.
@@ -161,8 +192,25 @@ func (a *associations) of(t config.Tunnel) *pipeline.SASpec {
 	return s
 }
 
-// retain wipes all pairs that c does not have. The workers must have left them.
+// retain wipes all pairs that c does not have. The workers must have left them. What was reserved for them and not used is
+// given back, if the disk takes it.
 func (a *associations) retain(c *config.Config) {
+	a.writing.Lock()
+	defer a.writing.Unlock()
+	marks := a.marks.clone()
+	for _, p := range a.remove(c) {
+		if marks.Sequence[p.mark] == p.end {
+			marks.Sequence[p.mark] = p.out.Next()
+		}
+		p.wipe()
+	}
+	if !marks.equal(a.marks) {
+		a.write(marks) //nolint:errcheck // the higher marks stay then, which only skips numbers
+	}
+}
+
+// remove takes out the pairs that c does not have.
+func (a *associations) remove(c *config.Config) (out []*association) {
 	keep := map[string]bool{}
 	for _, t := range c.Tunnels {
 		if t.IPsec != nil {
@@ -173,10 +221,11 @@ func (a *associations) retain(c *config.Config) {
 	defer a.mu.Unlock()
 	for key, p := range a.pairs {
 		if !keep[key] {
-			p.wipe()
+			out = append(out, p)
 			delete(a.pairs, key)
 		}
 	}
+	return out
 }
 
 func (p *association) wipe() {
@@ -200,17 +249,22 @@ func (a *associations) load() error {
 		return err
 	}
 	marks, err := readESPMarks(a.dir.file(espFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		marks, err = newESPMarks(), nil
+		a.log.Info("no marks of IPsec tunnels, as with a new node: IVs begin at a random place, and sequence numbers at 1",
+			"file", a.dir.file(espFile), "writer", marks.Writer)
+	}
 	if err != nil {
 		return err
 	}
-	// The counter goes on above the mark with the same writer id: a node without a cluster has one for ever.
+	// The counter goes on above the mark with the same writer: a node without a cluster has one for ever.
 	next := marks.IV
 	a.marks = marks.clone()
 	marks.IV += ivReserve
 	if err := a.write(marks); err != nil {
 		return err
 	}
-	if err := a.ivs.Begin(next); err != nil {
+	if err := a.ivs.Begin(marks.Writer, next); err != nil {
 		return err
 	}
 	a.ivs.Reserve(marks.IV)
@@ -220,16 +274,17 @@ func (a *associations) load() error {
 
 func readESPMarks(path string) (espMarks, error) {
 	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return espMarks{Sequence: map[string]uint64{}}, nil
-	}
 	if err != nil {
 		return espMarks{}, err
 	}
 	var m espMarks
-	if err := json.Unmarshal(b, &m); err != nil || m.Sequence == nil {
-		return m, fmt.Errorf("%s: not what this daemon writes (%v); restore it, or give all IPsec tunnels new keys and remove it: with the old "+
-			"keys IVs could come again, which would give the keys away", path, err)
+	err = json.Unmarshal(b, &m)
+	if err == nil && (m.Sequence == nil || m.Writer > esp.MaxWriter) {
+		err = errors.New("something is missing or too large")
+	}
+	if err != nil {
+		return m, fmt.Errorf("%s: %w: %w; give all IPsec tunnels new keys and remove the file: an older one from a backup would "+
+			"make IVs and sequence numbers come again", path, errNoMarks, err)
 	}
 	return m, nil
 }
@@ -259,13 +314,15 @@ func (a *associations) extend() error {
 	if a.ivs.Next()+ivReserve/2 > marks.IV {
 		marks.IV = a.ivs.Next() + ivReserve
 	}
-	live := a.live()
-	for _, p := range live {
-		if shown := p.out.Shown(); shown+sequenceReserve/2 > marks.Sequence[p.mark] {
-			marks.Sequence[p.mark] = shown + sequenceReserve
+	ends := map[*association]uint64{}
+	for _, p := range a.live() {
+		// Numbers above a pair's own may be those of another pair with the same key, which comes after it.
+		if shown := p.out.Shown(); shown+sequenceReserve/2 > p.end && marks.Sequence[p.mark] == p.end {
+			ends[p] = shown + sequenceReserve
+			marks.Sequence[p.mark] = ends[p]
 		}
 	}
-	err := a.commit(marks, live)
+	err := a.commit(marks, ends)
 	again := a.failing && err != nil
 	a.failing = err != nil
 	if again {
@@ -274,8 +331,8 @@ func (a *associations) extend() error {
 	return err
 }
 
-// commit writes the marks, and only then permits what they reserve.
-func (a *associations) commit(marks espMarks, live []*association) error {
+// commit writes the marks, and only then permits what they reserve, to pairs the numbers below these ends.
+func (a *associations) commit(marks espMarks, ends map[*association]uint64) error {
 	if marks.equal(a.marks) {
 		return nil
 	}
@@ -283,8 +340,9 @@ func (a *associations) commit(marks espMarks, live []*association) error {
 		return err
 	}
 	a.ivs.Reserve(marks.IV)
-	for _, p := range live {
-		p.out.Mark(marks.Sequence[p.mark])
+	for p, end := range ends {
+		p.end = end
+		p.out.Mark(end)
 	}
 	return nil
 }
@@ -305,7 +363,9 @@ func (a *associations) settle() error {
 	marks := a.marks.clone()
 	marks.IV = a.ivs.Next()
 	for _, p := range a.live() {
-		marks.Sequence[p.mark] = p.out.Next()
+		if marks.Sequence[p.mark] == p.end {
+			marks.Sequence[p.mark] = p.out.Next()
+		}
 	}
 	if marks.equal(a.marks) {
 		return nil
@@ -317,10 +377,10 @@ func (a *associations) settle() error {
 }
 
 func (a *associations) explain(err error) error {
-	if errors.Is(err, errStateInUse) {
+	if errors.Is(err, errStateInUse) || errors.Is(err, errNoMarks) {
 		return err
 	}
-	return fmt.Errorf("node.state_dir: IPsec tunnels keep marks of their IVs and sequence numbers there: %w; make it writable, or name another", err)
+	return fmt.Errorf("node.state_dir: IPsec tunnels keep marks of their IVs and sequence numbers there: %w; make it writable", err)
 }
 
 // close wipes all keys. The workers must have stopped.
@@ -332,7 +392,7 @@ func (a *associations) close() error {
 }
 
 // show lists the associations of the tunnels of c, in the order of the file.
-func (a *associations) show(c *config.Config, owner func(tunnel string) int) []api.SA {
+func (a *associations) show(c *config.Config, owner func(spi uint32) int) []api.SA {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	out := []api.SA{}
@@ -344,10 +404,10 @@ func (a *associations) show(c *config.Config, owner func(tunnel string) int) []a
 		if p == nil {
 			continue
 		}
-		common := api.SA{Tunnel: t.Name, Encryption: p.of.Encryption, ESN: p.of.ESN, UDPEncap: p.of.UDPEncap, Worker: owner(t.Name)}
+		common := api.SA{Tunnel: t.Name, Encryption: p.of.Encryption, ESN: p.of.ESN, UDPEncap: p.of.UDPEncap}
 		in, outbound := common, common
-		in.Direction, in.SPI, in.ReplayWindow, in.SoftExpired = "in", p.of.SPIIn, t.IPsec.ReplayWindow, p.in.Soft()
-		outbound.Direction, outbound.SPI, outbound.Sequence, outbound.SoftExpired = "out", p.of.SPIOut, p.out.Shown(), p.out.Soft()
+		in.Direction, in.SPI, in.Worker, in.ReplayWindow, in.SoftExpired = "in", p.of.SPIIn, owner(p.of.SPIIn), t.IPsec.ReplayWindow, p.in.Soft()
+		outbound.Direction, outbound.SPI, outbound.Worker, outbound.Sequence, outbound.SoftExpired = "out", p.of.SPIOut, owner(p.of.SPIOut), p.out.Shown(), p.out.Soft()
 		out = append(out, in, outbound)
 	}
 	return out

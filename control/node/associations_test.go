@@ -3,6 +3,7 @@ package node
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -58,7 +59,7 @@ func ipsecConfig(t *testing.T, key byte, tunnels ...int) *config.Config {
 }
 
 func newTestAssociations(dir string) *associations {
-	a := newAssociations(&stateDir{path: dir})
+	a := newAssociations(&stateDir{path: dir}, slog.New(slog.DiscardHandler))
 	a.vault = aesgcm.NewVault(aesgcm.Options{Unlocked: true})
 	return a
 }
@@ -176,8 +177,91 @@ func TestMarksStayAhead(t *testing.T) {
 	}
 }
 
+// TestLostMarks: who has no marks begins where no other start began, with another writer.
+func TestLostMarks(t *testing.T) {
+	seen := map[beginning]bool{}
+	for range 20 {
+		a := newTestAssociations(t.TempDir())
+		if err := a.prepare(ipsecConfig(t, 1, 1)); err != nil {
+			t.Fatal(err)
+		}
+		onDisk, err := readESPMarks(a.dir.file(espFile))
+		first := a.ivs.Next()
+		if err != nil || onDisk.IV != first+ivReserve || first > esp.MaxIVs/2 {
+			t.Errorf("IVs from %d on, on disk %+v, %v", first, onDisk, err)
+		}
+		seen[beginning{onDisk.Writer, first}] = true
+		a.close()
+		a.dir.close()
+	}
+	if len(seen) != 20 {
+		t.Errorf("of 20 starts without marks only %d differ", len(seen))
+	}
+}
+
+// beginning is where IVs begin.
+type beginning struct {
+	writer uint32
+	first  uint64
+}
+
+// TestFailedStartsUseNothing: a pair that never sent gives back what was reserved for it.
+func TestFailedStartsUseNothing(t *testing.T) {
+	dir := t.TempDir()
+	var before espMarks
+	for start := range 5 {
+		a := newTestAssociations(dir)
+		if err := a.prepare(ipsecConfig(t, 1, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if start%2 == 0 {
+			a.retain(ipsecConfig(t, 1)) // a reload that was not taken over
+		}
+		if err := a.settle(); err != nil {
+			t.Fatal(err)
+		}
+		if start > 0 && !a.marks.equal(before) {
+			t.Errorf("start %d: %+v, before %+v", start, a.marks, before)
+		}
+		before = a.marks
+		a.close()
+		a.dir.close()
+	}
+}
+
+// TestSameKeyTwice: a tunnel whose window changes has two pairs with one key for a moment, and neither gets the other's
+// numbers.
+func TestSameKeyTwice(t *testing.T) {
+	a := newTestAssociations(t.TempDir())
+	defer a.dir.close()
+	defer a.close()
+	old, changed := ipsecConfig(t, 1, 1), ipsecConfig(t, 1, 1)
+	changed.Tunnels[0].IPsec.ReplayWindow = 64
+	for _, c := range []*config.Config{old, changed} {
+		if err := a.prepare(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, second := a.of(old.Tunnels[0]).Outbound, a.of(changed.Tunnels[0]).Outbound
+	s, frame := esp.NewSealer(a.ivs), make([]byte, 128)
+	begin, n := second.Next(), 0
+	for v := esp.OK; v == esp.OK; n++ {
+		if _, _, v = s.Add(first, frame, 40, 60, esp.NextIPv4); v == esp.OK {
+			s.Seal()
+		}
+		if n%1000 == 0 {
+			if err := a.extend(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if first.Next() > begin {
+		t.Errorf("the old pair got up to %d, the new one began with %d", first.Next(), begin)
+	}
+}
+
 // TestReloadKeepsPairs: what stays in the configuration stays the same pair, with its window; what goes is wiped; and the same
-// SPI with other keys is another pair, whose numbers go on.
+// SPI with other keys is another pair, with numbers of its own.
 func TestReloadKeepsPairs(t *testing.T) {
 	a := newTestAssociations(t.TempDir())
 	defer a.dir.close()
@@ -197,7 +281,7 @@ func TestReloadKeepsPairs(t *testing.T) {
 		t.Fatal(err)
 	}
 	changed := a.of(other.Tunnels[0])
-	if changed.Outbound == first.Outbound || changed.Outbound.Next() <= first.Outbound.Next() {
+	if changed.Outbound == first.Outbound || changed.Outbound.Next() != 1 {
 		t.Errorf("other keys: the same pair, or numbers from %d on", changed.Outbound.Next())
 	}
 	if len(a.pairs) != 3 {
@@ -260,7 +344,7 @@ func TestMarksHaveNoKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	var m map[string]any
-	if err := json.Unmarshal(text, &m); err != nil || len(m) != 2 || strings.Contains(string(text), "5a5a") || strings.Contains(string(text), "ZZZ") {
+	if err := json.Unmarshal(text, &m); err != nil || len(m) != 3 || strings.Contains(string(text), "5a5a") || strings.Contains(string(text), "ZZZ") {
 		t.Errorf("%v in %s", err, text)
 	}
 }

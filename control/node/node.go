@@ -89,7 +89,7 @@ func Open(path string, c *config.Config, o Options) (*Node, error) {
 	n := &Node{path: path, opts: o, log: o.Log, started: time.Now(), cfg: c}
 	n.state.path = StateDir(c)
 	n.numbers = newNumbers(&n.state, n.nextNumber)
-	n.sas = newAssociations(&n.state)
+	n.sas = newAssociations(&n.state, n.log)
 	n.spec = func(l []pipeline.LinkSpec) *pipeline.Spec { return specOf(c, l, n.sas.of) }
 	if err := n.open(c); err != nil {
 		return nil, errors.Join(err, n.Close())
@@ -320,6 +320,7 @@ func (n *Node) Close() error {
 	var errs []error
 	if !n.ran {
 		n.closeUnused()
+		errs = append(errs, n.sas.settle()) // a start that fails again and again uses up nothing
 	}
 	for _, p := range n.ports {
 		errs = append(errs, p.Close())

@@ -58,6 +58,8 @@ func (n *Node) Run(ctx context.Context, started func()) error {
 		<-ctx.Done()
 	}
 	n.drain()
+	n.reloading.Lock() // one that has begun ends first, and no other begins
+	defer n.reloading.Unlock()
 	stopWorkers()
 	workers.wg.Wait()
 	stopControl()

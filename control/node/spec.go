@@ -11,7 +11,7 @@ import (
 // SpecOf is what the workers are told of a configuration, with the links that their ports have. Its IPsec tunnels have no
 // associations.
 func SpecOf(c *config.Config, links []pipeline.LinkSpec) *pipeline.Spec {
-	return specOf(c, links, newAssociations(nil).of)
+	return specOf(c, links, newAssociations(nil, nil).of)
 }
 
 // specOf is SpecOf with the associations of IPsec tunnels.

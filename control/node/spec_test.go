@@ -86,7 +86,7 @@ func TestUnionHasOldAndNew(t *testing.T) {
 		tunnel("renamed", "198.51.100.3", "203.0.115.0/24"))
 	c := parse(t, "interfaces: [{name: eth0}]\nendpoints: [192.0.2.1]\ntunnels:\n"+tunnel("stays", "198.51.100.9", "203.0.113.0/24")+
 		tunnel("comes", "198.51.100.4", "203.0.116.0/24")+tunnel("other-name", "198.51.100.3", "203.0.115.0/24"))
-	s := union(old, c, nil, newAssociations(nil).of)
+	s := union(old, c, nil, newAssociations(nil, nil).of)
 	customers := map[string]string{}
 	for _, u := range s.Tunnels {
 		customers[u.Name] = u.CustomerEndpoint.String()

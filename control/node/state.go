@@ -43,6 +43,9 @@ func (d *stateDir) take() error {
 	if err := os.MkdirAll(d.path, 0o700); err != nil {
 		return err
 	}
+	if err := syncDir(filepath.Dir(d.path)); err != nil { // it may be new
+		return err
+	}
 	lock, err := os.OpenFile(d.file("lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
@@ -71,7 +74,12 @@ func (d *stateDir) write(name string, content []byte) error {
 	if err := os.Rename(f.Name(), d.file(name)); err != nil {
 		return err
 	}
-	dir, err := os.Open(d.path)
+	return syncDir(d.path)
+}
+
+// syncDir makes the names in a directory survive a crash.
+func syncDir(path string) error {
+	dir, err := os.Open(path)
 	if err != nil {
 		return err
 	}

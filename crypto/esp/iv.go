@@ -14,6 +14,9 @@ const (
 
 	// MaxWriter is the largest number of a writer.
 	MaxWriter = 1<<writerBits - 1
+
+	// MaxIVs is how many IVs a writer has.
+	MaxIVs = 1 << counterBits
 )
 
 // ivBlock is how many IVs a Sealer takes at a time: 65 ms at a million packets a second, and one atomic operation.
@@ -28,20 +31,20 @@ type IVSource struct {
 
 // NewIVSource makes a source for a writer whose counter begins at first. It gives out nothing before Reserve.
 func NewIVSource(writer uint32, first uint64) (*IVSource, error) {
-	if writer > MaxWriter || first >= 1<<counterBits {
-		return nil, fmt.Errorf("esp: writer %d with counter %d: at most %d and 2^%d", writer, first, MaxWriter, counterBits)
-	}
-	s := &IVSource{writer: uint64(writer)}
-	s.next.Store(first)
-	s.reserved.Store(first)
-	return s, nil
+	s := new(IVSource)
+	return s, s.Begin(writer, first)
 }
 
-// Begin sets the counter of a source that has given out nothing, where it is known only after the workers were made.
-func (s *IVSource) Begin(first uint64) error {
-	if first >= 1<<counterBits || s.next.Load() != s.reserved.Load() || s.next.Load() > first {
-		return fmt.Errorf("esp: the IV counter cannot begin with %d: at most 2^%d are possible, and it stands at %d", first, counterBits, s.next.Load())
+// Begin sets writer and counter of a source that has given out nothing, where they are known only after the workers were
+// made: they see both when they see what Reserve permits.
+func (s *IVSource) Begin(writer uint32, first uint64) error {
+	switch {
+	case writer > MaxWriter || first >= 1<<counterBits:
+		return fmt.Errorf("esp: writer %d with counter %d: at most %d and 2^%d", writer, first, MaxWriter, counterBits)
+	case s.reserved.Load() != 0:
+		return fmt.Errorf("esp: IVs from %d on were permitted already", s.next.Load())
 	}
+	s.writer = uint64(writer)
 	s.next.Store(first)
 	s.reserved.Store(first)
 	return nil
