@@ -2,7 +2,7 @@
 //
 //	causeway run -c FILE        forwards packets until it is told to stop
 //	causeway check -c FILE      says what is wrong with a configuration
-//	causeway show tunnels|routes|neighbours|workers|drops|ports|status
+//	causeway show tunnels|routes|neighbours|workers|drops|ports|sas|status
 //	causeway reload             makes the running daemon read its configuration again
 //	causeway doctor [-c FILE]   says what is fast on this machine, what is not, and why
 //	causeway replay -c FILE IN  says what the node would do with the frames of a capture

@@ -179,7 +179,7 @@ func TestMarksStayAhead(t *testing.T) {
 
 // TestLostMarks: who has no marks begins where no other start began, with another writer.
 func TestLostMarks(t *testing.T) {
-	seen := map[beginning]bool{}
+	writers, firsts := map[uint32]bool{}, map[uint64]bool{}
 	for range 20 {
 		a := newTestAssociations(t.TempDir())
 		if err := a.prepare(ipsecConfig(t, 1, 1)); err != nil {
@@ -190,19 +190,13 @@ func TestLostMarks(t *testing.T) {
 		if err != nil || onDisk.IV != first+ivReserve || first > esp.MaxIVs/2 {
 			t.Errorf("IVs from %d on, on disk %+v, %v", first, onDisk, err)
 		}
-		seen[beginning{onDisk.Writer, first}] = true
+		writers[onDisk.Writer], firsts[first] = true, true
 		a.close()
 		a.dir.close()
 	}
-	if len(seen) != 20 {
-		t.Errorf("of 20 starts without marks only %d differ", len(seen))
+	if len(writers) < 18 || len(firsts) < 18 { // two that are the same happen once in 5,000 runs
+		t.Errorf("20 starts without marks had %d writers, and began at %d places", len(writers), len(firsts))
 	}
-}
-
-// beginning is where IVs begin.
-type beginning struct {
-	writer uint32
-	first  uint64
 }
 
 // TestFailedStartsUseNothing: a pair that never sent gives back what was reserved for it.
@@ -245,7 +239,7 @@ func TestSameKeyTwice(t *testing.T) {
 	first, second := a.of(old.Tunnels[0]).Outbound, a.of(changed.Tunnels[0]).Outbound
 	s, frame := esp.NewSealer(a.ivs), make([]byte, 128)
 	begin, n := second.Next(), 0
-	for v := esp.OK; v == esp.OK; n++ {
+	for v := esp.OK; v == esp.OK && n < 2*sequenceReserve; n++ {
 		if _, _, v = s.Add(first, frame, 40, 60, esp.NextIPv4); v == esp.OK {
 			s.Seal()
 		}
