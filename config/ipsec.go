@@ -81,6 +81,10 @@ const (
 	espHeader  = 8 // RFC 4303 2
 	espTrailer = 2 // pad length and next header
 	udpHeader  = 8
+
+	// largestHeaders stand before a packet that comes out of a tunnel at most:
+	// ESP with the IV of a block cipher, in UDP, over IPv6.
+	largestHeaders = ipv6Header + udpHeader + espHeader + 16
 )
 
 const (

@@ -50,8 +50,16 @@ func (t Tunnel) Overhead() int {
 func (t Tunnel) defaultMTU() int { return t.Fits(defaultPath) }
 
 // maxMTU is what a frame leaves for the inner packet, so that a full-sized
-// outer packet still lies in one UMEM chunk.
-func (t Tunnel) maxMTU() int { return t.Fits(frameLimit - maxLinkBytes) }
+// outer packet still lies in one UMEM chunk. ESP has bytes behind the packet too,
+// and must fit where a packet lies that came out of the tunnel with the largest headers.
+func (t Tunnel) maxMTU() int {
+	fits := t.Fits(frameLimit - maxLinkBytes)
+	if t.IPsec == nil {
+		return fits
+	}
+	e := t.IPsec.encryption()
+	return min(fits, frameLimit-maxLinkBytes-largestHeaders-(e.Align-1+espTrailer+e.ICV))
+}
 
 // Fits is the largest inner packet whose outer packet has at most so many
 // bytes.

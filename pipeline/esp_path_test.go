@@ -656,3 +656,28 @@ func TestSPIIndex(t *testing.T) {
 		}
 	}
 }
+
+// TestESPLateralRoom: the largest packet that config lets into an IPsec tunnel has room behind it too when it came out of the
+// tunnel with the largest headers (config.largestHeaders).
+func TestESPLateralRoom(t *testing.T) {
+	from := newESPPeer(t, espOptions{suite: esp.AES256SHA256, outer6: true, udp: true, window: 64})
+	const most = 2048 - 304 - 18 - 72 - (15 + 2 + 16)
+	site, there := netip.MustParsePrefix("198.18.6.0/24"), netip.MustParseAddr("198.18.6.9")
+	into := newESPPeer(t, espOptions{suite: esp.AES256SHA256, spi: 0x2000, window: 64})
+	b := newESPBed(t, 1, from.tunnel("cust-a"), into.tunnel("cust-b", func(s *TunnelSpec) {
+		s.CustomerEndpoint, s.Prefixes = netip.MustParseAddr("198.51.100.9"), []netip.Prefix{site}
+		s.Interface4, s.Interface6 = netip.MustParsePrefix("10.213.0.20/31"), netip.Prefix{}
+	}))
+	for i := range b.spec.Tunnels {
+		b.spec.Tunnels[i].MTU = most
+	}
+	for i := range b.spec.Links {
+		b.spec.Links[i].MTU = 1726
+	}
+	b.apply()
+	inner := udp(t, behind4, there, most-28)
+	out := b.send(from.seal(inner))
+	if len(out) != 1 || !bytes.Equal(into.open(out[0]), hop(t, inner)) {
+		t.Fatalf("%d frames; dropped: %v", len(out), b.dropped())
+	}
+}
