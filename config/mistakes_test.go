@@ -258,6 +258,9 @@ c.yaml:9:138: tunnels[0].manual_sas[0].key_out: has 20 bytes: this encryption ne
 		`c.yaml:11:10: tunnels[0].mtu: 1700 is too large: with 57 bytes of outer headers a frame holds an mtu of at most 1633; jumbo frames are not supported yet`},
 	{"replay protection without a cluster", ipsec("lab: true\n    replay_protection: true", sa),
 		`c.yaml:11:5: tunnels[0].replay_protection: this version has no cluster: one node's packets are always in sequence; remove the field`},
+	{"odd field twice", field("\"a\\nb\": 1\n    \"a\\nb\": 2"),
+		`c.yaml:9:5: tunnels[0]: unknown field "a\nb": allowed are name, account, type, endpoint, customer_endpoint, interface_address, interface_address6, mtu, pmtu, ttl, mss_clamp, df, prefixes, key, checksum and sequence
+c.yaml:10:5: tunnels[0]."a\nb": given twice, first on line 9: remove one`},
 	{"field misspelt", field(`checksums: true`),
 		`c.yaml:9:5: tunnels[0]: unknown field "checksums": did you mean "checksum"?`},
 	{"field of the product's API", field(`customer_gre_endpoint: 198.51.100.2`),

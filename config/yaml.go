@@ -262,7 +262,7 @@ func describe(node ast.Node) string {
 		return "nothing"
 	}
 	if token := node.GetToken(); token != nil {
-		return token.Value
+		return plain(token.Value)
 	}
 	return "something else"
 }
@@ -276,8 +276,18 @@ func quote(s string) string {
 	return strconv.Quote(s)
 }
 
+// plain returns s without quotes if it needs none: an error is one line,
+// whatever the file has.
+func plain(s string) string {
+	if quoted := quote(s); quoted != `"`+s+`"` {
+		return quoted
+	}
+	return s
+}
+
 // join appends a field's name to a path.
 func join(path, name string) string {
+	name = plain(name)
 	if path == "" {
 		return name
 	}
