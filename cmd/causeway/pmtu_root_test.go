@@ -106,7 +106,7 @@ send(IP(src="198.51.100.200", dst="192.0.2.1")/ICMP(type=3, code=4, nexthopmtu=6
 		t.Errorf("believed: %+v", u)
 	}
 	_, metrics := b.get("/metrics")
-	for verdict, n := range map[string]int{"lowered": 0, "wrong_header": 1, "no_tunnel": 2, "implausible": 1, "misdirected": 1, "through_tunnel": 0} {
+	for verdict, n := range map[string]int{"lowered": 0, "wrong_header": 1, "not_gre": 1, "no_tunnel": 2, "implausible": 1, "misdirected": 1, "through_tunnel": 0} {
 		if want := fmt.Sprintf(`causeway_path_mtu_reports_total{verdict=%q} %d`, verdict, n); !strings.Contains(metrics, want) {
 			t.Errorf("/metrics has no %s", want)
 		}

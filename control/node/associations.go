@@ -205,7 +205,7 @@ func (a *associations) retain(c *config.Config) {
 		p.wipe()
 	}
 	if !marks.equal(a.marks) {
-		a.write(marks) //nolint:errcheck // the higher marks stay then, which only skips numbers
+		_ = a.write(marks) // if not, the higher marks stay, and numbers are skipped
 	}
 }
 

@@ -190,7 +190,7 @@ func (l *Learner) take(dst netip.Addr, r *wire.ICMPReport, least uint32, now tim
 	if r.Src != dst {
 		return l.count(Misdirected)
 	}
-	if r.FragOff != 0 || len(r.Payload) < leastQuote(r.Proto) {
+	if r.FragOff != 0 || !ofTunnels(r.Proto, r.Payload) {
 		return l.count(NotGRE)
 	}
 	if int64(r.MTU) >= int64(r.Total) {
@@ -212,21 +212,24 @@ func (l *Learner) take(dst netip.Addr, r *wire.ICMPReport, least uint32, now tim
 	return verdict
 }
 
-// leastQuote is how much must be quoted of what an outer IP header carries: up to the flags of GRE, the SPI of ESP, the UDP
-// header.
-func leastQuote(proto uint8) int {
+// ofTunnels reports whether what an outer IP header carries may be a tunnel's packet, of which enough must be quoted: up to
+// the flags of GRE, the SPI of ESP, the UDP header. Other UDP packets are the host's own.
+func ofTunnels(proto uint8, quoted []byte) bool {
 	switch proto {
 	case wire.ProtoGRE:
-		return wire.GREMinLen
+		return len(quoted) >= wire.GREMinLen
 	case wire.ProtoESP:
-		return spiLen
+		return len(quoted) >= spiLen
 	case wire.ProtoUDP:
-		return wire.UDPLen
+		return len(quoted) >= wire.UDPLen && binary.BigEndian.Uint32(quoted) == natTraversalPorts
 	}
-	return 1 << 16 // more than any quote has
+	return false
 }
 
-const spiLen = 4 // RFC 4303 2.1
+const (
+	spiLen            = 4                                     // RFC 4303 2.1
+	natTraversalPorts = wire.PortIKENAT<<16 | wire.PortIKENAT // RFC 3948 2.1: source and destination
+)
 
 // interest orders the verdicts about several tunnels with the same ends: the first one is that of the error.
 var interest = []Verdict{Lowered, Confirmed, NotBelieved, Implausible, WrongHeader, NoTunnel}
@@ -255,8 +258,7 @@ func (t *tunnel) sends(proto uint8, quoted []byte) bool {
 	case t.SPI == 0:
 		return proto == wire.ProtoGRE && t.sendsGRE(quoted)
 	case t.UDP:
-		const ports = wire.PortIKENAT<<16 | wire.PortIKENAT
-		return proto == wire.ProtoUDP && binary.BigEndian.Uint32(quoted) == ports && t.sendsESP(quoted[wire.UDPLen:])
+		return proto == wire.ProtoUDP && t.sendsESP(quoted[wire.UDPLen:])
 	}
 	return proto == wire.ProtoESP && t.sendsESP(quoted)
 }

@@ -164,7 +164,7 @@ func TestWhichErrorsAreBelieved(t *testing.T) {
 			with(func(q *quote) { q.proto, q.gre, q.bytes = 17, words(4500<<16|4500, 1480<<16), 8 }), Lowered, map[int]int{8: 1338}},
 		{"esp in udp with another spi", endpoint4, 3, 4, 1400,
 			with(func(q *quote) { q.proto, q.gre = 17, words(4500<<16|4500, 1480<<16, 0x2001, 7) }), WrongHeader, nil},
-		{"udp of another port", endpoint4, 3, 4, 1400, with(func(q *quote) { q.proto, q.gre = 17, words(53<<16|4500, 1480<<16, 0x2002, 7) }), WrongHeader, nil},
+		{"udp of another port", endpoint4, 3, 4, 1400, with(func(q *quote) { q.proto, q.gre = 17, words(53<<16|4500, 1480<<16, 0x2002, 7) }), NotGRE, nil},
 		{"udp without a header", endpoint4, 3, 4, 1400, with(func(q *quote) { q.proto, q.gre, q.bytes = 17, words(4500<<16|4500), 7 }), Malformed, nil},
 		{"a later fragment", endpoint4, 3, 4, 1400, with(func(q *quote) { q.offset = 8 }), NotGRE, nil},
 		{"port unreachable", endpoint4, 3, 3, 1400, plain, NotTooBig, nil},
