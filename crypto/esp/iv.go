@@ -32,7 +32,10 @@ type IVSource struct {
 // NewIVSource makes a source for a writer whose counter begins at first. It gives out nothing before Reserve.
 func NewIVSource(writer uint32, first uint64) (*IVSource, error) {
 	s := new(IVSource)
-	return s, s.Begin(writer, first)
+	if err := s.Begin(writer, first); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // Begin sets writer and counter of a source that has given out nothing, where they are known only after the workers were
