@@ -1,14 +1,13 @@
 package aesgcm
 
 import (
-	"crypto/cipher"
 	"encoding/binary"
 	"unsafe"
 )
 
 // portables is what a burst keeps for packets that crypto/cipher treats.
 type portables struct {
-	aeads [MaxBurst]cipher.AEAD // by number
+	aeads [MaxBurst]*aeadKey // by number
 	nonce [SaltSize + IVSize]byte
 	aad   [MaxAAD]byte
 }
@@ -21,7 +20,7 @@ func (b *Burst) addPortable(i uint, k *Key) {
 }
 
 // eachPortable calls f for each packet without a kernel.
-func (b *Burst) eachPortable(f func(i uint8, aead cipher.AEAD, nonce, text, aad []byte)) {
+func (b *Burst) eachPortable(f func(i uint8, aead *aeadKey, nonce, text, aad []byte)) {
 	o := &b.portable
 	for kind := range kinds {
 		c := &b.classes[keyPortable][kind]
@@ -38,13 +37,13 @@ func (b *Burst) eachPortable(f func(i uint8, aead cipher.AEAD, nonce, text, aad 
 }
 
 func (b *Burst) sealPortable() {
-	b.eachPortable(func(_ uint8, aead cipher.AEAD, nonce, text, aad []byte) {
+	b.eachPortable(func(_ uint8, aead *aeadKey, nonce, text, aad []byte) {
 		aead.Seal(text[:0], nonce, text[:len(text)-TagSize], aad)
 	})
 }
 
 func (b *Burst) openPortable() {
-	b.eachPortable(func(i uint8, aead cipher.AEAD, nonce, text, aad []byte) {
+	b.eachPortable(func(i uint8, aead *aeadKey, nonce, text, aad []byte) {
 		_, err := aead.Open(text[:0], nonce, text, aad)
 		b.work.failed[i] = err != nil
 	})

@@ -24,10 +24,13 @@ const contextSize = unsafe.Sizeof(context{})
 // A Key is a secret that is ready for use. It is a small value that may be copied; all copies end with Vault.Wipe.
 type Key struct {
 	context  *context
-	portable cipher.AEAD // instead, without kernels
+	portable *aeadKey // instead, without kernels
 	salt     uint32
 	size     uint8 // key128, key256 or keyPortable
 }
+
+// An aeadKey is a key of crypto/cipher.
+type aeadKey struct{ cipher.AEAD }
 
 // The classes of keys.
 const (
@@ -95,7 +98,7 @@ func portableKey(secret []byte, salt [SaltSize]byte) (Key, error) {
 	if err != nil {
 		return Key{}, fmt.Errorf("aesgcm: %w", err)
 	}
-	return Key{portable: aead, salt: binary.LittleEndian.Uint32(salt[:]), size: keyPortable}, nil
+	return Key{portable: &aeadKey{aead}, salt: binary.LittleEndian.Uint32(salt[:]), size: keyPortable}, nil
 }
 
 // take finds room for a key.

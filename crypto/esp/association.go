@@ -1,8 +1,8 @@
 package esp
 
 import (
-	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"sync/atomic"
 
 	"causeway/crypto/aesgcm"
@@ -27,18 +27,21 @@ type Life struct {
 // reservedSPIs are the SPIs up to this one: not for use (RFC 4303, section 2.1).
 const reservedSPIs = 255
 
-// association is what both directions have.
+// association is what both directions have. What every packet needs comes first, to lie in one cache line.
 type association struct {
+	gcm     aesgcm.Key
 	spi     uint32
 	suite   Suite
+	kind    kind // the suite's
 	esn     bool
-	vault   *aesgcm.Vault
-	gcm     aesgcm.Key
-	single  single // nil: gcm
-	life    Life
+	limited bool // life has a limit
 	packets uint64
 	bytes   uint64
-	soft    atomic.Bool
+
+	single single // nil: gcm
+	life   Life
+	vault  *aesgcm.Vault
+	soft   atomic.Bool
 }
 
 func (a *association) init(v *aesgcm.Vault, p Params) error {
@@ -50,7 +53,8 @@ func (a *association) init(v *aesgcm.Vault, p Params) error {
 	case len(p.Key) != p.Suite.KeySize():
 		return fmt.Errorf("esp: a key for %s has %d bytes, not %d", p.Suite, p.Suite.KeySize(), len(p.Key))
 	}
-	a.spi, a.suite, a.esn, a.life, a.vault = p.SPI, p.Suite, p.ESN, p.Life, v
+	a.spi, a.suite, a.kind, a.esn, a.vault = p.SPI, p.Suite, p.Suite.info().kind, p.ESN, v
+	a.life, a.limited = p.Life, p.Life != Life{}
 	var err error
 	if i := p.Suite.info(); i.kind == kindGCM {
 		a.gcm, err = v.Key(p.Key[:i.key], [aesgcm.SaltSize]byte(p.Key[i.key:]))
@@ -76,7 +80,9 @@ func (a *association) Wipe() {
 }
 
 // expired reports whether the hard lifetime is over.
-func (a *association) expired() bool {
+func (a *association) expired() bool { return a.limited && a.over() }
+
+func (a *association) over() bool {
 	l := &a.life
 	return l.HardPackets != 0 && a.packets >= l.HardPackets || l.HardBytes != 0 && a.bytes >= l.HardBytes
 }
@@ -85,22 +91,26 @@ func (a *association) expired() bool {
 func (a *association) used(n int) {
 	a.packets++
 	a.bytes += uint64(n)
+	if a.limited {
+		a.noteSoft()
+	}
+}
+
+func (a *association) noteSoft() {
 	l := &a.life
 	if (l.SoftPackets != 0 && a.packets >= l.SoftPackets || l.SoftBytes != 0 && a.bytes >= l.SoftBytes) && !a.soft.Load() {
 		a.soft.Store(true)
 	}
 }
 
-// gcmAAD is the additional data of a packet for package aesgcm.
-func gcmAAD(packet []byte, seqHigh uint32, esn bool) aesgcm.AAD {
+// gcmAAD is the additional data of a packet for package aesgcm: SPI and sequence number, its upper half only with ESN.
+func gcmAAD(spi uint32, seq uint64, esn bool) aesgcm.AAD {
 	if !esn {
-		return aesgcm.AAD{First: binary.LittleEndian.Uint64(packet), Len: aadLen}
+		return aesgcm.AAD{First: bits.ReverseBytes64(uint64(spi)<<32 | seq&(1<<32-1)), Len: aadLen}
 	}
-	var high [4]byte
-	binary.BigEndian.PutUint32(high[:], seqHigh)
 	return aesgcm.AAD{
-		First: uint64(binary.LittleEndian.Uint32(packet)) | uint64(binary.LittleEndian.Uint32(high[:]))<<32,
-		Next:  uint64(binary.LittleEndian.Uint32(packet[4:])),
+		First: bits.ReverseBytes64(uint64(spi)<<32 | seq>>32),
+		Next:  bits.ReverseBytes64(seq << 32),
 		Len:   aadLenESN,
 	}
 }

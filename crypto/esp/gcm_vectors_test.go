@@ -41,7 +41,7 @@ func TestGCMPackets(t *testing.T) {
 			b := &bed{t: t, vault: vault, opener: new(Opener)}
 
 			in := b.inbound(p, 64)
-			in.window.top = seq - 1
+			in.spi, in.window.top = spi, seq-1 // one of the SPIs is reserved
 			got, next, verdict := b.open(in, bytes.Clone(sent))
 			if verdict != OK || next != plain[len(plain)-1] || !bytes.Equal(got, text) {
 				t.Errorf("packet %d: %v, next header %d, %x", i, verdict, next, got)
@@ -57,7 +57,7 @@ func TestGCMPackets(t *testing.T) {
 			source.Reserve(1 << counterBits)
 			b.sealer = NewSealer(source)
 			out := b.outbound(p, seq)
-			out.spi = spi // one of them is reserved
+			out.spi = spi
 			if sealed := b.seal(out, text, next); !bytes.Equal(sealed, sent) {
 				t.Errorf("packet %d: sealed\n%x, want\n%x", i, sealed, sent)
 			}

@@ -10,6 +10,7 @@ import (
 type Inbound struct {
 	association
 	window window
+	_      [40]byte // whole cache lines
 }
 
 // NewInbound makes an association with a replay window of that many packets; 0 means none. The vault holds its key.
@@ -38,7 +39,7 @@ type opening struct {
 	packet []byte
 	seq    uint64
 	burst  uint8 // number in the burst
-	failed bool
+	failed bool  // set by Open
 }
 
 // Len returns how many packets were added since the last Reset.
@@ -57,9 +58,12 @@ func (o *Opener) Reset() {
 // refused without the key is: sizes, and sequence numbers that came before (RFC 4303, section 3.4.3), so that replays
 // cost no decryption. Only if the verdict is OK it was added.
 func (o *Opener) Add(sa *Inbound, packet []byte) Verdict {
-	i := sa.suite.info()
-	text := len(packet) - headerLen - i.iv - i.icv
-	if text < i.align || text&(i.align-1) != 0 {
+	before, icv, align := headerLen+gcmIV, gcmICV, gcmAlign
+	if sa.kind != kindGCM {
+		i := sa.suite.info()
+		before, icv, align = headerLen+i.iv, i.icv, i.align
+	}
+	if text := len(packet) - before - icv; text < align || text&(align-1) != 0 {
 		return Short
 	}
 	if sa.expired() {
@@ -74,10 +78,10 @@ func (o *Opener) Add(sa *Inbound, packet []byte) Verdict {
 		return v
 	}
 	p := &o.opened[o.n]
-	*p = opening{sa: sa, packet: packet, seq: seq}
-	if i.kind == kindGCM {
+	p.sa, p.packet, p.seq = sa, packet, seq
+	if sa.kind == kindGCM {
 		p.burst = uint8(o.burst.Len())
-		o.burst.Add(&sa.gcm, packet[headerLen+8:], binary.LittleEndian.Uint64(packet[headerLen:]), gcmAAD(packet, uint32(seq>>32), sa.esn))
+		o.burst.Add(&sa.gcm, packet[headerLen+gcmIV:], binary.LittleEndian.Uint64(packet[headerLen:]), gcmAAD(sa.spi, seq, sa.esn))
 	}
 	o.n++
 	return OK
@@ -88,7 +92,7 @@ func (o *Opener) Open() {
 	o.burst.Open()
 	for k := range o.opened[:o.n] {
 		p := &o.opened[k]
-		if p.sa.single == nil {
+		if p.sa.kind == kindGCM {
 			p.failed = o.burst.Failed(int(p.burst))
 		} else {
 			p.failed = !p.sa.single.open(p.packet, uint32(p.seq>>32), p.sa.esn)
@@ -107,8 +111,11 @@ func (o *Opener) Result(k int) (from, to int, next uint8, v Verdict) {
 	if v := p.sa.window.commit(p.seq); v != OK {
 		return 0, 0, 0, v
 	}
-	i := p.sa.suite.info()
-	from, to = headerLen+i.iv, len(p.packet)-i.icv
+	from, to = headerLen+gcmIV, len(p.packet)-gcmICV
+	if p.sa.kind != kindGCM {
+		i := p.sa.suite.info()
+		from, to = headerLen+i.iv, len(p.packet)-i.icv
+	}
 	to, next, v = unpad(p.packet, from, to)
 	p.sa.used(max(to-from, 0))
 	return from, to, next, v

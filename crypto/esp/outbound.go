@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 	mathrand "math/rand/v2"
 	"sync/atomic"
 
@@ -12,10 +13,11 @@ import (
 
 // An Outbound is an association for sending. It is its owner's alone; what other goroutines may call says so.
 type Outbound struct {
-	association
 	next   uint64        // sequence number of the next packet
-	shown  atomic.Uint64 // next, as others see it
 	marked atomic.Uint64 // numbers below it may be used
+	association
+	shown atomic.Uint64 // next, as others see it
+	_     [56]byte      // whole cache lines
 }
 
 // showEvery is how many sequence numbers others may not see yet: an atomic store is dearer than all else that a number needs.
@@ -93,16 +95,45 @@ func (s *Sealer) Full() bool { return s.Len() == aesgcm.MaxBurst }
 // Add makes an ESP packet of frame[start:end], whose protocol is next, in place, and returns where it begins and ends.
 // Its text is encrypted by Seal. If the verdict is not OK, nothing was changed, and no number or IV was used.
 func (s *Sealer) Add(sa *Outbound, frame []byte, start, end int, next uint8) (from, to int, v Verdict) {
+	if sa.kind != kindGCM {
+		return s.addSingle(sa, frame, start, end, next)
+	}
+	padded := (end - start + trailerLen + gcmAlign - 1) &^ (gcmAlign - 1)
+	from, to = start-headerLen-gcmIV, start+padded+gcmICV
+	switch {
+	case from < 0 || end < start || to > len(frame):
+		return 0, 0, Room
+	case sa.expired():
+		return 0, 0, Expired
+	case !s.haveIV():
+		return 0, 0, NoIV
+	}
+	n, v := sa.number()
+	if v != OK {
+		return 0, 0, v
+	}
+	iv := s.nextIV()
+	packet := frame[from:to]
+	binary.BigEndian.PutUint32(packet, sa.spi)
+	binary.BigEndian.PutUint32(packet[4:], uint32(n))
+	binary.BigEndian.PutUint64(packet[headerLen:], iv)
+	pad(frame[end:start+padded], next)
+	sa.used(end - start)
+	s.burst.Add(&sa.gcm, packet[headerLen+gcmIV:], bits.ReverseBytes64(iv), gcmAAD(sa.spi, n, sa.esn))
+	return from, to, OK
+}
+
+// addSingle is Add for algorithms without bursts.
+func (s *Sealer) addSingle(sa *Outbound, frame []byte, start, end int, next uint8) (from, to int, v Verdict) {
 	i := sa.suite.info()
 	padded := roundUp(end-start+trailerLen, i.align)
 	from, to = start-headerLen-i.iv, start+padded+i.icv
-	if from < 0 || end < start || to > len(frame) {
+	switch {
+	case from < 0 || end < start || to > len(frame):
 		return 0, 0, Room
-	}
-	if sa.expired() {
+	case sa.expired():
 		return 0, 0, Expired
-	}
-	if sa.suite.CounterMode() && !s.haveIV() {
+	case sa.suite.CounterMode() && !s.haveIV():
 		return 0, 0, NoIV
 	}
 	n, v := sa.number()
@@ -114,12 +145,6 @@ func (s *Sealer) Add(sa *Outbound, frame []byte, start, end int, next uint8) (fr
 	binary.BigEndian.PutUint32(packet[4:], uint32(n))
 	pad(frame[end:start+padded], next)
 	sa.used(end - start)
-	if i.kind == kindGCM {
-		iv := s.nextIV()
-		binary.BigEndian.PutUint64(packet[headerLen:], iv)
-		s.burst.Add(&sa.gcm, packet[headerLen+8:], binary.LittleEndian.Uint64(packet[headerLen:]), gcmAAD(packet, uint32(n>>32), sa.esn))
-		return from, to, OK
-	}
 	if i.kind == kindChaCha {
 		binary.BigEndian.PutUint64(packet[headerLen:], s.nextIV())
 	} else if i.iv > 0 {

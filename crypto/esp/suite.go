@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"causeway/crypto/aesgcm"
 )
 
 // A Suite is the algorithms of an association.
@@ -32,6 +34,13 @@ const (
 	kindMAC // CBC or no encryption, then HMAC
 )
 
+// The sizes of the suites of kindGCM, in bytes, as suites has them.
+const (
+	gcmIV    = 8
+	gcmICV   = aesgcm.TagSize
+	gcmAlign = 4
+)
+
 // suiteInfo describes a suite. Sizes are in bytes.
 type suiteInfo struct {
 	name   string // as strongSwan writes it
@@ -47,8 +56,8 @@ type suiteInfo struct {
 }
 
 var suites = [suiteEnd]suiteInfo{
-	AES128GCM16:      {name: "aes128gcm16", kind: kindGCM, key: 16, salt: 4, iv: 8, icv: 16, align: 4},
-	AES256GCM16:      {name: "aes256gcm16", kind: kindGCM, key: 32, salt: 4, iv: 8, icv: 16, align: 4},
+	AES128GCM16:      {name: "aes128gcm16", kind: kindGCM, key: 16, salt: 4, iv: gcmIV, icv: gcmICV, align: gcmAlign},
+	AES256GCM16:      {name: "aes256gcm16", kind: kindGCM, key: 32, salt: 4, iv: gcmIV, icv: gcmICV, align: gcmAlign},
 	ChaCha20Poly1305: {name: "chacha20poly1305", kind: kindChaCha, key: 32, salt: 4, iv: 8, icv: 16, align: 4},
 	AES128SHA256:     {name: "aes128-sha256", kind: kindMAC, key: 16, mac: 32, iv: 16, icv: 16, align: 16},
 	AES256SHA256:     {name: "aes256-sha256", kind: kindMAC, key: 32, mac: 32, iv: 16, icv: 16, align: 16},
