@@ -23,6 +23,7 @@ type inboundSA struct {
 	tunnel int32
 	owner  uint8
 	udp    bool
+	narrow bool // there are selectors
 }
 
 // spiIndex finds the association of an SPI, which the receiver has chosen, so that it needs nothing else (RFC 4301 4.1): a
@@ -90,11 +91,25 @@ func (e *Engine) addESP(t *Tables, s *TunnelSpec, id int) error {
 	if s.SA.Outbound != nil {
 		t.tx[id].owner = uint8(e.OwnerOfSPI(s.SA.Outbound.SPI()))
 	}
+	narrow := len(s.SA.Local) > 0 || len(s.SA.Remote) > 0
 	t.esp[id] = &espTunnel{out: s.SA.Outbound, udp: s.SA.UDP, local: s.SA.Local, remote: s.SA.Remote}
+	t.out[id] = s.SA.Outbound
+	t.tx[id].way = s.SA.way(s.Endpoint.Is4() && !narrow)
 	for _, in := range s.SA.Inbound {
-		t.spis.list = append(t.spis.list, inboundSA{in: in, tunnel: int32(id), owner: uint8(e.OwnerOfSPI(in.SPI())), udp: s.SA.UDP})
+		t.spis.list = append(t.spis.list, inboundSA{in: in, tunnel: int32(id), owner: uint8(e.OwnerOfSPI(in.SPI())), udp: s.SA.UDP, narrow: narrow})
 	}
 	return nil
+}
+
+// way is how packets for a tunnel, which is a usual one or not, become ESP packets.
+func (s *SASpec) way(usual bool) way {
+	switch {
+	case !usual || s.Outbound == nil:
+		return wayGeneral
+	case s.UDP:
+		return wayESPInUDP
+	}
+	return wayESP
 }
 
 func (s *SASpec) proto() uint8 {

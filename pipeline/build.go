@@ -213,7 +213,7 @@ func (e *Engine) addTunnel(t *Tables, s *TunnelSpec) error {
 		t.tx = append(t.tx, txTunnel{})
 		t.sources = append(t.sources, sourceSet{})
 		t.names = append(t.names, "")
-		t.esp = append(t.esp, nil)
+		t.esp, t.out = append(t.esp, nil), append(t.out, nil)
 	}
 	vrf := uint16(e.names.accounts[s.Account])
 	t.names[id] = s.Name
@@ -223,6 +223,9 @@ func (e *Engine) addTunnel(t *Tables, s *TunnelSpec) error {
 	t.tx[id].owner = uint8(e.owner(id))
 	if s.SA != nil {
 		return e.addESP(t, s, id)
+	}
+	if t.tx[id].flags&(tunOuter6|tunChecksum|tunSequence) == 0 {
+		t.tx[id].way = wayGRE
 	}
 	if s.Sequence && !e.numbers(id) {
 		e.workers[t.tx[id].owner].sequence[id].set(s.FirstNumber) // the owner leaves it alone until it sees the new tables

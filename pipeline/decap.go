@@ -13,7 +13,7 @@ func (w *worker) decap(t *Tables, b *batch) {
 	if n := b.gre.n; n > 0 {
 		t.index.candidates(b, w.ids[:n])
 		w.fetchLeaving(t, w.ids[:n])
-		w.leaveTunnels(t, b, w.ids[:n])
+		w.leaveTunnels(t, b, b.gre.list(), w.ids[:n], false)
 	}
 	if b.esp.n > 0 {
 		w.openESP(t, b) // open.go
@@ -21,9 +21,13 @@ func (w *worker) decap(t *Tables, b *batch) {
 }
 
 // leaveTunnel is what leaveTunnels does, for a packet that is not as most are.
-func (w *worker) leaveTunnel(t *Tables, b *batch, i int) {
+func (w *worker) leaveTunnel(t *Tables, b *batch, i int, opened bool) {
 	w.count.general.add(1)
 	p := &b.packets[i]
+	if opened { // and its tunnel known
+		w.enter(t, b, i)
+		return
+	}
 	if p.tunnel = w.findTunnel(t, p); p.tunnel < 0 {
 		w.noTunnel(t, p)
 		return

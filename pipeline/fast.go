@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"sync/atomic"
 
+	"causeway/crypto/esp"
 	"causeway/pipeline/wire"
 	"causeway/xsk"
 )
@@ -16,22 +17,22 @@ import (
 // unusual are the flags of packets that forward.go has to look at.
 const unusual = pktV6 | pktSYN | pktOriginated | pktInterfaceSource
 
-// leaveTunnels makes the inner packet of each GRE packet the one that is looked at and admits it for route. ids are the
-// tunnels that the packets seem to belong to.
-func (w *worker) leaveTunnels(t *Tables, b *batch, ids []uint32) {
+// leaveTunnels makes the inner packet of each packet in the list the one that is looked at and admits it for route. ids are
+// the tunnels that GRE packets seem to belong to, and those that opened packets do.
+func (w *worker) leaveTunnels(t *Tables, b *batch, list []uint8, ids []uint32, opened bool) {
 	rx, counters := t.rx, (*[MaxTunnels]tunnelCounters)(w.tunnels)
 	var admitted uint64
-	for k, i := range b.gre.at[:len(ids)] {
+	for k, i := range list[:len(ids)] {
 		p := &b.packets[i&(BatchSize-1)]
 		id := ids[k]
 		if id >= uint32(len(rx)) {
-			w.leaveTunnel(t, b, int(i))
+			w.leaveTunnel(t, b, int(i), opened)
 			continue
 		}
 		r := &rx[id]
 		at, end := uint(p.l4), uint(p.end)
-		if !r.matches4(p) || p.flags&pktV6 != 0 || p.outerECN != 0 || at > xsk.FrameSize-ip4Len-wire.TCPLen || at+ip4Len > end {
-			w.leaveTunnel(t, b, int(i))
+		if !opened && !r.matches4(p) || p.flags&pktV6 != 0 || p.outerECN != 0 || at > xsk.FrameSize-ip4Len-wire.TCPLen || at+ip4Len > end {
+			w.leaveTunnel(t, b, int(i), opened)
 			continue
 		}
 		f := w.frame(p.chunk)
@@ -40,7 +41,7 @@ func (w *worker) leaveTunnels(t *Tables, b *batch, ids []uint32) {
 		src, dst := binary.BigEndian.Uint32(ip[wire.IPv4OffSrc:]), binary.BigEndian.Uint32(ip[wire.IPv4OffDst:])
 		if ip[0] != 0x45 || !headerSumOK(ip[:]) || total < ip4Len || at+total > end || src&r.mask4 != r.net4 || bad4(dst) ||
 			binary.BigEndian.Uint16(ip[wire.IPv4OffFrag:])&^wire.IPv4DF != 0 {
-			w.leaveTunnel(t, b, int(i))
+			w.leaveTunnel(t, b, int(i), opened)
 			continue
 		}
 		p.tunnel, p.vrf, p.proto, p.src, p.dst = int32(id), r.vrf, ip[wire.IPv4OffProto], src, dst
@@ -95,13 +96,13 @@ func (w *worker) enterTunnels(t *Tables, b *batch) {
 	}
 	w.fetchEntering(t, in.id[:in.n])
 	neighbours := (*[MaxNeighbours]atomic.Uint64)(w.engine.fwd.neighbours)
-	links, tx, counters := t.links, t.tx, (*[MaxTunnels]tunnelCounters)(w.tunnels)
+	links, tx, outbound, counters := t.links, t.tx, t.out, (*[MaxTunnels]tunnelCounters)(w.tunnels)
 	var entered uint64
 	for k, i := range in.list() {
 		p := &b.packets[i&(BatchSize-1)]
 		id := in.id[k&(BatchSize-1)] & (MaxTunnels - 1)
 		at := uint(p.l3)
-		if id >= uint32(len(tx)) || p.flags&unusual != 0 || at < frameRoom || at > xsk.FrameSize-ip4Len {
+		if id >= uint32(len(tx)) || id >= uint32(len(outbound)) || p.flags&unusual != 0 || at < frameRoom+esp.MaxBefore || at > xsk.FrameSize-ip4Len {
 			w.toTunnel(t, p, int(id))
 			continue
 		}
@@ -115,14 +116,26 @@ func (w *worker) enterTunnels(t *Tables, b *batch) {
 		f := w.frame(p.chunk)
 		size := uint(p.end) - at
 		total := size + uint(x.hlen)
-		if x.flags&(tunLive|tunOuter6|tunChecksum|tunSequence) != tunLive || p.vrf != x.vrf && p.vrf != 0 ||
+		if x.way > wayGRE {
+			total = uint(outbound[id].PacketLen(int(size))) + uint(x.hlen)
+		}
+		if x.way == wayGeneral || p.vrf != x.vrf && p.vrf != 0 ||
 			LeafKind(route) != KindNeighbour || slot&neighbourResolved == 0 || lk.vlan != 0 || size > uint(x.mtu) ||
-			path != 0 && size > uint(path) || total > uint(lk.mtu) || f[at+wire.IPv4OffTTL] <= 1 {
+			path != 0 && size > uint(path) || total > uint(lk.mtu) || f[at+wire.IPv4OffTTL] <= 1 || x.way > wayGRE && int(x.owner) != w.id {
 			w.toTunnel(t, p, int(id))
 			continue
 		}
 		inner := (*[ip4Len]byte)(f[at : at+ip4Len])
 		decTTL(inner)
+		if x.way > wayGRE {
+			w.makeRoomToSeal(t)
+			from, _, v := w.sealer.Add(outbound[id], f[:], int(at), int(p.end), esp.NextIPv4)
+			if v != esp.OK {
+				w.refuseESP(p, int(id), sealReason(v))
+				continue
+			}
+			at = uint(from) & (xsk.FrameSize - 1)
+		}
 		*(*[maxHeader4]byte)(f[at-maxHeader4 : at]) = [maxHeader4]byte(x.header[64-maxHeader4:])
 		start := (at - uint(x.hlen) - ethLen) & (xsk.FrameSize - 1)
 		h := (*[ethLen + ip4Len]byte)(f[start : start+ethLen+ip4Len])
@@ -137,7 +150,14 @@ func (w *worker) enterTunnels(t *Tables, b *batch) {
 		c.txPackets.add(1)
 		c.txBytes.add(uint64(size))
 		entered++
-		w.put(lk.port, p.chunk+uint64(start), uint32(total+ethLen))
+		if x.way == wayGRE {
+			w.put(lk.port, p.chunk+uint64(start), uint32(total+ethLen))
+			continue
+		}
+		if x.way == wayESPInUDP {
+			binary.BigEndian.PutUint16(f[at-wire.UDPLen+4:], uint16(total-ip4Len))
+		}
+		w.sealAndSend(lk.port, p.chunk+uint64(start), uint32(total+ethLen))
 	}
 	w.count.encapsulated.add(entered)
 }

@@ -37,30 +37,34 @@ func (w *worker) parseESPInUDP(b *batch, i int) {
 // openESP finds the association of each ESP packet, checks and decrypts all of them as one burst, and makes the inner
 // packets those that are looked at. Associations of other workers' get their packets first.
 func (w *worker) openESP(t *Tables, b *batch) {
+	list := b.esp.list()
+	sas := w.sas[:len(list)]
+	for k, i := range list {
+		sas[k] = t.spis.find(b.packets[i&(BatchSize-1)].key)
+	}
+	w.fetchOpening(sas)
 	o := &w.opener
 	o.Reset()
 	n := 0
-	for _, i := range b.esp.list() {
-		if w.addToOpen(t, &b.packets[i&(BatchSize-1)]) {
-			w.opening[n] = i
+	for k, i := range list {
+		if w.addToOpen(t, &b.packets[i&(BatchSize-1)], sas[k]) {
+			sas[n], w.opening[n] = sas[k], i
 			n++
 		}
 	}
 	o.Open()
+	opened := 0
 	for k, i := range w.opening[:n] {
-		p := &b.packets[i&(BatchSize-1)]
-		from, to, next, v := o.Result(k)
-		if v != esp.OK {
-			w.drop(p, openReason(v))
-			continue
+		if w.opened(t, &b.packets[i&(BatchSize-1)], k, sas[k]) {
+			w.opening[opened], w.ids[opened] = i, uint32(sas[k].tunnel)
+			opened++
 		}
-		w.leaveESP(t, b, int(i), uint16(from), uint16(to), next)
 	}
+	w.leaveTunnels(t, b, w.opening[:opened], w.ids[:opened], true)
 }
 
 // addToOpen adds a packet to the burst, or does what else is to be done with it.
-func (w *worker) addToOpen(t *Tables, p *packet) bool {
-	sa := t.spis.find(p.key)
+func (w *worker) addToOpen(t *Tables, p *packet, sa *inboundSA) bool {
 	if sa == nil {
 		w.drop(p, ESPNoSA)
 		return false
@@ -110,10 +114,14 @@ func (w *worker) fromPeer(t *Tables, p *packet, sa *inboundSA) bool {
 	return p.dst == r.endpoint4 && (sa.udp || p.src == r.customer4)
 }
 
-// leaveESP goes on with the inner packet, which lies between two places of the ESP packet.
-func (w *worker) leaveESP(t *Tables, b *batch, i int, from, to uint16, next uint8) {
-	p := &b.packets[i]
-	p.l4, p.end = p.l4+from, p.l4+to
+// opened makes the text of packet k of the burst what comes next in p, or drops it.
+func (w *worker) opened(t *Tables, p *packet, k int, sa *inboundSA) bool {
+	from, to, next, v := w.opener.Result(k)
+	if v != esp.OK {
+		w.drop(p, openReason(v))
+		return false
+	}
+	p.l4, p.end = p.l4+uint16(from), p.l4+uint16(to)
 	outer6 := p.flags & pktV6
 	p.flags &^= pktV6 | pktOuter6
 	if outer6 != 0 {
@@ -125,13 +133,13 @@ func (w *worker) leaveESP(t *Tables, b *batch, i int, from, to uint16, next uint
 		p.flags |= pktV6
 	default:
 		w.drop(p, ESPProtocol)
-		return
+		return false
 	}
-	if !t.esp[p.tunnel].admits(w.frame(p.chunk)[p.l4:p.end]) {
+	if sa.narrow && !t.esp[p.tunnel].admits(w.frame(p.chunk)[p.l4:p.end]) {
 		w.drop(p, ESPSelector)
-		return
+		return false
 	}
-	w.enter(t, b, i)
+	return true
 }
 
 // openReason is why a packet was not opened.

@@ -5,6 +5,7 @@ package pipeline
 import (
 	"unsafe"
 
+	"causeway/crypto/esp"
 	"causeway/xsk"
 )
 
@@ -21,8 +22,8 @@ func (w *worker) fetchLeaving(t *Tables, ids []uint32) {
 	prefetchLines(unsafe.SliceData(ids), len(ids), unsafe.Pointer(unsafe.SliceData(t.rx)), unsafe.Pointer(unsafe.SliceData(w.tunnels)))
 }
 
-// fetchEntering asks for what enterTunnels needs of tunnels: the second line of each txTunnel, the counters, and the
-// states.
+// fetchEntering asks for what enterTunnels needs of tunnels: the second line of each txTunnel, the counters, the states,
+// and where there is IPsec the associations.
 func (w *worker) fetchEntering(t *Tables, ids []uint32) {
 	if len(t.tx) == 0 {
 		return // there is no second line to point to
@@ -30,6 +31,14 @@ func (w *worker) fetchEntering(t *Tables, ids []uint32) {
 	second := unsafe.Add(unsafe.Pointer(unsafe.SliceData(t.tx)), 64)
 	prefetchLines(unsafe.SliceData(ids), len(ids), second, unsafe.Pointer(unsafe.SliceData(w.tunnels)))
 	prefetchWords(unsafe.SliceData(ids), len(ids), unsafe.Pointer(unsafe.SliceData(w.engine.fwd.tunnels)))
+	if len(t.spis.list) > 0 {
+		prefetchOutbound(unsafe.SliceData(ids), len(ids), unsafe.SliceData(t.out), len(t.out))
+	}
+}
+
+// fetchOpening asks for what openESP needs of associations: all that is used of them for every packet. Some may be nil.
+func (w *worker) fetchOpening(sas []*inboundSA) {
+	prefetchPointed(unsafe.SliceData(sas), len(sas))
 }
 
 // The assembly knows these sizes.
@@ -38,6 +47,7 @@ const (
 	_ = uint(128-unsafe.Sizeof(txTunnel{})) + uint(unsafe.Sizeof(txTunnel{})-128)
 	_ = uint(64-unsafe.Sizeof(tunnelCounters{})) + uint(unsafe.Sizeof(tunnelCounters{})-64)
 	_ = uint(8-unsafe.Sizeof(tunnelState{})) + uint(unsafe.Sizeof(tunnelState{})-8)
+	_ = uint(0 - unsafe.Offsetof(inboundSA{}.in))
 	_ = uint(16-unsafe.Sizeof(xsk.Desc{})) + uint(unsafe.Sizeof(xsk.Desc{})-16)
 )
 
@@ -51,6 +61,16 @@ func prefetchDescs(memory unsafe.Pointer, descs *xsk.Desc, n int)
 //
 //go:noescape
 func prefetchLines(numbers *uint32, n int, contexts, counters unsafe.Pointer)
+
+// prefetchPointed asks, for each of n associations that is not nil, for the first two lines of the esp.Inbound.
+//
+//go:noescape
+func prefetchPointed(sas **inboundSA, n int)
+
+// prefetchOutbound asks, for each of n numbers below limit, for the first line of what the pointer in pointers points to.
+//
+//go:noescape
+func prefetchOutbound(numbers *uint32, n int, pointers **esp.Outbound, limit int)
 
 // prefetchWords asks, for each of n numbers, for the line of the 8-byte word in words.
 //

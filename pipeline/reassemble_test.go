@@ -218,7 +218,7 @@ func TestFastEqualsGeneral(t *testing.T) {
 				w.forward4(tables, &w.batch, &w.batch.own4)
 				w.enterTunnels(tables, &w.batch)
 			} else {
-				w.leaveTunnel(tables, &w.batch, 1)
+				w.leaveTunnel(tables, &w.batch, 1, false)
 				if w.batch.own4.n != 1 {
 					t.Fatalf("not admitted: %v", b.dropped())
 				}

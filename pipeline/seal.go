@@ -7,8 +7,14 @@ import (
 	"causeway/pipeline/wire"
 )
 
-// sealedPacket is a packet that waits for the burst to be sealed: its headers stand, but for what depends on the text.
+// sealedPacket is a packet that waits for the burst to be sealed. Its headers stand: all of them, and then only the frame
+// and its port are known; or those in front of the ESP header, but for what depends on the text.
 type sealedPacket struct {
+	addr   uint64
+	length uint32
+	port   uint16
+	ready  bool
+
 	p     packet // ends where the ESP packet does
 	id    int32
 	outer uint16 // start of the outer IP header
@@ -17,9 +23,7 @@ type sealedPacket struct {
 
 // encapESP makes the ESP packet, with outer headers, of a packet for tunnel id, and queues it for sealESP.
 func (w *worker) encapESP(t *Tables, p *packet, id int, e *espTunnel) {
-	if w.nseal == len(w.sealing) {
-		w.sealESP(t)
-	}
+	w.makeRoomToSeal(t)
 	f := w.frame(p.chunk)
 	if e.out == nil {
 		w.refuseESP(p, id, ESPNoOutbound)
@@ -51,13 +55,28 @@ func (w *worker) encapESP(t *Tables, p *packet, id int, e *espTunnel) {
 	}
 	s := &w.sealing[w.nseal]
 	w.nseal++
-	*s = sealedPacket{p: *p, id: int32(id), outer: uint16(outer), inner: p.end - p.l3}
+	s.ready = false
+	s.p, s.id, s.outer, s.inner = *p, int32(id), uint16(outer), p.end-p.l3
 	s.p.end = uint16(to)
+}
+
+// sealAndSend queues a frame for sealESP whose headers are complete.
+func (w *worker) sealAndSend(port uint16, addr uint64, length uint32) {
+	s := &w.sealing[w.nseal&(BatchSize-1)]
+	w.nseal++
+	s.addr, s.length, s.port, s.ready = addr, length, port, true
 }
 
 func (w *worker) refuseESP(p *packet, id int, r Reason) {
 	w.tunnels[id].txDrops.add(1)
 	w.drop(p, r)
+}
+
+// makeRoomToSeal leaves room for one packet.
+func (w *worker) makeRoomToSeal(t *Tables) {
+	if w.nseal == len(w.sealing) {
+		w.sealESP(t)
+	}
 }
 
 // sealESP encrypts what encapESP queued, as one burst, and sends it.
@@ -70,6 +89,10 @@ func (w *worker) sealESP(t *Tables) {
 	w.nseal = 0
 	for i := range w.sealing[:n] {
 		s := &w.sealing[i]
+		if s.ready {
+			w.emitAt(int(s.port), s.addr, s.length)
+			continue
+		}
 		if x := &t.tx[s.id]; x.flags&tunOuter6 != 0 && t.esp[s.id].udp {
 			f := w.frame(s.p.chunk)
 			wire.SetUDP6Checksum(f[s.outer:s.p.end])

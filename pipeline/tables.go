@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"causeway/crypto/esp"
 	"encoding/binary"
 	"math/bits"
 	"net/netip"
@@ -15,9 +16,10 @@ type Tables struct {
 	sources []sourceSet // by tunnel id: every inner source that the tunnel may use
 	names   []string    // by tunnel id, for people
 	index   tunnelIndex
-	esp     []*espTunnel  // by tunnel id; nil: GRE
-	spis    spiIndex      // associations for receiving
-	pairs   map[pair]bool // outer address pairs of all tunnels, to tell a wrong key from an unknown customer
+	esp     []*espTunnel    // by tunnel id; nil: GRE
+	out     []*esp.Outbound // by tunnel id; nil: GRE, or nothing can be sent
+	spis    spiIndex        // associations for receiving
+	pairs   map[pair]bool   // outer address pairs of all tunnels, to tell a wrong key from an unknown customer
 
 	endpoints4 []uint32
 	endpoints6 [][16]byte
@@ -71,8 +73,19 @@ type txTunnel struct {
 	hlen   uint8    // bytes of header in use
 	flags  uint8
 	owner  uint8 // worker that numbers the packets of a tunnel with sequence numbers
-	_      [5]byte
+	way    way
+	_      [4]byte
 }
+
+// A way is how enterTunnels encapsulates.
+type way uint8
+
+const (
+	wayGeneral way = iota // not at all: toTunnel does
+	wayGRE                // plain GRE over IPv4
+	wayESP                // ESP over IPv4, any text
+	wayESPInUDP
+)
 
 // maxHeader4 is more than an outer IPv4 and GRE header take, and lies in txTunnel's second line.
 const maxHeader4 = 40

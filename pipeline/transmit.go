@@ -8,10 +8,15 @@ const sendAttempts = 8
 
 // emit queues the frame at chunk, whose link header begins at start and whose last byte is before end, for a port.
 func (w *worker) emit(port int, chunk uint64, start, end uint16) {
+	w.emitAt(port, chunk+uint64(start), uint32(end-start))
+}
+
+// emitAt is emit for the frame of that length at addr.
+func (w *worker) emitAt(port int, addr uint64, length uint32) {
 	if o := &w.ports[port]; o.n >= BatchSize {
 		w.flushPort(o, port)
 	}
-	w.put(uint16(port), chunk+uint64(start), uint32(end-start))
+	w.put(uint16(port), addr, length)
 }
 
 // put is emit for callers that put at most a batch after makeRoom.

@@ -62,6 +62,14 @@ func (o *Outbound) number() (uint64, Verdict) {
 	return n, OK
 }
 
+// PacketLen is the number of bytes of the ESP packet for a text of n bytes.
+func (o *Outbound) PacketLen(n int) int {
+	if o.kind != kindGCM {
+		return o.suite.PacketLen(n)
+	}
+	return headerLen + gcmIV + (n+trailerLen+gcmAlign-1)&^(gcmAlign-1) + gcmICV
+}
+
 // A Sealer encrypts the packets of a batch. It belongs to one goroutine.
 type Sealer struct {
 	burst   aesgcm.Burst

@@ -122,5 +122,8 @@ func (s Suite) Before() int { return headerLen + s.info().iv }
 // Behind is described with Before.
 func (s Suite) Behind() int { i := s.info(); return i.align - 1 + trailerLen + i.icv }
 
+// MaxBefore is the largest Before of all suites.
+const MaxBefore = headerLen + 16
+
 // roundUp rounds up to a multiple of a power of two: to divide by a variable would take as long as the rest of Add.
 func roundUp(n, to int) int { return (n + to - 1) &^ (to - 1) }
