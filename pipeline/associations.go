@@ -17,9 +17,8 @@ type espTunnel struct {
 	local, remote []netip.Prefix // selectors; none: anything
 }
 
-// inboundSA is an association for receiving, with its tunnel.
+// inboundSA is what a tunnel knows of an association for receiving.
 type inboundSA struct {
-	in     *esp.Inbound
 	tunnel int32
 	owner  uint8
 	udp    bool
@@ -30,6 +29,7 @@ type inboundSA struct {
 // hash table with open addressing, at most half full.
 type spiIndex struct {
 	list  []inboundSA
+	in    []*esp.Inbound // of the same number
 	slots []spiSlot
 	shift uint
 }
@@ -39,6 +39,10 @@ type spiSlot struct {
 	at  uint32 // in list, plus 1; 0: free
 }
 
+func (x *spiIndex) add(in *esp.Inbound, sa inboundSA) {
+	x.list, x.in = append(x.list, sa), append(x.in, in)
+}
+
 // build makes the table of the list.
 func (x *spiIndex) build() error {
 	bits := uint(1)
@@ -46,13 +50,12 @@ func (x *spiIndex) build() error {
 		bits++
 	}
 	x.slots, x.shift = make([]spiSlot, 1<<bits), 32-bits
-	for i := range x.list {
-		spi := x.list[i].in.SPI()
-		if other := x.find(spi); other != nil {
-			return fmt.Errorf("spi %#x is that of two security associations", spi)
+	for i, in := range x.in {
+		s := x.slot(in.SPI())
+		if s.at != 0 {
+			return fmt.Errorf("spi %#x is that of two security associations", in.SPI())
 		}
-		s := x.slot(spi)
-		*s = spiSlot{spi, uint32(i + 1)}
+		*s = spiSlot{in.SPI(), uint32(i + 1)}
 	}
 	return nil
 }
@@ -67,15 +70,15 @@ func (x *spiIndex) slot(spi uint32) *spiSlot {
 	}
 }
 
-func (x *spiIndex) find(spi uint32) *inboundSA {
+// find is the number of an SPI's association in list; beyond its end if there is none.
+func (x *spiIndex) find(spi uint32) uint32 {
 	if len(x.slots) == 0 {
-		return nil
+		return noSA
 	}
-	if s := x.slot(spi); s.at != 0 {
-		return &x.list[s.at-1]
-	}
-	return nil
+	return x.slot(spi).at - 1
 }
+
+const noSA = 1<<32 - 1
 
 // OwnerOfSPI is the worker that uses the association with this SPI, however SPIs follow each other.
 func (e *Engine) OwnerOfSPI(spi uint32) int {
@@ -91,12 +94,13 @@ func (e *Engine) addESP(t *Tables, s *TunnelSpec, id int) error {
 	if s.SA.Outbound != nil {
 		t.tx[id].owner = uint8(e.OwnerOfSPI(s.SA.Outbound.SPI()))
 	}
+	t.ipsec = true
 	narrow := len(s.SA.Local) > 0 || len(s.SA.Remote) > 0
 	t.esp[id] = &espTunnel{out: s.SA.Outbound, udp: s.SA.UDP, local: s.SA.Local, remote: s.SA.Remote}
 	t.out[id] = s.SA.Outbound
 	t.tx[id].way = s.SA.way(s.Endpoint.Is4() && !narrow)
 	for _, in := range s.SA.Inbound {
-		t.spis.list = append(t.spis.list, inboundSA{in: in, tunnel: int32(id), owner: uint8(e.OwnerOfSPI(in.SPI())), udp: s.SA.UDP, narrow: narrow})
+		t.spis.add(in, inboundSA{tunnel: int32(id), owner: uint8(e.OwnerOfSPI(in.SPI())), udp: s.SA.UDP, narrow: narrow})
 	}
 	return nil
 }

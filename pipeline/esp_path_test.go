@@ -421,7 +421,7 @@ func TestESPRenamed(t *testing.T) {
 		b.apply()
 		t0 := b.engine.tables.Load()
 		id, _ := b.engine.TunnelID(name)
-		owners[t0.spis.find(p.out.SPI()).owner<<1|t0.tx[id].owner] = true
+		owners[t0.spis.list[t0.spis.find(p.out.SPI())].owner<<1|t0.tx[id].owner] = true
 	}
 	if len(owners) != 1 {
 		t.Errorf("owners of the pair: %v", owners)
@@ -459,18 +459,18 @@ func TestSPIIndex(t *testing.T) {
 				t.Fatal(err)
 			}
 			want[spi] = int32(i)
-			x.list = append(x.list, inboundSA{in: in, tunnel: int32(i)})
+			x.add(in, inboundSA{tunnel: int32(i)})
 		}
 		if err := x.build(); err != nil {
 			t.Fatal(err)
 		}
 		for spi, tunnel := range want {
-			if sa := x.find(spi); sa == nil || sa.tunnel != tunnel {
+			if at := x.find(spi); at == noSA || x.list[at].tunnel != tunnel {
 				t.Errorf("spi %#x is not found", spi)
 			}
 		}
 		for range 1000 {
-			if spi := rng.Uint32(); x.find(spi) != nil && want[spi] == 0 {
+			if spi := rng.Uint32(); x.find(spi) != noSA && want[spi] == 0 {
 				t.Errorf("spi %#x is found", spi)
 			}
 		}

@@ -42,7 +42,7 @@ func (w *worker) openESP(t *Tables, b *batch) {
 	for k, i := range list {
 		sas[k] = t.spis.find(b.packets[i&(BatchSize-1)].key)
 	}
-	w.fetchOpening(sas)
+	w.fetchOpening(t, sas)
 	o := &w.opener
 	o.Reset()
 	n := 0
@@ -55,20 +55,22 @@ func (w *worker) openESP(t *Tables, b *batch) {
 	o.Open()
 	opened := 0
 	for k, i := range w.opening[:n] {
-		if w.opened(t, &b.packets[i&(BatchSize-1)], k, sas[k]) {
-			w.opening[opened], w.ids[opened] = i, uint32(sas[k].tunnel)
+		sa := &t.spis.list[sas[k]]
+		if w.opened(t, &b.packets[i&(BatchSize-1)], k, sa) {
+			w.opening[opened], w.ids[opened] = i, uint32(sa.tunnel)
 			opened++
 		}
 	}
 	w.leaveTunnels(t, b, w.opening[:opened], w.ids[:opened], true)
 }
 
-// addToOpen adds a packet to the burst, or does what else is to be done with it.
-func (w *worker) addToOpen(t *Tables, p *packet, sa *inboundSA) bool {
-	if sa == nil {
+// addToOpen adds a packet of an association to the burst, or does what else is to be done with it.
+func (w *worker) addToOpen(t *Tables, p *packet, at uint32) bool {
+	if at >= uint32(len(t.spis.list)) {
 		w.drop(p, ESPNoSA)
 		return false
 	}
+	sa := &t.spis.list[at]
 	if !w.fromPeer(t, p, sa) { // before the other worker has work with it
 		p.tunnel = sa.tunnel
 		w.drop(p, ESPSource)
@@ -80,7 +82,7 @@ func (w *worker) addToOpen(t *Tables, p *packet, sa *inboundSA) bool {
 		return false
 	}
 	p.tunnel = sa.tunnel
-	if v := w.opener.Add(sa.in, w.frame(p.chunk)[p.l4:p.end]); v != esp.OK {
+	if v := w.opener.Add(t.spis.in[at], w.frame(p.chunk)[p.l4:p.end]); v != esp.OK {
 		w.drop(p, openReason(v))
 		return false
 	}

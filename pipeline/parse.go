@@ -82,11 +82,17 @@ func (w *worker) parse(t *Tables, b *batch, descs []xsk.Desc, port int) {
 				p.flags = pktSYN
 			}
 		case wire.ProtoESP:
-			if t.isEndpoint4(p.dst) {
-				p.outerECN = ip[1] & 3
-				w.classify(t, b, i, true, martian4(p.src, p.dst))
+			if !t.isEndpoint4(p.dst) {
+				break
+			}
+			p.outerECN = ip[1] & 3
+			if martian := martian4(p.src, p.dst); martian || total < ip4Len+wire.ESPLen {
+				w.classify(t, b, i, true, martian)
 				continue
 			}
+			p.key = binary.BigEndian.Uint32(ip[ip4Len:])
+			b.esp.add(i)
+			continue
 		case wire.ProtoUDP:
 			if total >= ip4Len+wire.UDPLen && binary.BigEndian.Uint16(ip[ip4Len+2:]) == natTraversalPort {
 				p.outerECN = ip[1] & 3

@@ -5,7 +5,6 @@ package pipeline
 import (
 	"unsafe"
 
-	"causeway/crypto/esp"
 	"causeway/xsk"
 )
 
@@ -31,14 +30,21 @@ func (w *worker) fetchEntering(t *Tables, ids []uint32) {
 	second := unsafe.Add(unsafe.Pointer(unsafe.SliceData(t.tx)), 64)
 	prefetchLines(unsafe.SliceData(ids), len(ids), second, unsafe.Pointer(unsafe.SliceData(w.tunnels)))
 	prefetchWords(unsafe.SliceData(ids), len(ids), unsafe.Pointer(unsafe.SliceData(w.engine.fwd.tunnels)))
-	if len(t.spis.list) > 0 {
-		prefetchOutbound(unsafe.SliceData(ids), len(ids), unsafe.SliceData(t.out), len(t.out))
+	if t.ipsec {
+		w.sealer.Prefetch(t.out, ids)
 	}
 }
 
-// fetchOpening asks for what openESP needs of associations: all that is used of them for every packet. Some may be nil.
-func (w *worker) fetchOpening(sas []*inboundSA) {
-	prefetchPointed(unsafe.SliceData(sas), len(sas))
+// fetchOpening asks for what openESP needs of associations and their tunnels.
+func (w *worker) fetchOpening(t *Tables, sas []uint32) {
+	w.opener.Prefetch(t.spis.in, sas)
+	for k, at := range sas {
+		w.ids[k&(BatchSize-1)] = 0
+		if at < uint32(len(t.spis.list)) {
+			w.ids[k&(BatchSize-1)] = uint32(t.spis.list[at].tunnel)
+		}
+	}
+	w.fetchLeaving(t, w.ids[:len(sas)])
 }
 
 // The assembly knows these sizes.
@@ -47,7 +53,6 @@ const (
 	_ = uint(128-unsafe.Sizeof(txTunnel{})) + uint(unsafe.Sizeof(txTunnel{})-128)
 	_ = uint(64-unsafe.Sizeof(tunnelCounters{})) + uint(unsafe.Sizeof(tunnelCounters{})-64)
 	_ = uint(8-unsafe.Sizeof(tunnelState{})) + uint(unsafe.Sizeof(tunnelState{})-8)
-	_ = uint(0 - unsafe.Offsetof(inboundSA{}.in))
 	_ = uint(16-unsafe.Sizeof(xsk.Desc{})) + uint(unsafe.Sizeof(xsk.Desc{})-16)
 )
 
@@ -61,16 +66,6 @@ func prefetchDescs(memory unsafe.Pointer, descs *xsk.Desc, n int)
 //
 //go:noescape
 func prefetchLines(numbers *uint32, n int, contexts, counters unsafe.Pointer)
-
-// prefetchPointed asks, for each of n associations that is not nil, for the first two lines of the esp.Inbound.
-//
-//go:noescape
-func prefetchPointed(sas **inboundSA, n int)
-
-// prefetchOutbound asks, for each of n numbers below limit, for the first line of what the pointer in pointers points to.
-//
-//go:noescape
-func prefetchOutbound(numbers *uint32, n int, pointers **esp.Outbound, limit int)
 
 // prefetchWords asks, for each of n numbers, for the line of the 8-byte word in words.
 //

@@ -40,53 +40,6 @@ next:
 done:
 	RET
 
-// func prefetchPointed(sas **inboundSA, n int)
-TEXT ·prefetchPointed(SB), NOSPLIT, $0-16
-	MOVQ  sas+0(FP), SI
-	MOVQ  n+8(FP), CX
-	TESTQ CX, CX
-	JLE   done
-
-next:
-	MOVQ       (SI), AX
-	TESTQ      AX, AX
-	JEQ        skip
-	MOVQ       (AX), AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-
-skip:
-	ADDQ $8, SI
-	DECQ CX
-	JNZ  next
-
-done:
-	RET
-
-// func prefetchOutbound(numbers *uint32, n int, pointers **esp.Outbound, limit int)
-TEXT ·prefetchOutbound(SB), NOSPLIT, $0-32
-	MOVQ  numbers+0(FP), SI
-	MOVQ  n+8(FP), CX
-	MOVQ  pointers+16(FP), DI
-	MOVQ  limit+24(FP), DX
-	TESTQ CX, CX
-	JLE   done
-
-next:
-	MOVL       (SI), AX
-	CMPQ       AX, DX
-	JCC        skip
-	MOVQ       (DI)(AX*8), AX
-	PREFETCHT0 (AX)
-
-skip:
-	ADDQ $4, SI
-	DECQ CX
-	JNZ  next
-
-done:
-	RET
-
 // func prefetchWords(numbers *uint32, n int, words unsafe.Pointer)
 TEXT ·prefetchWords(SB), NOSPLIT, $0-24
 	MOVQ  numbers+0(FP), SI

@@ -41,50 +41,6 @@ next:
 done:
 	RET
 
-// func prefetchPointed(sas **inboundSA, n int)
-TEXT ·prefetchPointed(SB), NOSPLIT, $0-16
-	MOVD sas+0(FP), R0
-	MOVD n+8(FP), R1
-	CMP  $0, R1
-	BLE  done
-
-next:
-	MOVD.P 8(R0), R2
-	CBZ    R2, skip
-	MOVD   (R2), R2
-	PRFM   (R2), PLDL1KEEP
-	PRFM   64(R2), PLDL1KEEP
-
-skip:
-	SUB  $1, R1
-	CBNZ R1, next
-
-done:
-	RET
-
-// func prefetchOutbound(numbers *uint32, n int, pointers **esp.Outbound, limit int)
-TEXT ·prefetchOutbound(SB), NOSPLIT, $0-32
-	MOVD numbers+0(FP), R0
-	MOVD n+8(FP), R1
-	MOVD pointers+16(FP), R2
-	MOVD limit+24(FP), R3
-	CMP  $0, R1
-	BLE  done
-
-next:
-	MOVWU.P 4(R0), R4
-	CMP     R3, R4
-	BHS     skip
-	MOVD    (R2)(R4<<3), R4
-	PRFM    (R4), PLDL1KEEP
-
-skip:
-	SUB  $1, R1
-	CBNZ R1, next
-
-done:
-	RET
-
 // func prefetchWords(numbers *uint32, n int, words unsafe.Pointer)
 TEXT ·prefetchWords(SB), NOSPLIT, $0-24
 	MOVD numbers+0(FP), R0

@@ -73,8 +73,8 @@ type worker struct {
 	resolve                  *resolveRing
 
 	opener  esp.Opener
-	sas     [BatchSize]*inboundSA // of a batch's ESP packets
-	opening [BatchSize]uint8      // packets of the batch that opener has, and then those that it opened
+	sas     [BatchSize]uint32 // associations of a batch's ESP packets
+	opening [BatchSize]uint8  // packets of the batch that opener has, and then those that it opened
 	sealer  *esp.Sealer
 	sealing [BatchSize]sealedPacket // packets that sealer has
 	nseal   int

@@ -123,18 +123,46 @@ func (o *Opener) Result(k int) (from, to int, next uint8, v Verdict) {
 
 // unpad takes padding and trailer off the text packet[from:to] (RFC 4303, section 2.4).
 func unpad(packet []byte, from, to int) (end int, next uint8, v Verdict) {
-	n, next := int(packet[to-2]), packet[to-1]
+	last := binary.LittleEndian.Uint64(packet[to-8:]) // a packet's header alone is longer than what this reads too much
+	n, next := int(last>>48&0xff), uint8(last>>56)
 	end = to - trailerLen - n
 	if end < from {
 		return from, 0, Padding
 	}
-	for i, b := range packet[end : to-trailerLen] {
-		if b != byte(i+1) {
+	if n < len(paddings) {
+		if p := &paddings[n]; (last^p.want)&p.mask != 0 {
 			return from, 0, Padding
 		}
+	} else if !isPadding(packet[end : to-trailerLen]) {
+		return from, 0, Padding
 	}
 	if next == NoNextHeader {
 		return from, next, Dummy
 	}
 	return end, next, OK
+}
+
+// isPadding reports whether bytes are 1, 2, 3...
+func isPadding(b []byte) bool {
+	for i, c := range b {
+		if c != byte(i+1) {
+			return false
+		}
+	}
+	return true
+}
+
+// paddings are those that fit between the last 8 bytes of a text and its trailer, by length: what these bytes must be under
+// a mask, read little-endian.
+var paddings = shortPaddings()
+
+func shortPaddings() (ps [8 - trailerLen + 1]struct{ want, mask uint64 }) {
+	for n := range ps {
+		for i := range n {
+			at := 8 * (8 - trailerLen - n + i)
+			ps[n].want |= uint64(i+1) << at
+			ps[n].mask |= 0xff << at
+		}
+	}
+	return ps
 }

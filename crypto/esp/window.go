@@ -31,16 +31,18 @@ func newWindow(size int) (window, error) {
 
 // check says whether a number may be received: before the packet is known to be authentic. It changes nothing.
 func (w *window) check(n uint64) Verdict {
-	switch {
-	case w.size == 0:
+	if w.size == 0 {
 		return OK
+	}
+	word := w.ring[n/64&w.mask] // for commit too, which finds it in the cache
+	switch {
 	case n == 0: // the first packet has 1 (RFC 4303, section 3.3.3)
 		return Replayed
 	case n > w.top:
 		return OK
 	case w.top-n >= w.size:
 		return Left
-	case w.ring[n/64&w.mask]>>(n%64)&1 != 0:
+	case word>>(n%64)&1 != 0:
 		return Replayed
 	}
 	return OK
@@ -49,21 +51,29 @@ func (w *window) check(n uint64) Verdict {
 // commit notes the number of an authentic packet. It checks again, since an earlier packet of the same burst may have the
 // same number.
 func (w *window) commit(n uint64) Verdict {
-	if v := w.check(n); v != OK {
-		return v
-	}
 	if w.size == 0 {
 		w.top = max(w.top, n) // for infer
 		return OK
 	}
-	if n > w.top {
-		for word := w.top/64 + 1; word <= n/64 && word <= w.top/64+uint64(len(w.ring)); word++ {
-			w.ring[word&w.mask] = 0
+	if n <= w.top {
+		if v := w.check(n); v != OK {
+			return v
+		}
+	} else {
+		if n/64 != w.top/64 {
+			w.clearTo(n / 64)
 		}
 		w.top = n
 	}
 	w.ring[n/64&w.mask] |= 1 << (n % 64)
 	return OK
+}
+
+// clearTo clears the words behind that of the top up to word last.
+func (w *window) clearTo(last uint64) {
+	for word := w.top/64 + 1; word <= last && word <= w.top/64+uint64(len(w.ring)); word++ {
+		w.ring[word&w.mask] = 0
+	}
 }
 
 // infer completes a sequence number whose upper half was not sent (RFC 4303, appendix A2.2): it is the one nearest to the
