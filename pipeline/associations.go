@@ -94,7 +94,6 @@ func (e *Engine) addESP(t *Tables, s *TunnelSpec, id int) error {
 	if s.SA.Outbound != nil {
 		t.tx[id].owner = uint8(e.OwnerOfSPI(s.SA.Outbound.SPI()))
 	}
-	t.ipsec = true
 	narrow := len(s.SA.Local) > 0 || len(s.SA.Remote) > 0
 	t.esp[id] = &espTunnel{out: s.SA.Outbound, udp: s.SA.UDP, local: s.SA.Local, remote: s.SA.Remote}
 	t.out[id] = s.SA.Outbound

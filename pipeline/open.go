@@ -47,31 +47,48 @@ func (w *worker) openESP(t *Tables, b *batch) {
 	o.Reset()
 	n := 0
 	for k, i := range list {
-		if w.addToOpen(t, &b.packets[i&(BatchSize-1)], sas[k]) {
-			sas[n], w.opening[n] = sas[k], i
-			n++
+		p := &b.packets[i&(BatchSize-1)]
+		if !w.mayOpen(t, p, sas[k]) {
+			continue
 		}
+		if v := o.Add(t.spis.in[sas[k]], w.frame(p.chunk)[p.l4:p.end]); v != esp.OK {
+			w.drop(p, openReason(v))
+			continue
+		}
+		sas[n], w.opening[n] = sas[k], i
+		n++
 	}
 	o.Open()
 	opened := 0
 	for k, i := range w.opening[:n] {
-		sa := &t.spis.list[sas[k]]
-		if w.opened(t, &b.packets[i&(BatchSize-1)], k, sa) {
-			w.opening[opened], w.ids[opened] = i, uint32(sa.tunnel)
-			opened++
+		p := &b.packets[i&(BatchSize-1)]
+		from, to, next, v := o.Result(k)
+		if v != esp.OK {
+			w.drop(p, openReason(v))
+			continue
 		}
+		p.l4, p.end = p.l4+uint16(from), p.l4+uint16(to)
+		sa := &t.spis.list[sas[k]]
+		if (next != esp.NextIPv4 || sa.narrow || p.flags&pktV6 != 0) && !w.mayEnter(t, p, next) {
+			continue
+		}
+		w.opening[opened], w.ids[opened] = i, uint32(sa.tunnel)
+		opened++
 	}
 	w.leaveTunnels(t, b, w.opening[:opened], w.ids[:opened], true)
 }
 
-// addToOpen adds a packet of an association to the burst, or does what else is to be done with it.
-func (w *worker) addToOpen(t *Tables, p *packet, at uint32) bool {
+// mayOpen reports whether a packet belongs to the association with that number, from its peer, and is this worker's to open.
+// Otherwise it does what else is to be done with it.
+func (w *worker) mayOpen(t *Tables, p *packet, at uint32) bool {
 	if at >= uint32(len(t.spis.list)) {
 		w.drop(p, ESPNoSA)
 		return false
 	}
 	sa := &t.spis.list[at]
-	if !w.fromPeer(t, p, sa) { // before the other worker has work with it
+	r := &t.rx[sa.tunnel]
+	if usual := p.proto == wire.ProtoESP && p.flags&pktV6 == 0 && !sa.udp && r.flags&tunOuter6 == 0 && p.src == r.customer4 && p.dst == r.endpoint4; !usual &&
+		!w.fromPeer(t, p, sa) { // before the other worker has work with it
 		p.tunnel = sa.tunnel
 		w.drop(p, ESPSource)
 		return false
@@ -82,10 +99,6 @@ func (w *worker) addToOpen(t *Tables, p *packet, at uint32) bool {
 		return false
 	}
 	p.tunnel = sa.tunnel
-	if v := w.opener.Add(t.spis.in[at], w.frame(p.chunk)[p.l4:p.end]); v != esp.OK {
-		w.drop(p, openReason(v))
-		return false
-	}
 	return true
 }
 
@@ -116,14 +129,8 @@ func (w *worker) fromPeer(t *Tables, p *packet, sa *inboundSA) bool {
 	return p.dst == r.endpoint4 && (sa.udp || p.src == r.customer4)
 }
 
-// opened makes the text of packet k of the burst what comes next in p, or drops it.
-func (w *worker) opened(t *Tables, p *packet, k int, sa *inboundSA) bool {
-	from, to, next, v := w.opener.Result(k)
-	if v != esp.OK {
-		w.drop(p, openReason(v))
-		return false
-	}
-	p.l4, p.end = p.l4+uint16(from), p.l4+uint16(to)
+// mayEnter turns to the family of an opened packet's text and reports whether it may come out of the tunnel, or drops it.
+func (w *worker) mayEnter(t *Tables, p *packet, next uint8) bool {
 	outer6 := p.flags & pktV6
 	p.flags &^= pktV6 | pktOuter6
 	if outer6 != 0 {
@@ -137,7 +144,7 @@ func (w *worker) opened(t *Tables, p *packet, k int, sa *inboundSA) bool {
 		w.drop(p, ESPProtocol)
 		return false
 	}
-	if sa.narrow && !t.esp[p.tunnel].admits(w.frame(p.chunk)[p.l4:p.end]) {
+	if !t.esp[p.tunnel].admits(w.frame(p.chunk)[p.l4:p.end]) {
 		w.drop(p, ESPSelector)
 		return false
 	}

@@ -30,13 +30,19 @@ func (w *worker) fetchEntering(t *Tables, ids []uint32) {
 	second := unsafe.Add(unsafe.Pointer(unsafe.SliceData(t.tx)), 64)
 	prefetchLines(unsafe.SliceData(ids), len(ids), second, unsafe.Pointer(unsafe.SliceData(w.tunnels)))
 	prefetchWords(unsafe.SliceData(ids), len(ids), unsafe.Pointer(unsafe.SliceData(w.engine.fwd.tunnels)))
-	if t.ipsec {
+	if len(t.spis.list) >= few {
 		w.sealer.Prefetch(t.out, ids)
 	}
 }
 
+// few associations are in the cache without asking.
+const few = 32
+
 // fetchOpening asks for what openESP needs of associations and their tunnels.
 func (w *worker) fetchOpening(t *Tables, sas []uint32) {
+	if len(t.spis.list) < few {
+		return
+	}
 	w.opener.Prefetch(t.spis.in, sas)
 	for k, at := range sas {
 		w.ids[k&(BatchSize-1)] = 0

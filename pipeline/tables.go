@@ -18,7 +18,6 @@ type Tables struct {
 	index   tunnelIndex
 	esp     []*espTunnel    // by tunnel id; nil: GRE
 	out     []*esp.Outbound // by tunnel id; nil: GRE, or nothing can be sent
-	ipsec   bool            // there is one
 	spis    spiIndex        // associations for receiving
 	pairs   map[pair]bool   // outer address pairs of all tunnels, to tell a wrong key from an unknown customer
 

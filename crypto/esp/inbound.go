@@ -39,7 +39,7 @@ type opening struct {
 	packet []byte
 	seq    uint64
 	burst  uint8 // number in the burst
-	failed bool  // set by Open
+	failed bool  // set by Open, but for those in the burst
 }
 
 // Len returns how many packets were added since the last Reset.
@@ -90,11 +90,11 @@ func (o *Opener) Add(sa *Inbound, packet []byte) Verdict {
 // Open checks and decrypts all packets.
 func (o *Opener) Open() {
 	o.burst.Open()
+	if o.burst.Len() == o.n {
+		return
+	}
 	for k := range o.opened[:o.n] {
-		p := &o.opened[k]
-		if p.sa.kind == kindGCM {
-			p.failed = o.burst.Failed(int(p.burst))
-		} else {
+		if p := &o.opened[k]; p.sa.kind != kindGCM {
 			p.failed = !p.sa.single.open(p.packet, uint32(p.seq>>32), p.sa.esn)
 		}
 	}
@@ -105,16 +105,18 @@ func (o *Opener) Open() {
 // authentic, and of two with one number in a batch only for the first.
 func (o *Opener) Result(k int) (from, to int, next uint8, v Verdict) {
 	p := &o.opened[k]
-	if p.failed {
+	failed := false
+	if p.sa.kind == kindGCM {
+		failed, from, to = o.burst.Failed(int(p.burst)), headerLen+gcmIV, len(p.packet)-gcmICV
+	} else {
+		i := p.sa.suite.info()
+		failed, from, to = p.failed, headerLen+i.iv, len(p.packet)-i.icv
+	}
+	if failed {
 		return 0, 0, 0, Forged
 	}
 	if v := p.sa.window.commit(p.seq); v != OK {
 		return 0, 0, 0, v
-	}
-	from, to = headerLen+gcmIV, len(p.packet)-gcmICV
-	if p.sa.kind != kindGCM {
-		i := p.sa.suite.info()
-		from, to = headerLen+i.iv, len(p.packet)-i.icv
 	}
 	to, next, v = unpad(p.packet, from, to)
 	p.sa.used(max(to-from, 0))
