@@ -86,9 +86,7 @@ func (w *worker) mayOpen(t *Tables, p *packet, at uint32) bool {
 		return false
 	}
 	sa := &t.spis.list[at]
-	r := &t.rx[sa.tunnel]
-	if usual := p.proto == wire.ProtoESP && p.flags&pktV6 == 0 && !sa.udp && r.flags&tunOuter6 == 0 && p.src == r.customer4 && p.dst == r.endpoint4; !usual &&
-		!w.fromPeer(t, p, sa) { // before the other worker has work with it
+	if !t.rx[sa.tunnel].sendsESP(p, sa.udp) && !w.fromPeer(t, p, sa) { // before the other worker has work with it
 		p.tunnel = sa.tunnel
 		w.drop(p, ESPSource)
 		return false
@@ -109,6 +107,11 @@ func (w *worker) endOfIP(p *packet) uint16 {
 		return p.l3 + ip6Len + binary.BigEndian.Uint16(ip[wire.IPv6OffPayload:])
 	}
 	return p.l3 + binary.BigEndian.Uint16(ip[wire.IPv4OffTotal:])
+}
+
+// sendsESP reports whether a packet is ESP over IPv4 between the tunnel's ends: what most are.
+func (r *rxTunnel) sendsESP(p *packet, udp bool) bool {
+	return p.proto == wire.ProtoESP && !udp && p.flags&pktV6 == 0 && r.flags&tunOuter6 == 0 && p.src == r.customer4 && p.dst == r.endpoint4
 }
 
 // fromPeer reports whether the outer header is what the association's peer sends. Behind NAT the source may be anything

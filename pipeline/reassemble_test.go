@@ -12,6 +12,7 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
+	"causeway/crypto/esp"
 	"causeway/xsk"
 )
 
@@ -247,6 +248,38 @@ func TestFastEqualsGeneral(t *testing.T) {
 	f.PollGap, g.PollGap, f.MaxPollGapNS, g.MaxPollGapNS = [PollGapBuckets]uint64{}, [PollGapBuckets]uint64{}, 0, 0
 	if f != g {
 		t.Errorf("counters\nfast    %+v\ngeneral %+v", f, g)
+	}
+}
+
+// TestESPFastEqualsGeneral: enterTunnels makes the frames that toTunnel does, byte by byte, with the same numbers and IVs.
+func TestESPFastEqualsGeneral(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 8))
+	for _, o := range []espOptions{{suite: esp.AES128GCM16}, {suite: esp.AES256GCM16, udp: true, esn: true}, {suite: esp.NullSHA256}} {
+		var beds [2]*bed
+		for k := range beds {
+			beds[k] = newESPBed(t, 1, newESPPeer(t, o).tunnel("cust-a"))
+		}
+		id, _ := beds[0].engine.TunnelID("cust-a")
+		tables := beds[1].engine.tables.Load()
+		if tables.tx[id].way == wayGeneral {
+			t.Fatal("no fast way")
+		}
+		tables.tx[id].way = wayGeneral
+		for n := range 500 {
+			frame := framed(udp(t, inetHost4, behind4, rng.IntN(1380), func(l gopacket.SerializableLayer) {
+				l.(*layers.IPv4).TOS, l.(*layers.IPv4).TTL, l.(*layers.IPv4).Id = uint8(rng.IntN(256)), uint8(2+rng.IntN(254)), uint16(rng.IntN(1<<16))
+			}))
+			fast, general := beds[0].send(frame), beds[1].send(frame)
+			if len(fast) != 1 || fmt.Sprint(fast) != fmt.Sprint(general) {
+				t.Fatalf("%s, packet %d\nfast    %x\ngeneral %x", o.suite, n, fast, general)
+			}
+		}
+		if f, g := beds[0].engine.TunnelCounters(id), beds[1].engine.TunnelCounters(id); f != g {
+			t.Errorf("%s: tunnel counters: fast %+v, general %+v", o.suite, f, g)
+		}
+		if f, g := beds[0].engine.Total().General, beds[1].engine.Total().General; f != 0 || g != 500 {
+			t.Errorf("%s: %d packets went the general way, and %d", o.suite, f, g)
+		}
 	}
 }
 
