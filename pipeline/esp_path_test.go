@@ -299,13 +299,19 @@ func TestESPOwner(t *testing.T) {
 	b := newESPBed(t, 2, tunnels...)
 	rng := rand.New(rand.NewPCG(5, 5))
 	const packets = 400
+	foreign := uint64(0) // to a worker that does not own the association
 	for n := range packets {
 		i := rng.IntN(len(peers))
 		inside := netip.AddrFrom4([4]byte{198, 18, byte(i), 9})
 		up := udp(t, inside, inetHost4, 40+n%50)
 		frame := peers[i].wrap(peers[i].packet(up), func(l gopacket.SerializableLayer) { l.(*layers.IPv4).SrcIP = []byte{198, 51, 100, byte(10 + i)} })
-		b.queues[rng.IntN(2)][0].Put(frame)
-		b.queues[rng.IntN(2)][0].Put(framed(udp(t, inetHost4, inside, 40+n%50)))
+		for spi, frame := range map[uint32][]byte{peers[i].out.SPI(): frame, peers[i].in.SPI(): framed(udp(t, inetHost4, inside, 40+n%50))} {
+			worker := rng.IntN(2)
+			b.queues[worker][0].Put(frame)
+			if worker != b.engine.OwnerOfSPI(spi) {
+				foreign++
+			}
+		}
 		if n%20 != 19 {
 			continue
 		}
@@ -322,8 +328,8 @@ func TestESPOwner(t *testing.T) {
 		t.Errorf("dropped: %v", d)
 	}
 	c := b.engine.Total()
-	if c.Decapsulated != packets || c.Encapsulated != packets || c.HandedOver == 0 {
-		t.Errorf("%d in, %d out of %d packets, %d handed over", c.Decapsulated, c.Encapsulated, packets, c.HandedOver)
+	if c.Decapsulated != packets || c.Encapsulated != packets || c.HandedOver != foreign || foreign == 0 {
+		t.Errorf("%d in, %d out of %d packets, %d handed over, want %d", c.Decapsulated, c.Encapsulated, packets, c.HandedOver, foreign)
 	}
 }
 

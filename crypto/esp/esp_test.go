@@ -250,6 +250,8 @@ func TestPadding(t *testing.T) {
 		{"all of the text", []byte{14, NextIPv4}, Padding, 0},
 		{"zero", []byte{0, 0, 0, 0, 4, NextIPv4}, Padding, 0},
 		{"the last wrong", []byte{1, 2, 3, 3, 4, NextIPv4}, Padding, 0},
+		{"eight more", []byte{1, 2, 3, 4, 5, 6, 7, 8, 8, NextIPv4}, OK, 10},
+		{"the third of eight wrong", []byte{1, 2, 4, 4, 5, 6, 7, 8, 8, NextIPv4}, Padding, 0},
 		{"longer than the packet", []byte{255, NextIPv4}, Padding, 0},
 		{"dummy", []byte{1, 2, 3, 4, 4, NoNextHeader}, Dummy, 0},
 	} {
