@@ -55,7 +55,7 @@ func espScenario(o options, report func(Result)) error {
 		}
 		report(r)
 	}
-	return nil
+	return errors.Join(espAttackScenario(o, report), espCoresScenario(o, report))
 }
 
 // An espCustomer is the other end of a tunnel.
@@ -72,6 +72,7 @@ type espWorld struct {
 	sealer    *esp.Sealer // of all customers
 	kinds     []espPacket // packets to draw from
 	payload   []byte      // of all of them
+	chosen    []int       // instead of drawing: these in turn
 	drawn     [espFrames]uint16
 	port      *stage
 }
@@ -83,8 +84,8 @@ type espPacket struct {
 	inner  [20]byte
 }
 
-func newESPWorld(c espCase, q *stage, u *xsk.UMEM) (*espWorld, error) {
-	w := &espWorld{vault: aesgcm.NewVault(aesgcm.Options{Unlocked: true}), port: q}
+func newESPWorld(c espCase, u *xsk.UMEM, stages ...*stage) (*espWorld, error) {
+	w := &espWorld{vault: aesgcm.NewVault(aesgcm.Options{Unlocked: true}), port: stages[0]}
 	ivs := func(writer uint32) (*esp.IVSource, error) {
 		s, err := esp.NewIVSource(writer, 0)
 		if err == nil {
@@ -102,7 +103,11 @@ func newESPWorld(c espCase, q *stage, u *xsk.UMEM) (*espWorld, error) {
 	}
 	w.sealer = esp.NewSealer(theirs)
 	p := pipelineCase{kind: c.kind, size: c.size, tunnels: c.sas, routes: 10}
-	w.world, err = newWorldWith(p, q, u, ours, w.associate)
+	var queues []pipeline.Queue
+	for _, q := range stages {
+		queues = append(queues, q)
+	}
+	w.world, err = newWorldWith(p, queues, u, ours, w.associate)
 	return w, err
 }
 
@@ -163,6 +168,9 @@ func (w *espWorld) packets(c espCase) {
 func (w *espWorld) fill(c espCase) error {
 	for i := range w.drawn {
 		n := w.rng.IntN(len(w.kinds))
+		if w.chosen != nil {
+			n = w.chosen[i%len(w.chosen)]
+		}
 		w.drawn[i] = uint16(n)
 		p := &w.kinds[n]
 		f := w.port.frame(i)
@@ -195,13 +203,18 @@ func (w *espWorld) pass(c espCase) (float64, error) {
 	if err := w.fill(c); err != nil {
 		return 0, err
 	}
-	start := time.Now()
-	w.drive()
-	took := time.Since(start)
+	ns := w.time()
 	if got := len(w.port.sent); got != espFrames {
 		return 0, fmt.Errorf("%d of %d frames came out: %+v", got, espFrames, dropped(w.engine))
 	}
-	return float64(took.Nanoseconds()) / espFrames, nil
+	return ns, nil
+}
+
+// time lets the worker take all frames, and returns ns per packet.
+func (w *espWorld) time() float64 {
+	start := time.Now()
+	w.drive()
+	return float64(time.Since(start).Nanoseconds()) / espFrames
 }
 
 // drive lets the worker take all frames.
@@ -276,8 +289,8 @@ func measureESP(c espCase, quick bool) (Result, error) {
 		return Result{}, err
 	}
 	defer u.Close()
-	q := newStage(u, espFrames)
-	w, err := newESPWorld(c, q, u)
+	q := newStage(u, 0, espFrames)
+	w, err := newESPWorld(c, u, q)
 	if err != nil {
 		return Result{}, err
 	}
@@ -325,9 +338,10 @@ type stage struct {
 	done  int // reaped
 }
 
-func newStage(u *xsk.UMEM, frames int) *stage {
-	s := &stage{umem: u.Bytes(), sent: make([]xsk.Desc, 0, frames)}
-	pool := u.Pool(0)
+// newStage makes a stage of frames of a part of the UMEM.
+func newStage(u *xsk.UMEM, part, frames int) *stage {
+	s := &stage{umem: u.Bytes(), sent: make([]xsk.Desc, 0, 2*frames)}
+	pool := u.Pool(part)
 	for range frames {
 		var one [1]uint64
 		if pool.Get(one[:]) == 0 {

@@ -95,15 +95,18 @@ func inside(i int) netip.Prefix {
 }
 
 func newWorld(c pipelineCase, q pipeline.Queue, u *xsk.UMEM) (*world, error) {
-	return newWorldWith(c, q, u, nil, func(*pipeline.Spec) error { return nil })
+	return newWorldWith(c, []pipeline.Queue{q}, u, nil, func(*pipeline.Spec) error { return nil })
 }
 
-// newWorldWith is newWorld with IVs for IPsec and a last word about the tunnels.
-func newWorldWith(c pipelineCase, q pipeline.Queue, u *xsk.UMEM, ivs *esp.IVSource, change func(*pipeline.Spec) error) (*world, error) {
+// newWorldWith is newWorld with a worker for each queue, IVs for IPsec and a last word about the tunnels.
+func newWorldWith(c pipelineCase, queues []pipeline.Queue, u *xsk.UMEM, ivs *esp.IVSource, change func(*pipeline.Spec) error) (*world, error) {
 	w := &world{rng: rand.New(rand.NewPCG(1, 2))}
+	var workers []pipeline.WorkerConfig
+	for _, q := range queues {
+		workers = append(workers, pipeline.WorkerConfig{CPU: -1, Queues: []pipeline.QueueConfig{{Port: 0, Queue: q}}})
+	}
 	var err error
-	w.engine, err = pipeline.NewEngine(pipeline.EngineConfig{UMEM: u, Ports: 1, IVs: ivs, Workers: []pipeline.WorkerConfig{
-		{CPU: -1, Queues: []pipeline.QueueConfig{{Port: 0, Queue: q}}}}})
+	w.engine, err = pipeline.NewEngine(pipeline.EngineConfig{UMEM: u, Ports: 1, IVs: ivs, Workers: workers})
 	if err != nil {
 		return nil, err
 	}

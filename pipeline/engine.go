@@ -213,7 +213,7 @@ func (e *Engine) Reclaim() {
 }
 
 // Poll runs one turn of worker i on the calling goroutine and returns how many frames it took in. It is for harnesses
-// that are their own clock, over memory or pcap files; it must not run beside Run or from two goroutines.
+// that are their own clock, over memory or pcap files; it must not run beside Run, or from two goroutines for one worker.
 func (e *Engine) Poll(i int) int {
 	w := e.workers[i]
 	w.parked.Store(false)

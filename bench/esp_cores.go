@@ -1,0 +1,185 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"causeway/xsk"
+)
+
+// How much faster two workers are with two associations, one owned by each, than one worker with one. The packets come by
+// their owner's queue, or in turn by both: then half of them are handed over.
+
+type espCores struct {
+	kind   string
+	spread bool
+}
+
+func (c espCores) name() string {
+	where := "own-queue"
+	if c.spread {
+		where = "both-queues"
+	}
+	return fmt.Sprintf("esp/two-cores/%s/aes128gcm16/64B/%s", c.kind, where)
+}
+
+func espCoresScenario(o options, report func(Result)) error {
+	if runtime.NumCPU() < 2 || runtime.GOMAXPROCS(0) < 2 {
+		return nil // nothing to compare
+	}
+	for _, c := range []espCores{{"decap", false}, {"encap", false}, {"decap", true}, {"encap", true}} {
+		if !strings.Contains(c.name(), o.only) {
+			continue
+		}
+		r, err := measureCores(c, o.quick)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name(), err)
+		}
+		report(r)
+	}
+	return nil
+}
+
+// twoCores is a node with two workers, each driven by a thread of its own.
+type twoCores struct {
+	*espWorld
+	c      espCase
+	stages [2]*stage
+	own    [2]int // a customer whose association each worker owns
+	turn   atomic.Uint32
+	ready  atomic.Int32
+	done   atomic.Int32
+}
+
+func measureCores(c espCores, quick bool) (Result, error) {
+	if err := pinThread(0); err != nil {
+		return Result{}, err
+	}
+	defer runtime.UnlockOSThread()
+	u, err := xsk.NewUMEM(xsk.UMEMConfig{Parts: 2, FramesPerPart: espFrames, HugePages: true})
+	if err != nil {
+		return Result{}, err
+	}
+	defer u.Close()
+	w := &twoCores{c: espCase{kind: c.kind, size: 64, sas: 16}}
+	for k := range w.stages {
+		w.stages[k] = newStage(u, k, espFrames)
+	}
+	if w.espWorld, err = newESPWorld(w.c, u, w.stages[:]...); err != nil {
+		return Result{}, err
+	}
+	w.packets(w.c)
+	for i, t := range w.spec.Tunnels {
+		spi := t.SA.Outbound.SPI()
+		if c.kind == "decap" {
+			spi = t.SA.Inbound[0].SPI()
+		}
+		w.own[w.engine.OwnerOfSPI(spi)] = i
+	}
+	if w.own[0] == w.own[1] {
+		return Result{}, fmt.Errorf("one worker owns all of %d associations", w.c.sas)
+	}
+	n, passes := 15, 200
+	if quick {
+		n, passes = 1, 2
+	}
+	var failed error
+	least := func(workers int, spread bool) func() float64 {
+		return func() float64 {
+			least := 1e9
+			for range passes {
+				ns, err := w.pass(workers, spread)
+				if err != nil {
+					failed = err
+				}
+				least = min(least, ns)
+			}
+			return least
+		}
+	}
+	stop := w.start()
+	m := rounds(n, least(2, c.spread), least(1, false))
+	stop()
+	if failed != nil {
+		return Result{}, failed
+	}
+	if err := w.vault.Close(); err != nil {
+		return Result{}, err
+	}
+	return Result{Name: c.name(), PPS: 1e9 / m.a, NS: m.a, BestNS: m.bestA, Spread: m.spread, Against: "one core with one", AgainstNS: m.b, Ratio: m.a / m.b,
+		Note: fmt.Sprintf("%.2f times the rate of one core", m.b/m.a)}, nil
+}
+
+// start runs a thread for worker 1, which takes its stage's frames when it is its turn. Worker 0 is the caller's.
+func (w *twoCores) start() (stop func()) {
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := pinThread(1); err != nil {
+			panic(err)
+		}
+		for seen := uint32(0); ; {
+			now := w.turn.Load()
+			if now == stopTurns {
+				return
+			}
+			if now != seen {
+				seen = now
+				w.drive(1, int(now&3))
+			}
+		}
+	})
+	return func() {
+		w.turn.Store(stopTurns)
+		wg.Wait()
+	}
+}
+
+const stopTurns = 1<<32 - 1
+
+// drive lets worker k poll until all frames of that many workers have left.
+func (w *twoCores) drive(k, workers int) {
+	if k >= workers {
+		return
+	}
+	for began := time.Now(); w.done.Load() < int32(workers*espFrames) && time.Since(began) < time.Second; {
+		before := len(w.stages[k].sent)
+		w.engine.Poll(k)
+		if n := len(w.stages[k].sent) - before; n > 0 {
+			w.done.Add(int32(n))
+		}
+	}
+	w.ready.Add(1)
+}
+
+// pass fills the stages and returns the wall-clock ns per packet.
+func (w *twoCores) pass(workers int, spread bool) (float64, error) {
+	for k := range w.stages {
+		w.port, w.chosen = w.stages[k], []int{w.own[k]}
+		if spread {
+			w.chosen = w.own[:]
+		}
+		if k >= workers {
+			w.port.sent = w.port.sent[:0]
+			continue
+		}
+		if err := w.fill(w.c); err != nil {
+			return 0, err
+		}
+	}
+	w.done.Store(0)
+	w.ready.Store(0)
+	start := time.Now()
+	w.turn.Store((w.turn.Load()&^3 + 4) | uint32(workers))
+	w.drive(0, workers)
+	for w.ready.Load() < int32(workers) {
+	}
+	took := time.Since(start)
+	if got := int(w.done.Load()); got != workers*espFrames {
+		return 0, fmt.Errorf("%d of %d frames came out: %+v", got, workers*espFrames, dropped(w.engine))
+	}
+	return float64(took.Nanoseconds()) / float64(workers*espFrames), nil
+}
