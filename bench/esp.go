@@ -335,7 +335,8 @@ type stage struct {
 	descs []xsk.Desc // one for each frame
 	next  int        // to be received
 	sent  []xsk.Desc
-	done  int // reaped
+	done  int      // reaped
+	_     [64]byte // the next stage is another core's
 }
 
 // newStage makes a stage of frames of a part of the UMEM.

@@ -50,7 +50,10 @@ type twoCores struct {
 	c      espCase
 	stages [2]*stage
 	own    [2]int // a customer whose association each worker owns
+	spread bool   // frames come by both queues
+	failed error  // to fill
 	turn   atomic.Uint32
+	_      [64]byte
 	ready  atomic.Int32
 	done   atomic.Int32
 }
@@ -114,7 +117,7 @@ func measureCores(c espCores, quick bool) (Result, error) {
 		Note: fmt.Sprintf("%.2f times the rate of one core", m.b/m.a)}, nil
 }
 
-// start runs a thread for worker 1, which takes its stage's frames when it is its turn. Worker 0 is the caller's.
+// start runs a thread for worker 1, which fills or drives its stage when it is told to. Worker 0 is the caller's.
 func (w *twoCores) start() (stop func()) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -122,60 +125,89 @@ func (w *twoCores) start() (stop func()) {
 			panic(err)
 		}
 		for seen := uint32(0); ; {
-			now := w.turn.Load()
-			if now == stopTurns {
+			turn := w.turn.Load()
+			if turn == seen {
+				continue
+			}
+			seen = turn
+			switch command(turn & 3) {
+			case fillStage:
+				w.failed = w.fillStage(1)
+			case driveStage:
+				w.drive(1, 2)
+			case endThread:
 				return
 			}
-			if now != seen {
-				seen = now
-				w.drive(1, int(now&3))
-			}
+			w.ready.Add(1)
 		}
 	})
 	return func() {
-		w.turn.Store(stopTurns)
+		w.tell(endThread)
 		wg.Wait()
 	}
 }
 
-const stopTurns = 1<<32 - 1
+// A command is what the thread of worker 1 does next.
+type command uint32
+
+const (
+	fillStage command = iota
+	driveStage
+	endThread
+)
+
+func (w *twoCores) tell(c command) {
+	w.ready.Store(0)
+	w.turn.Store(w.turn.Load()&^3 + 4 | uint32(c))
+}
+
+func (w *twoCores) await() {
+	for w.ready.Load() == 0 {
+	}
+}
+
+// fillStage fills a stage on the core that will take the frames.
+func (w *twoCores) fillStage(k int) error {
+	w.port, w.chosen = w.stages[k], []int{w.own[k]}
+	if w.spread {
+		w.chosen = w.own[:]
+	}
+	return w.fill(w.c)
+}
 
 // drive lets worker k poll until all frames of that many workers have left.
 func (w *twoCores) drive(k, workers int) {
-	if k >= workers {
-		return
-	}
+	mine := 0
 	for began := time.Now(); w.done.Load() < int32(workers*espFrames) && time.Since(began) < time.Second; {
-		before := len(w.stages[k].sent)
 		w.engine.Poll(k)
-		if n := len(w.stages[k].sent) - before; n > 0 {
-			w.done.Add(int32(n))
+		if n := len(w.stages[k].sent); n-mine >= espFrames/2 || n > mine && w.spread {
+			w.done.Add(int32(n - mine))
+			mine = n
 		}
 	}
-	w.ready.Add(1)
 }
 
 // pass fills the stages and returns the wall-clock ns per packet.
 func (w *twoCores) pass(workers int, spread bool) (float64, error) {
-	for k := range w.stages {
-		w.port, w.chosen = w.stages[k], []int{w.own[k]}
-		if spread {
-			w.chosen = w.own[:]
-		}
-		if k >= workers {
-			w.port.sent = w.port.sent[:0]
-			continue
-		}
-		if err := w.fill(w.c); err != nil {
-			return 0, err
+	w.spread = spread
+	w.stages[1].sent = w.stages[1].sent[:0]
+	if err := w.fillStage(0); err != nil {
+		return 0, err
+	}
+	if workers == 2 {
+		w.tell(fillStage)
+		if w.await(); w.failed != nil {
+			return 0, w.failed
 		}
 	}
 	w.done.Store(0)
-	w.ready.Store(0)
 	start := time.Now()
-	w.turn.Store((w.turn.Load()&^3 + 4) | uint32(workers))
+	if workers == 2 {
+		w.tell(driveStage)
+	}
 	w.drive(0, workers)
-	for w.ready.Load() < int32(workers) {
+	if workers == 2 {
+		w.await()
 	}
 	took := time.Since(start)
 	if got := int(w.done.Load()); got != workers*espFrames {

@@ -100,7 +100,7 @@ func (w *worker) handOverFrames(descs []xsk.Desc, via, port int) {
 // handTo gives a frame to another worker, or drops it if the ring is full.
 func (w *worker) handTo(to int, h handover) bool {
 	w.umem.Track(h.chunk, xsk.Worker, xsk.HandOver)
-	if w.toward[to].push(h) {
+	if w.toward[to].add(h) { // flush shows it
 		w.count.handover.add(1)
 		return true
 	}
@@ -117,19 +117,17 @@ func (w *worker) takeOver(t *Tables) int {
 		if r == nil {
 			continue
 		}
-		for range BatchSize {
-			h := r.front()
-			if h == nil {
-				break
-			}
-			v := *h
-			r.pop()
-			work++
-			w.umem.Track(v.chunk, xsk.HandOver, xsk.Worker)
-			w.accept(t, v)
+		n := r.take(w.taken[:])
+		if n == 0 {
+			continue
+		}
+		for _, h := range w.taken[:n] {
+			w.umem.Track(h.chunk, xsk.HandOver, xsk.Worker)
+			w.accept(t, h)
 		}
 		w.sealESP(t)
 		w.finishWhole(t)
+		work += n
 	}
 	return work
 }
@@ -166,7 +164,12 @@ func (w *worker) sendHome(chunks []uint64) {
 			continue
 		}
 		w.umem.Track(c, xsk.Worker, xsk.HandOver)
-		w.home[home].push(c) // as long as a part: never full
+		w.home[home].add(c) // as long as a part: never full
+	}
+	for _, r := range w.home {
+		if r != nil {
+			r.show()
+		}
 	}
 	w.pool.Put(chunks[:kept])
 }
@@ -177,15 +180,11 @@ func (w *worker) welcome() {
 		if r == nil {
 			continue
 		}
-		for {
-			c := r.front()
-			if c == nil {
-				break
+		for n := r.take(w.moved[:]); n > 0; n = r.take(w.moved[:]) {
+			for _, c := range w.moved[:n] {
+				w.umem.Track(c, xsk.HandOver, xsk.Worker)
 			}
-			w.umem.Track(*c, xsk.HandOver, xsk.Worker)
-			w.moved[0] = *c
-			r.pop()
-			w.pool.Put(w.moved[:1])
+			w.pool.Put(w.moved[:n])
 		}
 	}
 }

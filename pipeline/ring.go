@@ -6,15 +6,17 @@ import "sync/atomic"
 // It never blocks: what does not fit is the producer's to drop. Its size is a power of two.
 //
 // The producer alone writes tail and slots in front of it; the consumer alone writes head. Each keeps a copy of the
-// other's index and looks again only when the copy says full or empty, so that a batch costs one shared cache miss.
+// other's index and looks again only when the copy says full or empty, so that a batch costs one shared cache miss. What
+// is added is the producer's until it is shown: showing a batch at once costs one shared store.
 type ring[T any] struct {
 	slots []T
 	mask  uint32
 	_     [36]byte
 
 	tail     atomic.Uint32
+	added    uint32 // tail, with what is not shown yet
 	seenHead uint32
-	_        [56]byte
+	_        [52]byte
 
 	head     atomic.Uint32
 	seenTail uint32
@@ -30,27 +32,60 @@ func newRing[T any](size int) *ring[T] {
 
 // next returns the slot to be written next, or nil if the ring is full; publish makes it visible.
 func (r *ring[T]) next() *T {
-	tail := r.tail.Load()
-	if tail-r.seenHead > r.mask {
+	if r.added-r.seenHead > r.mask {
 		r.seenHead = r.head.Load()
-		if tail-r.seenHead > r.mask {
+		if r.added-r.seenHead > r.mask {
 			return nil
 		}
 	}
-	return &r.slots[tail&r.mask]
+	return &r.slots[r.added&r.mask]
 }
 
-func (r *ring[T]) publish() { r.tail.Store(r.tail.Load() + 1) }
+func (r *ring[T]) publish() {
+	r.added++
+	r.show()
+}
 
-// push adds v and reports whether there was room.
-func (r *ring[T]) push(v T) bool {
+// add puts v behind what is in the ring and reports whether there was room. The consumer sees it after show.
+func (r *ring[T]) add(v T) bool {
 	s := r.next()
 	if s == nil {
 		return false
 	}
 	*s = v
-	r.publish()
+	r.added++
 	return true
+}
+
+// show lets the consumer see all that was added.
+func (r *ring[T]) show() {
+	if r.added != r.tail.Load() {
+		r.tail.Store(r.added)
+	}
+}
+
+// push adds v, shows it, and reports whether there was room.
+func (r *ring[T]) push(v T) bool {
+	ok := r.add(v)
+	r.show()
+	return ok
+}
+
+// take moves the oldest elements to out, as many as fit, and returns how many they are.
+func (r *ring[T]) take(out []T) int {
+	head := r.head.Load()
+	if r.seenTail-head < uint32(len(out)) {
+		r.seenTail = r.tail.Load()
+	}
+	n := min(r.seenTail-head, uint32(len(out)))
+	if n == 0 {
+		return 0
+	}
+	for i := range n {
+		out[i] = r.slots[(head+i)&r.mask]
+	}
+	r.head.Store(head + n)
+	return int(n)
 }
 
 // front returns the oldest element, or nil if there is none; pop takes it away.

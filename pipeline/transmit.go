@@ -35,11 +35,16 @@ func (w *worker) makeRoom() {
 	}
 }
 
-// flush sends what the batch left for each port.
+// flush sends what the batch left for each port, and shows the other workers what was handed to them.
 func (w *worker) flush() {
 	for i := range w.ports {
 		if o := &w.ports[i]; o.n > 0 {
 			w.flushPort(o, i)
+		}
+	}
+	for _, r := range w.toward {
+		if r != nil {
+			r.show()
 		}
 	}
 }

@@ -81,8 +81,9 @@ type worker struct {
 
 	toward []*ring[handover] // by worker; nil toward itself
 	from   []*ring[handover]
-	home   []*ring[uint64] // frames that go home to that worker's part
-	coming []*ring[uint64] // frames of ours that come home from that worker
+	taken  [BatchSize]handover // on its way from a ring
+	home   []*ring[uint64]     // frames that go home to that worker's part
+	coming []*ring[uint64]     // frames of ours that come home from that worker
 	punts  *ring[puntSlot]
 	inject *ring[puntSlot]
 

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -401,29 +403,54 @@ func TestRouteReasons(t *testing.T) {
 	}
 }
 
-// TestRing checks the ring between workers against a queue.
+// TestRing checks the ring between workers against a queue of what was shown and one of what was not.
 func TestRing(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 9))
 	r := newRing[uint64](8)
-	var oracle []uint64
+	var shown, added []uint64
 	for i := range uint64(100000) {
-		if i*2654435761%7 < 4 {
-			if r.push(i) != (len(oracle) < 8) {
-				t.Fatalf("push at length %d", len(oracle))
+		switch rng.IntN(5) {
+		case 0:
+			if r.push(i) != (len(shown)+len(added) < 8) {
+				t.Fatalf("push at length %d and %d", len(shown), len(added))
 			}
-			if len(oracle) < 8 {
-				oracle = append(oracle, i)
+			if len(shown)+len(added) < 8 {
+				added = append(added, i)
 			}
-		} else if v := r.front(); v == nil != (len(oracle) == 0) {
-			t.Fatalf("front at length %d", len(oracle))
-		} else if v != nil {
-			if *v != oracle[0] {
-				t.Fatalf("got %d, want %d", *v, oracle[0])
+			shown, added = append(shown, added...), nil
+		case 1, 2:
+			if r.add(i) != (len(shown)+len(added) < 8) {
+				t.Fatalf("add at length %d and %d", len(shown), len(added))
 			}
-			r.pop()
-			oracle = oracle[1:]
+			if len(shown)+len(added) < 8 {
+				added = append(added, i)
+			}
+			if rng.IntN(3) == 0 {
+				r.show()
+				shown, added = append(shown, added...), nil
+			}
+		case 3:
+			v := r.front()
+			if v == nil != (len(shown) == 0) {
+				t.Fatalf("front at length %d", len(shown))
+			}
+			if v != nil {
+				if *v != shown[0] {
+					t.Fatalf("got %d, want %d", *v, shown[0])
+				}
+				r.pop()
+				shown = shown[1:]
+			}
+		case 4:
+			var out [3]uint64
+			n := r.take(out[:])
+			if n != min(len(shown), 3) || !slices.Equal(out[:n], shown[:n]) {
+				t.Fatalf("took %v of %v", out[:n], shown)
+			}
+			shown = shown[n:]
 		}
-		if r.len() != len(oracle) {
-			t.Fatalf("length %d, want %d", r.len(), len(oracle))
+		if r.len() != len(shown) {
+			t.Fatalf("length %d, want %d", r.len(), len(shown))
 		}
 	}
 }

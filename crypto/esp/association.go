@@ -27,7 +27,8 @@ type Life struct {
 // reservedSPIs are the SPIs up to this one: not for use (RFC 4303, section 2.1).
 const reservedSPIs = 255
 
-// association is what both directions have. What every packet needs comes first, to lie in one cache line.
+// association is what both directions have. What every packet needs comes first, to lie in one cache line: two cores that
+// own neighbours must not share one either.
 type association struct {
 	gcm     aesgcm.Key
 	spi     uint32
@@ -37,7 +38,11 @@ type association struct {
 	limited bool // life has a limit
 	packets uint64
 	bytes   uint64
+	*seldom
+}
 
+// seldom is what few packets of an association need.
+type seldom struct {
 	single single // nil: gcm
 	life   Life
 	vault  *aesgcm.Vault
@@ -53,8 +58,8 @@ func (a *association) init(v *aesgcm.Vault, p Params) error {
 	case len(p.Key) != p.Suite.KeySize():
 		return fmt.Errorf("esp: a key for %s has %d bytes, not %d", p.Suite, p.Suite.KeySize(), len(p.Key))
 	}
-	a.spi, a.suite, a.kind, a.esn, a.vault = p.SPI, p.Suite, p.Suite.info().kind, p.ESN, v
-	a.life, a.limited = p.Life, p.Life != Life{}
+	a.spi, a.suite, a.kind, a.esn, a.limited = p.SPI, p.Suite, p.Suite.info().kind, p.ESN, p.Life != Life{}
+	a.seldom = &seldom{life: p.Life, vault: v}
 	var err error
 	if i := p.Suite.info(); i.kind == kindGCM {
 		a.gcm, err = v.Key(p.Key[:i.key], [aesgcm.SaltSize]byte(p.Key[i.key:]))

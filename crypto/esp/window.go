@@ -9,10 +9,9 @@ const MaxWindow = 1 << 16
 // that nothing is shifted when it moves on (RFC 6479). The ring has a word more than the window needs, so clearing the
 // words ahead never touches what is still inside. Size 0 accepts everything.
 type window struct {
-	size uint64 // in packets
-	top  uint64 // highest number that was received
-	mask uint64 // of word numbers: the ring's length is a power of two
-	ring []uint64
+	top  uint64   // highest number that was received
+	size uint64   // in packets
+	ring []uint64 // its length is a power of two
 }
 
 func newWindow(size int) (window, error) {
@@ -26,15 +25,18 @@ func newWindow(size int) (window, error) {
 	for words < uint64(size+63)/64+1 {
 		words *= 2
 	}
-	return window{size: uint64(size), mask: words - 1, ring: make([]uint64, words)}, nil
+	return window{size: uint64(size), ring: make([]uint64, words)}, nil
 }
+
+// word is the one that has a number's bit.
+func (w *window) word(n uint64) *uint64 { return &w.ring[n/64&uint64(len(w.ring)-1)] }
 
 // check says whether a number may be received: before the packet is known to be authentic. It changes nothing.
 func (w *window) check(n uint64) Verdict {
 	if w.size == 0 {
 		return OK
 	}
-	word := w.ring[n/64&w.mask] // for commit too, which finds it in the cache
+	word := *w.word(n) // for commit too, which finds it in the cache
 	switch {
 	case n == 0: // the first packet has 1 (RFC 4303, section 3.3.3)
 		return Replayed
@@ -65,14 +67,14 @@ func (w *window) commit(n uint64) Verdict {
 		}
 		w.top = n
 	}
-	w.ring[n/64&w.mask] |= 1 << (n % 64)
+	*w.word(n) |= 1 << (n % 64)
 	return OK
 }
 
 // clearTo clears the words behind that of the top up to word last.
 func (w *window) clearTo(last uint64) {
 	for word := w.top/64 + 1; word <= last && word <= w.top/64+uint64(len(w.ring)); word++ {
-		w.ring[word&w.mask] = 0
+		*w.word(word * 64) = 0
 	}
 }
 
