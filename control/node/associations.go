@@ -13,6 +13,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"causeway/config"
 	"causeway/control/api"
@@ -29,21 +30,26 @@ const (
 	sequenceReserve = numberBlock
 )
 
+// receivedInterval is how often it is written down what was received: what came since the last time may come again once
+// after a crash.
+const receivedInterval = 2 * time.Second
+
 // espFile is where the marks stand in node.state_dir.
 const espFile = "esp.json"
 
-// espMarks is the content of the file: nothing from here on was used.
+// espMarks is the content of the file: nothing from here on was used, and of what was received nothing may come again.
 type espMarks struct {
 	Writer   uint32            `json:"writer"` // of the IVs
 	IV       uint64            `json:"iv"`
 	Sequence map[string]uint64 `json:"sequence"` // by SPI and key
+	Received map[string]uint64 `json:"received"` // likewise; of associations with a replay window
 }
 
 // newESPMarks are those of a node that has none, or has lost them. What it used before nobody knows, so its IVs begin at a
 // random place under a random writer: with keys that were in use one comes again with odds of less than 2^-35 for each
 // 2^26 that are used.
 func newESPMarks() espMarks {
-	return espMarks{Writer: randomBelow(esp.MaxWriter + 1), IV: uint64(randomBelow(1<<20)) * (esp.MaxIVs >> 21), Sequence: map[string]uint64{}}
+	return espMarks{Writer: randomBelow(esp.MaxWriter + 1), IV: uint64(randomBelow(1<<20)) * (esp.MaxIVs >> 21), Sequence: map[string]uint64{}, Received: map[string]uint64{}}
 }
 
 // randomBelow returns a random number below n, a power of two of at most 2^32.
@@ -53,10 +59,19 @@ func randomBelow(n uint64) uint32 {
 	return uint32(uint64(binary.BigEndian.Uint32(b[:])) & (n - 1))
 }
 
-func (m espMarks) clone() espMarks { return espMarks{m.Writer, m.IV, maps.Clone(m.Sequence)} }
+func (m espMarks) clone() espMarks {
+	return espMarks{m.Writer, m.IV, maps.Clone(m.Sequence), maps.Clone(m.Received)}
+}
 
 func (m espMarks) equal(o espMarks) bool {
-	return m.Writer == o.Writer && m.IV == o.IV && maps.Equal(m.Sequence, o.Sequence)
+	return m.Writer == o.Writer && m.IV == o.IV && maps.Equal(m.Sequence, o.Sequence) && maps.Equal(m.Received, o.Received)
+}
+
+// receive notes what p has received.
+func (m espMarks) receive(p *association, highest uint64) {
+	if p.floor != "" && highest > m.Received[p.floor] {
+		m.Received[p.floor] = highest
+	}
 }
 
 // An association is the live pair of a tunnel.
@@ -66,6 +81,8 @@ type association struct {
 	of   config.ManualSA
 	mark string // its key in espMarks.Sequence
 	end  uint64 // below it are the sequence numbers that are its alone
+
+	floor string // its key in espMarks.Received; empty: replays are not looked for
 }
 
 // associations are the security associations of the node, and the marks that keep their IVs and sequence numbers from
@@ -82,7 +99,8 @@ type associations struct {
 	writing sync.Mutex // guards marks and file; taken before mu
 	loaded  bool
 	marks   espMarks
-	failing bool // extend could not write the last time
+	failing bool      // extend could not write the last time
+	noted   time.Time // when extend noted last what was received
 }
 
 // errNoMarks says that the file is there and has no marks.
@@ -104,6 +122,7 @@ func (a *associations) prepare(c *config.Config) error {
 		return a.explain(err)
 	}
 	marks := a.marks.clone()
+	a.noteReceived(marks) // one of them may have the keys of a fresh one
 	made := map[string]*association{}
 	for _, t := range fresh {
 		p, err := a.make(t, &marks)
@@ -155,10 +174,14 @@ func (a *associations) make(t config.Tunnel, marks *espMarks) (*association, err
 	if err != nil {
 		return nil, err
 	}
-	p := &association{of: i.SA, mark: markOf(&i.SA)}
+	p := &association{of: i.SA, mark: markOf(i.SA.SPIOut, i.SA.KeyOut)}
 	p.in, err = esp.NewInbound(a.vault, esp.Params{SPI: i.SA.SPIIn, Suite: suite, Key: i.SA.KeyIn, ESN: i.SA.ESN}, i.ReplayWindow)
 	if err != nil {
 		return nil, err
+	}
+	if i.ReplayWindow > 0 {
+		p.floor = markOf(i.SA.SPIIn, i.SA.KeyIn)
+		p.in.Begin(marks.Received[p.floor])
 	}
 	first := max(marks.Sequence[p.mark], 1)
 	p.out, err = esp.NewOutbound(a.vault, esp.Params{SPI: i.SA.SPIOut, Suite: suite, Key: i.SA.KeyOut, ESN: i.SA.ESN}, first)
@@ -173,9 +196,9 @@ func (a *associations) make(t config.Tunnel, marks *espMarks) (*association, err
 
 // markOf is what the numbers of a pair belong to: the SPI and the key, wherever they go, for the customer's window is that
 // of its association. New keys begin anew. Of the key a hash stands there, too short to find a key with it.
-func markOf(sa *config.ManualSA) string {
-	h := sha256.Sum256(sa.KeyOut)
-	return fmt.Sprintf("spi %#x key %x", sa.SPIOut, h[:4])
+func markOf(spi uint32, key []byte) string {
+	h := sha256.Sum256(key)
+	return fmt.Sprintf("spi %#x key %x", spi, h[:4])
 }
 
 // of returns what the workers are told of a tunnel's pair.
@@ -202,6 +225,7 @@ func (a *associations) retain(c *config.Config) {
 		if marks.Sequence[p.mark] == p.end {
 			marks.Sequence[p.mark] = p.out.Next()
 		}
+		marks.receive(p, p.in.Received())
 		p.wipe()
 	}
 	if !marks.equal(a.marks) {
@@ -279,6 +303,9 @@ func readESPMarks(path string) (espMarks, error) {
 	}
 	var m espMarks
 	err = json.Unmarshal(b, &m)
+	if m.Received == nil { // of a release that did not keep it
+		m.Received = map[string]uint64{}
+	}
 	if err == nil && (m.Sequence == nil || m.Writer > esp.MaxWriter) {
 		err = errors.New("something is missing or too large")
 	}
@@ -322,6 +349,10 @@ func (a *associations) extend() error {
 			marks.Sequence[p.mark] = ends[p]
 		}
 	}
+	if now := time.Now(); now.Sub(a.noted) >= receivedInterval {
+		a.noteReceived(marks)
+		a.noted = now
+	}
 	err := a.commit(marks, ends)
 	again := a.failing && err != nil
 	a.failing = err != nil
@@ -329,6 +360,13 @@ func (a *associations) extend() error {
 		return nil
 	}
 	return err
+}
+
+// noteReceived notes what the pairs have received by now.
+func (a *associations) noteReceived(marks espMarks) {
+	for _, p := range a.live() {
+		marks.receive(p, p.in.Shown())
+	}
 }
 
 // commit writes the marks, and only then permits what they reserve, to pairs the numbers below these ends.
@@ -366,6 +404,7 @@ func (a *associations) settle() error {
 		if marks.Sequence[p.mark] == p.end {
 			marks.Sequence[p.mark] = p.out.Next()
 		}
+		marks.receive(p, p.in.Received())
 	}
 	if marks.equal(a.marks) {
 		return nil

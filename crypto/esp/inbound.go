@@ -2,6 +2,7 @@ package esp
 
 import (
 	"encoding/binary"
+	"sync/atomic"
 
 	"causeway/crypto/aesgcm"
 )
@@ -10,8 +11,12 @@ import (
 type Inbound struct {
 	association
 	window window
-	_      [32]byte // two cache lines: the allocator aligns them
+	shown  atomic.Uint64 // the window's top, as others see it
+	_      [24]byte      // two cache lines: the allocator aligns them
 }
+
+// showReceivedEvery is how many numbers others may not see yet.
+const showReceivedEvery = 64
 
 // NewInbound makes an association with a replay window of that many packets; 0 means none. The vault holds its key.
 func NewInbound(v *aesgcm.Vault, p Params, windowSize int) (*Inbound, error) {
@@ -25,6 +30,19 @@ func NewInbound(v *aesgcm.Vault, p Params, windowSize int) (*Inbound, error) {
 	}
 	return in, nil
 }
+
+// Begin takes an association on that received packets up to number floor before a restart: none of them may come again, and
+// the upper half of extended sequence numbers is known. Only the one who made it may call it, before its owner has it.
+func (in *Inbound) Begin(floor uint64) {
+	in.window.begin(floor)
+	in.shown.Store(floor)
+}
+
+// Received is the highest number of an authentic packet. Only the owner may ask.
+func (in *Inbound) Received() uint64 { return in.window.top }
+
+// Shown is what Received was at most 64 numbers ago. Any goroutine may ask.
+func (in *Inbound) Shown() uint64 { return in.shown.Load() }
 
 // An Opener checks and decrypts the packets of a batch. It belongs to one goroutine.
 type Opener struct {
@@ -115,8 +133,12 @@ func (o *Opener) Result(k int) (from, to int, next uint8, v Verdict) {
 	if failed {
 		return 0, 0, 0, Forged
 	}
+	before := p.sa.window.top
 	if v := p.sa.window.commit(p.seq); v != OK {
 		return 0, 0, 0, v
+	}
+	if p.sa.window.top/showReceivedEvery != before/showReceivedEvery {
+		p.sa.shown.Store(p.sa.window.top)
 	}
 	to, next, v = unpad(p.packet, from, to)
 	p.sa.used(max(to-from, 0))

@@ -28,6 +28,17 @@ func newWindow(size int) (window, error) {
 	return window{size: uint64(size), ring: make([]uint64, words)}, nil
 }
 
+// begin fills the window up to a number: all that lies in it came before.
+func (w *window) begin(top uint64) {
+	w.top = top
+	for i := range w.ring {
+		w.ring[i] = 1<<64 - 1
+	}
+	if w.size > 0 { // but for what comes next in the top's word
+		*w.word(top) = 1<<(top%64+1) - 1
+	}
+}
+
 // word is the one that has a number's bit.
 func (w *window) word(n uint64) *uint64 { return &w.ring[n/64&uint64(len(w.ring)-1)] }
 
