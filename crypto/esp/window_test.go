@@ -107,3 +107,26 @@ func TestInferWithoutWindow(t *testing.T) {
 		}
 	}
 }
+
+// TestWindowBegins: a window that goes on at a number takes each number above it once, and none up to it.
+func TestWindowBegins(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 1))
+	for range 2000 {
+		size, top := 1+rng.IntN(300), rng.Uint64N(1<<40)
+		w, err := newWindow(size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.begin(top)
+		want := slowWindow{size: uint64(size), top: top, seen: map[uint64]bool{}}
+		for n := range min(top, uint64(size)) {
+			want.seen[top-n] = true
+		}
+		for range 50 {
+			n := max(1, want.top+uint64(rng.IntN(400))-min(want.top, uint64(rng.IntN(400))))
+			if got, want := w.commit(n), want.commit(n); got != want {
+				t.Fatalf("window of %d that began at %d: %d is %v, want %v", size, top, n, got, want)
+			}
+		}
+	}
+}
