@@ -1,3 +1,5 @@
+//go:build !race // which changes how memory is laid out
+
 package esp
 
 import (
