@@ -1,4 +1,4 @@
-//go:build !race // which changes how memory is laid out
+//go:build !race
 
 package esp
 
@@ -8,7 +8,7 @@ import (
 )
 
 // TestLayout: associations of two owners share no cache line, what a packet needs is in the first one, and prefetch asks for
-// that and the key.
+// that and the key. (The race detector lays memory out otherwise.)
 func TestLayout(t *testing.T) {
 	var (
 		in  Inbound
