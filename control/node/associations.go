@@ -353,6 +353,9 @@ func (a *associations) extend() error {
 		a.noteReceived(marks)
 		a.noted = now
 	}
+	if marks.equal(a.marks) {
+		return nil // and whether the disk takes it is as unknown as before
+	}
 	err := a.commit(marks, ends)
 	again := a.failing && err != nil
 	a.failing = err != nil
@@ -371,9 +374,6 @@ func (a *associations) noteReceived(marks espMarks) {
 
 // commit writes the marks, and only then permits what they reserve, to pairs the numbers below these ends.
 func (a *associations) commit(marks espMarks, ends map[*association]uint64) error {
-	if marks.equal(a.marks) {
-		return nil
-	}
 	if err := a.write(marks); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"causeway/config"
 	"causeway/crypto/aesgcm"
@@ -200,6 +201,33 @@ func TestReceivedSurvives(t *testing.T) {
 	end(a)
 	if err := v.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestFullDiskIsToldOnce: what was received is written every two seconds, and nothing in between.
+func TestFullDiskIsToldOnce(t *testing.T) {
+	a := newTestAssociations(t.TempDir())
+	defer a.dir.close()
+	defer a.close()
+	c := ipsecConfig(t, 1, 1)
+	if err := a.prepare(c); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(a.dir.file(espFile+".new"), 0o700); err != nil { // where the new file would be
+		t.Fatal(err)
+	}
+	told := 0
+	for k := range 5 {
+		a.of(c.Tunnels[0]).Inbound[0].Begin(uint64(1000 * (k + 1)))
+		a.noted = time.Now().Add(-receivedInterval)
+		for range 20 {
+			if a.extend() != nil {
+				told++
+			}
+		}
+	}
+	if told != 1 {
+		t.Errorf("told %d times", told)
 	}
 }
 
