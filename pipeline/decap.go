@@ -7,7 +7,7 @@ import (
 )
 
 // decap finds the tunnel of each GRE packet, and the association of each ESP packet, and takes the outer headers off: from
-// here on the packet is the inner one. The contexts and counters of GRE tunnels are fetched ahead for the whole batch,
+// here on the packet is the inner one. The contexts and counters of tunnels are fetched ahead for the whole batch,
 // which is what keeps ten thousand as fast as one.
 func (w *worker) decap(t *Tables, b *batch) {
 	if n := b.gre.n; n > 0 {

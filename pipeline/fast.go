@@ -117,11 +117,15 @@ func (w *worker) enterTunnels(t *Tables, b *batch) {
 		size := uint(p.end) - at
 		total := size + uint(x.hlen)
 		if x.way > wayGRE {
+			if int(x.owner) != w.id { // before the association is read: its owner writes that line for each packet
+				w.toTunnel(t, p, int(id))
+				continue
+			}
 			total = uint(outbound[id].PacketLen(int(size))) + uint(x.hlen)
 		}
 		if x.way == wayGeneral || p.vrf != x.vrf && p.vrf != 0 ||
 			LeafKind(route) != KindNeighbour || slot&neighbourResolved == 0 || lk.vlan != 0 || size > uint(x.mtu) ||
-			path != 0 && size > uint(path) || total > uint(lk.mtu) || f[at+wire.IPv4OffTTL] <= 1 || x.way > wayGRE && int(x.owner) != w.id {
+			path != 0 && size > uint(path) || total > uint(lk.mtu) || f[at+wire.IPv4OffTTL] <= 1 {
 			w.toTunnel(t, p, int(id))
 			continue
 		}

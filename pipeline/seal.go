@@ -79,7 +79,7 @@ func (w *worker) makeRoomToSeal(t *Tables) {
 	}
 }
 
-// sealESP encrypts what encapESP queued, as one burst, and sends it.
+// sealESP encrypts what encapESP and sealAndSend queued, as one burst, and sends it.
 func (w *worker) sealESP(t *Tables) {
 	if w.nseal == 0 {
 		return

@@ -42,6 +42,10 @@ func (w *worker) flush() {
 			w.flushPort(o, i)
 		}
 	}
+	w.showHandedOver()
+}
+
+func (w *worker) showHandedOver() {
 	for _, r := range w.toward {
 		if r != nil {
 			r.show()

@@ -227,6 +227,7 @@ func (w *worker) receive(t *Tables, q *boundQueue) int {
 	w.count.batches.add(1)
 	w.process(t, &w.batch, w.descs[:n], q.port)
 	w.finishWhole(t)
+	w.showHandedOver() // a worker with many queues would fill the rings before flush
 	return n
 }
 

@@ -229,7 +229,9 @@ func (a *associations) retain(c *config.Config) {
 		p.wipe()
 	}
 	if !marks.equal(a.marks) {
-		_ = a.write(marks) // if not, the higher marks stay, and numbers are skipped
+		if a.write(marks) != nil {
+			a.marks.Received = marks.Received // for the next write. The higher marks stay, and numbers are skipped
+		}
 	}
 }
 
