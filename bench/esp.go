@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
-	"strings"
 	"time"
 
 	"causeway/crypto/aesgcm"
@@ -45,17 +44,10 @@ func espCases() []espCase {
 }
 
 func espScenario(o options, report func(Result)) error {
-	for _, c := range espCases() {
-		if !strings.Contains(c.name(), o.only) {
-			continue
-		}
-		r, err := measureESP(c, o.quick)
-		if err != nil {
-			return fmt.Errorf("%s: %w", c.name(), err)
-		}
-		report(r)
-	}
-	return errors.Join(espAttackScenario(o, report), espCoresScenario(o, report))
+	return errors.Join(
+		measureEach(espCases(), o, report, measureESP),
+		measureEach(espAttacks(), o, report, measureAttack),
+		espCoresScenario(o, report))
 }
 
 // An espCustomer is the other end of a tunnel.
@@ -300,20 +292,9 @@ func measureESP(c espCase, quick bool) (Result, error) {
 		n, passes = 1, 2
 	}
 	var failed error
-	best := func(pass func() (float64, error)) func() float64 {
-		return func() float64 {
-			least := 1e9
-			for range passes {
-				ns, err := pass()
-				if err != nil {
-					failed = err
-				}
-				least = min(least, ns)
-			}
-			return least
-		}
-	}
-	m := rounds(n, best(func() (float64, error) { return w.pass(c) }), best(func() (float64, error) { return q.bare(w.fill(c)) }))
+	m := rounds(n,
+		leastOf(passes, &failed, func() (float64, error) { return w.pass(c) }),
+		leastOf(passes, &failed, func() (float64, error) { return q.bare(w.fill(c)) }))
 	if failed != nil {
 		return Result{}, failed
 	}

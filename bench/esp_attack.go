@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"runtime"
-	"strings"
 
 	"causeway/pipeline"
 	"causeway/xsk"
@@ -16,7 +15,7 @@ import (
 // for its reason, and all of customer 0 must come out.
 
 type espAttack struct {
-	name   string
+	kind   string
 	reason pipeline.Reason
 	size   int
 }
@@ -33,22 +32,8 @@ func espAttacks() []espAttack {
 	return as
 }
 
-func (a espAttack) result() string {
-	return fmt.Sprintf("esp/attack/%s/aes128gcm16/%dB", a.name, a.size)
-}
-
-func espAttackScenario(o options, report func(Result)) error {
-	for _, a := range espAttacks() {
-		if !strings.Contains(a.result(), o.only) {
-			continue
-		}
-		r, err := measureAttack(a, o.quick)
-		if err != nil {
-			return fmt.Errorf("%s: %w", a.result(), err)
-		}
-		report(r)
-	}
-	return nil
+func (a espAttack) name() string {
+	return fmt.Sprintf("esp/attack/%s/aes128gcm16/%dB", a.kind, a.size)
 }
 
 // arm turns every second frame of a filled stage into the attack. came is the last frame of customer 1 that was received.
@@ -97,29 +82,26 @@ func measureAttack(a espAttack, quick bool) (Result, error) {
 		n, passes = 1, 2
 	}
 	var failed error
-	least := func(arm bool, out int) func() float64 {
-		return func() float64 {
-			least := 1e9
-			for range passes {
-				if err := w.fill(c); err != nil {
-					failed = err
-				}
-				if arm {
-					a.arm(q, came)
-				} else {
-					copy(came, last)
-				}
-				least = min(least, w.time())
-				if len(q.sent) != out {
-					failed = fmt.Errorf("%d of %d frames came out: %+v", len(q.sent), out, dropped(w.engine))
-				}
+	contender := func(arm bool, out int) func() float64 {
+		return leastOf(passes, &failed, func() (float64, error) {
+			if err := w.fill(c); err != nil {
+				return 0, err
 			}
-			return least
-		}
+			if arm {
+				a.arm(q, came)
+			} else {
+				copy(came, last)
+			}
+			ns := w.time()
+			if len(q.sent) != out {
+				return 0, fmt.Errorf("%d of %d frames came out: %+v", len(q.sent), out, dropped(w.engine))
+			}
+			return ns, nil
+		})
 	}
 	total := w.engine.Total()
 	before := total.Dropped[a.reason]
-	m := rounds(n, least(true, espFrames/2), least(false, espFrames))
+	m := rounds(n, contender(true, espFrames/2), contender(false, espFrames))
 	total = w.engine.Total()
 	if got, want := total.Dropped[a.reason]-before, uint64(n*passes*espFrames/2); failed == nil && got != want {
 		failed = fmt.Errorf("%d frames were dropped for %v, not %d", got, a.reason, want)
@@ -136,6 +118,6 @@ func measureAttack(a espAttack, quick bool) (Result, error) {
 		return Result{}, err
 	}
 	cost, best := 2*m.a-m.b, 2*m.bestA-m.bestB
-	return Result{Name: a.result(), PPS: 1e9 / cost, NS: cost, BestNS: best, Spread: m.spread, Against: "a genuine packet", AgainstNS: m.b,
+	return Result{Name: a.name(), PPS: 1e9 / cost, NS: cost, BestNS: best, Spread: m.spread, Against: "a genuine packet", AgainstNS: m.b,
 		Ratio: cost / m.b, GoalNS: m.b, Allocs: allocs}, nil
 }

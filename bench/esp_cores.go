@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,17 +30,7 @@ func espCoresScenario(o options, report func(Result)) error {
 	if runtime.NumCPU() < 2 || runtime.GOMAXPROCS(0) < 2 {
 		return nil // nothing to compare
 	}
-	for _, c := range []espCores{{"decap", false}, {"encap", false}, {"decap", true}, {"encap", true}} {
-		if !strings.Contains(c.name(), o.only) {
-			continue
-		}
-		r, err := measureCores(c, o.quick)
-		if err != nil {
-			return fmt.Errorf("%s: %w", c.name(), err)
-		}
-		report(r)
-	}
-	return nil
+	return measureEach([]espCores{{"decap", false}, {"encap", false}, {"decap", true}, {"encap", true}}, o, report, measureCores)
 }
 
 // twoCores is a node with two workers, each driven by a thread of its own.
@@ -91,21 +80,11 @@ func measureCores(c espCores, quick bool) (Result, error) {
 		n, passes = 1, 2
 	}
 	var failed error
-	least := func(workers int, spread bool) func() float64 {
-		return func() float64 {
-			least := 1e9
-			for range passes {
-				ns, err := w.pass(workers, spread)
-				if err != nil {
-					failed = err
-				}
-				least = min(least, ns)
-			}
-			return least
-		}
+	contender := func(workers int, spread bool) func() float64 {
+		return leastOf(passes, &failed, func() (float64, error) { return w.pass(workers, spread) })
 	}
 	stop := w.start()
-	m := rounds(n, least(2, c.spread), least(1, false))
+	m := rounds(n, contender(2, c.spread), contender(1, false))
 	stop()
 	if failed != nil {
 		return Result{}, failed

@@ -178,6 +178,36 @@ type timings struct {
 	spread       float64 // of the first: (largest - smallest) / median
 }
 
+// measureEach measures those cases whose name is asked for.
+func measureEach[C interface{ name() string }](cases []C, o options, report func(Result), measure func(C, bool) (Result, error)) error {
+	for _, c := range cases {
+		if !strings.Contains(c.name(), o.only) {
+			continue
+		}
+		r, err := measure(c, o.quick)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name(), err)
+		}
+		report(r)
+	}
+	return nil
+}
+
+// leastOf is a contender of rounds: the fastest of some passes. An error is left in failed.
+func leastOf(passes int, failed *error, pass func() (float64, error)) func() float64 {
+	return func() float64 {
+		least := 1e9
+		for range passes {
+			ns, err := pass()
+			if err != nil {
+				*failed = err
+			}
+			least = min(least, ns)
+		}
+		return least
+	}
+}
+
 // rounds interleaves the two measurements, so that a change of the machine's speed meets both.
 func rounds(n int, a, b func() float64) timings {
 	var as, bs []float64

@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
-	"strings"
 	"time"
 
 	"causeway/crypto/esp"
@@ -58,17 +57,7 @@ func (c pipelineCase) name() string {
 }
 
 func pipelineScenario(o options, report func(Result)) error {
-	for _, c := range pipelineCases() {
-		if !strings.Contains(c.name(), o.only) {
-			continue
-		}
-		r, err := measurePipeline(c, o.quick)
-		if err != nil {
-			return fmt.Errorf("%s: %w", c.name(), err)
-		}
-		report(r)
-	}
-	return nil
+	return measureEach(pipelineCases(), o, report, measurePipeline)
 }
 
 // world is the node that is measured, and what the oracle knows of it.

@@ -12,7 +12,6 @@ import (
 // espTunnel is what is known of an IPsec tunnel beside rxTunnel and txTunnel. Each of its associations is used by one worker
 // alone, which its SPI chooses, so that it stays the same whatever the tunnel is called after a reload.
 type espTunnel struct {
-	out           *esp.Outbound // nil: none
 	udp           bool
 	local, remote []netip.Prefix // selectors; none: anything
 }
@@ -95,7 +94,7 @@ func (e *Engine) addESP(t *Tables, s *TunnelSpec, id int) error {
 		t.tx[id].owner = uint8(e.OwnerOfSPI(s.SA.Outbound.SPI()))
 	}
 	narrow := len(s.SA.Local) > 0 || len(s.SA.Remote) > 0
-	t.esp[id] = &espTunnel{out: s.SA.Outbound, udp: s.SA.UDP, local: s.SA.Local, remote: s.SA.Remote}
+	t.esp[id] = &espTunnel{udp: s.SA.UDP, local: s.SA.Local, remote: s.SA.Remote}
 	t.out[id] = s.SA.Outbound
 	t.tx[id].way = s.SA.way(s.Endpoint.Is4() && !narrow)
 	for _, in := range s.SA.Inbound {

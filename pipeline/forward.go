@@ -256,8 +256,8 @@ func (w *worker) sendOuter(t *Tables, p *packet, id int, o uint, inner uint16) {
 	if path != 0 && uint(path) < limit {
 		limit = uint(path)
 	}
-	if e := t.esp[id]; e != nil {
-		limit = uint(e.out.Suite().PacketLen(int(limit)))
+	if out := t.out[id]; out != nil {
+		limit = uint(out.PacketLen(int(limit)))
 	}
 	limit = min(limit+uint(x.hlen), uint(lk.mtu))
 	p.flags &^= pktV6

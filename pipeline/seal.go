@@ -25,7 +25,8 @@ type sealedPacket struct {
 func (w *worker) encapESP(t *Tables, p *packet, id int, e *espTunnel) {
 	w.makeRoomToSeal(t)
 	f := w.frame(p.chunk)
-	if e.out == nil {
+	out := t.out[id]
+	if out == nil {
 		w.refuseESP(p, id, ESPNoOutbound)
 		return
 	}
@@ -33,7 +34,7 @@ func (w *worker) encapESP(t *Tables, p *packet, id int, e *espTunnel) {
 		w.refuseESP(p, id, ESPOutboundSelector)
 		return
 	}
-	if int(p.l3) < frameRoom+e.out.Suite().Before() || p.l3 >= p.end {
+	if int(p.l3) < frameRoom+out.Suite().Before() || p.l3 >= p.end {
 		w.refuseESP(p, id, FrameNoRoom)
 		return
 	}
@@ -41,7 +42,7 @@ func (w *worker) encapESP(t *Tables, p *packet, id int, e *espTunnel) {
 	if first := f[p.l3]; first>>4 == 6 {
 		tos, next = first<<4|tos>>4, esp.NextIPv6
 	}
-	from, to, v := w.sealer.Add(e.out, f[:], int(p.l3), int(p.end), next)
+	from, to, v := w.sealer.Add(out, f[:], int(p.l3), int(p.end), next)
 	if v != esp.OK {
 		w.refuseESP(p, id, sealReason(v))
 		return

@@ -29,7 +29,8 @@ type Key struct {
 	size     uint8 // key128, key256 or keyPortable
 }
 
-// An aeadKey is a key of crypto/cipher.
+// An aeadKey is a key of crypto/cipher. Key points to it, because an interface would make Key, of which associations keep
+// one in their first cache line, a word longer.
 type aeadKey struct{ cipher.AEAD }
 
 // The classes of keys.

@@ -103,45 +103,19 @@ func (s *Sealer) Full() bool { return s.Len() == aesgcm.MaxBurst }
 // Add makes an ESP packet of frame[start:end], whose protocol is next, in place, and returns where it begins and ends.
 // Its text is encrypted by Seal. If the verdict is not OK, nothing was changed, and no number or IV was used.
 func (s *Sealer) Add(sa *Outbound, frame []byte, start, end int, next uint8) (from, to int, v Verdict) {
+	before, icv, align, counter := headerLen+gcmIV, gcmICV, gcmAlign, true
 	if sa.kind != kindGCM {
-		return s.addSingle(sa, frame, start, end, next)
+		i := sa.suite.info()
+		before, icv, align, counter = headerLen+i.iv, i.icv, i.align, sa.suite.CounterMode()
 	}
-	padded := (end - start + trailerLen + gcmAlign - 1) &^ (gcmAlign - 1)
-	from, to = start-headerLen-gcmIV, start+padded+gcmICV
+	padded := roundUp(end-start+trailerLen, align)
+	from, to = start-before, start+padded+icv
 	switch {
 	case from < 0 || end < start || to > len(frame):
 		return 0, 0, Room
 	case sa.expired():
 		return 0, 0, Expired
-	case !s.haveIV():
-		return 0, 0, NoIV
-	}
-	n, v := sa.number()
-	if v != OK {
-		return 0, 0, v
-	}
-	iv := s.nextIV()
-	packet := frame[from:to]
-	binary.BigEndian.PutUint32(packet, sa.spi)
-	binary.BigEndian.PutUint32(packet[4:], uint32(n))
-	binary.BigEndian.PutUint64(packet[headerLen:], iv)
-	pad(frame[end:start+padded], next)
-	sa.used(end - start)
-	s.burst.Add(&sa.gcm, packet[headerLen+gcmIV:], bits.ReverseBytes64(iv), gcmAAD(sa.spi, n, sa.esn))
-	return from, to, OK
-}
-
-// addSingle is Add for algorithms without bursts.
-func (s *Sealer) addSingle(sa *Outbound, frame []byte, start, end int, next uint8) (from, to int, v Verdict) {
-	i := sa.suite.info()
-	padded := roundUp(end-start+trailerLen, i.align)
-	from, to = start-headerLen-i.iv, start+padded+i.icv
-	switch {
-	case from < 0 || end < start || to > len(frame):
-		return 0, 0, Room
-	case sa.expired():
-		return 0, 0, Expired
-	case sa.suite.CounterMode() && !s.haveIV():
+	case counter && !s.haveIV():
 		return 0, 0, NoIV
 	}
 	n, v := sa.number()
@@ -153,9 +127,15 @@ func (s *Sealer) addSingle(sa *Outbound, frame []byte, start, end int, next uint
 	binary.BigEndian.PutUint32(packet[4:], uint32(n))
 	pad(frame[end:start+padded], next)
 	sa.used(end - start)
-	if i.kind == kindChaCha {
+	if sa.kind == kindGCM {
+		iv := s.nextIV()
+		binary.BigEndian.PutUint64(packet[headerLen:], iv)
+		s.burst.Add(&sa.gcm, packet[headerLen+gcmIV:], bits.ReverseBytes64(iv), gcmAAD(sa.spi, n, sa.esn))
+		return from, to, OK
+	}
+	if sa.kind == kindChaCha {
 		binary.BigEndian.PutUint64(packet[headerLen:], s.nextIV())
-	} else if i.iv > 0 {
+	} else if before > headerLen {
 		binary.BigEndian.PutUint64(packet[headerLen:], s.random.Uint64())
 		binary.BigEndian.PutUint64(packet[headerLen+8:], s.random.Uint64())
 	}
