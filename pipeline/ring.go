@@ -102,5 +102,5 @@ func (r *ring[T]) front() *T {
 
 func (r *ring[T]) pop() { r.head.Store(r.head.Load() + 1) }
 
-// len is exact for producer and consumer, and a snapshot for others.
+// len is how many were shown and not taken: exact for producer and consumer, a snapshot for others.
 func (r *ring[T]) len() int { return int(r.tail.Load() - r.head.Load()) }

@@ -49,7 +49,7 @@ type worker struct {
 	again   batch // packets made while the batch was worked on
 	descs   [BatchSize]xsk.Desc
 	inside  entering          // packets that go into a tunnel
-	ids     [BatchSize]uint32 // candidate tunnels of a batch's GRE packets
+	ids     [BatchSize]uint32 // tunnels that a batch's packets come out of, of GRE packets candidates
 	dst6hi  [BatchSize]uint64
 	dst6lo  [BatchSize]uint64
 	asked6  [BatchSize]uint8

@@ -412,7 +412,7 @@ func (a *associations) settle() error {
 		return nil
 	}
 	if err := a.write(marks); err != nil {
-		return fmt.Errorf("where IVs and sequence numbers of IPsec tunnels ended is not written, so some are skipped at the next start: %w", err)
+		return fmt.Errorf("where IVs and sequence numbers of IPsec tunnels ended is not written, so some are skipped at the next start, and what was received lately can come again: %w", err)
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ func (o *Opener) Prefetch(all []*Inbound, numbers []uint32) {
 
 // prefetchAssociations asks, for each of n numbers below limit that is not the one before, for the lines of the association
 // that the pointer with that number points to, and for those of its key that short packets need: the pointer to that lies
-// at key.
+// at key. On arm64 only the former: kernels are amd64's alone.
 //
 //go:noescape
 func prefetchAssociations(numbers *uint32, n int, all unsafe.Pointer, limit int, key uintptr)
