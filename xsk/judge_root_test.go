@@ -16,11 +16,12 @@ func TestRootJudge(t *testing.T) {
 	r := newRig(t, rigConfig{queuesA: 1, queuesB: 1, workers: 1})
 	from, to := r.left.judge(t, "a0"), r.right.judge(t, "b0")
 
-	// A batch above 32 would stay on its TX ring: it does not repeat on EAGAIN.
-	const batch, total = 32, 32 * 100
+	// A batch above 32 would stay on its TX ring: it does not repeat on EAGAIN. What is on its way must fit its fill ring of
+	// 256, which is not filled while this thread waits for its core.
+	const batch, window, total = 32, 96, 32 * 100
 	sent, next, quiet := uint32(0), uint32(0), 0
 	for next < total && quiet < 200 {
-		if sent < total && sent-next < 256 {
+		if sent < total && sent-next < window {
 			sent += from.send(sent, batch)
 		}
 		got := to.receive(t, &next)
