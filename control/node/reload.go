@@ -55,20 +55,17 @@ func (n *Node) Reload() (api.Reload, error) {
 // change follows on tables that have both the old tunnels and the new ones, so that no packet meets a route to a tunnel
 // that the workers do not know: now come the routes, and then the tables with the new tunnels alone.
 func (n *Node) change(c *config.Config) error {
-	errs := []error{
-		n.steer.setEndpoints(c.Endpoints, c.Endpoints),
-		n.routes.Apply(c),
-		n.takeTables(func(l []pipeline.LinkSpec) *pipeline.Spec { return specOf(c, l, n.sas.of) }),
-	}
+	steered, routed := n.steer.setEndpoints(c.Endpoints, c.Endpoints), n.routes.Apply(c)
+	taken := n.takeTables(func(l []pipeline.LinkSpec) *pipeline.Spec { return specOf(c, l, n.sas.of) })
 	n.mu.Lock()
 	n.cfg = c
 	n.mu.Unlock()
-	if errors.Join(errs...) == nil {
-		n.sas.retain(c) // no worker uses the others any more
+	if taken == nil {
+		n.sas.retain(c) // no worker uses the others any more; one that came back later would have its window of today
 	}
 	n.learned.SetTunnels(n.learnable(c))
 	n.awaitPublished() // whoever asked for the reload may send packets now
-	return errors.Join(errs...)
+	return errors.Join(steered, routed, taken)
 }
 
 func restartError(path string, restart []config.Restart) error {
