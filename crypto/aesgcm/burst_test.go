@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 )
 
@@ -280,8 +281,8 @@ func (s *source) forge(t *testing.T, n, aad, bit int) {
 	}
 }
 
-// TestKeyStreamsAreWiped: each kernel, alone in a burst, leaves nothing of what it stored.
-func TestKeyStreamsAreWiped(t *testing.T) {
+// TestRoundKeysAreWiped: each kernel, alone in a burst, leaves nothing of what it stored.
+func TestRoundKeysAreWiped(t *testing.T) {
 	implementations(t, func(t *testing.T, v *Vault) {
 		s := newSource(t, v, 10, 4)
 		for _, n := range []int{20, 64, 130, 200, 300, 1400} {
@@ -289,8 +290,8 @@ func TestKeyStreamsAreWiped(t *testing.T) {
 				b := new(Burst)
 				s.subject(n, 0, 8).add(b)
 				for what, treat := range map[string]func(){"Seal": b.Seal, "Open": func() { b.Open() }} {
-					if treat(); b.work.streams != [side][64]byte{} {
-						t.Fatalf("%s of %d bytes leaves a key stream", what, n)
+					if treat(); b.work.rounds != [len(b.work.rounds)][64]byte{} {
+						t.Fatalf("%s of %d bytes leaves round keys", what, n)
 					}
 				}
 			}
@@ -333,23 +334,47 @@ func TestImpossiblePackets(t *testing.T) {
 			b.Add(&k, make([]byte, TagSize), 0, AAD{Len: MaxAAD + 1})
 		},
 		"a negative length": func(b *Burst) { b.Add(&k, make([]byte, TagSize), 0, AAD{Len: -1}) },
-		"one packet too many": func(b *Burst) {
-			for range MaxBurst + 1 {
-				b.Add(&k, make([]byte, TagSize), 0, AAD{})
-			}
-		},
 		"a key that was wiped": func(b *Burst) {
 			gone := Key{}
 			b.Add(&gone, make([]byte, TagSize), 0, AAD{})
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			defer func() {
-				if p := recover(); p == nil || !bytes.HasPrefix([]byte(fmt.Sprint(p)), []byte("aesgcm: ")) {
-					t.Errorf("panic %v", p)
-				}
-			}()
-			f(new(Burst))
-		})
+		for _, among := range []int{0, 3, 9, MaxBurst - 1} {
+			for what, treat := range map[string]func(b *Burst){"Seal": (*Burst).Seal, "Open": func(b *Burst) { b.Open() }} {
+				t.Run(fmt.Sprintf("%s/%s/%d", name, what, among), func(t *testing.T) {
+					b := new(Burst)
+					room := make([]byte, 50)
+					for range among {
+						b.Add(&k, room, 0, AAD{})
+					}
+					f(b)
+					defer func() {
+						if p := recover(); p == nil || !strings.HasPrefix(fmt.Sprint(p), "aesgcm: ") || !bytes.Equal(room, make([]byte, 50)) {
+							t.Errorf("panic %v, a neighbour: %x", p, room)
+						}
+					}()
+					treat(b)
+				})
+			}
+		}
 	}
+}
+
+func TestFullBurst(t *testing.T) {
+	v := NewVault(Options{Unlocked: true})
+	defer v.Close()
+	k, err := v.Key(make([]byte, 16), [SaltSize]byte{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := new(Burst)
+	for range MaxBurst {
+		b.Add(&k, make([]byte, TagSize), 0, AAD{})
+	}
+	defer func() {
+		if recover() == nil || b.Len() != MaxBurst {
+			t.Errorf("one packet too many was taken: %d", b.Len())
+		}
+	}()
+	b.Add(&k, make([]byte, TagSize), 0, AAD{})
 }

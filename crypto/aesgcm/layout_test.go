@@ -13,6 +13,8 @@ func TestLayout(t *testing.T) {
 		p packet
 		c context
 		w work
+		b Burst
+		l layoutTables
 	)
 	for _, x := range []struct {
 		what      string
@@ -20,20 +22,34 @@ func TestLayout(t *testing.T) {
 	}{
 		{"size of packet", unsafe.Sizeof(p), 64},
 		{"packet.key", unsafe.Offsetof(p.key), 0},
-		{"packet.text", unsafe.Offsetof(p.text), 8},
-		{"packet.textBits", unsafe.Offsetof(p.textBits), 16},
-		{"packet.aadBits", unsafe.Offsetof(p.aadBits), 24},
-		{"packet.salt", unsafe.Offsetof(p.salt), 32},
-		{"packet.iv", unsafe.Offsetof(p.iv), 36},
+		{"packet.saltIV", unsafe.Offsetof(p.saltIV), 32},
+		{"packet.restIV", unsafe.Offsetof(p.restIV), 40},
 		{"packet.aad", unsafe.Offsetof(p.aad), 48},
+		{"packet.restAAD", unsafe.Offsetof(p.restAAD), 56},
+		{"fillers behind packets", unsafe.Offsetof(b.fillers) - unsafe.Offsetof(b.packets), 64 * 64},
 		{"size of context", unsafe.Sizeof(c), 1024},
 		{"context.rounds", unsafe.Offsetof(c.rounds), 16},
 		{"context.powers", unsafe.Offsetof(c.powers), 256},
 		{"context.karatsuba", unsafe.Offsetof(c.karatsuba), 768},
-		{"work.streams", unsafe.Offsetof(w.streams), 0},
-		{"work.failed", unsafe.Offsetof(w.failed), 256},
-		{"work.tags", unsafe.Offsetof(w.tags), 328},
-		{"work.end", unsafe.Offsetof(w.end), 360},
+		{"work.texts", unsafe.Offsetof(w.texts), 0},
+		{"work.rooms", unsafe.Offsetof(w.rooms), 512},
+		{"work.aads", unsafe.Offsetof(w.aads), 1024},
+		{"work.sizes", unsafe.Offsetof(w.sizes), 1536},
+		{"work.lengths", unsafe.Offsetof(w.lengths), 1600},
+		{"work.heads", unsafe.Offsetof(w.heads), 2688},
+		{"work.tags", unsafe.Offsetof(w.tags), 3232},
+		{"work.tails", unsafe.Offsetof(w.tails), 3776},
+		{"work.shapes", unsafe.Offsetof(w.shapes), 4320},
+		{"shape.text", unsafe.Offsetof(w.shapes[0].text), 0},
+		{"shape.aad", unsafe.Offsetof(w.shapes[0].aad), 1},
+		{"shape.empty", unsafe.Offsetof(w.shapes[0].empty), 2},
+		{"shape.failed", unsafe.Offsetof(w.shapes[0].failed), 3},
+		{"work.classes", unsafe.Offsetof(w.classes), 4864},
+		{"work.order", unsafe.Offsetof(w.order), 4928},
+		{"work.rounds", unsafe.Offsetof(w.rounds), 5064},
+		{"work.end", unsafe.Offsetof(w.end), 6088},
+		{"size of layouts", unsafe.Sizeof(l), 1024 + 256},
+		{"layouts.j0", unsafe.Offsetof(l.j0), 1024},
 	} {
 		if x.got != x.want {
 			t.Errorf("%s: %d, want %d", x.what, x.got, x.want)

@@ -1,50 +1,38 @@
 package aesgcm
 
-import (
-	"encoding/binary"
-	"unsafe"
-)
+import "encoding/binary"
 
-// portables is what a burst keeps for packets that crypto/cipher treats.
-type portables struct {
-	aeads [MaxBurst]*aeadKey // by number
-	nonce [SaltSize + IVSize]byte
+// scratch is where crypto/cipher finds nonces and additional data.
+type scratch struct {
+	nonce [16]byte
 	aad   [MaxAAD]byte
 }
 
-func (b *Burst) addPortable(i uint, k *Key) {
-	if k.portable == nil {
-		panic("aesgcm: the key was wiped, or never made")
-	}
-	b.portable.aeads[i] = k.portable
-}
-
 // eachPortable calls f for each packet without a kernel.
-func (b *Burst) eachPortable(f func(i uint8, aead *aeadKey, nonce, text, aad []byte)) {
-	o := &b.portable
-	for kind := range kinds {
-		c := &b.classes[keyPortable][kind]
-		for _, i := range c.order[:c.n] {
-			p := &b.packets[i]
-			binary.LittleEndian.PutUint32(o.nonce[0:], p.salt)
-			binary.LittleEndian.PutUint32(o.nonce[4:], p.iv[0])
-			binary.LittleEndian.PutUint32(o.nonce[8:], p.iv[1])
-			binary.LittleEndian.PutUint64(o.aad[0:], p.aad[0])
-			binary.LittleEndian.PutUint64(o.aad[8:], p.aad[1])
-			f(i, o.aeads[i], o.nonce[:], unsafe.Slice(p.text, p.textBits/8+TagSize), o.aad[:p.aadBits/8])
+func (b *Burst) eachPortable(f func(i int, aead *aeadKey, nonce, room, aad []byte)) {
+	s := &b.portable
+	for i := range b.n {
+		if b.work.sizes[i] != keyPortable {
+			continue
 		}
+		p := &b.packets[i]
+		binary.LittleEndian.PutUint64(s.nonce[0:], p.saltIV)
+		binary.LittleEndian.PutUint64(s.nonce[8:], p.restIV)
+		binary.LittleEndian.PutUint64(s.aad[0:], p.aad)
+		binary.LittleEndian.PutUint64(s.aad[8:], p.restAAD)
+		f(i, (*aeadKey)(p.key), s.nonce[:SaltSize+IVSize], b.room(i), s.aad[:b.work.aads[i]])
 	}
 }
 
 func (b *Burst) sealPortable() {
-	b.eachPortable(func(_ uint8, aead *aeadKey, nonce, text, aad []byte) {
-		aead.Seal(text[:0], nonce, text[:len(text)-TagSize], aad)
+	b.eachPortable(func(_ int, aead *aeadKey, nonce, room, aad []byte) {
+		aead.Seal(room[:0], nonce, room[:len(room)-TagSize], aad)
 	})
 }
 
 func (b *Burst) openPortable() {
-	b.eachPortable(func(i uint8, aead *aeadKey, nonce, text, aad []byte) {
-		_, err := aead.Open(text[:0], nonce, text, aad)
-		b.work.failed[i] = err != nil
+	b.eachPortable(func(i int, aead *aeadKey, nonce, room, aad []byte) {
+		_, err := aead.Open(room[:0], nonce, room, aad)
+		b.work.shapes[i].failed = err != nil
 	})
 }

@@ -23,22 +23,21 @@ const contextSize = unsafe.Sizeof(context{})
 
 // A Key is a secret that is ready for use. It is a small value that may be copied; all copies end with Vault.Wipe.
 type Key struct {
-	context  *context
-	portable *aeadKey // instead, without kernels
-	salt     uint32
-	size     uint8 // key128, key256 or keyPortable
+	state unsafe.Pointer // *context, or *aeadKey without kernels
+	salt  uint64         // 4 bytes
+	size  uint8
 }
 
-// An aeadKey is a key of crypto/cipher. Key points to it, because an interface would make Key, of which associations keep
-// one in their first cache line, a word longer.
+// An aeadKey is a key of crypto/cipher.
 type aeadKey struct{ cipher.AEAD }
 
-// The classes of keys.
+// The sizes of keys.
 const (
-	key128 = iota
+	keyNone = iota // wiped, or never made
+	key128
 	key256
 	keyPortable
-	keyClasses
+	keySizes
 )
 
 // Options say how a vault is made.
@@ -81,7 +80,7 @@ func (v *Vault) Key(secret []byte, salt [SaltSize]byte) (Key, error) {
 	if err != nil {
 		return Key{}, err
 	}
-	k := Key{context: c, salt: binary.LittleEndian.Uint32(salt[:]), size: key128}
+	k := Key{state: unsafe.Pointer(c), salt: saltWord(salt), size: key128}
 	rounds := 10
 	if len(secret) == 32 {
 		k.size, rounds = key256, 14
@@ -99,8 +98,10 @@ func portableKey(secret []byte, salt [SaltSize]byte) (Key, error) {
 	if err != nil {
 		return Key{}, fmt.Errorf("aesgcm: %w", err)
 	}
-	return Key{portable: &aeadKey{aead}, salt: binary.LittleEndian.Uint32(salt[:]), size: keyPortable}, nil
+	return Key{state: unsafe.Pointer(&aeadKey{aead}), salt: saltWord(salt), size: keyPortable}, nil
 }
+
+func saltWord(salt [SaltSize]byte) uint64 { return uint64(binary.LittleEndian.Uint32(salt[:])) }
 
 // take finds room for a key.
 func (v *Vault) take() (*context, error) {
@@ -141,11 +142,12 @@ func (v *Vault) grow() error {
 
 // Wipe ends a key, which no burst may hold any more.
 func (v *Vault) Wipe(k *Key) {
-	c := k.context
+	wiped := *k
 	*k = Key{}
-	if c == nil {
+	if wiped.size != key128 && wiped.size != key256 {
 		return
 	}
+	c := (*context)(wiped.state)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	*c = context{}

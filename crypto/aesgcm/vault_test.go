@@ -34,7 +34,7 @@ func TestKeysAreWiped(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := k.context
+		c := (*context)(k.state)
 		rooms[c] = true
 		if bytes.Count(c.bytes(), []byte{0}) > int(contextSize)/2 {
 			t.Fatal("the key is empty")
@@ -60,10 +60,10 @@ func TestKeysHaveRoomsOfTheirOwn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if uintptr(unsafe.Pointer(k.context))%64 != 0 {
+		if uintptr(k.state)%64 != 0 {
 			t.Fatal("a context does not begin with a line of the cache")
 		}
-		rooms[k.context] = true
+		rooms[(*context)(k.state)] = true
 	}
 	if want := 3*chunkSize/int(contextSize) + 1; len(rooms) != want {
 		t.Errorf("%d rooms for %d keys", len(rooms), want)
@@ -85,7 +85,7 @@ func TestKeysAreKeptFromDumps(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	flags := flagsOf(t, uintptr(unsafe.Pointer(k.context)))
+	flags := flagsOf(t, uintptr(k.state))
 	for _, want := range []string{"dd", "dc", "lo"} {
 		if !strings.Contains(flags+" ", " "+want+" ") {
 			t.Errorf("flags of the keys' memory:%s, want %s among them", flags, want)

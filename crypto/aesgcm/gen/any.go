@@ -12,18 +12,25 @@ const (
 	smallest      = 4
 )
 
+// spreadRounds is the register that points to round keys in all lanes.
+const spreadRounds = "R10"
+
 // General registers of the kernel:
 //
-//	R8 descriptors, R9 the next packet's number, R10 the end of the numbers, R11 work
-//	of the key stream: SI descriptor, DI key, DX registers left, BX the counters' last bytes
-//	of text and hash: R12 descriptor, R13 address, R14 key, R15 where E(J0) stands
+//	R8 descriptors, R9 the next packet's number, R10 spread round keys, R11 work
+//	of the key stream: SI number, DI key, DX registers left, BX the counters' last bytes
+//	of text and hash: R12 number, R13 address, R14 key, R15 layouts
 func (a *asm) any() {
 	a.text(a.name+"Any", 32)
 	a.line("MOVQ packets+0(FP), R8")
 	a.line("MOVQ order+8(FP), R9")
 	a.line("MOVQ n+16(FP), R10")
-	a.line("ADDQ R9, R10")
+	a.line("LEAQ (R9)(R10*2), R10")
 	a.line("MOVQ work+24(FP), R11")
+	a.line("MOVQ R10, %d(R11)", workEnd)
+	a.line("LEAQ %d(R11), %s", workRounds+63, spreadRounds)
+	a.line("ANDQ $~63, %s", spreadRounds)
+	a.line("LEAQ ·layouts(SB), R15")
 	a.constants()
 	a.line("VPXORQ %s, %s, %s", z(carry), z(carry), z(carry))
 	a.next()
@@ -44,6 +51,10 @@ func (a *asm) any() {
 		a.turn(g)
 	}
 	a.label("done")
+	a.line("VPXORQ Z0, Z0, Z0")
+	for r := 1; r <= a.rounds; r++ {
+		a.line("VMOVDQU64 Z0, %d(%s)", 64*r, spreadRounds)
+	}
 	a.clear()
 	for _, f := range a.cold {
 		f()
@@ -69,23 +80,17 @@ func (a *asm) constants() {
 
 // next begins the key stream of the next packet.
 func (a *asm) next() {
-	a.line("MOVBLZX (R9), CX")
-	a.line("INCQ R9")
-	a.line("SHLQ $6, CX")
-	a.line("LEAQ (R8)(CX*1), SI")
-	a.line("MOVQ %d(SI), DI", packetKey)
-	a.line("MOVQ %d(SI), CX", packetLengths)
-	a.line("ADDQ $(15*8), CX")
-	a.line("SHRQ $7, CX")
-	a.line("ADDQ $2, CX") // blocks
-	a.line("LEAQ 3(CX), DX")
-	a.line("SHRQ $2, DX") // registers
-	a.line("NEGQ CX")
-	a.line("ANDQ $3, CX") // empty lanes at the head
-	a.line("SHLQ $4, CX")
+	a.line("MOVWLZX (R9), SI")
+	a.line("ADDQ $2, R9")
+	a.line("MOVQ %d(R8)(SI*8), DI", packetKey)
+	a.line("MOVQ %d(R11)(SI*2), DX", workLengths)
+	a.line("ADDQ $(95*8), DX")
+	a.line("SHRQ $9, DX") // registers
+	a.line("MOVBLZX %d(R11)(SI*1), CX", workShapeEmpty)
+	a.line("SHRL $1, CX")
 	a.line("LEAQ ·counters+%d(SB), BX", counterOne)
 	a.line("SUBQ CX, BX")
-	a.line("VBROADCASTI64X2 %d(SI), %s", packetNonce, z(base))
+	a.line("VBROADCASTI64X2 %d(R8)(SI*8), %s", packetNonce, z(base))
 	a.line("VBROADCASTI64X2 %d(DI), %s", keyRounds, z(round))
 	a.line("VPXORQ %s, %s, %s", z(round), z(base), z(base))
 }
@@ -147,7 +152,10 @@ func (a *asm) body(kind string, g, n int) {
 	if kind == "n" {
 		a.label("%sgo", name)
 	}
-	parts := []part{{"DI", state, n}}
+	parts := []part{{key: "DI", first: state, n: n, spread: stored}}
+	if kind == "n" {
+		parts[0].spread = loaded
+	}
 	a.encrypt(&aes, parts)
 	if kind != "f" {
 		a.hash(&hash, &tail, g, kind == "l")
@@ -177,7 +185,7 @@ func (a *asm) turn(n int) {
 	if n >= smallestFirst {
 		a.line("JNE more%d", n)
 	}
-	a.line("CMPQ R9, R10")
+	a.line("CMPQ R9, %d(R11)", workEnd)
 	a.line("JEQ %s", bodyName("d", n, 0))
 	a.next()
 	a.dispatchFirst("l", n)
@@ -201,7 +209,7 @@ func (a *asm) drain(g int) {
 // counter in the first word of each lane, whose bytes are then reversed.
 func (a *asm) overflow(name string, n int) {
 	a.label("%sover", name)
-	a.line("MOVQ %d(SI), CX", packetLengths)
+	a.line("MOVQ %d(R11)(SI*2), CX", workLengths)
 	a.line("ADDQ $(15*8), CX")
 	a.line("SHRQ $7, CX")
 	a.line("ADDQ $3, CX")
@@ -212,7 +220,7 @@ func (a *asm) overflow(name string, n int) {
 	c, nonce := z(temp[0]), z(temp[1])
 	a.line("VPBROADCASTD.Z CX, %s, %s", maskTemp, c)
 	a.line("VPADDD ·lanes(SB), %s, %s", c, c)
-	a.line("VBROADCASTI64X2 %d(SI), %s", packetNonce, nonce)
+	a.line("VBROADCASTI64X2 %d(R8)(SI*8), %s", packetNonce, nonce)
 	a.line("VBROADCASTI64X2 %d(DI), %s", keyRounds, z(round))
 	a.line("VPXORQ %s, %s, %s", z(round), nonce, nonce)
 	for j := range n {
@@ -240,7 +248,7 @@ func (a *asm) hash(s, tail *stream, g int, last bool) {
 		j := (i + 1) % g
 		p := place{head: j == 0, tail: last && j == g-1, addr: fmt.Sprintf("%d(R13)", 64*j), packet: "R12", carried: j == 0}
 		if p.head {
-			s.op("VMOVDQU64 %s, %s, %d(R11)", z(keys), maskFirst, workStream)
+			takeJ0(s, "R15", "R12", keys, maskFirst+", "+z(tag))
 		}
 		a.cipher(s, keys+j, p)
 		switch {
@@ -262,23 +270,20 @@ func (a *asm) hash(s, tail *stream, g int, last bool) {
 
 // tag folds the lanes of the hash and writes the tag, or compares it.
 func (a *asm) tag(s *stream) {
-	t := temp[3]
-	s.op("MOVQ %d(R12), AX", packetLengths)
-	s.op("SHRQ $3, AX")
-	s.op("ADDQ %d(R12), AX", packetText)
+	h, t := x(carry), temp[3]
+	s.op("VPXORQ %s, %s, %s", z(tag), z(carry), z(carry))
 	s.op("VEXTRACTI64X4 $1, %s, %s", z(carry), y(t))
 	s.op("VPXORQ %s, %s, %s", y(carry), y(t), y(t))
-	s.op("VEXTRACTI64X2 $1, %s, %s", y(t), x(carry))
-	s.op("VPXORQ %s, %s, %s", x(carry), x(t), x(t))
-	s.op("VPSHUFB %s, %s, %s", x(swap), x(t), x(t))
-	s.op("VPXORQ (R15), %s, %s", x(t), x(t))
+	s.op("VEXTRACTI64X2 $1, %s, %s", y(t), h)
+	s.op("VPXORQ %s, %s, %s", x(t), h, h)
+	s.op("MOVQ %d(R11)(R12*1), AX", workTags)
+	s.op("VPSHUFB %s, %s, %s", x(swap), h, h)
 	if a.open {
-		s.op("VPXORQ (AX), %s, %s", x(t), x(t))
-		s.together("MOVQ R12, AX", "SUBQ R8, AX", "SHRQ $6, AX",
-			fmt.Sprintf("VPTESTMQ %s, %s, %s", x(t), x(t), maskTemp), fmt.Sprintf("KORTESTB %s, %s", maskTemp, maskTemp),
-			fmt.Sprintf("SETNE %d(R11)(AX*1)", workFailed))
+		s.op("VPXORQ (AX), %s, %s", h, h)
+		s.together(fmt.Sprintf("VPTESTMQ %s, %s, %s", h, h, maskTemp), fmt.Sprintf("KORTESTB %s, %s", maskTemp, maskTemp),
+			fmt.Sprintf("SETNE %d(R11)(R12*1)", workFailed))
 	} else {
-		s.op("VMOVDQU64 %s, (AX)", x(t))
+		s.op("VMOVDQU64 %s, (AX)", h)
 	}
 	s.op("VPXORQ %s, %s, %s", z(carry), z(carry), z(carry))
 }
@@ -286,7 +291,7 @@ func (a *asm) tag(s *stream) {
 // advance goes on to the next tile of the same packet's text.
 func (a *asm) advance(g int) {
 	a.line("ADDQ $%d, R13", 64*g)
-	a.line("KXNORQ %s, %s, %s", maskHead, maskHead, maskHead)
+	a.line("KXNORB %s, %s, %s", maskHead, maskHead, maskHead)
 	a.line("KXORQ %s, %s, %s", maskAAD, maskAAD, maskAAD)
 	a.line("KXORQ %s, %s, %s", maskFirst, maskFirst, maskFirst)
 }
@@ -295,13 +300,9 @@ func (a *asm) advance(g int) {
 func (a *asm) take() {
 	a.line("MOVQ SI, R12")
 	a.line("MOVQ DI, R14")
-	a.line("MOVQ %d(R12), AX", packetLengths)
-	a.line("MOVQ %d(R12), R13", packetText)
+	a.line("MOVQ %d(R11)(R12*1), R13", workHeads)
 	var masks stream
-	makeMasks(&masks, "CX")
+	loadMasks(&masks, "R12")
 	a.merge(masks, nil)
-	a.line("SUBQ CX, R13")
-	a.line("SUBQ $16, R13") // lane z is the additional data's
-	a.line("LEAQ %d(R11)(CX*1), R15", workStream)
 	a.line("KXNORQ %s, %s, %s", maskFirst, maskFirst, maskFirst)
 }

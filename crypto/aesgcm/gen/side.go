@@ -12,17 +12,18 @@ var sideKeys = []string{"SI", "DI", "DX", "BX"}
 
 // General registers of a kernel:
 //
-//	R8 descriptors, R9 the numbers of the group whose key stream is made, R11 work
-//	of the key stream: SI, DI, DX, BX keys, CX, R12
-//	of text and hash: R13 address, R14 descriptor, R15 key, AX, R10
+//	R8 descriptors, R9 the numbers of the group whose key stream is made, R10 layouts, R11 work
+//	of the key stream: SI, DI, DX, BX keys, CX number, R12
+//	of text and hash: R13 address, R14 number, R15 key, AX
 func (a *asm) side(g shape) {
 	a.text(fmt.Sprintf("%sSide%dx%d", a.name, g.packets, g.registers), 32)
 	a.line("MOVQ packets+0(FP), R8")
 	a.line("MOVQ order+8(FP), R9")
 	a.line("MOVQ n+16(FP), R10")
 	a.line("MOVQ work+24(FP), R11")
-	a.line("ADDQ R9, R10")
+	a.line("LEAQ (R9)(R10*2), R10")
 	a.line("MOVQ R10, %d(R11)", workEnd)
+	a.line("LEAQ ·layouts(SB), R10")
 	a.constants()
 	if g.packets == 4 {
 		a.line("MOVL $0x0c, AX")
@@ -35,14 +36,14 @@ func (a *asm) side(g shape) {
 	a.encryptLast(&last, parts)
 	a.merge(aes, nil)
 	a.merge(last, nil)
-	a.line("ADDQ $%d, R9", g.packets)
+	a.line("ADDQ $%d, R9", 2*g.packets)
 	a.line("CMPQ R9, %d(R11)", workEnd)
 	a.line("JEQ drain")
 	a.label("loop")
 	hash, tail := a.sideHash(g)
 	a.merge(aes, hash)
 	a.merge(last, tail)
-	a.line("ADDQ $%d, R9", g.packets)
+	a.line("ADDQ $%d, R9", 2*g.packets)
 	a.line("CMPQ R9, %d(R11)", workEnd)
 	a.line("JNE loop")
 	a.label("drain")
@@ -55,26 +56,16 @@ func (a *asm) side(g shape) {
 func (a *asm) sideKeyStream(g shape) (s stream, parts []part) {
 	for q := range g.packets {
 		key, first := sideKeys[q], state+q*g.registers
-		s.op("MOVBLZX %d(R9), CX", q)
-		s.op("SHLQ $6, CX")
-		s.op("ADDQ R8, CX")
-		s.op("MOVQ %d(CX), %s", packetKey, key)
-		s.op("MOVQ %d(CX), R12", packetLengths)
-		s.op("VBROADCASTI64X2 %d(CX), %s", packetNonce, z(base))
-		s.op("ADDQ $(15*8), R12")
-		s.op("SHRQ $7, R12")
-		s.op("NEGQ R12")
-		s.op("SUBQ $2, R12")
-		s.op("ANDQ $3, R12") // empty lanes at the head
-		s.op("SHLQ $4, R12")
-		s.op("LEAQ ·counters+%d(SB), CX", counterOne)
-		s.op("SUBQ R12, CX")
+		s.op("MOVWLZX %d(R9), CX", 2*q)
+		s.op("MOVQ %d(R8)(CX*8), %s", packetKey, key)
+		s.op("MOVBLZX %d(R11)(CX*1), R12", workShapeEmpty)
+		s.op("VBROADCASTI64X2 %d(R8)(CX*8), %s", packetNonce, z(first))
 		s.op("VBROADCASTI64X2 %d(%s), %s", keyRounds, key, z(round))
-		s.op("VPXORQ %s, %s, %s", z(round), z(base), z(base))
-		for j := range g.registers {
-			s.op("VPXORQ %d(CX), %s, %s", 64*j, z(base), z(first+j))
+		s.op("VPTERNLOGQ $0x96, %d(R10)(R12*8), %s, %s", layoutCounters, z(round), z(first))
+		for j := 1; j < g.registers; j++ {
+			s.op("VPXORQ %d(R10)(R12*8), %s, %s", layoutCounters+64*j, z(first), z(first+j))
 		}
-		parts = append(parts, part{key, first, g.registers})
+		parts = append(parts, part{key: key, first: first, n: g.registers})
 	}
 	a.encrypt(&s, parts)
 	return s, parts
@@ -91,13 +82,14 @@ func (g shape) laneMask(q int) string {
 // sums are where the sums of a group's packets are kept. With four packets each pair is folded as soon as it is there,
 // so the second of a pair may stay where sums are made.
 func (g shape) sums(q int) sum {
-	switch mids := []int{carry, accMid, accLo, accMid}; {
+	sum := sum{hi: keys + q*g.registers, lo: keys + q*g.registers + 1, mid: []int{carry, accMid, accLo, accMid}[q], tagged: true}
+	switch {
 	case g == shape{4, 1}:
-		return sum{lo: keys + 4 + q, mid: mids[q], hi: keys + q}
-	case g == shape{4, 2}:
-		return sum{lo: keys + 2*q + 1, mid: mids[q], hi: keys + 2*q}
+		sum.lo = keys + 4 + q
+	case g.packets == 2:
+		sum.lo = []int{accHi, base}[q]
 	}
-	return []sum{{lo: carry, mid: accLo, hi: accMid}, {lo: accHi, mid: spare, hi: temp[1]}}[q]
+	return sum
 }
 
 // sideHash treats the text of the group before R9.
@@ -119,45 +111,35 @@ func (a *asm) sideHash(g shape) (s, tail stream) {
 		tail.op("VPXORQ %s, %s, %s", t, h, h)
 	}
 	tail.op("VPSHUFB %s, %s, %s", z(swap), h, h)
-	tail.op("VPXORQ %s, %s, %s", z(tags), h, h)
 	if a.open {
 		a.sideCompare(&tail, g)
 		return s, tail
 	}
 	for q := range g.packets {
-		tail.op("MOVQ %d(R11), AX", workTag+8*q)
-		tail.op("VEXTRACTI64X2 $%d, %s, (AX)", g.laneOf(q), h)
+		tail.op("MOVWLZX %d(R9), R14", 2*(q-g.packets))
+		tail.op("MOVQ %d(R11)(R14*1), AX", workTags)
+		if lane := g.laneOf(q); lane > 0 {
+			tail.op("VEXTRACTI64X2 $%d, %s, (AX)", lane, h)
+		} else {
+			tail.op("VMOVDQU64 %s, (AX)", x(accHi))
+		}
 	}
 	return s, tail
 }
 
 // sideText treats the text of one packet and leaves the sum of its products.
 func (a *asm) sideText(s *stream, g shape, q int) {
-	s.op("MOVBLZX %d(R9), R14", q-g.packets)
-	s.op("SHLQ $6, R14")
-	s.op("ADDQ R8, R14")
-	s.op("MOVQ %d(R14), R15", packetKey)
-	s.op("MOVQ %d(R14), AX", packetLengths)
-	s.op("MOVQ %d(R14), R13", packetText)
-	s.op("MOVQ AX, R10")
-	s.op("SHRQ $3, R10")
-	s.op("ADDQ R13, R10")
-	s.op("MOVQ R10, %d(R11)", workTag+8*q)
-	makeMasks(s, "R10")
-	s.op("SUBQ R10, R13")
+	s.op("MOVWLZX %d(R9), R14", 2*(q-g.packets))
+	s.op("MOVQ %d(R8)(R14*8), R15", packetKey)
+	s.op("MOVQ %d(R11)(R14*1), R13", workHeads)
+	loadMasks(s, "R14")
 	first := keys + q*g.registers
-	s.op("VMOVDQU64 %s, %d(R11)", z(first), workStream+64*q)
-	j0 := fmt.Sprintf("VBROADCASTI64X2 %d(R11)(R10*1), ", workStream+64*q)
-	if q == 0 {
-		s.op(j0+"%s", z(tags))
-	} else {
-		s.op(j0+"%s, %s", g.laneMask(q), z(tags))
-	}
 	sum := g.sums(q)
+	takeJ0(s, "R10", "R14", first, z(sum.mid))
 	at := func(j int) power { return power{key: "R15", index: keyPowerTiles - g.registers + j} }
 	for j := range g.registers {
 		last := g.registers - 1
-		a.cipher(s, first+j, place{head: j == 0, tail: j == last, addr: fmt.Sprintf("%d(R13)", 64*j-16), packet: "R14"})
+		a.cipher(s, first+j, place{head: j == 0, tail: j == last, addr: fmt.Sprintf("%d(R13)", 64*j), packet: "R14"})
 		switch {
 		case j%2 == 1:
 			a.multiply(s, &sum, first+j-1, first+j, at(j-1), at(j))
@@ -170,8 +152,10 @@ func (a *asm) sideText(s *stream, g shape, q int) {
 // sideCompare compares the hashes with the tags behind the texts.
 func (a *asm) sideCompare(s *stream, g shape) {
 	h, t := z(accHi), z(temp[2])
+	number := func(q int) string { return fmt.Sprintf("MOVWLZX %d(R9), R14", 2*(q-g.packets)) }
 	for q := range g.packets {
-		s.op("MOVQ %d(R11), AX", workTag+8*q)
+		s.op(number(q))
+		s.op("MOVQ %d(R11)(R14*1), AX", workTags)
 		if q == 0 {
 			s.op("VBROADCASTI64X2 (AX), %s", t)
 		} else {
@@ -182,7 +166,7 @@ func (a *asm) sideCompare(s *stream, g shape) {
 	s.op("VPTESTMQ %s, %s, %s", h, h, maskTemp)
 	s.op("KMOVB %s, AX", maskTemp)
 	for q := range g.packets {
-		s.together(fmt.Sprintf("MOVBLZX %d(R9), R14", q-g.packets),
+		s.together(number(q),
 			fmt.Sprintf("TESTL $%#x, AX", 3<<(2*g.laneOf(q))), fmt.Sprintf("SETNE %d(R11)(R14*1)", workFailed))
 	}
 }

@@ -16,17 +16,17 @@ const (
 	base   = 27 // any: nonce and first round key, and the counter's upper bytes
 	swap   = 28 // constant: reverses the bytes of each lane
 	poly   = 29 // constant: for the reduction
-	tags   = 30 // side: E(J0) of each packet, one per lane
+	tag    = 30 // any: E(J0), its bytes reversed, in one lane
 )
 
 var temp = [6]int{20, 21, 22, 23, 24, 31}
 
 // Mask registers.
 const (
-	maskHead    = "K1" // bytes of text in a packet's first register
-	maskTail    = "K2" // and in its last one
+	maskHead    = "K1" // 64-bit words of text in a packet's first register
+	maskTail    = "K2" // bytes of text in its last one
 	maskAAD     = "K3" // 64-bit words of the additional data's lane in the first register
-	maskFirst   = "K4" // any: all words if the tile is its packet's first, else none
+	maskFirst   = "K4" // any: all bytes if the tile is its packet's first, else none
 	maskLane1   = "K4" // side: words of lane 1, and so on
 	maskLane2   = "K5"
 	maskLengths = "K6" // words of lane 3
@@ -35,11 +35,9 @@ const (
 
 // Offsets in a packet's descriptor, struct packet.
 const (
-	packetKey     = 0
-	packetText    = 8
-	packetLengths = 16 // bits of text, bits of additional data: 64-bit words in the order of a register
-	packetNonce   = 32 // 12 bytes, then 0
-	packetAAD     = 48 // 16 bytes, zero behind the data
+	packetKey   = 0
+	packetNonce = 32 // 12 bytes, then 0
+	packetAAD   = 48 // 16 bytes, zero behind the data
 )
 
 // Offsets in a key's context, struct context.
@@ -56,12 +54,24 @@ const (
 	counterEnd = 16 * 258
 )
 
-// Offsets in struct work.
+// Offsets in layouts, by the number of empty lanes.
 const (
-	workStream = 0 // key streams of first registers, 64 bytes each
-	workFailed = 256
-	workTag    = 328 // addresses of tags
-	workEnd    = 360
+	layoutCounters = 0    // 256 bytes each
+	layoutJ0       = 1024 // 64 bytes each
+)
+
+// Offsets in struct work. The numbers are the size of an entry, over 8.
+const (
+	workLengths    = 1600 // 2
+	workHeads      = 2688 // 1
+	workTags       = 3232 // 1
+	workTails      = 3776 // 1
+	workShapeText  = 4320 // 1
+	workShapeAAD   = 4321
+	workShapeEmpty = 4322
+	workFailed     = 4323
+	workRounds     = 5064
+	workEnd        = 6088
 )
 
 // encrypt goes through the rounds of AES but for the last, after the counters were xored with the first round key.
@@ -69,7 +79,7 @@ func (a *asm) encrypt(s *stream, parts []part) {
 	for r := 1; r < a.rounds; r++ {
 		for _, p := range parts {
 			rk := z(round)
-			s.op("VBROADCASTI64X2 %d(%s), %s", keyRounds+16*r, p.key, rk)
+			a.roundKey(s, p, r)
 			for j := range p.n {
 				s.op("VAESENC %s, %s, %s", rk, z(p.first+j), z(p.first+j))
 			}
@@ -81,10 +91,23 @@ func (a *asm) encrypt(s *stream, parts []part) {
 func (a *asm) encryptLast(s *stream, parts []part) {
 	for _, p := range parts {
 		rk := z(round)
-		s.op("VBROADCASTI64X2 %d(%s), %s", keyRounds+16*a.rounds, p.key, rk)
+		a.roundKey(s, p, a.rounds)
 		for j := range p.n {
 			s.op("VAESENCLAST %s, %s, %s", rk, z(p.first+j), z(keys+p.first+j))
 		}
+	}
+}
+
+// roundKey loads a round key into all lanes. To spread a key costs as much as a round of AES for one register, so packets
+// of several tiles spread it once.
+func (a *asm) roundKey(s *stream, p part, r int) {
+	if p.spread == loaded {
+		s.op("VMOVDQU64 %d(%s), %s", 64*r, spreadRounds, z(round))
+		return
+	}
+	s.op("VBROADCASTI64X2 %d(%s), %s", keyRounds+16*r, p.key, z(round))
+	if p.spread == stored {
+		s.op("VMOVDQU64 %s, %d(%s)", z(round), 64*r, spreadRounds)
 	}
 }
 
@@ -92,90 +115,88 @@ func (a *asm) encryptLast(s *stream, parts []part) {
 type part struct {
 	key      string // register that points to the context
 	first, n int
+	spread   spread
 }
+
+// spread says whether round keys are kept in all lanes for the next tile, or were by the one before.
+type spread int
+
+const (
+	unused spread = iota
+	stored
+	loaded
+)
 
 // place says where in its packet a register of text is.
 type place struct {
 	head, tail bool
 	addr       string // of its 64 bytes
-	packet     string // register that points to the descriptor
+	packet     string // register with the packet's number
 	carried    bool   // the hash so far is added to a head
 }
 
 // cipher xors a register's text with its key stream, stores it, and leaves the hash's input in the key stream's place.
 func (a *asm) cipher(s *stream, reg int, p place) {
 	ks, t := z(reg), z(temp[0])
-	mask := ""
+	move, mask := "VMOVDQU64", ""
 	switch {
-	case p.head && p.tail:
-		s.op("KANDQ %s, %s, %s", maskHead, maskTail, maskTemp)
-		mask = maskTemp
+	case p.tail: // where it is the head too, the mask is of both
+		move, mask = "VMOVDQU8", maskTail+", "
 	case p.head:
-		mask = maskHead
-	case p.tail:
-		mask = maskTail
+		mask = maskHead + ", "
 	}
 	hashed := ks // where the cipher text is
 	switch {
-	case mask == "" && a.open:
+	case a.open && mask == "":
 		s.op("VMOVDQU64 %s, %s", p.addr, t)
 		s.op("VPXORQ %s, %s, %s", t, ks, ks)
-		s.op("VMOVDQU64 %s, %s", ks, p.addr)
+		hashed = t
+	case a.open:
+		s.op("%s.Z %s, %s%s", move, p.addr, mask, t)
+		s.op("VPXORQ %s, %s, %s", t, ks, ks)
 		hashed = t
 	case mask == "":
 		s.op("VPXORQ %s, %s, %s", p.addr, ks, ks)
-		s.op("VMOVDQU64 %s, %s", ks, p.addr)
-	case a.open:
-		s.op("VMOVDQU8.Z %s, %s, %s", p.addr, mask, t)
-		s.op("VPXORQ %s, %s, %s", t, ks, ks)
-		s.op("VMOVDQU8 %s, %s, %s", ks, mask, p.addr)
-		hashed = t
+	case !p.tail:
+		s.op("VPXORQ.Z %s, %s, %s%s", p.addr, ks, mask, ks)
 	default:
-		s.op("VMOVDQU8.Z %s, %s, %s", p.addr, mask, t)
+		s.op("VMOVDQU8.Z %s, %s%s", p.addr, mask, t)
 		s.op("VPXORQ %s, %s, %s", t, ks, ks)
-		s.op("VMOVDQU8 %s, %s, %s", ks, mask, p.addr)
-		s.op("VMOVDQU8.Z %s, %s, %s", ks, mask, ks)
+	}
+	s.op("%s %s, %s%s", move, ks, mask, p.addr)
+	if p.tail && !a.open {
+		s.op("VMOVDQU8.Z %s, %s%s", ks, mask, ks)
 	}
 	if p.head {
-		s.op("VBROADCASTI64X2 %d(%s), %s, %s", packetAAD, p.packet, maskAAD, hashed)
+		s.op("VBROADCASTI64X2 %d(R8)(%s*8), %s, %s", packetAAD, p.packet, maskAAD, hashed)
 	}
 	s.op("VPSHUFB %s, %s, %s", z(swap), hashed, ks)
 	if p.tail {
-		s.op("VBROADCASTI64X2 %d(%s), %s, %s", packetLengths, p.packet, maskLengths, ks)
+		s.op("VBROADCASTI64X2 %d(R11)(%s*2), %s, %s", workLengths, p.packet, maskLengths, ks)
 	}
 	if p.carried {
 		s.op("VPXORQ %s, %s, %s", z(carry), ks, ks)
 	}
 }
 
-// makeMasks makes a packet's masks out of AX, the bits of its text, and leaves 16 times the number of its empty lanes in
-// another register.
-func makeMasks(s *stream, by string) {
-	s.op("SHRQ $3, AX")
-	s.op("LEAQ 15(AX), %s", by)
-	s.op("SHRQ $4, %s", by)
-	s.op("NEGQ AX")
-	s.op("ANDQ $15, AX") // bytes missing in the last block
-	s.op("SHRXQ AX, ·threeLanes(SB), AX")
-	s.op("KMOVQ AX, %s", maskTail)
-	s.op("NEGQ %s", by)
-	s.op("SUBQ $2, %s", by)
-	s.op("ANDQ $3, %s", by)
-	s.op("ADDQ %s, %s", by, by)
-	s.op("MOVL $3, AX")
-	s.op("SHLXQ %s, AX, AX", by)
-	s.op("KMOVB AX, %s", maskAAD)
-	s.op("SHLQ $3, %s", by)
-	s.op("MOVQ $-1, AX")
-	s.op("SHLXQ %s, AX, AX", by)
-	s.op("SHLQ $16, AX") // apart, because both may be 64
-	s.op("KMOVQ AX, %s", maskHead)
+// loadMasks loads a packet's masks.
+func loadMasks(s *stream, packet string) {
+	s.op("KMOVB %d(R11)(%s*1), %s", workShapeText, packet, maskHead)
+	s.op("KMOVQ %d(R11)(%s*1), %s", workTails, packet, maskTail)
+	s.op("KMOVB %d(R11)(%s*1), %s", workShapeAAD, packet, maskAAD)
+}
+
+// takeJ0 leaves E(J0), its bytes reversed, in the lane that it has in the first register of key stream.
+func takeJ0(s *stream, tables, packet string, reg int, to string) {
+	s.together(fmt.Sprintf("MOVBLZX %d(R11)(%s*1), AX", workShapeEmpty, packet),
+		fmt.Sprintf("VPSHUFB %d(%s)(AX*2), %s, %s", layoutJ0, tables, z(reg), to))
 }
 
 // A sum is the sum of products of a hash, in the three parts of Karatsuba's method: low, middle and high.
 type sum struct {
 	lo, mid, hi int
 	begun       bool
+	tagged      bool // the middle holds what must be added to the hash
 }
 
 // power says where a register of powers of H is.
@@ -185,7 +206,7 @@ type power struct {
 	uniform bool   // the first lane's power for all lanes: the packet goes on after this tile
 }
 
-// powers returns the operands for the powers and for the sums of their halves.
+// operands returns the operands for the powers and for the sums of their halves.
 func (p power) operands(s *stream) (h, k string) {
 	h = fmt.Sprintf("%d(%s)", keyPowers+64*p.index, p.key)
 	k = fmt.Sprintf("%d(%s)", keyKaratsuba+64*(p.index/2), p.key)
@@ -201,7 +222,7 @@ func (p power) operands(s *stream) (h, k string) {
 func (p power) half() int { return p.index % 2 << 4 }
 
 // multiply adds the products of two registers, which it destroys, with powers. Of two, the sums of the halves are made
-// together.
+// together. The first products with something to be added leave their high part in x.
 func (a *asm) multiply(s *stream, sum *sum, x, y int, px, py power) {
 	lox, midx, loy, midy := z(temp[2]), z(temp[3]), z(temp[4]), z(temp[5])
 	s.op("VPUNPCKLQDQ %s, %s, %s", z(y), z(x), midx)
@@ -215,21 +236,28 @@ func (a *asm) multiply(s *stream, sum *sum, x, y int, px, py power) {
 	s.op("VPCLMULQDQ $0x00, %s, %s, %s", hy, z(y), loy)
 	s.op("VPCLMULQDQ $0x11, %s, %s, %s", hy, z(y), z(y))
 	s.op("VPCLMULQDQ $%#02x, %s, %s, %s", py.half()|1, ky, midy, midy)
-	for _, r := range [][3]string{{z(x), z(y), z(sum.hi)}, {lox, loy, z(sum.lo)}, {midx, midy, z(sum.mid)}} {
-		if sum.begun {
-			s.op("VPTERNLOGQ $0x96, %s, %s, %s", r[0], r[1], r[2])
+	add := func(x, y string, to int, begun bool) {
+		if begun {
+			s.op("VPTERNLOGQ $0x96, %s, %s, %s", x, y, z(to))
 		} else {
-			s.op("VPXORQ %s, %s, %s", r[0], r[1], r[2])
+			s.op("VPXORQ %s, %s, %s", x, y, z(to))
 		}
 	}
+	if sum.tagged && !sum.begun {
+		add(z(y), z(sum.mid), x, true)
+	} else {
+		add(z(x), z(y), sum.hi, sum.begun)
+	}
+	add(lox, loy, sum.lo, sum.begun)
+	add(midx, midy, sum.mid, sum.begun || sum.tagged)
 	sum.begun = true
 }
 
 // multiplyOne adds the product of one register, which it destroys.
 func (a *asm) multiplyOne(s *stream, sum *sum, x int, p power) {
-	lo, mid, hi := sum.lo, sum.mid, sum.hi
+	lo, mid, hi := sum.lo, temp[3], x
 	if sum.begun {
-		lo, mid, hi = temp[2], temp[3], x
+		lo = temp[2]
 	}
 	h, k := p.operands(s)
 	s.op("VPSHUFD $0x4e, %s, %s", z(x), z(mid))
@@ -239,9 +267,11 @@ func (a *asm) multiplyOne(s *stream, sum *sum, x int, p power) {
 	s.op("VPCLMULQDQ $%#02x, %s, %s, %s", p.half(), k, z(mid), z(mid))
 	if sum.begun {
 		s.op("VPXORQ %s, %s, %s", z(lo), z(sum.lo), z(sum.lo))
-		s.op("VPXORQ %s, %s, %s", z(mid), z(sum.mid), z(sum.mid))
 		s.op("VPXORQ %s, %s, %s", z(hi), z(sum.hi), z(sum.hi))
+	} else { // and tagged
+		s.op("VPXORQ %s, %s, %s", z(sum.mid), z(hi), z(sum.hi))
 	}
+	s.op("VPXORQ %s, %s, %s", z(mid), z(sum.mid), z(sum.mid))
 	sum.begun = true
 }
 
@@ -263,9 +293,6 @@ func (a *asm) reduce(s *stream, sum *sum, to int) {
 func (a *asm) clear() {
 	for i := range 32 {
 		a.line("VPXORQ %s, %s, %s", z(i), z(i), z(i))
-	}
-	for i := range 4 {
-		a.line("VMOVDQU64 Z0, %d(R11)", workStream+64*i)
 	}
 	a.line("VZEROUPPER")
 	a.line("RET")
