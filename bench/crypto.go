@@ -281,8 +281,8 @@ func treatBursts(b *aesgcm.Burst, packets []cryptoPacket, open bool) (good bool)
 		b.Reset()
 		for i := range some {
 			p := &some[i]
-			b.Add(&p.key, p.text, binary.LittleEndian.Uint64(p.nonce[aesgcm.SaltSize:]),
-				aesgcm.AAD{First: binary.LittleEndian.Uint64(p.aad[:]), Len: len(p.aad)})
+			b.Set(i, &p.key, p.text, binary.LittleEndian.Uint64(p.nonce[aesgcm.SaltSize:]),
+				aesgcm.AAD{First: binary.LittleEndian.Uint64(p.aad[:]), Len: uint8(len(p.aad))})
 		}
 		if open {
 			good = b.Open() == 0 && good

@@ -4,7 +4,7 @@
 //
 //	vault, err := aesgcm.NewVault(aesgcm.Options{})
 //	key, err := vault.Key(secret, salt)
-//	burst.Add(&key, text, iv, aad) // up to 64 times
+//	burst.Set(i, &key, text, iv, aad) // i from 0 to 63 at the most
 //	burst.Seal()
 //	burst.Reset()
 //
@@ -44,5 +44,5 @@ func Accelerated() bool { return accelerated }
 // a plain load on common machines, and how many they are. Bytes behind the first Len must be zero.
 type AAD struct {
 	First, Next uint64
-	Len         int
+	Len         uint8
 }

@@ -28,25 +28,28 @@ type Burst struct {
 }
 
 // Reset empties the burst.
-func (b *Burst) Reset() { b.n = 0 }
+func (b *Burst) Reset() { b.n, b.work.extents = 0, [MaxBurst]extent{} }
 
 // Len returns the number of packets.
 func (b *Burst) Len() int { return b.n }
 
-// Add adds a packet with a text of len(text)-TagSize bytes and room for the tag behind it. The text is used in place by
-// Seal and Open, so it must not overlap with another. iv is 8 bytes as binary.LittleEndian reads them; one must
-// never be used twice for sealing with a key. Add panics if the burst is full, Seal and Open do if a length is impossible
-// or a key was wiped, for those are mistakes of the program, not of a packet.
+// Set makes packet i one with a text of len(text)-TagSize bytes and room for the tag behind it. The text is used in place
+// by Seal and Open, so it must not overlap with another. iv is 8 bytes as binary.LittleEndian reads them; one must never be
+// used twice for sealing with a key. The packets of a burst are those up to the last one that was set. Set panics if i is
+// not below MaxBurst; Seal and Open do, before they touch anything, if a packet was left out, its length is impossible or
+// its key was wiped, for those are mistakes of the program, not of a packet.
 //
-// Add is small enough to be inlined, which makes it twice as fast: what it could do for one packet, plan does for eight.
-func (b *Burst) Add(k *Key, text []byte, iv uint64, aad AAD) {
-	i := b.n
+// Set is small enough to be inlined, and gets i because a counter in memory would make each call wait for the one before.
+// It takes half the time of a function that does for one packet what plan does for eight.
+func (b *Burst) Set(i int, k *Key, text []byte, iv uint64, aad AAD) {
 	p := &b.packets[i]
-	b.n = i + 1
+	if i >= b.n {
+		b.n = i + 1
+	}
 	p.key, b.work.texts[i] = k.state, unsafe.SliceData(text)
 	p.saltIV, p.restIV = k.salt|iv<<32, iv>>32
 	p.aad, p.restAAD = aad.First, aad.Next
-	b.work.rooms[i], b.work.aads[i], b.work.sizes[i] = len(text), aad.Len, k.size
+	b.work.extents[i] = extent(len(text)) | extent(aad.Len)<<aadShift | k.size
 }
 
 // Seal encrypts all texts and writes their tags.
@@ -64,7 +67,7 @@ func (b *Burst) Open() (failed int) {
 	failures := b.work.failures(b.n)
 	for left := failures; left != 0; left &= left - 1 {
 		i := bits.TrailingZeros64(left)
-		clear(b.room(i)[:b.work.rooms[i]-TagSize])
+		clear(b.room(i)[:b.work.extents[i].room()-TagSize])
 	}
 	return bits.OnesCount64(failures)
 }
@@ -73,7 +76,7 @@ func (b *Burst) Open() (failed int) {
 func (b *Burst) Failed(i int) bool { return b.work.shapes[i].failed }
 
 // room is text and tag of a packet whose length plan has checked.
-func (b *Burst) room(i int) []byte { return unsafe.Slice(b.work.texts[i], b.work.rooms[i]) }
+func (b *Burst) room(i int) []byte { return unsafe.Slice(b.work.texts[i], b.work.extents[i].room()) }
 
 // A kernel treats the packets whose n numbers are in order: a multiple of what goes side by side, and at least one.
 type kernel func(packets *packet, order *uint16, n int, work *work)

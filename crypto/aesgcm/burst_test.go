@@ -111,13 +111,13 @@ func (x *subject) untouched() bool {
 }
 
 func (x *subject) add(b *Burst) {
-	b.Add(&x.key, x.text, binary.LittleEndian.Uint64(x.nonce[SaltSize:]), aadOf(x.aad))
+	b.Set(b.Len(), &x.key, x.text, binary.LittleEndian.Uint64(x.nonce[SaltSize:]), aadOf(x.aad))
 }
 
 func aadOf(b []byte) AAD {
 	var w [MaxAAD]byte
 	copy(w[:], b)
-	return AAD{binary.LittleEndian.Uint64(w[:]), binary.LittleEndian.Uint64(w[8:]), len(b)}
+	return AAD{binary.LittleEndian.Uint64(w[:]), binary.LittleEndian.Uint64(w[8:]), uint8(len(b))}
 }
 
 // check seals and opens subjects in bursts and compares each step with crypto/cipher.
@@ -328,24 +328,30 @@ func TestImpossiblePackets(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, f := range map[string]func(b *Burst){
-		"no room for a tag":       func(b *Burst) { b.Add(&k, make([]byte, TagSize-1), 0, AAD{}) },
-		"a text that is too long": func(b *Burst) { b.Add(&k, make([]byte, MaxText+TagSize+1), 0, AAD{}) },
+		"no room for a tag":       func(b *Burst) { b.Set(b.Len(), &k, make([]byte, TagSize-1), 0, AAD{}) },
+		"a text that is too long": func(b *Burst) { b.Set(b.Len(), &k, make([]byte, MaxText+TagSize+1), 0, AAD{}) },
 		"too much additional data": func(b *Burst) {
-			b.Add(&k, make([]byte, TagSize), 0, AAD{Len: MaxAAD + 1})
+			b.Set(b.Len(), &k, make([]byte, TagSize), 0, AAD{Len: MaxAAD + 1})
 		},
-		"a negative length": func(b *Burst) { b.Add(&k, make([]byte, TagSize), 0, AAD{Len: -1}) },
+		"a packet that was left out": func(b *Burst) {
+			b.Set(b.Len()+1, &k, make([]byte, TagSize), 0, AAD{})
+		},
 		"a key that was wiped": func(b *Burst) {
 			gone := Key{}
-			b.Add(&gone, make([]byte, TagSize), 0, AAD{})
+			b.Set(b.Len(), &gone, make([]byte, TagSize), 0, AAD{})
 		},
 	} {
-		for _, among := range []int{0, 3, 9, MaxBurst - 1} {
+		for _, among := range []int{0, 3, 9, MaxBurst - 2} {
 			for what, treat := range map[string]func(b *Burst){"Seal": (*Burst).Seal, "Open": func(b *Burst) { b.Open() }} {
 				t.Run(fmt.Sprintf("%s/%s/%d", name, what, among), func(t *testing.T) {
 					b := new(Burst)
+					for i := range MaxBurst { // what was there before does not count
+						b.Set(i, &k, make([]byte, TagSize), 0, AAD{})
+					}
+					b.Reset()
 					room := make([]byte, 50)
 					for range among {
-						b.Add(&k, room, 0, AAD{})
+						b.Set(b.Len(), &k, room, 0, AAD{})
 					}
 					f(b)
 					defer func() {
@@ -360,21 +366,30 @@ func TestImpossiblePackets(t *testing.T) {
 	}
 }
 
-func TestFullBurst(t *testing.T) {
-	v := NewVault(Options{Unlocked: true})
-	defer v.Close()
-	k, err := v.Key(make([]byte, 16), [SaltSize]byte{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := new(Burst)
-	for range MaxBurst {
-		b.Add(&k, make([]byte, TagSize), 0, AAD{})
-	}
-	defer func() {
-		if recover() == nil || b.Len() != MaxBurst {
-			t.Errorf("one packet too many was taken: %d", b.Len())
+// TestPlaces: a burst ends with the last packet that was set, in whatever order, and has no more than MaxBurst.
+func TestPlaces(t *testing.T) {
+	implementations(t, func(t *testing.T, v *Vault) {
+		s := newSource(t, v, 12, 4)
+		b := new(Burst)
+		var subjects []*subject
+		for range MaxBurst {
+			subjects = append(subjects, s.subject(s.rand.IntN(200), 0, 8))
 		}
-	}()
-	b.Add(&k, make([]byte, TagSize), 0, AAD{})
+		for _, i := range s.rand.Perm(MaxBurst) {
+			x := subjects[i]
+			b.Set(i, &x.key, x.text, binary.LittleEndian.Uint64(x.nonce[SaltSize:]), aadOf(x.aad))
+		}
+		b.Seal()
+		for i, x := range subjects {
+			if !bytes.Equal(x.text, x.sealed) {
+				t.Errorf("packet %d is sealed wrong", i)
+			}
+		}
+		defer func() {
+			if recover() == nil || b.Len() != MaxBurst {
+				t.Errorf("one packet too many was taken: %d", b.Len())
+			}
+		}()
+		subjects[0].add(b)
+	})
 }

@@ -11,10 +11,8 @@ const slots = MaxBurst + side
 // work is what the kernels need beside the packets. In order, a packet goes by 8 times its index, which addresses any of
 // the arrays. The layout is known to gen and to plan_amd64.s.
 type work struct {
-	texts [MaxBurst]*byte
-	rooms [MaxBurst]int // bytes of text and tag
-	aads  [MaxBurst]int // bytes of additional data
-	sizes [MaxBurst]uint8
+	texts   [MaxBurst]*byte
+	extents [MaxBurst]extent
 
 	// What plan makes of them.
 	lengths [slots][2]uint64 // bits of text, bits of additional data: with these, GHASH ends
@@ -28,6 +26,19 @@ type work struct {
 	rounds [16][64]byte  // round keys in each of four lanes, from a multiple of 64 on; wiped at the end
 	end    uintptr
 }
+
+// An extent is what plan must know of a packet, in one word because storing is what Set takes its time for: how many bytes
+// text and tag are, how many the additional data is, and the size of the key.
+type extent uint64
+
+const (
+	aadShift  = 48
+	sizeShift = 56
+)
+
+func (e extent) room() int   { return int(e & (1<<aadShift - 1)) }
+func (e extent) aad() int    { return int(uint8(e >> aadShift)) }
+func (e extent) size() class { return class(e >> sizeShift) }
 
 // A shape says how a packet lies in its registers.
 type shape struct {
@@ -81,12 +92,12 @@ func (w *work) describe(i int, text uintptr, n, aad int) (kind class) {
 // planEach is plan packet by packet.
 func (w *work) planEach(n int) (present presence) {
 	for i := range n {
-		text, aad := w.rooms[i]-TagSize, w.aads[i]
+		text, aad := w.extents[i].room()-TagSize, w.extents[i].aad()
 		if uint(text) > MaxText || uint(aad) > MaxAAD {
 			present |= impossible
 			continue
 		}
-		w.classes[i] = class(w.sizes[i])*kindSlots + w.describe(i, uintptr(unsafe.Pointer(w.texts[i])), text, aad)
+		w.classes[i] = w.extents[i].size()*kindSlots + w.describe(i, uintptr(unsafe.Pointer(w.texts[i])), text, aad)
 		present |= 1 << w.classes[i]
 	}
 	return present

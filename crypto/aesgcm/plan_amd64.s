@@ -4,16 +4,14 @@
 
 // Offsets in work.
 #define TEXTS 0
-#define ROOMS 512
-#define AADS 1024
-#define SIZES 1536
-#define LENGTHS 1600
-#define HEADS 2688
-#define TAGS 3232
-#define TAILS 3776
-#define SHAPES 4320
-#define CLASSES 4864
-#define ORDER 4928
+#define EXTENTS 512
+#define LENGTHS 1024
+#define HEADS 2112
+#define TAGS 2656
+#define TAILS 3200
+#define SHAPES 3744
+#define CLASSES 4288
+#define ORDER 4352
 
 DATA ·planNumbers+0(SB)/8, $1
 DATA ·planNumbers+8(SB)/8, $2
@@ -92,9 +90,13 @@ eight:
 	CMOVQLT R9, AX
 	KMOVB AX, K1 // those that there are
 
-	// Z0: bytes of text, Z1: of additional data
-	VMOVDQU64.Z ROOMS(SI), K1, Z0
-	VMOVDQU64.Z AADS(SI), K1, Z1
+	// Z0: bytes of text, Z1: of additional data, Z9: size of the key
+	VMOVDQU64.Z EXTENTS(SI), K1, Z9
+	VPSLLQ $(64-48), Z9, Z0
+	VPSRLQ $(64-48), Z0, Z0
+	VPSLLQ $8, Z9, Z1
+	VPSRLQ $56, Z1, Z1
+	VPSRLQ $56, Z9, Z9 // the size of the key
 	VPSUBQ Z21, Z0, Z0
 	VPCMPUQ $6, Z24, Z0, K1, K2
 	VPCMPUQ $6, Z21, Z1, K1, K3
@@ -144,8 +146,7 @@ eight:
 	VMOVDQU64 Z7, HEADS(SI)
 	VMOVDQU64 Z6, TAGS(SI)
 
-	VPMOVZXBQ SIZES(DX), Z6
-	VPSLLQ $3, Z6, Z6 // kindSlots
+	VPSLLQ $3, Z9, Z6 // kindSlots
 	VPADDQ Z3, Z6, Z6
 	VPMOVQB Z6, CLASSES(DX)
 	VPSLLVQ.Z Z6, Z16, K1, Z6

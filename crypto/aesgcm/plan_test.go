@@ -19,16 +19,17 @@ func TestPlan(t *testing.T) {
 		for i := range MaxBurst { // beyond n stands what was there before, and may be anything
 			w := *fast
 			w.texts[i] = &memory[64+rng.IntN(64)]
-			w.rooms[i] = []int{rng.IntN(300), rng.IntN(2200), MaxText + 16 - rng.IntN(2), rng.IntN(40) + 16}[rng.IntN(4)]
-			w.aads[i] = rng.IntN(MaxAAD + 1)
-			w.sizes[i] = uint8(rng.IntN(keySizes-1)) + 1
+			room := []int{rng.IntN(300), rng.IntN(2200), MaxText + 16 - rng.IntN(2), rng.IntN(40) + 16}[rng.IntN(4)]
+			aad := rng.IntN(MaxAAD + 1)
+			size := rng.IntN(keySizes-1) + 1
 			if rng.IntN(2000) == 0 || i >= n {
-				w.rooms[i] = []int{-1, 0, 15, MaxText + 17, 1 << 62, -1 << 63}[rng.IntN(6)]
-				w.aads[i] = []int{-1, MaxAAD + 1, 8}[rng.IntN(3)]
-				w.sizes[i] = uint8(rng.IntN(keySizes))
-			} else if w.rooms[i] < TagSize {
-				w.rooms[i] += TagSize
+				room = []int{0, 1, 15, MaxText + 17, 1<<48 - 1}[rng.IntN(5)]
+				aad = []int{255, MaxAAD + 1, 8}[rng.IntN(3)]
+				size = rng.IntN(keySizes)
+			} else if room < TagSize {
+				room += TagSize
 			}
+			w.extents[i] = extent(room) | extent(aad)<<aadShift | extent(size)<<sizeShift
 			*fast, *slow = w, w
 		}
 		got, want := planAll(fast, n), slow.planEach(n)
@@ -48,7 +49,7 @@ func TestPlan(t *testing.T) {
 		for i := range n {
 			if fast.lengths[i] != slow.lengths[i] || fast.heads[i] != slow.heads[i] || fast.tags[i] != slow.tags[i] ||
 				fast.tails[i] != slow.tails[i] || fast.shapes[i] != slow.shapes[i] || fast.classes[i] != slow.classes[i] {
-				t.Fatalf("packet %d of %d with %d bytes of text and tag differs", i, n, slow.rooms[i])
+				t.Fatalf("packet %d of %d with %d bytes of text and tag differs", i, n, slow.extents[i].room())
 			}
 		}
 		if got, want := failuresAll(fast, n), fast.failuresEach(n); got != want {

@@ -12,7 +12,7 @@ type scratch struct {
 func (b *Burst) eachPortable(f func(i int, aead *aeadKey, nonce, room, aad []byte)) {
 	s := &b.portable
 	for i := range b.n {
-		if b.work.sizes[i] != keyPortable {
+		if b.work.extents[i].size() != keyPortable {
 			continue
 		}
 		p := &b.packets[i]
@@ -20,7 +20,7 @@ func (b *Burst) eachPortable(f func(i int, aead *aeadKey, nonce, room, aad []byt
 		binary.LittleEndian.PutUint64(s.nonce[8:], p.restIV)
 		binary.LittleEndian.PutUint64(s.aad[0:], p.aad)
 		binary.LittleEndian.PutUint64(s.aad[8:], p.restAAD)
-		f(i, (*aeadKey)(p.key), s.nonce[:SaltSize+IVSize], b.room(i), s.aad[:b.work.aads[i]])
+		f(i, (*aeadKey)(p.key), s.nonce[:SaltSize+IVSize], b.room(i), s.aad[:b.work.extents[i].aad()])
 	}
 }
 

@@ -25,7 +25,7 @@ const contextSize = unsafe.Sizeof(context{})
 type Key struct {
 	state unsafe.Pointer // *context, or *aeadKey without kernels
 	salt  uint64         // 4 bytes
-	size  uint8
+	size  extent
 }
 
 // An aeadKey is a key of crypto/cipher.
@@ -80,10 +80,10 @@ func (v *Vault) Key(secret []byte, salt [SaltSize]byte) (Key, error) {
 	if err != nil {
 		return Key{}, err
 	}
-	k := Key{state: unsafe.Pointer(c), salt: saltWord(salt), size: key128}
+	k := Key{state: unsafe.Pointer(c), salt: saltWord(salt), size: key128 << sizeShift}
 	rounds := 10
 	if len(secret) == 32 {
-		k.size, rounds = key256, 14
+		k.size, rounds = key256<<sizeShift, 14
 	}
 	expand(c, &secret[0], rounds)
 	return k, nil
@@ -98,7 +98,7 @@ func portableKey(secret []byte, salt [SaltSize]byte) (Key, error) {
 	if err != nil {
 		return Key{}, fmt.Errorf("aesgcm: %w", err)
 	}
-	return Key{state: unsafe.Pointer(&aeadKey{aead}), salt: saltWord(salt), size: keyPortable}, nil
+	return Key{state: unsafe.Pointer(&aeadKey{aead}), salt: saltWord(salt), size: keyPortable << sizeShift}, nil
 }
 
 func saltWord(salt [SaltSize]byte) uint64 { return uint64(binary.LittleEndian.Uint32(salt[:])) }
@@ -144,7 +144,7 @@ func (v *Vault) grow() error {
 func (v *Vault) Wipe(k *Key) {
 	wiped := *k
 	*k = Key{}
-	if wiped.size != key128 && wiped.size != key256 {
+	if s := wiped.size.size(); s != key128 && s != key256 {
 		return
 	}
 	c := (*context)(wiped.state)

@@ -32,7 +32,7 @@ func alone(t *testing.T, v *Vault, secret, nonce, aad, text []byte, treat func(*
 	}
 	defer v.Wipe(&k)
 	b := new(Burst)
-	b.Add(&k, text, binary.LittleEndian.Uint64(nonce[SaltSize:]), aadOf(aad))
+	b.Set(0, &k, text, binary.LittleEndian.Uint64(nonce[SaltSize:]), aadOf(aad))
 	treat(b)
 	return b, text
 }

@@ -99,8 +99,9 @@ func (o *Opener) Add(sa *Inbound, packet []byte) Verdict {
 	p := &o.opened[o.n]
 	p.sa, p.packet, p.seq = sa, packet, seq
 	if sa.kind == kindGCM {
-		p.burst = uint8(o.burst.Len())
-		o.burst.Add(&sa.gcm, packet[headerLen+gcmIV:], binary.LittleEndian.Uint64(packet[headerLen:]), gcmAAD(sa.spi, seq, sa.esn))
+		i := o.burst.Len()
+		p.burst = uint8(i)
+		o.burst.Set(i, &sa.gcm, packet[headerLen+gcmIV:], binary.LittleEndian.Uint64(packet[headerLen:]), gcmAAD(sa.spi, seq, sa.esn))
 	}
 	o.n++
 	return OK

@@ -130,7 +130,7 @@ func (s *Sealer) Add(sa *Outbound, frame []byte, start, end int, next uint8) (fr
 	if sa.kind == kindGCM {
 		iv := s.nextIV()
 		binary.BigEndian.PutUint64(packet[headerLen:], iv)
-		s.burst.Add(&sa.gcm, packet[headerLen+gcmIV:], bits.ReverseBytes64(iv), gcmAAD(sa.spi, n, sa.esn))
+		s.burst.Set(s.burst.Len(), &sa.gcm, packet[headerLen+gcmIV:], bits.ReverseBytes64(iv), gcmAAD(sa.spi, n, sa.esn))
 		return from, to, OK
 	}
 	if sa.kind == kindChaCha {

@@ -244,23 +244,25 @@ func (a *asm) overflow(name string, n int) {
 func (a *asm) hash(s, tail *stream, g int, last bool) {
 	sum := &sum{lo: accLo, mid: accMid, hi: accHi}
 	at := func(j int) power { return power{key: "R14", index: keyPowerTiles - g + j, uniform: !last} }
-	for i := range g {
-		j := (i + 1) % g
-		p := place{head: j == 0, tail: last && j == g-1, addr: fmt.Sprintf("%d(R13)", 64*j), packet: "R12", carried: j == 0}
-		if p.head {
+	treat := func(j int) {
+		if j == 0 {
 			takeJ0(s, "R15", "R12", keys, maskFirst+", "+z(tag))
 		}
-		a.cipher(s, keys+j, p)
-		switch {
-		case i%2 == 1:
-			k := j - 1
-			if j == 0 {
-				k = g - 1
-			}
-			a.multiply(s, sum, keys+k, keys+j, at(k), at(j))
-		case i == g-1:
-			a.multiplyOne(s, sum, keys+j, at(j))
-		}
+		a.cipher(s, keys+j, place{head: j == 0, tail: last && j == g-1, addr: fmt.Sprintf("%d(R13)", 64*j), packet: "R12", carried: j == 0})
+	}
+	pair := func(j int) {
+		treat(j)
+		treat(j + 1)
+		a.multiply(s, sum, keys+j, keys+j+1, at(j), at(j+1))
+	}
+	for j := 2 - g%2; j < g; j += 2 { // at even indexes
+		pair(j)
+	}
+	if g%2 == 0 {
+		pair(0)
+	} else {
+		treat(0)
+		a.multiplyOne(s, sum, keys, at(0))
 	}
 	a.reduce(tail, sum, carry)
 	if last {

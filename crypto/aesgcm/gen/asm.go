@@ -37,11 +37,15 @@ func (s *stream) op(format string, args ...any) { *s = append(*s, fmt.Sprintf(fo
 // together appends lines as one element.
 func (s *stream) together(lines ...string) { *s = append(*s, strings.Join(lines, "\n\t")) }
 
-// merge writes two streams, each spread evenly over the whole length.
+// runs is how many instructions of the first stream follow each other in merge: found by trying 1 to 24 on an AMD Zen 5,
+// where 4 and more gain 4 to 9 % for packets of any length, and no difference is seen for packets side by side.
+const runs = 4
+
+// merge writes two streams, each spread evenly over the whole length, the first one in runs.
 func (a *asm) merge(x, y stream) {
 	i, j := 0, 0
 	for i < len(x) || j < len(y) {
-		if j == len(y) || i < len(x) && (2*i+1)*len(y) <= (2*j+1)*len(x) {
+		if j == len(y) || i < len(x) && (2*(i/runs*runs)+1)*len(y) <= (2*j+1)*len(x) {
 			a.line("%s", x[i])
 			i++
 		} else {

@@ -138,13 +138,13 @@ func (a *asm) sideText(s *stream, g shape, q int) {
 	takeJ0(s, "R10", "R14", first, z(sum.mid))
 	at := func(j int) power { return power{key: "R15", index: keyPowerTiles - g.registers + j} }
 	for j := range g.registers {
-		last := g.registers - 1
-		a.cipher(s, first+j, place{head: j == 0, tail: j == last, addr: fmt.Sprintf("%d(R13)", 64*j), packet: "R14"})
-		switch {
-		case j%2 == 1:
+		a.cipher(s, first+j, place{head: j == 0, tail: j == g.registers-1, addr: fmt.Sprintf("%d(R13)", 64*j), packet: "R14"})
+		switch index := at(j).index; {
+		case index%2 == 0:
+		case j == 0:
+			a.multiplyOne(s, &sum, first, at(0))
+		default:
 			a.multiply(s, &sum, first+j-1, first+j, at(j-1), at(j))
-		case j == last:
-			a.multiplyOne(s, &sum, first+j, at(j))
 		}
 	}
 }
@@ -154,7 +154,7 @@ func (a *asm) sideCompare(s *stream, g shape) {
 	h, t := z(accHi), z(temp[2])
 	number := func(q int) string { return fmt.Sprintf("MOVWLZX %d(R9), R14", 2*(q-g.packets)) }
 	for q := range g.packets {
-		s.op(number(q))
+		s.op("%s", number(q))
 		s.op("MOVQ %d(R11)(R14*1), AX", workTags)
 		if q == 0 {
 			s.op("VBROADCASTI64X2 (AX), %s", t)

@@ -62,16 +62,16 @@ const (
 
 // Offsets in struct work. The numbers are the size of an entry, over 8.
 const (
-	workLengths    = 1600 // 2
-	workHeads      = 2688 // 1
-	workTags       = 3232 // 1
-	workTails      = 3776 // 1
-	workShapeText  = 4320 // 1
-	workShapeAAD   = 4321
-	workShapeEmpty = 4322
-	workFailed     = 4323
-	workRounds     = 5064
-	workEnd        = 6088
+	workLengths    = 1024 // 2
+	workHeads      = 2112 // 1
+	workTags       = 2656 // 1
+	workTails      = 3200 // 1
+	workShapeText  = 3744 // 1
+	workShapeAAD   = 3745
+	workShapeEmpty = 3746
+	workFailed     = 3747
+	workRounds     = 4488
+	workEnd        = 5512
 )
 
 // encrypt goes through the rounds of AES but for the last, after the counters were xored with the first round key.
@@ -206,36 +206,42 @@ type power struct {
 	uniform bool   // the first lane's power for all lanes: the packet goes on after this tile
 }
 
-// operands returns the operands for the powers and for the sums of their halves.
-func (p power) operands(s *stream) (h, k string) {
-	h = fmt.Sprintf("%d(%s)", keyPowers+64*p.index, p.key)
-	k = fmt.Sprintf("%d(%s)", keyKaratsuba+64*(p.index/2), p.key)
+// load loads powers, and loadSums the sums of their halves, which two registers of powers share: an operand in memory
+// would be loaded by each of the instructions that use it.
+func (p power) load(s *stream, to string) {
+	s.op("%s %d(%s), %s", p.move(), keyPowers+64*p.index, p.key, to)
+}
+
+func (p power) loadSums(s *stream, to string) {
+	s.op("%s %d(%s), %s", p.move(), keyKaratsuba+64*(p.index/2), p.key, to)
+}
+
+func (p power) move() string {
 	if p.uniform {
-		s.op("VBROADCASTI64X2 %s, %s", h, z(temp[1]))
-		s.op("VBROADCASTI64X2 %s, %s", k, z(temp[0]))
-		return z(temp[1]), z(temp[0])
+		return "VBROADCASTI64X2"
 	}
-	return h, k
+	return "VMOVDQU64"
 }
 
 // half says which half of a register of sums belongs to the powers.
 func (p power) half() int { return p.index % 2 << 4 }
 
-// multiply adds the products of two registers, which it destroys, with powers. Of two, the sums of the halves are made
-// together. The first products with something to be added leave their high part in x.
+// multiply adds the products of two registers, which it destroys, with powers at an even index and the next one. The
+// first products with something to be added leave their high part in x.
 func (a *asm) multiply(s *stream, sum *sum, x, y int, px, py power) {
-	lox, midx, loy, midy := z(temp[2]), z(temp[3]), z(temp[4]), z(temp[5])
+	h, k, lox, midx, loy, midy := z(temp[1]), z(temp[0]), z(temp[2]), z(temp[3]), z(temp[4]), z(temp[5])
 	s.op("VPUNPCKLQDQ %s, %s, %s", z(y), z(x), midx)
 	s.op("VPUNPCKHQDQ %s, %s, %s", z(y), z(x), midy)
-	hx, kx := px.operands(s)
-	s.op("VPCLMULQDQ $0x00, %s, %s, %s", hx, z(x), lox)
+	px.load(s, h)
+	px.loadSums(s, k)
+	s.op("VPCLMULQDQ $0x00, %s, %s, %s", h, z(x), lox)
 	s.op("VPXORQ %s, %s, %s", midx, midy, midy)
-	s.op("VPCLMULQDQ $0x11, %s, %s, %s", hx, z(x), z(x))
-	s.op("VPCLMULQDQ $%#02x, %s, %s, %s", px.half(), kx, midy, midx)
-	hy, ky := py.operands(s)
-	s.op("VPCLMULQDQ $0x00, %s, %s, %s", hy, z(y), loy)
-	s.op("VPCLMULQDQ $0x11, %s, %s, %s", hy, z(y), z(y))
-	s.op("VPCLMULQDQ $%#02x, %s, %s, %s", py.half()|1, ky, midy, midy)
+	s.op("VPCLMULQDQ $0x11, %s, %s, %s", h, z(x), z(x))
+	s.op("VPCLMULQDQ $%#02x, %s, %s, %s", px.half(), k, midy, midx)
+	py.load(s, h)
+	s.op("VPCLMULQDQ $0x00, %s, %s, %s", h, z(y), loy)
+	s.op("VPCLMULQDQ $0x11, %s, %s, %s", h, z(y), z(y))
+	s.op("VPCLMULQDQ $%#02x, %s, %s, %s", py.half()|1, k, midy, midy)
 	add := func(x, y string, to int, begun bool) {
 		if begun {
 			s.op("VPTERNLOGQ $0x96, %s, %s, %s", x, y, z(to))
@@ -255,21 +261,22 @@ func (a *asm) multiply(s *stream, sum *sum, x, y int, px, py power) {
 
 // multiplyOne adds the product of one register, which it destroys.
 func (a *asm) multiplyOne(s *stream, sum *sum, x int, p power) {
-	lo, mid, hi := sum.lo, temp[3], x
+	h, k, lo, mid := z(temp[1]), z(temp[0]), sum.lo, temp[3]
 	if sum.begun {
 		lo = temp[2]
 	}
-	h, k := p.operands(s)
+	p.load(s, h)
+	p.loadSums(s, k)
 	s.op("VPSHUFD $0x4e, %s, %s", z(x), z(mid))
 	s.op("VPCLMULQDQ $0x00, %s, %s, %s", h, z(x), z(lo))
 	s.op("VPXORQ %s, %s, %s", z(x), z(mid), z(mid))
-	s.op("VPCLMULQDQ $0x11, %s, %s, %s", h, z(x), z(hi))
+	s.op("VPCLMULQDQ $0x11, %s, %s, %s", h, z(x), z(x))
 	s.op("VPCLMULQDQ $%#02x, %s, %s, %s", p.half(), k, z(mid), z(mid))
 	if sum.begun {
 		s.op("VPXORQ %s, %s, %s", z(lo), z(sum.lo), z(sum.lo))
-		s.op("VPXORQ %s, %s, %s", z(hi), z(sum.hi), z(sum.hi))
+		s.op("VPXORQ %s, %s, %s", z(x), z(sum.hi), z(sum.hi))
 	} else { // and tagged
-		s.op("VPXORQ %s, %s, %s", z(sum.mid), z(hi), z(sum.hi))
+		s.op("VPXORQ %s, %s, %s", z(sum.mid), z(x), z(sum.hi))
 	}
 	s.op("VPXORQ %s, %s, %s", z(mid), z(sum.mid), z(sum.mid))
 	sum.begun = true
