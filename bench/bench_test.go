@@ -191,7 +191,7 @@ func TestCrypto(t *testing.T) {
 	var names []string
 	for _, r := range results(t, "crypto", "-only", "aes128/") {
 		names = append(names, r.Name)
-		if r.Against != "crypto/cipher" || r.AgainstNS <= 0 || r.BestNS <= 0 || r.LimitNS <= 0 || r.GBs <= 0 {
+		if r.Against != "crypto/cipher" || r.AgainstNS <= 0 || r.BestNS <= 0 || r.ReadyNS <= 0 || r.LimitNS <= 0 || r.GBs <= 0 {
 			t.Errorf("%+v", r)
 		}
 	}

@@ -39,6 +39,7 @@ type Result struct {
 
 	// crypto scenario
 	GBs       float64 `json:"gigabytes_per_second,omitempty"`
+	ReadyNS   float64 `json:"ready_ns,omitempty"` // of bursts whose packets are set already
 	LimitNS   float64 `json:"limit_ns,omitempty"` // what the instructions alone take
 	IPsecMBNS float64 `json:"ipsec_mb_ns,omitempty"`
 }
@@ -131,6 +132,9 @@ func print(o options, r Result) {
 	}
 	if r.Against != "" {
 		fmt.Printf("  %s %.1f ns, ratio %.2f", r.Against, r.AgainstNS, r.Ratio)
+	}
+	if r.ReadyNS > 0 {
+		fmt.Printf("  ready %.1f ns, %.1f times as fast", r.ReadyNS, r.AgainstNS/r.ReadyNS)
 	}
 	if r.LimitNS > 0 {
 		fmt.Printf("  %.1f GB/s, %.0f %% of the limit", r.GBs, 100*r.LimitNS/r.BestNS)

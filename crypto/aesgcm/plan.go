@@ -124,9 +124,10 @@ func (w *work) failuresEach(n int) (failed uint64) {
 	return failed
 }
 
-// layouts are what the kernels look up by the number of empty lanes. Its layout is known to gen.
+// layouts are what the kernels look up by the number of empty lanes.
 var layouts = makeLayouts()
 
+// The layout of layoutTables is known to gen.
 type layoutTables struct {
 	// The counters of a packet's first four registers: those of the first one, and what turns them into those of the others.
 	counters [4][4][4][16]byte
@@ -135,7 +136,10 @@ type layoutTables struct {
 	j0 [4][4][16]byte
 }
 
-func makeLayouts() (t layoutTables) {
+// makeLayouts puts the tables at a multiple of 64, so that each register is loaded from one line of the cache.
+func makeLayouts() *layoutTables {
+	memory := make([]byte, unsafe.Sizeof(layoutTables{})+63)
+	t := (*layoutTables)(unsafe.Pointer(&memory[-uintptr(unsafe.Pointer(&memory[0]))%64]))
 	for empty := range 4 {
 		for lane := range 4 {
 			first := 1 - empty + lane // J0 has the counter 1

@@ -11,7 +11,7 @@ TEXT ·seal128Side4x1(SB), NOSPLIT, $0-32
 	MOVQ work+24(FP), R11
 	LEAQ (R9)(R10*2), R10
 	MOVQ R10, 5512(R11)
-	LEAQ ·layouts(SB), R10
+	MOVQ ·layouts(SB), R10
 	VBROADCASTI64X2 ·byteSwap(SB), Z28
 	VBROADCASTI64X2 ·polynomial(SB), Z29
 	MOVL $0xc0, AX
@@ -564,7 +564,7 @@ TEXT ·seal128Side4x2(SB), NOSPLIT, $0-32
 	MOVQ work+24(FP), R11
 	LEAQ (R9)(R10*2), R10
 	MOVQ R10, 5512(R11)
-	LEAQ ·layouts(SB), R10
+	MOVQ ·layouts(SB), R10
 	VBROADCASTI64X2 ·byteSwap(SB), Z28
 	VBROADCASTI64X2 ·polynomial(SB), Z29
 	MOVL $0xc0, AX
@@ -1277,7 +1277,7 @@ TEXT ·seal128Side2x3(SB), NOSPLIT, $0-32
 	MOVQ work+24(FP), R11
 	LEAQ (R9)(R10*2), R10
 	MOVQ R10, 5512(R11)
-	LEAQ ·layouts(SB), R10
+	MOVQ ·layouts(SB), R10
 	VBROADCASTI64X2 ·byteSwap(SB), Z28
 	VBROADCASTI64X2 ·polynomial(SB), Z29
 	MOVL $0xc0, AX
@@ -1756,7 +1756,7 @@ TEXT ·seal128Side2x4(SB), NOSPLIT, $0-32
 	MOVQ work+24(FP), R11
 	LEAQ (R9)(R10*2), R10
 	MOVQ R10, 5512(R11)
-	LEAQ ·layouts(SB), R10
+	MOVQ ·layouts(SB), R10
 	VBROADCASTI64X2 ·byteSwap(SB), Z28
 	VBROADCASTI64X2 ·polynomial(SB), Z29
 	MOVL $0xc0, AX
@@ -2317,7 +2317,7 @@ TEXT ·seal128Any(SB), NOSPLIT, $0-32
 	MOVQ R10, 5512(R11)
 	LEAQ 4551(R11), R10
 	ANDQ $~63, R10
-	LEAQ ·layouts(SB), R15
+	MOVQ ·layouts(SB), R15
 	VBROADCASTI64X2 ·byteSwap(SB), Z28
 	VBROADCASTI64X2 ·polynomial(SB), Z29
 	MOVL $0xc0, AX

@@ -11,7 +11,7 @@ TEXT ·seal256Side4x1(SB), NOSPLIT, $0-32
 	MOVQ work+24(FP), R11
 	LEAQ (R9)(R10*2), R10
 	MOVQ R10, 5512(R11)
-	LEAQ ·layouts(SB), R10
+	MOVQ ·layouts(SB), R10
 	VBROADCASTI64X2 ·byteSwap(SB), Z28
 	VBROADCASTI64X2 ·polynomial(SB), Z29
 	MOVL $0xc0, AX
@@ -628,7 +628,7 @@ TEXT ·seal256Side4x2(SB), NOSPLIT, $0-32
 	MOVQ work+24(FP), R11
 	LEAQ (R9)(R10*2), R10
 	MOVQ R10, 5512(R11)
-	LEAQ ·layouts(SB), R10
+	MOVQ ·layouts(SB), R10
 	VBROADCASTI64X2 ·byteSwap(SB), Z28
 	VBROADCASTI64X2 ·polynomial(SB), Z29
 	MOVL $0xc0, AX
@@ -1437,7 +1437,7 @@ TEXT ·seal256Side2x3(SB), NOSPLIT, $0-32
 	MOVQ work+24(FP), R11
 	LEAQ (R9)(R10*2), R10
 	MOVQ R10, 5512(R11)
-	LEAQ ·layouts(SB), R10
+	MOVQ ·layouts(SB), R10
 	VBROADCASTI64X2 ·byteSwap(SB), Z28
 	VBROADCASTI64X2 ·polynomial(SB), Z29
 	MOVL $0xc0, AX
@@ -1980,7 +1980,7 @@ TEXT ·seal256Side2x4(SB), NOSPLIT, $0-32
 	MOVQ work+24(FP), R11
 	LEAQ (R9)(R10*2), R10
 	MOVQ R10, 5512(R11)
-	LEAQ ·layouts(SB), R10
+	MOVQ ·layouts(SB), R10
 	VBROADCASTI64X2 ·byteSwap(SB), Z28
 	VBROADCASTI64X2 ·polynomial(SB), Z29
 	MOVL $0xc0, AX
@@ -2621,7 +2621,7 @@ TEXT ·seal256Any(SB), NOSPLIT, $0-32
 	MOVQ R10, 5512(R11)
 	LEAQ 4551(R11), R10
 	ANDQ $~63, R10
-	LEAQ ·layouts(SB), R15
+	MOVQ ·layouts(SB), R15
 	VBROADCASTI64X2 ·byteSwap(SB), Z28
 	VBROADCASTI64X2 ·polynomial(SB), Z29
 	MOVL $0xc0, AX

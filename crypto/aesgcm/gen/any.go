@@ -30,7 +30,7 @@ func (a *asm) any() {
 	a.line("MOVQ R10, %d(R11)", workEnd)
 	a.line("LEAQ %d(R11), %s", workRounds+63, spreadRounds)
 	a.line("ANDQ $~63, %s", spreadRounds)
-	a.line("LEAQ ·layouts(SB), R15")
+	a.line("MOVQ ·layouts(SB), R15")
 	a.constants()
 	a.line("VPXORQ %s, %s, %s", z(carry), z(carry), z(carry))
 	a.next()

@@ -23,7 +23,7 @@ func (a *asm) side(g shape) {
 	a.line("MOVQ work+24(FP), R11")
 	a.line("LEAQ (R9)(R10*2), R10")
 	a.line("MOVQ R10, %d(R11)", workEnd)
-	a.line("LEAQ ·layouts(SB), R10")
+	a.line("MOVQ ·layouts(SB), R10")
 	a.constants()
 	if g.packets == 4 {
 		a.line("MOVL $0x0c, AX")
