@@ -19,15 +19,18 @@ func TestPlan(t *testing.T) {
 		for i := range MaxBurst { // beyond n stands what was there before, and may be anything
 			w := *fast
 			w.texts[i] = &memory[64+rng.IntN(64)]
-			room := []int{rng.IntN(300), rng.IntN(2200), MaxText + 16 - rng.IntN(2), rng.IntN(40) + 16}[rng.IntN(4)]
+			room := []int{TagSize + rng.IntN(300), TagSize + rng.IntN(2200), MaxText + 16 - rng.IntN(2), rng.IntN(40) + 16}[rng.IntN(4)]
 			aad := rng.IntN(MaxAAD + 1)
 			size := rng.IntN(keySizes-1) + 1
 			if rng.IntN(2000) == 0 || i >= n {
-				room = []int{0, 1, 15, MaxText + 17, 1<<48 - 1}[rng.IntN(5)]
-				aad = []int{255, MaxAAD + 1, 8}[rng.IntN(3)]
-				size = rng.IntN(keySizes)
-			} else if room < TagSize {
-				room += TagSize
+				switch rng.IntN(4) {
+				case 0:
+					room = []int{0, 1, 15, MaxText + 17, 1<<48 - 1}[rng.IntN(5)]
+				case 1:
+					aad = []int{255, MaxAAD + 1}[rng.IntN(2)]
+				case 2:
+					size = keyNone
+				}
 			}
 			w.extents[i] = extent(room) | extent(aad)<<aadShift | extent(size)<<sizeShift
 			*fast, *slow = w, w
