@@ -14,8 +14,8 @@
 // the program in gen writes. Elsewhere, and on demand, crypto/cipher does the work packet by packet; answers and memory
 // are the same, except that crypto/cipher's keys lie on the Go heap.
 //
-// The files: vault.go keeps keys, burst.go collects packets and gives them to kernels, portable.go is the way without
-// kernels.
+// The files: vault.go keeps keys, burst.go collects packets and gives them to kernels, plan.go works out how packets lie in
+// registers and which kernel takes them, portable.go is the way without kernels.
 package aesgcm
 
 //go:generate go run ./gen
@@ -37,7 +37,8 @@ const MaxBurst = 64
 // ErrKeySize says that a secret has a wrong length.
 var ErrKeySize = errors.New("aesgcm: a key has 16 or 32 bytes")
 
-// Accelerated reports whether this CPU has what the kernels need: AVX-512 F, BW, VL and DQ, VAES, VPCLMULQDQ and BMI2.
+// Accelerated reports whether this CPU has what the kernels need: AVX-512 F, BW, VL, DQ and VBMI2, VAES, VPCLMULQDQ, BMI2
+// and POPCNT.
 func Accelerated() bool { return accelerated }
 
 // An AAD is the additional data of a packet: its first and its next 8 bytes, as binary.LittleEndian reads them, which is

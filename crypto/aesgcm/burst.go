@@ -16,7 +16,7 @@ type packet struct {
 }
 
 // A Burst is some packets that are sealed or opened together. It belongs to one goroutine at a time. The zero Burst is
-// empty and ready for use. It takes 12 KiB, so make one for each worker.
+// empty and ready for use. It takes 11 KiB, so make one for each worker.
 type Burst struct {
 	n       int
 	packets [MaxBurst]packet
@@ -72,7 +72,7 @@ func (b *Burst) Open() (failed int) {
 	return bits.OnesCount64(failures)
 }
 
-// Failed reports whether packet i, counted in the order of Add, was found not authentic by Open.
+// Failed reports whether packet i, was found not authentic by Open.
 func (b *Burst) Failed(i int) bool { return b.work.shapes[i].failed }
 
 // room is text and tag of a packet whose length plan has checked.
@@ -86,6 +86,9 @@ func (b *Burst) run(kernels *[classes]kernel) (portable bool) {
 	present := b.work.plan(b.n)
 	if present.impossible() {
 		panic("aesgcm: a packet has an impossible length, or a key that was wiped or never made")
+	}
+	if b.work.rounds == nil && accelerated {
+		b.work.rounds = takeSpread(b)
 	}
 	for ; present != 0; present &= present - 1 {
 		c := class(bits.TrailingZeros64(uint64(present)))

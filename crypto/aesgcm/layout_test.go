@@ -45,7 +45,7 @@ func TestLayout(t *testing.T) {
 		{"work.classes", unsafe.Offsetof(w.classes), 4288},
 		{"work.order", unsafe.Offsetof(w.order), 4352},
 		{"work.rounds", unsafe.Offsetof(w.rounds), 4488},
-		{"work.end", unsafe.Offsetof(w.end), 5512},
+		{"work.end", unsafe.Offsetof(w.end), 4496},
 		{"size of layouts", unsafe.Sizeof(l), 1024 + 256},
 		{"layouts.j0", unsafe.Offsetof(l.j0), 1024},
 	} {

@@ -23,7 +23,7 @@ type work struct {
 	classes [MaxBurst]class
 
 	order  [slots]uint16 // the packets of one class
-	rounds [16][64]byte  // round keys in each of four lanes, from a multiple of 64 on; wiped at the end
+	rounds *spreadRounds
 	end    uintptr
 }
 

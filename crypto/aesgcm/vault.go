@@ -118,26 +118,36 @@ func (v *Vault) take() (*context, error) {
 }
 
 func (v *Vault) grow() error {
-	m, err := unix.Mmap(-1, 0, chunkSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	m, unlocked, err := hiddenMemory(chunkSize)
 	if err != nil {
-		return fmt.Errorf("aesgcm: memory for keys: %w", err)
+		return fmt.Errorf("aesgcm: %w", err)
 	}
-	for _, advice := range []int{unix.MADV_DONTDUMP, unix.MADV_DONTFORK} {
-		if err := unix.Madvise(m, advice); err != nil {
-			_ = unix.Munmap(m)
-			return fmt.Errorf("aesgcm: memory for keys cannot be kept to this process: %w", err)
-		}
-	}
-	if err := unix.Mlock(m); err != nil && !v.opts.Unlocked {
+	if unlocked != nil && !v.opts.Unlocked {
 		_ = unix.Munmap(m)
 		return fmt.Errorf("aesgcm: %d KiB for keys cannot be locked: %w; raise the limit: ulimit -l unlimited, or LimitMEMLOCK=infinity in the unit",
-			(len(v.chunks)+1)*chunkSize>>10, err)
+			(len(v.chunks)+1)*chunkSize>>10, unlocked)
 	}
 	v.chunks = append(v.chunks, m)
 	for at := chunkSize - int(contextSize); at >= 0; at -= int(contextSize) {
 		v.free = append(v.free, (*context)(unsafe.Pointer(&m[at])))
 	}
 	return nil
+}
+
+// hiddenMemory asks for memory outside the Go heap that is in no core dump and in no child process. It says why the memory
+// could not be locked, if so.
+func hiddenMemory(size int) (m []byte, unlocked, err error) {
+	m, err = unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return nil, nil, fmt.Errorf("memory for keys: %w", err)
+	}
+	for _, advice := range []int{unix.MADV_DONTDUMP, unix.MADV_DONTFORK} {
+		if err := unix.Madvise(m, advice); err != nil {
+			_ = unix.Munmap(m)
+			return nil, nil, fmt.Errorf("memory for keys cannot be kept to this process: %w", err)
+		}
+	}
+	return m, unix.Mlock(m), nil
 }
 
 // Wipe ends a key, which no burst may hold any more.

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -85,11 +87,43 @@ func TestKeysAreKeptFromDumps(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	flags := flagsOf(t, uintptr(k.state))
-	for _, want := range []string{"dd", "dc", "lo"} {
-		if !strings.Contains(flags+" ", " "+want+" ") {
-			t.Errorf("flags of the keys' memory:%s, want %s among them", flags, want)
+	b := new(Burst)
+	b.Set(0, &k, make([]byte, 1000), 0, AAD{})
+	b.Seal()
+	for what, addr := range map[string]unsafe.Pointer{"keys": k.state, "round keys of a burst": unsafe.Pointer(b.work.rounds)} {
+		flags := flagsOf(t, uintptr(addr))
+		for _, want := range []string{"dd", "dc", "lo"} {
+			if !strings.Contains(flags+" ", " "+want+" ") {
+				t.Errorf("flags of the memory for %s:%s, want %s among them", what, flags, want)
+			}
 		}
+	}
+}
+
+// TestSpreadRoundsComeBack: the memory of a burst that is gone serves the next one.
+func TestSpreadRoundsComeBack(t *testing.T) {
+	if !Accelerated() {
+		t.Skip("this machine has no kernels: AVX-512, VAES and VPCLMULQDQ are needed")
+	}
+	v := NewVault(Options{Unlocked: true})
+	defer v.Close()
+	k, err := v.Key(make([]byte, 16), [SaltSize]byte{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[*spreadRounds]bool{}
+	for range 100 {
+		for range 100 {
+			b := new(Burst)
+			b.Set(0, &k, make([]byte, 100), 0, AAD{})
+			b.Seal()
+			seen[b.work.rounds] = true
+		}
+		runtime.GC()
+		time.Sleep(time.Millisecond) // for the goroutine that cleans up
+	}
+	if len(seen) > 2000 {
+		t.Errorf("10,000 bursts, 100 at a time, took memory for %d", len(seen))
 	}
 }
 

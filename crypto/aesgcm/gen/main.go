@@ -10,7 +10,8 @@
 //
 // where n is the number of blocks of text, K = ceil((n+2)/4) and z = 4K-(n+2). So the last lane holds the lengths and is
 // multiplied with H itself, the one before with H^2, and so on, wherever the text ends; and the lane that encrypts J0 for
-// the tag is the one that needs no key stream, since it hashes the additional data.
+// the tag is the one that needs no key stream, since it hashes the additional data. E(J0) is added to the sum of products
+// before its lanes are folded, so that the hash comes out as the tag.
 //
 // Two streams of instructions run side by side in each piece of straight code ("body"): the key stream of one tile, and
 // the text and hash of the tile before it. AES and carry-less multiplication have execution units of their own, and each

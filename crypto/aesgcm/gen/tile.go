@@ -70,8 +70,8 @@ const (
 	workShapeAAD   = 3745
 	workShapeEmpty = 3746
 	workFailed     = 3747
-	workRounds     = 4488
-	workEnd        = 5512
+	workRounds     = 4488 // a pointer
+	workEnd        = 4496
 )
 
 // encrypt goes through the rounds of AES but for the last, after the counters were xored with the first round key.
