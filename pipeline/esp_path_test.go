@@ -13,6 +13,7 @@ import (
 
 	"causeway/crypto/aesgcm"
 	"causeway/crypto/esp"
+	"causeway/pipeline/fib"
 	"causeway/pipeline/wire"
 )
 
@@ -379,6 +380,41 @@ func TestESPOutboundSelectors(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestESPFlowsKeepTheirWay: where equal-cost routes lead to the customer endpoint, all packets of a flow take the same one,
+// by the fast way and by the general one, and not all flows the same.
+func TestESPFlowsKeepTheirWay(t *testing.T) {
+	for _, o := range []espOptions{{suite: esp.AES128GCM16}, {suite: esp.AES128GCM16, outer6: true}, {suite: esp.AES128SHA256, outer6: true, udp: true}} {
+		p := newESPPeer(t, o)
+		b := newESPBed(t, 1, p.tunnel("cust-a"))
+		other := [6]byte{2, 0, 0, 0, 9, 9}
+		f := b.engine.Forwarding()
+		f.SetNeighbour(otherSlot, 0, other, true)
+		f.SetGroup(3, fib.NewGroup([]fib.Member{{Value: MakeLeaf(KindNeighbour, routerSlot), Weight: 1}, {Value: MakeLeaf(KindNeighbour, otherSlot), Weight: 1}}))
+		id, _ := b.engine.TunnelID("cust-a")
+		f.SetTunnelRoute(id, MakeLeaf(KindGroup, 3))
+		ways := map[string]int{}
+		for flow := range 32 {
+			inner := udp(t, netip.AddrFrom4([4]byte{198, 51, 100, byte(flow)}), behind4, 60)
+			way := ""
+			for range 8 {
+				out := b.send(framed(inner))
+				if len(out) != 1 {
+					t.Fatalf("%d frames; dropped: %v", len(out), b.dropped())
+				}
+				if to := string(out[0][:6]); way == "" {
+					way = to
+				} else if to != way {
+					t.Fatalf("%+v: packets of flow %d go to %x and %x", o, flow, way, to)
+				}
+			}
+			ways[way]++
+		}
+		if len(ways) != 2 {
+			t.Errorf("%+v: the flows went %d ways", o, len(ways))
+		}
+	}
 }
 
 // TestESPKeepalive: the answer to a keepalive of GRE would leave as it came, in clear.

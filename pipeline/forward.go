@@ -188,7 +188,7 @@ func (w *worker) encap(t *Tables, p *packet, id int) {
 	if x.flags&(tunChecksum|tunSequence) != 0 {
 		w.finishGRE(x, id, h[greAt(x.flags):])
 	}
-	w.sendOuter(t, p, id, o, p.end-p.l3)
+	w.sendOuter(t, p, id, w.outerRoute(p, id), o, p.end-p.l3)
 }
 
 // finishOuter completes the outer IP header at the start of h, the whole outer packet. DSCP and ECN are copied: uniform
@@ -227,14 +227,20 @@ func (w *worker) finishGRE(x *txTunnel, id int, gre []byte) {
 	}
 }
 
-// sendOuter sends an encapsulated packet, whose outer header begins at o, along the route to its customer endpoint.
-// It is fragmented where the link is smaller, or where an IPv6 packet of up to 1280 bytes is larger than the tunnel's
-// MTU, which its source is never told. inner is the size of what was encapsulated.
-func (w *worker) sendOuter(t *Tables, p *packet, id int, o uint, inner uint16) {
-	l, path := w.engine.fwd.tunnels[id].load()
+// outerRoute is the way to the customer endpoint for the flow of p, which must still be the inner packet and in clear:
+// of an encrypted one each packet would take another way.
+func (w *worker) outerRoute(p *packet, id int) Leaf {
+	l, _ := w.engine.fwd.tunnels[id].load()
 	if LeafKind(l) == KindGroup {
-		l = w.pick(p, l)
+		return w.pick(p, l)
 	}
+	return l
+}
+
+// sendOuter sends an encapsulated packet, whose outer header begins at o, along route l to its customer endpoint. It is fragmented where the link is smaller, or where an IPv6 packet of up to 1280 bytes is larger than the tunnel's
+// MTU, which its source is never told. inner is the size of what was encapsulated.
+func (w *worker) sendOuter(t *Tables, p *packet, id int, l Leaf, o uint, inner uint16) {
+	_, path := w.engine.fwd.tunnels[id].load()
 	c := &w.tunnels[id]
 	if LeafKind(l) != KindNeighbour {
 		c.txDrops.add(1)

@@ -26,10 +26,7 @@ func (w *worker) answerKeepalive(t *Tables, p *packet) {
 	w.count.delivered.add(1)
 	w.count.originated.add(1)
 	p.tunnel = noTunnel
-	l, _ := w.engine.fwd.tunnels[id].load()
-	if LeafKind(l) == KindGroup {
-		l = w.pick(p, l)
-	}
+	l := w.outerRoute(p, id)
 	if LeafKind(l) != KindNeighbour {
 		w.drop(p, TunnelUnroutable)
 		return

@@ -17,6 +17,7 @@ type sealedPacket struct {
 
 	p     packet // ends where the ESP packet does
 	id    int32
+	route Leaf   // to the customer endpoint
 	outer uint16 // start of the outer IP header
 	inner uint16 // size of the inner packet
 }
@@ -42,6 +43,7 @@ func (w *worker) encapESP(t *Tables, p *packet, id int, e *espTunnel) {
 	if first := f[p.l3]; first>>4 == 6 {
 		tos, next = first<<4|tos>>4, esp.NextIPv6
 	}
+	route := w.outerRoute(p, id)
 	from, to, v := w.sealer.Add(out, f[:], int(p.l3), int(p.end), next)
 	if v != esp.OK {
 		w.refuseESP(p, id, sealReason(v))
@@ -57,7 +59,7 @@ func (w *worker) encapESP(t *Tables, p *packet, id int, e *espTunnel) {
 	s := &w.sealing[w.nseal]
 	w.nseal++
 	s.ready = false
-	s.p, s.id, s.outer, s.inner = *p, int32(id), uint16(outer), p.end-p.l3
+	s.p, s.id, s.route, s.outer, s.inner = *p, int32(id), route, uint16(outer), p.end-p.l3
 	s.p.end = uint16(to)
 }
 
@@ -98,7 +100,7 @@ func (w *worker) sealESP(t *Tables) {
 			f := w.frame(s.p.chunk)
 			wire.SetUDP6Checksum(f[s.outer:s.p.end])
 		}
-		w.sendOuter(t, &s.p, int(s.id), uint(s.outer), s.inner)
+		w.sendOuter(t, &s.p, int(s.id), s.route, uint(s.outer), s.inner)
 	}
 }
 
