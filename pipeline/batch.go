@@ -85,7 +85,8 @@ type packet struct {
 	flags    uint8
 	outerECN uint8
 	port     uint8 // port that it came by
-	_        [16]byte
+	encrypt  bool  // with pktOriginated: answers what came encrypted, so it must not leave in clear
+	_        [15]byte
 }
 
 const noTunnel = -1

@@ -543,3 +543,40 @@ func TestESPLateralRoom(t *testing.T) {
 		t.Fatalf("%d frames; dropped: %v", len(out), b.dropped())
 	}
 }
+
+// TestESPAnswersAreNotInClear: an ICMP error quotes what came encrypted. Where no route leads its source into the tunnel it
+// does not leave, neither to the Internet nor by a tunnel that does not encrypt. Answers to GRE do.
+func TestESPAnswersAreNotInClear(t *testing.T) {
+	families(t, func(t *testing.T, _, inner6 bool) {
+		dying := udp(t, behind(inner6), inetHost(inner6), 60, func(l gopacket.SerializableLayer) {
+			switch ip := l.(type) {
+			case *layers.IPv4:
+				ip.TTL = 1
+			case *layers.IPv6:
+				ip.HopLimit = 1
+			}
+		})
+		source := netip.PrefixFrom(behind(inner6), behind(inner6).BitLen())
+		p := newESPPeer(t, espOptions{suite: esp.AES128GCM16})
+		b := newESPBed(t, 1, p.tunnel("cust-a"), tunnelSpec("gre", func(s *TunnelSpec) {
+			s.CustomerEndpoint = netip.MustParseAddr("192.0.2.77")
+			s.Interface4, s.Interface6, s.Prefixes = netip.MustParsePrefix("10.213.0.20/31"), netip.MustParsePrefix("fd00:213::14/127"), nil
+		}))
+		p4 := b.send(p.seal(dying))
+		if len(p4) != 1 || b.dropped()["esp_answer_in_clear"] != 0 {
+			t.Fatalf("into the tunnel: %d frames; dropped: %v", len(p4), b.dropped())
+		}
+		other, _ := b.engine.TunnelID("gre")
+		for n, way := range []Leaf{MakeLeaf(KindNeighbour, routerSlot), MakeLeaf(KindTunnel, other)} {
+			b.route("default", source, way)
+			if out := b.send(p.seal(dying)); len(out) != 0 || b.dropped()["esp_answer_in_clear"] != uint64(n+1) {
+				t.Fatalf("way %d: %x; dropped: %v", n, out, b.dropped())
+			}
+		}
+		q := newBed(t, 1, tunnelSpec("cust-a"))
+		q.route("default", source, MakeLeaf(KindNeighbour, routerSlot))
+		if out := q.send(gre(t, dying, greHeader{})); len(out) != 1 {
+			t.Fatalf("GRE: %d frames; dropped: %v", len(out), q.dropped())
+		}
+	})
+}

@@ -61,6 +61,10 @@ func (w *worker) pick(p *packet, l Leaf) Leaf {
 
 // toNeighbour forwards a packet as it is.
 func (w *worker) toNeighbour(t *Tables, p *packet) {
+	if p.mustEncrypt() {
+		w.drop(p, ESPAnswerInClear)
+		return
+	}
 	slot := w.engine.fwd.neighbours[LeafIndex(p.leaf)].Load()
 	if slot&neighbourResolved == 0 {
 		w.unresolved(p, LeafIndex(p.leaf))
@@ -79,6 +83,9 @@ func (w *worker) toNeighbour(t *Tables, p *packet) {
 	}
 	w.sendLink(p, lk, slot, p.l3)
 }
+
+// mustEncrypt reports whether p must be encrypted before it leaves: it answers, and an ICMP error quotes, what came encrypted.
+func (p *packet) mustEncrypt() bool { return p.flags&pktOriginated != 0 && p.encrypt }
 
 // beforePlain does what few packets need before they leave unencapsulated.
 func (w *worker) beforePlain(t *Tables, p *packet) bool {
@@ -159,6 +166,10 @@ func (w *worker) decrement(t *Tables, p *packet) bool {
 
 // encap puts the tunnel's outer headers in front of the packet, in place, and sends it to the customer endpoint.
 func (w *worker) encap(t *Tables, p *packet, id int) {
+	if p.mustEncrypt() && t.esp[id] == nil {
+		w.drop(p, ESPAnswerInClear)
+		return
+	}
 	x := &t.tx[id]
 	if x.flags&tunSequence != 0 && int(x.owner) != w.id {
 		w.handTo(int(x.owner), handover{chunk: p.chunk, start: p.l3, end: p.end, kind: handEncap, port: p.port,

@@ -73,7 +73,7 @@ func (w *worker) refuse(t *Tables, p *packet, r Reason, e4, e6 wire.ICMPError) {
 	w.count.icmpErrors.add(1)
 	copy(w.frame(p.chunk)[errorStart:], w.scratch[:n])
 	p.l3, p.end = errorStart, errorStart+uint16(n)
-	w.originate(p)
+	w.originate(t, p)
 }
 
 // errorStart is where a packet made here begins in its frame: room for every outer header lies in front of it.

@@ -108,16 +108,16 @@ func (w *worker) answerEcho(t *Tables, p *packet) {
 		return
 	}
 	w.count.delivered.add(1)
-	w.originate(p)
+	w.originate(t, p)
 }
 
 // originate queues the packet that now stands in p's frame. It goes to the address that its header says, looked up
 // in the table of the account that p came from. A batch makes at most one packet for each of its own, so there is room.
-func (w *worker) originate(p *packet) {
+func (w *worker) originate(t *Tables, p *packet) {
 	w.count.originated.add(1)
 	q := &w.again.packets[w.again.n]
 	*q = packet{chunk: p.chunk, l3: p.l3, end: p.end, vrf: p.vrf, tunnel: noTunnel, port: p.port,
-		flags: p.flags&pktV6 | pktOriginated}
+		flags: p.flags&pktV6 | pktOriginated, encrypt: p.tunnel != noTunnel && t.esp[p.tunnel] != nil}
 	ip := w.bytes(q)
 	if q.flags&pktV6 != 0 {
 		q.proto, q.l4 = ip[wire.IPv6OffNext], q.l3+wire.IPv6Len
