@@ -205,6 +205,7 @@ func TestRootLinuxIPsec(t *testing.T) {
 	b.part(t, "narrow path", func(t *testing.T) { b.testNarrowPath(t, tunnels) })
 	b.part(t, "restart", func(t *testing.T) { b.testESPRestart(t, esp) })
 	b.part(t, "show", func(t *testing.T) { b.testShowSAs(t, esp) })
+	b.part(t, "new keys", func(t *testing.T) { b.testNewKeys(t, esp[0], plain(tunnels)) })
 	b.part(t, "what the kernel did not like", func(t *testing.T) {
 		out := b.sh(t, "cat /proc/net/xfrm_stat")
 		for line := range strings.Lines(out) {
@@ -329,6 +330,73 @@ func (b *bed) testESPRestart(t *testing.T, esp []espTunnel) {
 	slices.Sort(pauses)
 	t.Logf("%d times killed and started again: nothing is forwarded for %v in the median, %v at the most", rounds, pauses[rounds/2], pauses[rounds-1])
 	judgeNumbers(t, wire.Stop(), few, 100*rounds)
+}
+
+// testNewKeys gives tunnel x new keys in the order of docs/operations.md, with a second tunnel beside it for a while, and no
+// packet of a ping is lost.
+func (b *bed) testNewKeys(t *testing.T, x espTunnel, all []tunnel) {
+	k := x.number
+	fresh := x
+	fresh.name, fresh.interface4, fresh.interface6 = x.name+"-new", "10.214.0.0/31", "fd00:214::a/127"
+	fresh.keyIn, fresh.keyOut = slices.Clone(x.keyOut), slices.Clone(x.keyIn) // any others
+	spiIn, spiOut := x.spiIn(k)+0x1000, x.spiOut(k)+0x1000
+	fresh.extra = slices.Clone(x.extra)
+	fresh.extra[len(fresh.extra)-1] = fmt.Sprintf("manual_sas: [{spi_in: %#x, spi_out: %#x, encryption: %s, key_in: \"%x\", key_out: \"%x\"}]",
+		spiIn, spiOut, x.suite, fresh.keyIn, fresh.keyOut)
+	routes := "routes:\n"
+	for _, p := range x.prefixes {
+		routes += fmt.Sprintf("  - {prefix: %q, nexthop: %s, priority: 200}\n  - {prefix: %q, nexthop: %s, priority: 100}\n", p, x.name, p, fresh.name)
+	}
+	state := func(src, dst string, spi int, key []byte) {
+		b.sh(t, fmt.Sprintf("ip xfrm state add src %s dst %s proto esp spi %#x reqid %d mode tunnel %s flag af-unspec replay-window 64",
+			src, dst, spi, k, linuxSuites[x.suite].words(key)))
+	}
+	forget := func(src, dst string, spi int) {
+		b.sh(t, fmt.Sprintf("ip xfrm state del src %s dst %s proto esp spi %#x", src, dst, spi))
+	}
+	reload := func(configuration string) {
+		b.write(t, configuration)
+		if out, err := b.node.Run(b.bin, "reload", "--socket", b.socket); err != nil {
+			t.Fatalf("reload: %v\n%s", err, out)
+		}
+	}
+	const pings = 400
+	ping := b.inet.Start("ping", "-q", "-i", "0.02", "-c", strconv.Itoa(pings), "-W", "5", x.behind4().String())
+
+	state(x.endpoint, x.customer, spiOut, fresh.keyOut) // the other end takes the new SPI beside the old one
+	reload(b.configuration(append(slices.Clone(all), fresh.tunnel), routes))
+	time.Sleep(time.Second)
+	state(x.customer, x.endpoint, spiIn, fresh.keyIn) // it sends by its new SPI alone
+	forget(x.customer, x.endpoint, x.spiIn(k))
+	time.Sleep(time.Second)
+	if old := b.receivedBy(t, x.name); old == 0 {
+		t.Error("nothing came by the old SPI")
+	} else if time.Sleep(300 * time.Millisecond); b.receivedBy(t, x.name) != old {
+		t.Error("packets still come by the old SPI")
+	}
+	if b.receivedBy(t, fresh.name) == 0 {
+		t.Error("nothing comes by the new SPI")
+	}
+	last := slices.DeleteFunc(slices.Clone(all), func(y tunnel) bool { return y.name == x.name })
+	reload(b.configuration(append(last, fresh.tunnel)))
+	forget(x.endpoint, x.customer, x.spiOut(k))
+
+	ping.Wait(30 * time.Second)
+	if out := ping.Log(); !strings.Contains(out, fmt.Sprintf("%d packets transmitted, %d received", pings, pings)) {
+		t.Errorf("packets were lost:\n%s", out)
+	}
+}
+
+// receivedBy is how many packets the node received through a tunnel.
+func (b *bed) receivedBy(t *testing.T, name string) uint64 {
+	t.Helper()
+	for _, x := range show[[]api.Tunnel](t, b, "tunnels") {
+		if x.Name == name {
+			return x.RXPackets
+		}
+	}
+	t.Fatalf("no tunnel %s", name)
+	return 0
 }
 
 // judgeNumbers reads what the node sent: no sequence number comes twice under an SPI, and no IV of a counter mode at all.
