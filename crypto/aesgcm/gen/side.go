@@ -79,8 +79,8 @@ func (g shape) laneMask(q int) string {
 	return []string{"", maskLane1, maskLane2, maskLengths}[g.laneOf(q)]
 }
 
-// sums are where the sums of a group's packets are kept. With four packets each pair is folded as soon as it is there,
-// so the second of a pair may stay where sums are made.
+// sums are where the sums of a group's packets are kept: the high part in the packet's first register, as multiply leaves
+// it. With four packets each pair is folded as soon as it is there, so that two of them share a register.
 func (g shape) sums(q int) sum {
 	sum := sum{hi: keys + q*g.registers, lo: keys + q*g.registers + 1, mid: []int{carry, accMid, accLo, accMid}[q], tagged: true}
 	switch {

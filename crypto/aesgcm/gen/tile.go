@@ -12,8 +12,7 @@ const (
 	accMid = 18
 	accHi  = 19
 	round  = 25 // round key
-	spare  = 26
-	base   = 27 // any: nonce and first round key, and the counter's upper bytes
+	base   = 27 // any: nonce and first round key, and the counter's upper bytes; side: a sum
 	swap   = 28 // constant: reverses the bytes of each lane
 	poly   = 29 // constant: for the reduction
 	tag    = 30 // any: E(J0), its bytes reversed, in one lane
