@@ -6,6 +6,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -82,7 +83,12 @@ func run(args []string) int {
 		}
 		fs.PrintDefaults()
 	}
+	if len(args) > 0 && slices.Contains([]string{"-h", "-help", "--help"}, args[0]) {
+		fs.Usage()
+		return 0
+	}
 	if len(args) == 0 || strings.HasPrefix(args[0], "-") {
+		fmt.Fprintln(os.Stderr, "bench: the scenario comes first")
 		fs.Usage()
 		return 2
 	}
@@ -94,10 +100,24 @@ func run(args []string) int {
 		fmt.Fprintf(os.Stderr, "bench: no scenario %q; there are %s\n", args[0], strings.Join(scenarioNames(), ", "))
 		return 2
 	}
-	if fs.Parse(args[1:]) != nil {
+	if err := fs.Parse(args[1:]); errors.Is(err, flag.ErrHelp) {
+		return 0
+	} else if err != nil {
 		return 2
 	}
-	if err := s.run(o, func(r Result) { print(o, r) }); err != nil {
+	if fs.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "bench: what is %q? one scenario, then flags\n", fs.Arg(0))
+		return 2
+	}
+	results := 0
+	err := s.run(o, func(r Result) {
+		results++
+		print(o, r)
+	})
+	if err == nil && results == 0 {
+		err = fmt.Errorf("no result's name contains %q", o.only)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return 1
 	}
@@ -134,7 +154,7 @@ func print(o options, r Result) {
 		fmt.Printf("  %s %.1f ns, ratio %.2f", r.Against, r.AgainstNS, r.Ratio)
 	}
 	if r.ReadyNS > 0 {
-		fmt.Printf("  ready %.1f ns, %.1f times as fast", r.ReadyNS, r.AgainstNS/r.ReadyNS)
+		fmt.Printf("  ready %.1f ns", r.ReadyNS)
 	}
 	if r.LimitNS > 0 {
 		fmt.Printf("  %.1f GB/s, %.0f %% of the limit", r.GBs, 100*r.LimitNS/r.BestNS)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/goccy/go-yaml/ast"
 )
@@ -330,7 +331,12 @@ func readSecret(path string) (string, error) {
 }
 
 func readPrivate(path string) (string, error) {
-	info, err := os.Stat(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe does not keep us waiting
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	info, err := f.Stat()
 	if err != nil {
 		return "", err
 	}
@@ -340,11 +346,9 @@ func readPrivate(path string) (string, error) {
 	if info.Mode().Perm()&0o077 != 0 {
 		return "", fmt.Errorf("others may read it (%04o): chmod 600", info.Mode().Perm())
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
+	if s, ok := info.Sys().(*syscall.Stat_t); ok && s.Uid != 0 && int(s.Uid) != os.Geteuid() {
+		return "", fmt.Errorf("it belongs to user %d, who may read it and write another key there: chown it to root or to the daemon's user", s.Uid)
 	}
-	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, secretLimit))
 	return string(b), err
 }

@@ -82,16 +82,25 @@ func TestKeyFile(t *testing.T) {
 		content string
 		mode    os.FileMode
 		want    string
+		owner   int
 	}{
-		{"0x000102030405060708090a0b0c0d0e0f10111213\n", 0o600, ""},
-		{"000102030405060708090A0B0C0D0E0F10111213", 0o400, ""},
-		{"000102030405060708090a0b0c0d0e0f10111213", 0o640, `"` + path + `": others may read it (0640): chmod 600`},
-		{"0001", 0o600, "has 2 bytes: this encryption needs 20, in the order of ip xfrm"},
-		{strings.Repeat("0", 5000), 0o600, `"` + path + `": not a file with a key`},
+		{"000102030405060708090a0b0c0d0e0f10111213", 0o600, `"` + path + `": it belongs to user 65534, who may read it and write another key there: chown it to root or to the daemon's user`, 65534},
+		{"0x000102030405060708090a0b0c0d0e0f10111213\n", 0o600, "", 0},
+		{"000102030405060708090A0B0C0D0E0F10111213", 0o400, "", 0},
+		{"000102030405060708090a0b0c0d0e0f10111213", 0o640, `"` + path + `": others may read it (0640): chmod 600`, 0},
+		{"0001", 0o600, "has 2 bytes: this encryption needs 20, in the order of ip xfrm", 0},
+		{strings.Repeat("0", 5000), 0o600, `"` + path + `": not a file with a key`, 0},
 	} {
 		os.Remove(path)
 		if err := os.WriteFile(path, []byte(c.content), c.mode); err != nil {
 			t.Fatal(err)
+		}
+		if c.owner != 0 && os.Geteuid() == 0 {
+			if err := os.Chown(path, c.owner, -1); err != nil {
+				t.Fatal(err)
+			}
+		} else if c.owner != 0 {
+			continue // without root no file is another's
 		}
 		parsed, err := Parse("c.yaml", []byte(inFile))
 		if c.want == "" {

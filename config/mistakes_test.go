@@ -421,7 +421,7 @@ routes: [{prefix: 203.0.113.0/24, nexthop: cust_b}]`),
     endpoint: 192.0.2.1
     customer_endpoint: 198.51.100.3
     interface_address: 10.213.0.12/31
-    `+sa),
+    `+otherKeys(sa)),
 		`c.yaml:18:27: tunnels[1].manual_sas[0].spi_in: 0x1001 is taken by tunnels[0].manual_sas[0].spi_in on line 9: packets to this node are told apart by it`},
 	{"one spi twice toward a customer", ipsec("lab: true", sa+`
   - name: b
@@ -431,8 +431,18 @@ routes: [{prefix: 203.0.113.0/24, nexthop: cust_b}]`),
     endpoint: 192.0.2.1
     customer_endpoint: 198.51.100.2
     interface_address: 10.213.0.12/31
-    `+swapIn(sa, `0x1001`, `0x1002`)),
+    `+otherKeys(swapIn(sa, `0x1001`, `0x1002`))),
 		`c.yaml:18:44: tunnels[1].manual_sas[0].spi_out: 0x2001 is taken by tunnels[0].manual_sas[0].spi_out on line 9, of the same customer_endpoint: it tells our packets apart by it`},
+	{"one key at two places", ipsec("lab: true", sa+`
+  - name: b
+    account: acme
+    type: ipsec
+    lab: true
+    endpoint: 192.0.2.1
+    customer_endpoint: 198.51.100.3
+    interface_address: 10.213.0.12/31
+    `+swapIn(swapIn(swapIn(sa, `0x1001`, `0x1002`), `"000102`, `"555102`), `101112131415161718191a1b1c1d1e1f20212223`, `000102030405060708090a0b0c0d0e0f10111213`)),
+		`c.yaml:18:138: tunnels[1].manual_sas[0].key_out: is the key of tunnels[0].manual_sas[0].key_in on line 9 too: two packets could have one IV; make a new key`},
 	{"mtu in a list", field(`mtu: [1476]`),
 		`c.yaml:9:10: tunnels[0].mtu: must be a whole number from 576 to 1702, got a list`},
 	{"mss_clamp with a zero before", field(`mss_clamp: 01400`),
@@ -563,6 +573,11 @@ c.yaml:6:8: node: unknown field "nam": did you mean "name"?`},
 }
 
 // sa is a pair of associations without a mistake.
+// otherKeys changes the keys of sa.
+func otherKeys(sa string) string {
+	return swapIn(swapIn(sa, `"0001020304`, `"7001020304`), `"1011121314`, `"7111121314`)
+}
+
 const sa = `manual_sas: [{spi_in: 0x1001, spi_out: 0x2001, encryption: aes128gcm16, key_in: "000102030405060708090a0b0c0d0e0f10111213", key_out: "101112131415161718191a1b1c1d1e1f20212223"}]`
 
 // ipsec is a file with an IPsec tunnel: the associations, and then more fields.

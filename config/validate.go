@@ -31,6 +31,7 @@ func (d *decoder) check(c *Config) {
 	}
 	k.sameTunnels()
 	k.sameSPIs()
+	k.sameKeys()
 	k.sameSubnets()
 	k.checkRoutes()
 	k.checkPrefixes()
@@ -258,6 +259,28 @@ func (k *checker) sameSPIs() {
 			continue
 		}
 		firstOut[out] = i
+	}
+}
+
+// sameKeys finds keys of counter modes that two associations have: each end counts its IVs for itself, and one that comes
+// twice under a key lays open what is in both packets (RFC 4106, section 2).
+func (k *checker) sameKeys() {
+	first := map[string]string{} // path by key
+	for i, t := range k.c.Tunnels {
+		if t.IPsec == nil || !t.IPsec.encryption().Counter || string(t.IPsec.SA.KeyIn) == string(t.IPsec.SA.KeyOut) {
+			continue // the last is found where the pair is read
+		}
+		for _, key := range []struct {
+			name string
+			key  Secret
+		}{{"key_in", t.IPsec.SA.KeyIn}, {"key_out", t.IPsec.SA.KeyOut}} {
+			path := tunnelPath(i, "manual_sas[0]."+key.name)
+			if before, twice := first[string(key.key)]; twice && len(key.key) > 0 {
+				k.fail(path, "is the key of %s too: two packets could have one IV; make a new key", k.there(before))
+			} else {
+				first[string(key.key)] = path
+			}
+		}
 	}
 }
 

@@ -1,11 +1,10 @@
-//go:build !race
-
 package pipeline
 
-import "sync/atomic"
+import "causeway/analytics/tally"
 
-type counter uint64
+// counter is a tally.Counter of a worker.
+type counter tally.Counter
 
-func (c *counter) add(n uint64) { *c += counter(n) }
-func (c *counter) set(n uint64) { atomic.StoreUint64((*uint64)(c), n) }
-func (c *counter) get() uint64  { return atomic.LoadUint64((*uint64)(c)) }
+func (c *counter) add(n uint64) { (*tally.Counter)(c).Add(n) }
+func (c *counter) set(n uint64) { (*tally.Counter)(c).Set(n) }
+func (c *counter) get() uint64  { return (*tally.Counter)(c).Get() }

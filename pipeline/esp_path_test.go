@@ -383,11 +383,11 @@ func TestESPOutboundSelectors(t *testing.T) {
 }
 
 // TestESPFlowsKeepTheirWay: where equal-cost routes lead to the customer endpoint, all packets of a flow take the same one,
-// by the fast way and by the general one, and not all flows the same.
+// by the fast way and by the general one and by either worker, and not all flows the same.
 func TestESPFlowsKeepTheirWay(t *testing.T) {
 	for _, o := range []espOptions{{suite: esp.AES128GCM16}, {suite: esp.AES128GCM16, outer6: true}, {suite: esp.AES128SHA256, outer6: true, udp: true}} {
 		p := newESPPeer(t, o)
-		b := newESPBed(t, 1, p.tunnel("cust-a"))
+		b := newESPBed(t, 2, p.tunnel("cust-a"))
 		other := [6]byte{2, 0, 0, 0, 9, 9}
 		f := b.engine.Forwarding()
 		f.SetNeighbour(otherSlot, 0, other, true)
@@ -398,8 +398,9 @@ func TestESPFlowsKeepTheirWay(t *testing.T) {
 		for flow := range 32 {
 			inner := udp(t, netip.AddrFrom4([4]byte{198, 51, 100, byte(flow)}), behind4, 60)
 			way := ""
-			for range 8 {
-				out := b.send(framed(inner))
+			for n := range 8 {
+				b.queues[n%2][0].Put(framed(inner))
+				out := b.run()
 				if len(out) != 1 {
 					t.Fatalf("%d frames; dropped: %v", len(out), b.dropped())
 				}
@@ -558,16 +559,20 @@ func TestESPAnswersAreNotInClear(t *testing.T) {
 		})
 		source := netip.PrefixFrom(behind(inner6), behind(inner6).BitLen())
 		p := newESPPeer(t, espOptions{suite: esp.AES128GCM16})
+		null := newESPPeer(t, espOptions{suite: esp.NullSHA256, spi: 0x5000})
 		b := newESPBed(t, 1, p.tunnel("cust-a"), tunnelSpec("gre", func(s *TunnelSpec) {
 			s.CustomerEndpoint = netip.MustParseAddr("192.0.2.77")
 			s.Interface4, s.Interface6, s.Prefixes = netip.MustParsePrefix("10.213.0.20/31"), netip.MustParsePrefix("fd00:213::14/127"), nil
+		}), null.tunnel("readable", func(s *TunnelSpec) {
+			s.Interface4, s.Interface6, s.Prefixes = netip.MustParsePrefix("10.213.0.30/31"), netip.MustParsePrefix("fd00:213::1e/127"), nil
 		}))
 		p4 := b.send(p.seal(dying))
 		if len(p4) != 1 || b.dropped()["esp_answer_in_clear"] != 0 {
 			t.Fatalf("into the tunnel: %d frames; dropped: %v", len(p4), b.dropped())
 		}
 		other, _ := b.engine.TunnelID("gre")
-		for n, way := range []Leaf{MakeLeaf(KindNeighbour, routerSlot), MakeLeaf(KindTunnel, other)} {
+		readable, _ := b.engine.TunnelID("readable")
+		for n, way := range []Leaf{MakeLeaf(KindNeighbour, routerSlot), MakeLeaf(KindTunnel, other), MakeLeaf(KindTunnel, readable), MakeLeaf(KindKernel, 0)} {
 			b.route("default", source, way)
 			if out := b.send(p.seal(dying)); len(out) != 0 || b.dropped()["esp_answer_in_clear"] != uint64(n+1) {
 				t.Fatalf("way %d: %x; dropped: %v", n, out, b.dropped())

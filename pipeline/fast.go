@@ -135,7 +135,7 @@ func (w *worker) enterTunnels(t *Tables, b *batch) {
 			w.makeRoomToSeal(t)
 			from, _, v := w.sealer.Add(outbound[id], f[:], int(at), int(p.end), esp.NextIPv4)
 			if v != esp.OK {
-				w.refuseESP(p, int(id), sealReason(v))
+				w.refuseESP(p, int(id), SealReason(v))
 				continue
 			}
 			at = uint(from) & (xsk.FrameSize - 1)

@@ -84,6 +84,11 @@ func (w *worker) toNeighbour(t *Tables, p *packet) {
 	w.sendLink(p, lk, slot, p.l3)
 }
 
+// encrypts reports whether what goes into tunnel id cannot be read on its way.
+func (t *Tables) encrypts(id int) bool {
+	return t.esp[id] != nil && t.out[id] != nil && !t.out[id].Suite().Null()
+}
+
 // mustEncrypt reports whether p must be encrypted before it leaves: it answers, and an ICMP error quotes, what came encrypted.
 func (p *packet) mustEncrypt() bool { return p.flags&pktOriginated != 0 && p.encrypt }
 
@@ -166,14 +171,14 @@ func (w *worker) decrement(t *Tables, p *packet) bool {
 
 // encap puts the tunnel's outer headers in front of the packet, in place, and sends it to the customer endpoint.
 func (w *worker) encap(t *Tables, p *packet, id int) {
-	if p.mustEncrypt() && t.esp[id] == nil {
+	if p.mustEncrypt() && !t.encrypts(id) {
 		w.drop(p, ESPAnswerInClear)
 		return
 	}
 	x := &t.tx[id]
 	if x.flags&tunSequence != 0 && int(x.owner) != w.id {
 		w.handTo(int(x.owner), handover{chunk: p.chunk, start: p.l3, end: p.end, kind: handEncap, port: p.port,
-			tunnel: int32(id), packetV: packetView{proto: p.proto, flags: p.flags, l4: p.l4}})
+			tunnel: int32(id), packetV: packetView{proto: p.proto, flags: p.flags, l4: p.l4, encrypt: p.encrypt}})
 		return
 	}
 	if e := t.esp[id]; e != nil {

@@ -1,8 +1,10 @@
 package pipeline
 
 import (
+	"encoding/binary"
 	"fmt"
 
+	"causeway/pipeline/wire"
 	"causeway/xsk"
 )
 
@@ -24,6 +26,7 @@ type handover struct {
 type packetView struct {
 	proto, flags uint8
 	l4           uint16
+	encrypt      bool
 }
 
 type handKind uint8
@@ -144,7 +147,10 @@ func (w *worker) accept(t *Tables, h handover) {
 		w.whole.n++
 	case handEncap:
 		p := packet{chunk: h.chunk, l3: h.start, end: h.end, tunnel: noTunnel, port: h.port,
-			flags: h.packetV.flags, proto: h.packetV.proto, l4: h.packetV.l4}
+			flags: h.packetV.flags, proto: h.packetV.proto, l4: h.packetV.l4, encrypt: h.packetV.encrypt}
+		if ip := w.bytes(&p); p.flags&pktV6 == 0 { // for the flow's way
+			p.src, p.dst = binary.BigEndian.Uint32(ip[wire.IPv4OffSrc:]), binary.BigEndian.Uint32(ip[wire.IPv4OffDst:])
+		}
 		if int(h.tunnel) >= len(t.tx) || t.tx[h.tunnel].flags&tunLive == 0 {
 			w.drop(&p, TunnelUnroutable) // the tunnel was taken away meanwhile
 			return

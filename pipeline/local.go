@@ -37,6 +37,8 @@ func (w *worker) toHost(t *Tables, p *packet) {
 	switch {
 	case p.flags&pktInjected != 0:
 		w.drop(p, HostLoop)
+	case p.mustEncrypt(): // where the host would send it nobody knows
+		w.drop(p, ESPAnswerInClear)
 	case p.tunnel != noTunnel && !w.forEndpoint(t, p):
 		w.drop(p, HostAddress)
 	case p.tunnel != noTunnel && w.isForeignError(t, p):
@@ -117,7 +119,7 @@ func (w *worker) originate(t *Tables, p *packet) {
 	w.count.originated.add(1)
 	q := &w.again.packets[w.again.n]
 	*q = packet{chunk: p.chunk, l3: p.l3, end: p.end, vrf: p.vrf, tunnel: noTunnel, port: p.port,
-		flags: p.flags&pktV6 | pktOriginated, encrypt: p.tunnel != noTunnel && t.esp[p.tunnel] != nil}
+		flags: p.flags&pktV6 | pktOriginated, encrypt: p.tunnel != noTunnel && t.encrypts(int(p.tunnel))}
 	ip := w.bytes(q)
 	if q.flags&pktV6 != 0 {
 		q.proto, q.l4 = ip[wire.IPv6OffNext], q.l3+wire.IPv6Len

@@ -52,7 +52,7 @@ func (w *worker) openESP(t *Tables, b *batch) {
 			continue
 		}
 		if v := o.Add(t.spis.in[sas[k]], w.frame(p.chunk)[p.l4:p.end]); v != esp.OK {
-			w.drop(p, openReason(v))
+			w.drop(p, OpenReason(v))
 			continue
 		}
 		sas[n], w.opening[n] = sas[k], i
@@ -64,7 +64,7 @@ func (w *worker) openESP(t *Tables, b *batch) {
 		p := &b.packets[i&(BatchSize-1)]
 		from, to, next, v := o.Result(k)
 		if v != esp.OK {
-			w.drop(p, openReason(v))
+			w.drop(p, OpenReason(v))
 			continue
 		}
 		p.l4, p.end = p.l4+uint16(from), p.l4+uint16(to)
@@ -154,8 +154,8 @@ func (w *worker) mayEnter(t *Tables, p *packet, next uint8) bool {
 	return true
 }
 
-// openReason is why a packet was not opened.
-func openReason(v esp.Verdict) Reason {
+// OpenReason is why a packet was not opened.
+func OpenReason(v esp.Verdict) Reason {
 	switch v {
 	case esp.Dummy:
 		return ESPDummy

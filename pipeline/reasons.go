@@ -183,7 +183,7 @@ var reasonTable = [ownReasons]ReasonInfo{
 	ESPSequenceNotReserved: {StageEncap, "esp_sequence_not_reserved", "the next sequence number is not reserved on disk yet", ""},
 	ESPIVExhausted:         {StageEncap, "esp_iv_exhausted", "no IV is reserved on disk for this process", "RFC 4106 3.1"},
 	ESPOutboundSelector:    {StageEncap, "esp_outbound_selector", "a packet for the customer lies outside of the selectors of its tunnel", "RFC 4301 5.1"},
-	ESPAnswerInClear:       {StageEncap, "esp_answer_in_clear", "our answer to what came through an IPsec tunnel would have left unencrypted: no route leads its source into that tunnel", "RFC 4301 5.1"},
+	ESPAnswerInClear:       {StageEncap, "esp_answer_in_clear", "our answer to what came through an IPsec tunnel would have left unencrypted: no route leads its source into a tunnel that encrypts", "RFC 4301 5.1"},
 	ESPOutboundExpired:     {StageEncap, "esp_outbound_expired", "the hard lifetime of the security association for sending is over", "RFC 4301 4.4.2.1"},
 
 	TXRingFull:   {StageTransmit, "tx_ring_full", "the transmit ring stayed full", ""},

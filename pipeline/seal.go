@@ -46,7 +46,7 @@ func (w *worker) encapESP(t *Tables, p *packet, id int, e *espTunnel) {
 	route := w.outerRoute(p, id)
 	from, to, v := w.sealer.Add(out, f[:], int(p.l3), int(p.end), next)
 	if v != esp.OK {
-		w.refuseESP(p, id, sealReason(v))
+		w.refuseESP(p, id, SealReason(v))
 		return
 	}
 	x := &t.tx[id]
@@ -104,8 +104,8 @@ func (w *worker) sealESP(t *Tables) {
 	}
 }
 
-// sealReason is why a packet was not sealed.
-func sealReason(v esp.Verdict) Reason {
+// SealReason is why a packet was not sealed.
+func SealReason(v esp.Verdict) Reason {
 	switch v {
 	case esp.Exhausted:
 		return ESPSequenceExhausted

@@ -338,7 +338,9 @@ func (b *bed) testNewKeys(t *testing.T, x espTunnel, all []tunnel) {
 	k := x.number
 	fresh := x
 	fresh.name, fresh.interface4, fresh.interface6 = x.name+"-new", "10.214.0.0/31", "fd00:214::a/127"
-	fresh.keyIn, fresh.keyOut = slices.Clone(x.keyOut), slices.Clone(x.keyIn) // any others
+	fresh.keyIn, fresh.keyOut = slices.Clone(x.keyIn), slices.Clone(x.keyOut)
+	fresh.keyIn[0]++
+	fresh.keyOut[0]++
 	spiIn, spiOut := x.spiIn(k)+0x1000, x.spiOut(k)+0x1000
 	fresh.extra = slices.Clone(x.extra)
 	fresh.extra[len(fresh.extra)-1] = fmt.Sprintf("manual_sas: [{spi_in: %#x, spi_out: %#x, encryption: %s, key_in: \"%x\", key_out: \"%x\"}]",

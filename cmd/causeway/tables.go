@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -170,15 +171,18 @@ func saTable(w io.Writer, sas []api.SA) {
 		fmt.Fprintln(w, "there are no IPsec tunnels")
 		return
 	}
-	rows := [][]string{{"TUNNEL", "DIRECTION", "SPI", "ENCRYPTION", "ESN", "UDP", "WINDOW", "SEQUENCE", "WORKER"}}
+	rows := [][]string{{"TUNNEL", "DIRECTION", "SPI", "ENCRYPTION", "ESN", "UDP", "WINDOW", "SEQUENCE", "PACKETS", "REFUSED", "WORKER"}}
 	for _, s := range sas {
-		window, sequence := "-", "-"
+		window := "-"
 		if s.Direction == "in" {
 			window = num(s.ReplayWindow)
-		} else {
-			sequence = num(s.Sequence)
 		}
-		rows = append(rows, []string{s.Tunnel, s.Direction, fmt.Sprintf("%#x", s.SPI), s.Encryption, yes(s.ESN), yes(s.UDPEncap), window, sequence, num(s.Worker)})
+		var refused []string
+		for _, reason := range slices.Sorted(maps.Keys(s.Refused)) {
+			refused = append(refused, fmt.Sprintf("%d %s", s.Refused[reason], reason))
+		}
+		rows = append(rows, []string{s.Tunnel, s.Direction, fmt.Sprintf("%#x", s.SPI), s.Encryption, yes(s.ESN), yes(s.UDPEncap), window,
+			num(s.Sequence), num(s.Packets), or(strings.Join(refused, ", "), "0"), num(s.Worker)})
 	}
 	table(w, rows)
 }

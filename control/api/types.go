@@ -116,8 +116,12 @@ type SA struct {
 	UDPEncap     bool   `json:"udp_encap"`
 	Worker       int    `json:"worker"`                  // its owner
 	ReplayWindow int    `json:"replay_window,omitempty"` // in
-	Sequence     uint64 `json:"sequence,omitempty"`      // out: the next number, at most 1,024 behind
+	Sequence     uint64 `json:"sequence,omitempty"`      // out: the next number; in: the highest that was received
 	SoftExpired  bool   `json:"soft_expired"`
+
+	Packets uint64            `json:"packets"` // sent, or received and authentic
+	Bytes   uint64            `json:"bytes"`   // of inner packets
+	Refused map[string]uint64 `json:"refused"` // packets by drop reason
 }
 
 // A Port is one interface that the workers own.

@@ -51,7 +51,10 @@ var (
 	tunnelMTU       = desc("tunnel_effective_mtu_bytes", "Largest inner packet that a tunnel carries now: its configured MTU or what its path was learned to carry.", "tunnel", "account")
 	tunnelRouted    = desc("tunnel_routed", "1 while a route leads to the tunnel's customer endpoint.", "tunnel", "account")
 	saInfo          = desc("sa_info", "1, with what is known of a security association of a tunnel: its direction (in, out), SPI and encryption.", "tunnel", "direction", "spi", "encryption")
-	saSequence      = desc("sa_sequence_number", "Next sequence number of a security association for sending, at most 1,024 behind.", "tunnel", "spi")
+	saSequence      = desc("sa_sequence_number", "Next sequence number of a security association for sending; highest one that one for receiving has received.", "tunnel", "direction", "spi")
+	saPackets       = desc("sa_packets_total", "Packets that a security association sent, or received and found authentic.", "tunnel", "direction", "spi")
+	saBytes         = desc("sa_bytes_total", "Bytes of the inner packets that a security association sent, or received and found authentic.", "tunnel", "direction", "spi")
+	saRefused       = desc("sa_refused_packets_total", "Packets that a security association did not send or receive, by drop reason.", "tunnel", "direction", "spi", "reason")
 	saSoft          = desc("sa_soft_lifetime_over", "1 when the soft lifetime of a security association is over: it should be replaced.", "tunnel", "direction", "spi")
 	pathMTUReports  = desc("path_mtu_reports_total", "ICMP errors about packets too big for their path, by what was made of them.", "verdict")
 	tunPackets      = desc("tun_packets_total", "Packets between the workers and the kernel through the TUN device.", "direction")
@@ -125,8 +128,11 @@ func (o out) association(a SA) {
 	spi := fmt.Sprintf("%#x", a.SPI)
 	o.gauge(saInfo, 1, a.Tunnel, direction, spi, a.Encryption)
 	o.gauge(saSoft, truth(a.SoftExpired), a.Tunnel, direction, spi)
-	if !a.Inbound {
-		o.gauge(saSequence, float64(a.Sequence), a.Tunnel, spi)
+	o.gauge(saSequence, float64(a.Sequence), a.Tunnel, direction, spi)
+	o.counter(saPackets, a.Packets, a.Tunnel, direction, spi)
+	o.counter(saBytes, a.Bytes, a.Tunnel, direction, spi)
+	for reason, n := range a.Refused {
+		o.counter(saRefused, n, a.Tunnel, direction, spi, reason)
 	}
 }
 

@@ -56,8 +56,10 @@ type SA struct {
 	Tunnel, Encryption string
 	SPI                uint32
 	Inbound            bool
-	Sequence           uint64 // outbound: the next number
+	Sequence           uint64 // outbound: the next number; inbound: the highest that was received
 	SoftExpired        bool
+	Packets, Bytes     uint64
+	Refused            map[string]uint64 // by drop reason
 }
 
 // NewHandler serves the three pages.

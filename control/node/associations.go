@@ -346,7 +346,7 @@ func (a *associations) extend() error {
 	ends := map[*association]uint64{}
 	for _, p := range a.live() {
 		// Numbers above a pair's own may be those of another pair with the same key, which comes after it.
-		if shown := p.out.Shown(); shown+sequenceReserve/2 > p.end && marks.Sequence[p.mark] == p.end {
+		if shown := p.out.Next(); shown+sequenceReserve/2 > p.end && marks.Sequence[p.mark] == p.end {
 			ends[p] = shown + sequenceReserve
 			marks.Sequence[p.mark] = ends[p]
 		}
@@ -370,7 +370,7 @@ func (a *associations) extend() error {
 // noteReceived notes what the pairs have received by now.
 func (a *associations) noteReceived(marks espMarks) {
 	for _, p := range a.live() {
-		marks.receive(p, p.in.Shown())
+		marks.receive(p, p.in.Received())
 	}
 }
 
@@ -448,8 +448,21 @@ func (a *associations) show(c *config.Config, owner func(spi uint32) int) []api.
 		common := api.SA{Tunnel: t.Name, Encryption: p.of.Encryption, ESN: p.of.ESN, UDPEncap: p.of.UDPEncap}
 		in, outbound := common, common
 		in.Direction, in.SPI, in.Worker, in.ReplayWindow, in.SoftExpired = "in", p.of.SPIIn, owner(p.of.SPIIn), t.IPsec.ReplayWindow, p.in.Soft()
-		outbound.Direction, outbound.SPI, outbound.Worker, outbound.Sequence, outbound.SoftExpired = "out", p.of.SPIOut, owner(p.of.SPIOut), p.out.Shown(), p.out.Soft()
+		outbound.Direction, outbound.SPI, outbound.Worker, outbound.Sequence, outbound.SoftExpired = "out", p.of.SPIOut, owner(p.of.SPIOut), p.out.Next(), p.out.Soft()
+		in.Sequence, in.Packets, in.Bytes, in.Refused = p.in.Received(), p.in.Packets(), p.in.Bytes(), refused(p.in.Refused, pipeline.OpenReason)
+		outbound.Packets, outbound.Bytes, outbound.Refused = p.out.Packets(), p.out.Bytes(), refused(p.out.Refused, pipeline.SealReason)
 		out = append(out, in, outbound)
+	}
+	return out
+}
+
+// refused names what an association refused by the reasons under which the pipeline drops it.
+func refused(count func(esp.Verdict) uint64, reason func(esp.Verdict) pipeline.Reason) map[string]uint64 {
+	out := map[string]uint64{}
+	for v := esp.OK + 1; v < esp.Verdicts; v++ {
+		if n := count(v); n > 0 {
+			out[reason(v).Info().Label] += n
+		}
 	}
 	return out
 }

@@ -238,7 +238,7 @@ func (n *Node) metricSAs() []metrics.SA {
 	var out []metrics.SA
 	for _, a := range n.SAs() {
 		out = append(out, metrics.SA{Tunnel: a.Tunnel, Encryption: a.Encryption, SPI: a.SPI, Inbound: a.Direction == "in",
-			Sequence: a.Sequence, SoftExpired: a.SoftExpired})
+			Sequence: a.Sequence, SoftExpired: a.SoftExpired, Packets: a.Packets, Bytes: a.Bytes, Refused: a.Refused})
 	}
 	return out
 }

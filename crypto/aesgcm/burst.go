@@ -18,6 +18,7 @@ type packet struct {
 // A Burst is some packets that are sealed or opened together. It belongs to one goroutine at a time. The zero Burst is
 // empty and ready for use. It takes 11 KiB, so make one for each worker.
 type Burst struct {
+	self    *Burst // who has work.rounds: a copy does not
 	n       int
 	packets [MaxBurst]packet
 	fillers [side]packet // they follow packets, and fill up groups
@@ -37,7 +38,7 @@ func (b *Burst) Len() int { return b.n }
 // by Seal and Open, so it must not overlap with another. iv is 8 bytes as binary.LittleEndian reads them; one must never be
 // used twice for sealing with a key. The packets of a burst are those up to the last one that was set. Set panics if i is
 // not below MaxBurst; Seal and Open do, before they touch anything, if a packet was left out, its length is impossible or
-// its key was wiped, for those are mistakes of the program, not of a packet.
+// its Key is one that was wiped or never made, for those are mistakes of the program, not of a packet.
 //
 // Set is small enough to be inlined, and gets i because a counter in memory would make each call wait for the one before.
 // It takes half the time of a function that does for one packet what plan does for eight.
@@ -87,8 +88,8 @@ func (b *Burst) run(kernels *[classes]kernel) (portable bool) {
 	if present.impossible() {
 		panic("aesgcm: a packet has an impossible length, or a key that was wiped or never made")
 	}
-	if b.work.rounds == nil && accelerated {
-		b.work.rounds = takeSpread(b)
+	if b.self != b && accelerated {
+		b.self, b.work.rounds = b, takeSpread(b)
 	}
 	for ; present != 0; present &= present - 1 {
 		c := class(bits.TrailingZeros64(uint64(present)))

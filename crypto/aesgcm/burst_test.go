@@ -393,3 +393,20 @@ func TestPlaces(t *testing.T) {
 		subjects[0].add(b)
 	})
 }
+
+// TestCopies: a burst that was copied after its first use shares nothing with the copy.
+func TestCopies(t *testing.T) {
+	implementations(t, func(t *testing.T, v *Vault) {
+		s := newSource(t, v, 13, 4)
+		first := new(Burst)
+		s.subject(1000, 0, 8).add(first)
+		first.Seal()
+		second := *first
+		second.Reset()
+		s.subject(1000, 0, 8).add(&second)
+		second.Seal()
+		if first.work.rounds != nil && first.work.rounds == second.work.rounds {
+			t.Error("two bursts keep their round keys in one place")
+		}
+	})
+}

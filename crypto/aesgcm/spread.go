@@ -19,8 +19,8 @@ var spreads struct {
 
 const spreadChunk = 64 << 10
 
-// takeSpread takes spreadRounds for as long as a burst lives. They are locked if the limit permits it: who insists on
-// that has been refused by the vault, whose keys are more.
+// takeSpread takes spreadRounds for as long as a burst lives. Unlike a vault it goes on if they cannot be locked: a burst has
+// nobody to tell, and what stands there does so for microseconds.
 func takeSpread(b *Burst) *spreadRounds {
 	s := &spreads
 	s.mu.Lock()

@@ -21,7 +21,8 @@ type context struct {
 
 const contextSize = unsafe.Sizeof(context{})
 
-// A Key is a secret that is ready for use. It is a small value that may be copied; all copies end with Vault.Wipe.
+// A Key is a secret that is ready for use. It is a small value that may be copied; no copy may be used after Vault.Wipe, which
+// knows the one alone that it gets.
 type Key struct {
 	state unsafe.Pointer // *context, or *aeadKey without kernels
 	salt  uint64         // 4 bytes

@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"sync/atomic"
 
+	"causeway/analytics/tally"
 	"causeway/crypto/aesgcm"
 )
 
@@ -17,7 +18,8 @@ type Params struct {
 	Life  Life
 }
 
-// A Life is how much may be sent or received under one key; 0 means without end. At the soft limit an association is
+// A Life is how much may be sent or received under one key; 0 means without end. Receiving, the batch in which a limit is
+// reached is still taken. At the soft limit an association is
 // still used, and should be replaced; at the hard one it ends (RFC 4301, section 4.4.2.1).
 type Life struct {
 	SoftPackets, HardPackets uint64
@@ -36,8 +38,8 @@ type association struct {
 	kind    kind // the suite's
 	esn     bool
 	limited bool // life has a limit
-	packets uint64
-	bytes   uint64
+	packets tally.Counter
+	bytes   tally.Counter // of texts
 	*seldom
 }
 
@@ -47,6 +49,8 @@ type seldom struct {
 	life   Life
 	vault  *aesgcm.Vault
 	soft   atomic.Bool
+
+	refused [Verdicts]tally.Counter
 }
 
 func (a *association) init(v *aesgcm.Vault, p Params) error {
@@ -78,6 +82,21 @@ func (a *association) Suite() Suite { return a.suite }
 // Soft reports whether a soft lifetime is over. Any goroutine may ask.
 func (a *association) Soft() bool { return a.soft.Load() }
 
+// Packets and Bytes are what was sent, or received and found authentic, in packets and bytes of text. Any goroutine may ask.
+func (a *association) Packets() uint64 { return a.packets.Get() }
+
+// Bytes: see Packets.
+func (a *association) Bytes() uint64 { return a.bytes.Get() }
+
+// Refused is how many packets got a verdict other than OK. Any goroutine may ask.
+func (a *association) Refused(v Verdict) uint64 { return a.refused[v].Get() }
+
+// refuse counts a verdict other than OK.
+func (a *association) refuse(v Verdict) Verdict {
+	a.refused[v].Add(1)
+	return v
+}
+
 // Wipe ends the association. Its owner must have left it.
 func (a *association) Wipe() {
 	a.vault.Wipe(&a.gcm)
@@ -89,13 +108,13 @@ func (a *association) expired() bool { return a.limited && a.over() }
 
 func (a *association) over() bool {
 	l := &a.life
-	return l.HardPackets != 0 && a.packets >= l.HardPackets || l.HardBytes != 0 && a.bytes >= l.HardBytes
+	return l.HardPackets != 0 && a.packets.Get() >= l.HardPackets || l.HardBytes != 0 && a.bytes.Get() >= l.HardBytes
 }
 
 // used counts a packet.
 func (a *association) used(n int) {
-	a.packets++
-	a.bytes += uint64(n)
+	a.packets.Add(1)
+	a.bytes.Add(uint64(n))
 	if a.limited {
 		a.noteSoft()
 	}
@@ -103,7 +122,7 @@ func (a *association) used(n int) {
 
 func (a *association) noteSoft() {
 	l := &a.life
-	if (l.SoftPackets != 0 && a.packets >= l.SoftPackets || l.SoftBytes != 0 && a.bytes >= l.SoftBytes) && !a.soft.Load() {
+	if (l.SoftPackets != 0 && a.packets.Get() >= l.SoftPackets || l.SoftBytes != 0 && a.bytes.Get() >= l.SoftBytes) && !a.soft.Load() {
 		a.soft.Store(true)
 	}
 }

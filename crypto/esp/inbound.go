@@ -2,8 +2,8 @@ package esp
 
 import (
 	"encoding/binary"
-	"sync/atomic"
 
+	"causeway/analytics/tally"
 	"causeway/crypto/aesgcm"
 )
 
@@ -11,12 +11,9 @@ import (
 type Inbound struct {
 	association
 	window window
-	shown  atomic.Uint64 // the window's top, as others see it
+	shown  tally.Counter // the window's top, as others see it
 	_      [24]byte      // two cache lines: the allocator aligns them
 }
-
-// showReceivedEvery is how many numbers others may not see yet.
-const showReceivedEvery = 64
 
 // NewInbound makes an association with a replay window of that many packets; 0 means none. The vault holds its key.
 func NewInbound(v *aesgcm.Vault, p Params, windowSize int) (*Inbound, error) {
@@ -35,14 +32,11 @@ func NewInbound(v *aesgcm.Vault, p Params, windowSize int) (*Inbound, error) {
 // the upper half of extended sequence numbers is known. Only the one who made it may call it, before its owner has it.
 func (in *Inbound) Begin(floor uint64) {
 	in.window.begin(floor)
-	in.shown.Store(floor)
+	in.shown.Set(floor)
 }
 
-// Received is the highest number of an authentic packet. Only the owner may ask.
-func (in *Inbound) Received() uint64 { return in.window.top }
-
-// Shown is what Received was at most 64 numbers ago. Any goroutine may ask.
-func (in *Inbound) Shown() uint64 { return in.shown.Load() }
+// Received is the highest number of an authentic packet. Any goroutine may ask.
+func (in *Inbound) Received() uint64 { return in.shown.Get() }
 
 // An Opener checks and decrypts the packets of a batch. It belongs to one goroutine.
 type Opener struct {
@@ -82,11 +76,11 @@ func (o *Opener) Add(sa *Inbound, packet []byte) Verdict {
 		i := sa.suite.info()
 		before, icv, align = headerLen+i.iv, i.icv, i.align
 	}
-	if text := len(packet) - before - icv; text < align || text&(align-1) != 0 {
-		return Short
+	if text := len(packet) - before - icv; text < align || text&(align-1) != 0 || text > aesgcm.MaxText {
+		return sa.refuse(Short)
 	}
 	if sa.expired() {
-		return Expired
+		return sa.refuse(Expired)
 	}
 	low := binary.BigEndian.Uint32(packet[4:])
 	seq := uint64(low)
@@ -94,7 +88,7 @@ func (o *Opener) Add(sa *Inbound, packet []byte) Verdict {
 		seq = sa.window.infer(low)
 	}
 	if v := sa.window.check(seq); v != OK {
-		return v
+		return sa.refuse(v)
 	}
 	p := &o.opened[o.n]
 	p.sa, p.packet, p.seq = sa, packet, seq
@@ -133,17 +127,17 @@ func (o *Opener) Result(k int) (from, to int, next uint8, v Verdict) {
 		failed, from, to = p.failed, headerLen+i.iv, len(p.packet)-i.icv
 	}
 	if failed {
-		return 0, 0, 0, Forged
+		return 0, 0, 0, p.sa.refuse(Forged)
 	}
-	before := p.sa.window.top
 	if v := p.sa.window.commit(p.seq); v != OK {
-		return 0, 0, 0, v
+		return 0, 0, 0, p.sa.refuse(v)
 	}
-	if p.sa.window.top/showReceivedEvery != before/showReceivedEvery {
-		p.sa.shown.Store(p.sa.window.top)
-	}
+	p.sa.shown.Set(p.sa.window.top)
 	to, next, v = unpad(p.packet, from, to)
 	p.sa.used(max(to-from, 0))
+	if v != OK {
+		p.sa.refuse(v)
+	}
 	return from, to, next, v
 }
 

@@ -8,20 +8,17 @@ import (
 	mathrand "math/rand/v2"
 	"sync/atomic"
 
+	"causeway/analytics/tally"
 	"causeway/crypto/aesgcm"
 )
 
 // An Outbound is an association for sending. It is its owner's alone; what other goroutines may call says so.
 type Outbound struct {
-	next   uint64        // sequence number of the next packet
+	next   tally.Counter // sequence number of the next packet
 	marked atomic.Uint64 // numbers below it may be used
 	association
-	shown atomic.Uint64 // next, as others see it
-	_     [48]byte      // two cache lines: the allocator aligns them
+	_ [56]byte // two cache lines: the allocator aligns them
 }
-
-// showEvery is how many sequence numbers others may not see yet: an atomic store is dearer than all else that a number needs.
-const showEvery = 1 << 10
 
 // NewOutbound makes an association whose first packet gets the sequence number first, at least 1. It sends nothing before
 // Mark. The vault holds its key.
@@ -29,8 +26,7 @@ func NewOutbound(v *aesgcm.Vault, p Params, first uint64) (*Outbound, error) {
 	if first == 0 {
 		return nil, fmt.Errorf("esp: sequence numbers begin with 1")
 	}
-	o := &Outbound{next: first}
-	o.shown.Store(first)
+	o := &Outbound{next: tally.Counter(first)}
 	if err := o.init(v, p); err != nil {
 		return nil, err
 	}
@@ -40,25 +36,20 @@ func NewOutbound(v *aesgcm.Vault, p Params, first uint64) (*Outbound, error) {
 // Mark permits sequence numbers below mark, which stands on disk or in the cluster's store. Any goroutine may call it.
 func (o *Outbound) Mark(mark uint64) { o.marked.Store(mark) }
 
-// Next is the sequence number of the next packet. Only the owner may ask.
-func (o *Outbound) Next() uint64 { return o.next }
-
-// Shown is what Next was at most 1,024 numbers ago. Any goroutine may ask.
-func (o *Outbound) Shown() uint64 { return o.shown.Load() }
+// Next is the sequence number of the next packet. Any goroutine may ask.
+func (o *Outbound) Next() uint64 { return o.next.Get() }
 
 // number takes the next sequence number. None comes twice: a number that is used up ends the association (RFC 4303,
 // section 3.3.3).
 func (o *Outbound) number() (uint64, Verdict) {
-	n := o.next
+	n := o.next.Get()
 	switch {
 	case n > 1<<32-1 && !o.esn, n == 1<<64-1:
 		return 0, Exhausted
 	case n >= o.marked.Load():
 		return 0, Unmarked
 	}
-	if o.next++; o.next%showEvery == 0 {
-		o.shown.Store(o.next)
-	}
+	o.next.Set(n + 1)
 	return n, OK
 }
 
@@ -111,16 +102,16 @@ func (s *Sealer) Add(sa *Outbound, frame []byte, start, end int, next uint8) (fr
 	padded := roundUp(end-start+trailerLen, align)
 	from, to = start-before, start+padded+icv
 	switch {
-	case from < 0 || end < start || to > len(frame):
-		return 0, 0, Room
+	case from < 0 || end < start || to > len(frame) || padded > aesgcm.MaxText:
+		return 0, 0, sa.refuse(Room)
 	case sa.expired():
-		return 0, 0, Expired
+		return 0, 0, sa.refuse(Expired)
 	case counter && !s.haveIV():
-		return 0, 0, NoIV
+		return 0, 0, sa.refuse(NoIV)
 	}
 	n, v := sa.number()
 	if v != OK {
-		return 0, 0, v
+		return 0, 0, sa.refuse(v)
 	}
 	packet := frame[from:to]
 	binary.BigEndian.PutUint32(packet, sa.spi)

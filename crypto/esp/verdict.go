@@ -23,6 +23,9 @@ const (
 
 	// both
 	Expired // the association's hard lifetime is over
+
+	// Verdicts is how many there are.
+	Verdicts
 )
 
 var verdictNames = [...]string{
