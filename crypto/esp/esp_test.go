@@ -3,6 +3,7 @@ package esp
 import (
 	"bytes"
 	"encoding/hex"
+	"fmt"
 	"math/rand/v2"
 	"testing"
 
@@ -215,6 +216,35 @@ func TestReplayInOneBatch(t *testing.T) {
 			if _, _, _, v := b.opener.Result(i); v != want {
 				t.Errorf("%v: packet %d is %v, want %v", s, i, v, want)
 			}
+		}
+	}
+}
+
+// TestRefusals: an association knows what it sent, received and refused.
+func TestRefusals(t *testing.T) {
+	b := newBed(t)
+	for s := AES128GCM16; s < suiteEnd; s++ {
+		out, in := b.pair(s, false, 64)
+		packet := b.seal(out, inner(b.rng, 60), NextIPv4)
+		again, forged := bytes.Clone(packet), bytes.Clone(packet)
+		forged[7], forged[len(forged)-1] = 9, forged[len(forged)-1]^1
+		for _, p := range [][]byte{packet, again, forged, forged[:9], make([]byte, 1<<16+200)} {
+			b.open(in, p)
+		}
+		if _, _, v := b.sealer.Add(out, make([]byte, 1<<17), 100, 1<<17-100, NextIPv4); v != Room && s.info().kind == kindGCM {
+			t.Errorf("%v: a packet of 2^17 bytes is sealed: %v", s, v)
+		}
+		refused := map[Verdict]uint64{}
+		for v := OK; v < Verdicts; v++ {
+			if n := in.Refused(v); n > 0 {
+				refused[v] = n
+			}
+		}
+		if in.Packets() != 1 || in.Bytes() != 60 || fmt.Sprint(refused) != fmt.Sprint(map[Verdict]uint64{Replayed: 1, Forged: 1, Short: 2}) {
+			t.Errorf("%v: received %d packets with %d bytes, refused %v", s, in.Packets(), in.Bytes(), refused)
+		}
+		if s.info().kind == kindGCM && (out.Packets() != 1 || out.Bytes() != 60 || out.Refused(Room) != 1 || out.Next() != 2) {
+			t.Errorf("%v: sent %d packets with %d bytes, refused %d", s, out.Packets(), out.Bytes(), out.Refused(Room))
 		}
 	}
 }
