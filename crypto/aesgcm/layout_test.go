@@ -1,6 +1,7 @@
 package aesgcm
 
 import (
+	"bytes"
 	"testing"
 	"unsafe"
 )
@@ -64,5 +65,37 @@ func TestCounters(t *testing.T) {
 	}
 	if len(counters) != 258 {
 		t.Errorf("%d blocks, want 258: the last bytes of -2 to 255", len(counters))
+	}
+}
+
+// TestLayouts: what the kernels look up by the number of empty lanes begins with a line of the cache, counts from J0 on, and
+// takes out the right lane.
+func TestLayouts(t *testing.T) {
+	if uintptr(unsafe.Pointer(layouts))%64 != 0 {
+		t.Error("the tables do not begin with a line of the cache")
+	}
+	for empty := range 4 {
+		for register := range 4 {
+			for lane := range 4 {
+				block := layouts.counters[empty][0][lane]
+				if register > 0 {
+					for i, b := range layouts.counters[empty][register][lane] {
+						block[i] ^= b
+					}
+				}
+				if want := [16]byte{15: byte(4*register + lane - empty + 1)}; block != want {
+					t.Errorf("%d empty lanes, lane %d of register %d: %x, want %x", empty, lane, register, block, want)
+				}
+			}
+		}
+		for lane, got := range layouts.j0[empty] {
+			want := [16]byte{15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0}
+			if lane != empty {
+				want = [16]byte(bytes.Repeat([]byte{0x80}, 16))
+			}
+			if got != want {
+				t.Errorf("%d empty lanes, lane %d: %x, want %x", empty, lane, got, want)
+			}
+		}
 	}
 }
