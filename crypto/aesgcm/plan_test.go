@@ -35,7 +35,7 @@ func TestPlan(t *testing.T) {
 			w.extents[i] = extent(room) | extent(aad)<<aadShift | extent(size)<<sizeShift
 			*fast, *slow = w, w
 		}
-		got, want := planAll(fast, n), slow.planEach(n)
+		got, want := fast.plan(n), slow.planEach(n)
 		if got.impossible() != want.impossible() {
 			t.Fatalf("impossible: %v, want %v", got.impossible(), want.impossible())
 		}
@@ -55,11 +55,11 @@ func TestPlan(t *testing.T) {
 				t.Fatalf("packet %d of %d with %d bytes of text and tag differs", i, n, slow.extents[i].room())
 			}
 		}
-		if got, want := failuresAll(fast, n), fast.failuresEach(n); got != want {
+		if got, want := fast.failures(n), fast.failuresEach(n); got != want {
 			t.Fatalf("failures %b, want %b", got, want)
 		}
 		for c := range class(classes) {
-			a, b := collectAll(fast, c, n), slow.collectEach(c, n)
+			a, b := fast.collect(c, n), slow.collectEach(c, n)
 			if a != b || !slices.Equal(fast.order[:a], slow.order[:b]) {
 				t.Fatalf("class %d: %d packets %v, want %d %v", c, a, fast.order[:a], b, slow.order[:b])
 			}
