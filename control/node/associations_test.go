@@ -51,7 +51,7 @@ func ipsecConfig(t *testing.T, key byte, tunnels ...int) *config.Config {
 	for _, k := range tunnels {
 		fmt.Fprintf(&s, "  - {name: t%d, type: ipsec, lab: true, endpoint: 192.0.2.1, customer_endpoint: 198.51.100.%d, interface_address: 10.213.0.%d/31, "+
 			"manual_sas: [{spi_in: %d, spi_out: %d, encryption: aes128gcm16, key_in: \"%s\", key_out: \"%s\"}]}\n",
-			k, k, 2*k, 0x1000+k, 0x2000+k, strings.Repeat(fmt.Sprintf("%02x", key), 20), strings.Repeat(fmt.Sprintf("%02x", key+1), 20))
+			k, k, 2*k, 0x1000+k, 0x2000+k, strings.Repeat(fmt.Sprintf("%02x", key), 19)+fmt.Sprintf("%02x", k), strings.Repeat(fmt.Sprintf("%02x", key+1), 19)+fmt.Sprintf("%02x", k))
 	}
 	c, err := config.Parse("test.yaml", []byte(s.String()))
 	if err != nil {
