@@ -578,6 +578,13 @@ func TestESPAnswersAreNotInClear(t *testing.T) {
 				t.Fatalf("way %d: %x; dropped: %v", n, out, b.dropped())
 			}
 		}
+		mute := newESPPeer(t, espOptions{suite: esp.AES128GCM16})
+		mute.node.Outbound = nil
+		m := newESPBed(t, 1, mute.tunnel("cust-a"))
+		m.route("default", source, MakeLeaf(KindNeighbour, routerSlot))
+		if out := m.send(mute.seal(dying)); len(out) != 0 || m.dropped()["esp_answer_in_clear"] != 1 {
+			t.Fatalf("a tunnel that cannot send: %x; dropped: %v", out, m.dropped())
+		}
 		q := newBed(t, 1, tunnelSpec("cust-a"))
 		q.route("default", source, MakeLeaf(KindNeighbour, routerSlot))
 		if out := q.send(gre(t, dying, greHeader{})); len(out) != 1 {

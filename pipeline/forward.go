@@ -84,9 +84,10 @@ func (w *worker) toNeighbour(t *Tables, p *packet) {
 	w.sendLink(p, lk, slot, p.l3)
 }
 
-// encrypts reports whether what goes into tunnel id cannot be read on its way.
+// encrypts reports whether what goes through tunnel id cannot be read on its way. A tunnel that cannot send yet says yes: what
+// came through it is secret, and what goes into it does not leave.
 func (t *Tables) encrypts(id int) bool {
-	return t.esp[id] != nil && t.out[id] != nil && !t.out[id].Suite().Null()
+	return t.esp[id] != nil && (t.out[id] == nil || !t.out[id].Suite().Null())
 }
 
 // mustEncrypt reports whether p must be encrypted before it leaves: it answers, and an ICMP error quotes, what came encrypted.
@@ -253,8 +254,9 @@ func (w *worker) outerRoute(p *packet, id int) Leaf {
 	return l
 }
 
-// sendOuter sends an encapsulated packet, whose outer header begins at o, along route l to its customer endpoint. It is fragmented where the link is smaller, or where an IPv6 packet of up to 1280 bytes is larger than the tunnel's
-// MTU, which its source is never told. inner is the size of what was encapsulated.
+// sendOuter sends an encapsulated packet, whose outer header begins at o, along route l to its customer endpoint. It is
+// fragmented where the link is smaller, or where an IPv6 packet of up to 1280 bytes is larger than the tunnel's MTU, which
+// its source is never told. inner is the size of what was encapsulated.
 func (w *worker) sendOuter(t *Tables, p *packet, id int, l Leaf, o uint, inner uint16) {
 	_, path := w.engine.fwd.tunnels[id].load()
 	c := &w.tunnels[id]

@@ -73,7 +73,7 @@ func (b *Burst) Open() (failed int) {
 	return bits.OnesCount64(failures)
 }
 
-// Failed reports whether packet i, was found not authentic by Open.
+// Failed reports whether packet i was found not authentic by Open.
 func (b *Burst) Failed(i int) bool { return b.work.shapes[i].failed }
 
 // room is text and tag of a packet whose length plan has checked.

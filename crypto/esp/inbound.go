@@ -67,9 +67,8 @@ func (o *Opener) Reset() {
 }
 
 // Add takes a packet, from the SPI, by which the caller has found sa, to the end of the integrity check value. Open will work
-// on it in place. What can be
-// refused without the key is: sizes, and sequence numbers that came before (RFC 4303, section 3.4.3), so that replays
-// cost no decryption. Only if the verdict is OK it was added.
+// on it in place. What can be refused without the key is: sizes, and sequence numbers that came before (RFC 4303, section
+// 3.4.3), so that replays cost no decryption. Only if the verdict is OK it was added.
 func (o *Opener) Add(sa *Inbound, packet []byte) Verdict {
 	before, icv, align := headerLen+gcmIV, gcmICV, gcmAlign
 	if sa.kind != kindGCM {
