@@ -43,6 +43,11 @@ type Result struct {
 	ReadyNS   float64 `json:"ready_ns,omitempty"` // of bursts whose packets are set already
 	LimitNS   float64 `json:"limit_ns,omitempty"` // what the instructions alone take
 	IPsecMBNS float64 `json:"ipsec_mb_ns,omitempty"`
+
+	// esp scenario: DPDK's ipsec-secgw on the same work
+	SecgwNS     float64 `json:"ipsec_secgw_ns,omitempty"`      // median of its windows, its ports' cost counted in
+	SecgwBestNS float64 `json:"ipsec_secgw_best_ns,omitempty"` // the fastest window
+	SecgwPortNS float64 `json:"ipsec_secgw_port_ns,omitempty"` // its ports alone: testpmd on them
 }
 
 // A scenario measures one thing and reports results as they come.
@@ -60,7 +65,7 @@ type options struct {
 var scenarios = map[string]scenario{
 	"pipeline": {"the worker over memory: decap, encap, lateral, forward", pipelineScenario},
 	"crypto":   {"AES-GCM in bursts against crypto/cipher, intel-ipsec-mb and the processor's limit", cryptoScenario},
-	"esp":      {"the worker over memory: IPsec tunnels with AES-128-GCM, both ways", espScenario},
+	"esp":      {"the worker over memory: IPsec tunnels with AES-128-GCM, both ways, against DPDK's ipsec-secgw", espScenario},
 	"fib":      {"route look-up against bart on the same table", fibScenario},
 	"gap":      {"longest time between two polls of a worker while tables change and metrics are scraped", gapScenario},
 	"veth":     {"forwarding between namespaces against bare rings, asavie/xdp and DPDK (root)", vethScenario},
@@ -161,6 +166,12 @@ func print(o options, r Result) {
 	}
 	if r.IPsecMBNS > 0 {
 		fmt.Printf("  ipsec-mb %.1f ns", r.IPsecMBNS)
+	}
+	if r.SecgwNS > 0 {
+		fmt.Printf("  ipsec-secgw %.1f ns, best %.1f", r.SecgwNS, r.SecgwBestNS)
+	}
+	if r.SecgwPortNS > 0 {
+		fmt.Printf(", its ports alone %.1f", r.SecgwPortNS)
 	}
 	if r.Note != "" {
 		fmt.Printf("  %s", r.Note)
