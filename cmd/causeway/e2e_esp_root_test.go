@@ -146,6 +146,8 @@ func (b *bed) guestESP(t *testing.T, tunnels []espTunnel) {
 		}
 		state(x.customer, x.endpoint, x.spiIn(k), x.keyIn)
 		state(x.endpoint, x.customer, x.spiOut(k), x.keyOut)
+		// The server behind asks now and then from its link-local address whether this router is still there (RFC 4861 7.3.3).
+		fmt.Fprintf(&s, "ip xfrm policy add src fe80::/10 dst 2001:db8:18:%d::/64 dir in priority 1 || exit\n", k)
 		for _, net := range [][2]string{{fmt.Sprintf("198.18.%d.0/24", k), "0.0.0.0/0"}, {fmt.Sprintf("2001:db8:18:%d::/64", k), "::/0"}} {
 			fmt.Fprintf(&s, "ip xfrm policy add src %s dst %s dir out priority 1 || exit\n", net[0], net[0])
 			fmt.Fprintf(&s, "ip xfrm policy add src %s dst %s dir out priority 9 tmpl src %s dst %s proto esp reqid %d mode tunnel || exit\n",
