@@ -238,7 +238,6 @@ func (w *espWorld) verify(c espCase, u *xsk.UMEM) error {
 	for i := range w.customers {
 		tunnels[customer(i)] = i
 	}
-	var opener esp.Opener
 	for _, d := range w.port.sent {
 		frame := u.Bytes()[d.Addr : d.Addr+uint64(d.Len)]
 		var key string
@@ -255,17 +254,11 @@ func (w *espWorld) verify(c espCase, u *xsk.UMEM) error {
 			if !bytes.Equal(frame[:34], ethernet(ownMAC, hopMAC, outer)) {
 				return fmt.Errorf("a frame with wrong outer headers: %x", frame[:34])
 			}
-			opener.Reset()
-			packet := bytes.Clone(frame[34:])
-			if v := opener.Add(w.customers[i].in, packet); v != esp.OK {
-				return fmt.Errorf("a customer finds a packet %v", v)
+			inner, err := opened(w.customers[i].in, frame[34:])
+			if err != nil {
+				return err
 			}
-			opener.Open()
-			from, to, _, v := opener.Result(0)
-			if v != esp.OK {
-				return fmt.Errorf("a customer finds a packet %v", v)
-			}
-			key = fmt.Sprint(i, string(packet[from:to]))
+			key = fmt.Sprint(i, string(inner))
 		}
 		if want[key] == 0 {
 			return fmt.Errorf("a frame left that was not expected: %x", frame)
@@ -273,6 +266,22 @@ func (w *espWorld) verify(c espCase, u *xsk.UMEM) error {
 		want[key]--
 	}
 	return nil
+}
+
+// opened returns what is inside of an ESP packet, which stays as it is, as the customer sees it.
+func opened(in *esp.Inbound, packet []byte) ([]byte, error) {
+	var o esp.Opener
+	o.Reset()
+	packet = bytes.Clone(packet)
+	if v := o.Add(in, packet); v != esp.OK {
+		return nil, fmt.Errorf("the customer finds a packet %v", v)
+	}
+	o.Open()
+	from, to, _, v := o.Result(0)
+	if v != esp.OK {
+		return nil, fmt.Errorf("the customer finds a packet %v", v)
+	}
+	return packet[from:to], nil
 }
 
 // hopped is an IPv4 packet one hop later.

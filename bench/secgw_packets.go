@@ -65,8 +65,9 @@ func newSecgwTraffic(c espCase) (*secgwTraffic, error) {
 }
 
 // seal puts the inner packets in ESP, as the customer does.
-func (t *secgwTraffic) seal() error {
+func (t *secgwTraffic) seal() (err error) {
 	v := aesgcm.NewVault(aesgcm.Options{Unlocked: true})
+	defer func() { err = errors.Join(err, v.Close()) }()
 	out, err := esp.NewOutbound(v, secgwParams(), 1)
 	if err != nil {
 		return err
@@ -94,7 +95,7 @@ func (t *secgwTraffic) seal() error {
 	for i, p := range packets {
 		t.frames[i] = ethernet(hopMAC, ownMAC, ipv4(customer(0), endpoint, 50, 64, true, 0, p))
 	}
-	return v.Close()
+	return nil
 }
 
 func secgwParams() esp.Params {
@@ -102,12 +103,13 @@ func secgwParams() esp.Params {
 }
 
 // verify says what is wrong with the frames that the rival sent, when each of its packets came once.
-func (t *secgwTraffic) verify(sent [][]byte) error {
+func (t *secgwTraffic) verify(sent [][]byte) (err error) {
 	want := map[string]int{}
 	for _, p := range t.inner {
 		want[string(p[20:])+string(p[12:20])]++
 	}
 	v := aesgcm.NewVault(aesgcm.Options{Unlocked: true})
+	defer func() { err = errors.Join(err, v.Close()) }()
 	in, err := esp.NewInbound(v, secgwParams(), 1024)
 	if err != nil {
 		return err
@@ -132,7 +134,7 @@ func (t *secgwTraffic) verify(sent [][]byte) error {
 	if len(sent) != len(t.inner) {
 		return fmt.Errorf("ipsec-secgw sent %d frames of %d", len(sent), len(t.inner))
 	}
-	return v.Close()
+	return nil
 }
 
 // unsealed opens an IPv4 packet with ESP inside as the customer does.
@@ -143,18 +145,7 @@ func unsealed(in *esp.Inbound, ip []byte) ([]byte, error) {
 	if dst, _ := netip.AddrFromSlice(ip[16:20]); dst != customer(0) {
 		return nil, fmt.Errorf("goes to %v, want %v", dst, customer(0))
 	}
-	var o esp.Opener
-	o.Reset()
-	packet := bytes.Clone(ip[20:])
-	if v := o.Add(in, packet); v != esp.OK {
-		return nil, fmt.Errorf("the customer finds it %v", v)
-	}
-	o.Open()
-	from, to, _, v := o.Result(0)
-	if v != esp.OK {
-		return nil, fmt.Errorf("the customer finds it %v", v)
-	}
-	return packet[from:to], nil
+	return opened(in, ip[20:])
 }
 
 // configuration is the rival's configuration file.
