@@ -1,6 +1,7 @@
 package aesgcm
 
 import (
+	"encoding/binary"
 	"math/bits"
 	"unsafe"
 )
@@ -9,8 +10,9 @@ import (
 type packet struct {
 	key     unsafe.Pointer // *context, or *aeadKey
 	_       [24]byte
-	saltIV  uint64 // the nonce: salt and the first half of the IV
-	restIV  uint64 // the other half, then 0, where the counter will be
+	_       [SaltSize]byte // the block that is counted on: salt and counter, which are 0 here, and the IV between them
+	iv      [IVSize]byte
+	_       [4]byte
 	aad     uint64
 	restAAD uint64
 }
@@ -29,7 +31,10 @@ type Burst struct {
 }
 
 // Reset empties the burst.
-func (b *Burst) Reset() { b.n, b.work.extents = 0, [MaxBurst]extent{} }
+func (b *Burst) Reset() {
+	b.n = 0
+	b.work.extents = [MaxBurst]extent{} // not in one assignment with n, which would make a copy
+}
 
 // Len returns the number of packets.
 func (b *Burst) Len() int { return b.n }
@@ -48,7 +53,7 @@ func (b *Burst) Set(i int, k *Key, text []byte, iv uint64, aad AAD) {
 		b.n = i + 1
 	}
 	p.key, b.work.texts[i] = k.state, unsafe.SliceData(text)
-	p.saltIV, p.restIV = k.salt|iv<<32, iv>>32
+	binary.LittleEndian.PutUint64(p.iv[:], iv)
 	p.aad, p.restAAD = aad.First, aad.Next
 	b.work.extents[i] = extent(len(text)) | extent(aad.Len)<<aadShift | k.size
 }

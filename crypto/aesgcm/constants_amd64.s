@@ -34,3 +34,14 @@ GLOBL ·lanes(SB), RODATA|NOPTR, $128
 // threeLanes is the mask of the bytes of three lanes.
 DATA ·threeLanes+0(SB)/8, $0x0000ffffffffffff
 GLOBL ·threeLanes(SB), RODATA|NOPTR, $8
+
+// toJ0 makes J0 of the counter block in each lane of a text's first register.
+DATA ·toJ0+0(SB)/8, $0
+DATA ·toJ0+8(SB)/8, $0x0300000000000000
+DATA ·toJ0+16(SB)/8, $0
+DATA ·toJ0+24(SB)/8, $0x0200000000000000
+DATA ·toJ0+32(SB)/8, $0
+DATA ·toJ0+40(SB)/8, $0x0500000000000000
+DATA ·toJ0+48(SB)/8, $0
+DATA ·toJ0+56(SB)/8, $0x0400000000000000
+GLOBL ·toJ0(SB), RODATA|NOPTR, $64

@@ -8,32 +8,39 @@ var accelerated = cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512
 
 var sealKernels = [classes]kernel{
 	key128 * kindSlots:   seal128Side4x1,
-	key128*kindSlots + 1: seal128Side4x2,
-	key128*kindSlots + 2: seal128Side2x3,
-	key128*kindSlots + 3: seal128Side2x4,
-	key128*kindSlots + 4: seal128Any,
+	key128*kindSlots + 1: seal128Shared4x1,
+	key128*kindSlots + 2: seal128Side4x2,
+	key128*kindSlots + 3: seal128Side2x3,
+	key128*kindSlots + 4: seal128Side2x4,
+	key128*kindSlots + 5: seal128Any,
 	key256 * kindSlots:   seal256Side4x1,
-	key256*kindSlots + 1: seal256Side4x2,
-	key256*kindSlots + 2: seal256Side2x3,
-	key256*kindSlots + 3: seal256Side2x4,
-	key256*kindSlots + 4: seal256Any,
+	key256*kindSlots + 1: seal256Shared4x1,
+	key256*kindSlots + 2: seal256Side4x2,
+	key256*kindSlots + 3: seal256Side2x3,
+	key256*kindSlots + 4: seal256Side2x4,
+	key256*kindSlots + 5: seal256Any,
 }
 
 var openKernels = [classes]kernel{
 	key128 * kindSlots:   open128Side4x1,
-	key128*kindSlots + 1: open128Side4x2,
-	key128*kindSlots + 2: open128Side2x3,
-	key128*kindSlots + 3: open128Side2x4,
-	key128*kindSlots + 4: open128Any,
+	key128*kindSlots + 1: open128Shared4x1,
+	key128*kindSlots + 2: open128Side4x2,
+	key128*kindSlots + 3: open128Side2x3,
+	key128*kindSlots + 4: open128Side2x4,
+	key128*kindSlots + 5: open128Any,
 	key256 * kindSlots:   open256Side4x1,
-	key256*kindSlots + 1: open256Side4x2,
-	key256*kindSlots + 2: open256Side2x3,
-	key256*kindSlots + 3: open256Side2x4,
-	key256*kindSlots + 4: open256Any,
+	key256*kindSlots + 1: open256Shared4x1,
+	key256*kindSlots + 2: open256Side4x2,
+	key256*kindSlots + 3: open256Side2x3,
+	key256*kindSlots + 4: open256Side2x4,
+	key256*kindSlots + 5: open256Any,
 }
 
 //go:noescape
 func seal128Side4x1(packets *packet, order *uint16, n int, work *work)
+
+//go:noescape
+func seal128Shared4x1(packets *packet, order *uint16, n int, work *work)
 
 //go:noescape
 func seal128Side4x2(packets *packet, order *uint16, n int, work *work)
@@ -51,6 +58,9 @@ func seal128Any(packets *packet, order *uint16, n int, work *work)
 func seal256Side4x1(packets *packet, order *uint16, n int, work *work)
 
 //go:noescape
+func seal256Shared4x1(packets *packet, order *uint16, n int, work *work)
+
+//go:noescape
 func seal256Side4x2(packets *packet, order *uint16, n int, work *work)
 
 //go:noescape
@@ -66,6 +76,9 @@ func seal256Any(packets *packet, order *uint16, n int, work *work)
 func open128Side4x1(packets *packet, order *uint16, n int, work *work)
 
 //go:noescape
+func open128Shared4x1(packets *packet, order *uint16, n int, work *work)
+
+//go:noescape
 func open128Side4x2(packets *packet, order *uint16, n int, work *work)
 
 //go:noescape
@@ -79,6 +92,9 @@ func open128Any(packets *packet, order *uint16, n int, work *work)
 
 //go:noescape
 func open256Side4x1(packets *packet, order *uint16, n int, work *work)
+
+//go:noescape
+func open256Shared4x1(packets *packet, order *uint16, n int, work *work)
 
 //go:noescape
 func open256Side4x2(packets *packet, order *uint16, n int, work *work)

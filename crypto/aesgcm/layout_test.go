@@ -23,8 +23,7 @@ func TestLayout(t *testing.T) {
 	}{
 		{"size of packet", unsafe.Sizeof(p), 64},
 		{"packet.key", unsafe.Offsetof(p.key), 0},
-		{"packet.saltIV", unsafe.Offsetof(p.saltIV), 32},
-		{"packet.restIV", unsafe.Offsetof(p.restIV), 40},
+		{"packet.iv", unsafe.Offsetof(p.iv), 36},
 		{"packet.aad", unsafe.Offsetof(p.aad), 48},
 		{"packet.restAAD", unsafe.Offsetof(p.restAAD), 56},
 		{"fillers behind packets", unsafe.Offsetof(b.fillers) - unsafe.Offsetof(b.packets), 64 * 64},

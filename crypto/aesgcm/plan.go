@@ -16,7 +16,7 @@ type work struct {
 
 	// What plan makes of them.
 	lengths [slots][2]uint64 // bits of text, bits of additional data: with these, GHASH ends
-	heads   [slots]uintptr   // where the first register of a packet lies
+	heads   [slots]uintptr   // where the first register of a packet lies, or of its text where it has its own
 	tags    [slots]uintptr
 	tails   [slots]uint64 // the bytes of text in the last register
 	shapes  [slots]shape
@@ -50,12 +50,12 @@ type shape struct {
 }
 
 // A class is the packets of a burst that one kernel treats: a size of keys, and a kind of lengths. The kernels for short
-// packets are for those that take exactly one, two, three and four registers of 64 bytes, the last kernel is for all
-// others.
+// packets are for those that take exactly one, two, three and four registers of 64 bytes, and before those of two for the
+// ones whose text takes just one; the last kernel is for all others.
 type class uint8
 
 const (
-	kinds     = 5
+	kinds     = 6
 	kindSlots = 8
 	classes   = keySizes * kindSlots
 )
@@ -64,7 +64,7 @@ const (
 var groups = [kindSlots]struct {
 	packets int
 	text    int
-}{{4, 16}, {4, 64}, {2, 128}, {2, 192}, {1, 0}}
+}{{4, 16}, {4, 64}, {4, 96}, {2, 128}, {2, 192}, {1, 0}}
 
 // presence has a bit for each class with packets.
 type presence uint64
@@ -78,12 +78,18 @@ func (p presence) impossible() bool { return p&(impossible|(1<<kindSlots-1)<<(ke
 // describe is plan for one packet with n bytes of text and a number of bytes of additional data.
 func (w *work) describe(i int, text uintptr, n, aad int) (kind class) {
 	empty := uint(2-(n+15)/16) % 4 // two blocks come to those of the text: J0 with the additional data, and the lengths
-	kind = class(min((n+31)/64, kinds-1))
+	kind = class(min((n+31)/64, kinds-2))
+	if n > 64 {
+		kind++
+	}
 	w.lengths[i] = [2]uint64{uint64(n) * 8, uint64(aad) * 8}
 	w.heads[i], w.tags[i] = text-uintptr(16*empty+16), text+uintptr(n)
 	w.tails[i] = (1<<48 - 1) >> (uint(-n) % 16)
-	if kind == 0 {
+	switch kind {
+	case 0:
 		w.tails[i] &= ^uint64(0) << (16*empty + 16)
+	case 1:
+		w.heads[i], w.tails[i] = text, ^uint64(0)>>(64-n)
 	}
 	w.shapes[i] = shape{text: 0xff << (2*empty + 2) & 0xff, aad: 3 << (2 * empty), empty: uint8(32 * empty)}
 	return kind

@@ -16,7 +16,7 @@
 DATA ·planNumbers+0(SB)/8, $1
 DATA ·planNumbers+8(SB)/8, $2
 DATA ·planNumbers+16(SB)/8, $3
-DATA ·planNumbers+24(SB)/8, $4 // kinds - 1
+DATA ·planNumbers+24(SB)/8, $4 // kinds - 2
 DATA ·planNumbers+32(SB)/8, $15
 DATA ·planNumbers+40(SB)/8, $16 // TagSize and MaxAAD
 DATA ·planNumbers+48(SB)/8, $31
@@ -24,7 +24,8 @@ DATA ·planNumbers+56(SB)/8, $0xff
 DATA ·planNumbers+64(SB)/8, $0x10000 // MaxText
 DATA ·planNumbers+72(SB)/8, $-1
 DATA ·planNumbers+80(SB)/8, $0xff000000 // shape.failed
-GLOBL ·planNumbers(SB), RODATA|NOPTR, $88
+DATA ·planNumbers+88(SB)/8, $64
+GLOBL ·planNumbers(SB), RODATA|NOPTR, $96
 
 // pairs are the indexes that take turns between two registers: of their first halves, of their second ones.
 DATA ·pairs+0(SB)/8, $0
@@ -74,6 +75,7 @@ TEXT ·planAll(SB), NOSPLIT, $0-24
 	VPBROADCASTQ ·threeLanes(SB), Z26
 	VMOVDQU64 ·pairs+0(SB), Z27
 	VMOVDQU64 ·pairs+64(SB), Z28
+	VPBROADCASTQ ·planNumbers+88(SB), Z15 // 64
 	VPXORQ Z29, Z29, Z29 // 0
 	VPXORQ Z30, Z30, Z30 // presence
 	MOVQ DI, SI // 64 bytes for eight packets
@@ -119,6 +121,8 @@ eight:
 	VPADDQ Z22, Z0, Z3
 	VPSRLQ $6, Z3, Z3
 	VPMINUQ Z19, Z3, Z3
+	VPCMPUQ $6, Z15, Z0, K2
+	VPADDQ Z16, Z3, K2, Z3
 	VPADDQ Z16, Z2, Z5
 	VPSLLQ $4, Z5, Z5
 
@@ -128,6 +132,9 @@ eight:
 	VPSLLVQ Z5, Z25, Z6
 	VPTESTNMQ Z3, Z3, K2
 	VPANDQ Z6, Z4, K2, Z4 // one register is the first and the last
+	VPCMPEQQ Z16, Z3, K2
+	VPSUBQ Z0, Z15, Z6
+	VPSRLVQ Z6, Z25, K2, Z4 // all text is in one register
 	VMOVDQU64 Z4, TAILS(SI)
 
 	VPADDQ Z2, Z2, Z6
@@ -142,6 +149,7 @@ eight:
 
 	VMOVDQU64 TEXTS(SI), Z6
 	VPSUBQ Z5, Z6, Z7
+	VMOVDQA64 Z6, K2, Z7
 	VPADDQ Z0, Z6, Z6
 	VMOVDQU64 Z7, HEADS(SI)
 	VMOVDQU64 Z6, TAGS(SI)

@@ -4,7 +4,7 @@ import "encoding/binary"
 
 // scratch is where crypto/cipher finds nonces and additional data.
 type scratch struct {
-	nonce [16]byte
+	nonce [SaltSize + IVSize]byte
 	aad   [MaxAAD]byte
 }
 
@@ -16,11 +16,12 @@ func (b *Burst) eachPortable(f func(i int, aead *aeadKey, nonce, room, aad []byt
 			continue
 		}
 		p := &b.packets[i]
-		binary.LittleEndian.PutUint64(s.nonce[0:], p.saltIV)
-		binary.LittleEndian.PutUint64(s.nonce[8:], p.restIV)
+		aead := (*aeadKey)(p.key)
+		copy(s.nonce[:SaltSize], aead.salt[:])
+		copy(s.nonce[SaltSize:], p.iv[:])
 		binary.LittleEndian.PutUint64(s.aad[0:], p.aad)
 		binary.LittleEndian.PutUint64(s.aad[8:], p.restAAD)
-		f(i, (*aeadKey)(p.key), s.nonce[:SaltSize+IVSize], b.room(i), s.aad[:b.work.extents[i].aad()])
+		f(i, aead, s.nonce[:], b.room(i), s.aad[:b.work.extents[i].aad()])
 	}
 }
 

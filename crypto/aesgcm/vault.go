@@ -3,7 +3,7 @@ package aesgcm
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"encoding/binary"
+	"crypto/subtle"
 	"fmt"
 	"sync"
 	"unsafe"
@@ -14,7 +14,7 @@ import (
 // context is what the kernels need of a key. Its layout is known to gen and to key_amd64.s.
 type context struct {
 	_         [16]byte
-	rounds    [15][16]byte // round keys, 11 or 15 of them
+	rounds    [15][16]byte // round keys, 11 or 15 of them; the salt is added to the first, as to all that it is added to
 	powers    [32][16]byte // H^32 to H^1, each divided by x, bytes reversed
 	karatsuba [32][8]byte  // the sums of their halves: those of lane l of register r stand in lane l of register r/2, half r%2
 }
@@ -25,12 +25,14 @@ const contextSize = unsafe.Sizeof(context{})
 // knows the one alone that it gets.
 type Key struct {
 	state unsafe.Pointer // *context, or *aeadKey without kernels
-	salt  uint64         // 4 bytes
 	size  extent
 }
 
 // An aeadKey is a key of crypto/cipher.
-type aeadKey struct{ cipher.AEAD }
+type aeadKey struct {
+	cipher.AEAD
+	salt [SaltSize]byte
+}
 
 // The sizes of keys.
 const (
@@ -81,12 +83,13 @@ func (v *Vault) Key(secret []byte, salt [SaltSize]byte) (Key, error) {
 	if err != nil {
 		return Key{}, err
 	}
-	k := Key{state: unsafe.Pointer(c), salt: saltWord(salt), size: key128 << sizeShift}
+	k := Key{state: unsafe.Pointer(c), size: key128 << sizeShift}
 	rounds := 10
 	if len(secret) == 32 {
 		k.size, rounds = key256<<sizeShift, 14
 	}
 	expand(c, &secret[0], rounds)
+	subtle.XORBytes(c.rounds[0][:], c.rounds[0][:], salt[:])
 	return k, nil
 }
 
@@ -99,10 +102,8 @@ func portableKey(secret []byte, salt [SaltSize]byte) (Key, error) {
 	if err != nil {
 		return Key{}, fmt.Errorf("aesgcm: %w", err)
 	}
-	return Key{state: unsafe.Pointer(&aeadKey{aead}), salt: saltWord(salt), size: keyPortable << sizeShift}, nil
+	return Key{state: unsafe.Pointer(&aeadKey{aead, salt}), size: keyPortable << sizeShift}, nil
 }
-
-func saltWord(salt [SaltSize]byte) uint64 { return uint64(binary.LittleEndian.Uint32(salt[:])) }
 
 // take finds room for a key.
 func (v *Vault) take() (*context, error) {

@@ -12,7 +12,7 @@ type Inbound struct {
 	association
 	window window
 	shown  tally.Counter // the window's top, as others see it
-	_      [24]byte      // two cache lines: the allocator aligns them
+	_      [32]byte      // two cache lines: the allocator aligns them
 }
 
 // NewInbound makes an association with a replay window of that many packets; 0 means none. The vault holds its key.

@@ -17,7 +17,7 @@ type Outbound struct {
 	next   tally.Counter // sequence number of the next packet
 	marked atomic.Uint64 // numbers below it may be used
 	association
-	_ [56]byte // two cache lines: the allocator aligns them
+	_ [64]byte // two cache lines: the allocator aligns them
 }
 
 // NewOutbound makes an association whose first packet gets the sequence number first, at least 1. It sends nothing before

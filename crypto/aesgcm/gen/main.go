@@ -18,7 +18,8 @@
 // waits for itself; the processor finds the other's work only if it stands close by.
 //
 // The files: asm.go emits and merges instructions, tile.go has the two streams for a tile, any.go the kernel for
-// packets of any length, side.go the kernels for short packets side by side.
+// packets of any length, side.go the kernels for short packets side by side, shared.go the one where packets share
+// registers.
 package main
 
 import (
@@ -48,6 +49,7 @@ func main() {
 		for _, s := range sides {
 			a.side(s)
 		}
+		a.shared()
 		a.any()
 		if err := os.WriteFile(v.name+"_amd64.s", a.bytes(), 0o644); err != nil {
 			fmt.Fprintln(os.Stderr, "gen:", err)

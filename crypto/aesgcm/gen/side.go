@@ -74,10 +74,8 @@ func (a *asm) sideKeyStream(g shape) (s stream, parts []part) {
 // laneOf is the lane that a packet's hash ends in.
 func (g shape) laneOf(q int) int { return q * 4 / g.packets }
 
-// laneMask is the mask of the words of a packet's lane.
-func (g shape) laneMask(q int) string {
-	return []string{"", maskLane1, maskLane2, maskLengths}[g.laneOf(q)]
-}
+// laneMasks are the masks of the words of each lane.
+var laneMasks = [4]string{"", maskLane1, maskLane2, maskLengths}
 
 // sums are where the sums of a group's packets are kept: the high part in the packet's first register, as multiply leaves
 // it. With four packets each pair is folded as soon as it is there, so that two of them share a register.
@@ -111,20 +109,38 @@ func (a *asm) sideHash(g shape) (s, tail stream) {
 		tail.op("VPXORQ %s, %s, %s", t, h, h)
 	}
 	tail.op("VPSHUFB %s, %s, %s", z(swap), h, h)
-	if a.open {
-		a.sideCompare(&tail, g)
-		return s, tail
-	}
+	a.sideTags(&tail, g)
+	return s, tail
+}
+
+// sideTags compares the hashes in accHi with the tags behind the texts, or writes them there.
+func (a *asm) sideTags(s *stream, g shape) {
+	h, t := z(accHi), z(temp[2])
+	number := func(q int) string { return fmt.Sprintf("MOVWLZX %d(R9), R14", 2*(q-g.packets)) }
 	for q := range g.packets {
-		tail.op("MOVWLZX %d(R9), R14", 2*(q-g.packets))
-		tail.op("MOVQ %d(R11)(R14*1), AX", workTags)
-		if lane := g.laneOf(q); lane > 0 {
-			tail.op("VEXTRACTI64X2 $%d, %s, (AX)", lane, h)
-		} else {
-			tail.op("VMOVDQU64 %s, (AX)", x(accHi))
+		s.op("%s", number(q))
+		s.op("MOVQ %d(R11)(R14*1), AX", workTags)
+		switch lane := g.laneOf(q); {
+		case a.open && lane == 0:
+			s.op("VBROADCASTI64X2 (AX), %s", t)
+		case a.open:
+			s.op("VBROADCASTI64X2 (AX), %s, %s", laneMasks[lane], t)
+		case lane == 0:
+			s.op("VMOVDQU64 %s, (AX)", x(accHi))
+		default:
+			s.op("VEXTRACTI64X2 $%d, %s, (AX)", lane, h)
 		}
 	}
-	return s, tail
+	if !a.open {
+		return
+	}
+	s.op("VPXORQ %s, %s, %s", t, h, h)
+	s.op("VPTESTMQ %s, %s, %s", h, h, maskTemp)
+	s.op("KMOVB %s, AX", maskTemp)
+	for q := range g.packets {
+		s.together(number(q),
+			fmt.Sprintf("TESTL $%#x, AX", 3<<(2*g.laneOf(q))), fmt.Sprintf("SETNE %d(R11)(R14*1)", workFailed))
+	}
 }
 
 // sideText treats the text of one packet and leaves the sum of its products.
@@ -146,28 +162,6 @@ func (a *asm) sideText(s *stream, g shape, q int) {
 		default:
 			a.multiply(s, &sum, first+j-1, first+j, at(j-1), at(j))
 		}
-	}
-}
-
-// sideCompare compares the hashes with the tags behind the texts.
-func (a *asm) sideCompare(s *stream, g shape) {
-	h, t := z(accHi), z(temp[2])
-	number := func(q int) string { return fmt.Sprintf("MOVWLZX %d(R9), R14", 2*(q-g.packets)) }
-	for q := range g.packets {
-		s.op("%s", number(q))
-		s.op("MOVQ %d(R11)(R14*1), AX", workTags)
-		if q == 0 {
-			s.op("VBROADCASTI64X2 (AX), %s", t)
-		} else {
-			s.op("VBROADCASTI64X2 (AX), %s, %s", g.laneMask(q), t)
-		}
-	}
-	s.op("VPXORQ %s, %s, %s", t, h, h)
-	s.op("VPTESTMQ %s, %s, %s", h, h, maskTemp)
-	s.op("KMOVB %s, AX", maskTemp)
-	for q := range g.packets {
-		s.together(number(q),
-			fmt.Sprintf("TESTL $%#x, AX", 3<<(2*g.laneOf(q))), fmt.Sprintf("SETNE %d(R11)(R14*1)", workFailed))
 	}
 }
 
