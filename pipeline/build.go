@@ -16,6 +16,7 @@ import (
 type registry struct {
 	tunnels  map[string]int
 	freed    []int // tunnel ids that no snapshot names any more
+	holders  [MaxTunnels]uint8
 	accounts map[string]int
 }
 
@@ -220,6 +221,7 @@ func (e *Engine) addTunnel(t *Tables, s *TunnelSpec) error {
 	t.sources[id] = makeSources(s)
 	t.rx[id] = makeRX(s, vrf, &t.sources[id])
 	t.tx[id] = makeTX(s, vrf)
+	t.tx[id].holder = e.holder(id, vrf)
 	t.tx[id].owner = uint8(e.owner(id))
 	if s.SA != nil {
 		return e.addESP(t, s, id)
@@ -231,6 +233,15 @@ func (e *Engine) addTunnel(t *Tables, s *TunnelSpec) error {
 		e.workers[t.tx[id].owner].sequence[id].set(s.FirstNumber) // the owner leaves it alone until it sees the new tables
 	}
 	return nil
+}
+
+// holder tells a tunnel from those that had its number, or were in another account, before. A packet that was routed to one of
+// these may still be on its way between workers: Apply waits for batches, not for what they handed over.
+func (e *Engine) holder(id int, vrf uint16) uint8 {
+	if now := e.tables.Load(); id < len(now.tx) && now.tx[id].flags&tunLive != 0 && now.tx[id].vrf != vrf {
+		e.names.holders[id]++
+	}
+	return e.names.holders[id]
 }
 
 // owner is the worker that numbers the packets of tunnel id.
@@ -404,6 +415,7 @@ func (e *Engine) forget(s *Spec) {
 		}
 		delete(e.names.tunnels, name)
 		e.names.freed = append(e.names.freed, id)
+		e.names.holders[id]++
 		e.fwd.tunnels[id].v.Store(0)
 		for _, w := range e.workers {
 			w.tunnels[id].reset()

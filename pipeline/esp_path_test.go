@@ -454,6 +454,41 @@ func TestESPHandedOver(t *testing.T) {
 	}
 }
 
+// TestHandedOverPacketsOfATunnelThatIsGone: what waits between workers for a tunnel leaves by no other that has got its number, and
+// not by the same one in another account. More waits than the owner takes in a turn.
+func TestHandedOverPacketsOfATunnelThatIsGone(t *testing.T) {
+	gone := newESPPeer(t, espOptions{suite: esp.AES128GCM16, window: 64, spi: 0x1000})
+	next := newESPPeer(t, espOptions{suite: esp.AES128GCM16, window: 64, spi: 0x2000})
+	acme := gone.tunnel("cust-a", func(s *TunnelSpec) { s.Account = "acme" })
+	for what, after := range map[string][]TunnelSpec{
+		"its number": {next.tunnel("cust-b", func(s *TunnelSpec) {
+			s.Account, s.CustomerEndpoint = "other", netip.MustParseAddr("198.51.100.66")
+			s.Prefixes = []netip.Prefix{netip.MustParsePrefix("198.18.66.0/24")}
+		})},
+		"its name": {gone.tunnel("cust-a", func(s *TunnelSpec) { s.Account = "other" })},
+	} {
+		b := newESPBed(t, 2, acme)
+		owner := b.engine.OwnerOfSPI(gone.in.SPI())
+		const packets = 200
+		for range packets {
+			b.queues[owner^1][0].Put(framed(udp(t, inetHost4, behind4, 40)))
+		}
+		for b.engine.Total().HandedOver < packets {
+			b.engine.Poll(owner ^ 1)
+		}
+		if what == "its number" {
+			b.spec.Tunnels = nil
+			b.apply()
+			b.engine.Poll(owner)
+		}
+		b.spec.Tunnels = after
+		b.apply()
+		if out := b.run(); len(out) != 0 || b.dropped()["tunnel_unroutable"] != packets {
+			t.Errorf("another has %s: %d frames left; dropped: %v", what, len(out), b.dropped())
+		}
+	}
+}
+
 // TestESPRenamed: an association stays its worker's when its tunnel gets another name, and so another number.
 func TestESPRenamed(t *testing.T) {
 	p := newESPPeer(t, espOptions{suite: esp.AES128GCM16, window: 64})

@@ -178,8 +178,9 @@ func (w *worker) encap(t *Tables, p *packet, id int) {
 	}
 	x := &t.tx[id]
 	if x.flags&tunSequence != 0 && int(x.owner) != w.id {
-		w.handTo(int(x.owner), handover{chunk: p.chunk, start: p.l3, end: p.end, kind: handEncap, port: p.port,
-			tunnel: int32(id), packetV: packetView{proto: p.proto, flags: p.flags, l4: p.l4, encrypt: p.encrypt}})
+		if h := w.handTo(int(x.owner), handEncap, p); h != nil {
+			h.tunnel, h.holder = int32(id), x.holder
+		}
 		return
 	}
 	if e := t.esp[id]; e != nil {

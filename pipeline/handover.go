@@ -11,22 +11,21 @@ import (
 // Between workers there are only single-producer single-consumer rings: one hands frames over, one brings frames
 // home to the part of the UMEM that they came from. The home ring holds a whole part, so it is never full.
 
-// A handover is a frame on its way to another worker.
+// A handover is a frame on its way to another worker, with what the worker found out about the packet in it. It is written
+// field by field into its place in the ring: a copy is loaded in larger pieces than it was stored in, and such a load waits
+// until all stores before it, those to lines of the other core too, have reached the cache.
 type handover struct {
 	chunk   uint64
+	tunnel  int32  // handEncap: tunnel to encapsulate for
 	start   uint16 // handTransmit: link header; otherwise the IP packet, with handESP the outer one
 	end     uint16
+	l4      uint16
 	kind    handKind
 	port    uint8
-	tunnel  int32 // handFragment: noTunnel; handEncap: tunnel to encapsulate for
-	packetV packetView
-}
-
-// packetView is what the owner of a tunnel's sequence numbers needs to know of a packet that was routed elsewhere.
-type packetView struct {
-	proto, flags uint8
-	l4           uint16
-	encrypt      bool
+	proto   uint8
+	flags   uint8
+	encrypt bool
+	holder  uint8 // of the tunnel's number when the packet was routed
 }
 
 type handKind uint8
@@ -95,22 +94,37 @@ func (w *worker) handOverFrames(descs []xsk.Desc, via, port int) {
 	for i := range descs {
 		d := &descs[i]
 		start := uint16(d.Addr & (xsk.FrameSize - 1))
-		chunk := d.Addr &^ (xsk.FrameSize - 1)
-		w.handTo(via, handover{chunk: chunk, start: start, end: start + uint16(d.Len), kind: handTransmit, port: uint8(port)})
+		if h := w.placeFor(via, d.Addr&^(xsk.FrameSize-1)); h != nil {
+			h.kind, h.port, h.start, h.end = handTransmit, uint8(port), start, start+uint16(d.Len)
+		}
 	}
 }
 
-// handTo gives a frame to another worker, or drops it if the ring is full.
-func (w *worker) handTo(to int, h handover) bool {
-	w.umem.Track(h.chunk, xsk.Worker, xsk.HandOver)
-	if w.toward[to].add(h) { // flush shows it
-		w.count.handover.add(1)
-		return true
+// handTo gives a packet to another worker, or drops it if the ring is full: then it returns nil. What it returns may be
+// changed until flush shows it.
+func (w *worker) handTo(to int, kind handKind, p *packet) *handover {
+	h := w.placeFor(to, p.chunk)
+	if h == nil {
+		return nil
 	}
-	w.umem.Track(h.chunk, xsk.HandOver, xsk.Worker)
-	w.count.dropped[HandOverFull].add(1)
-	w.release(h.chunk)
-	return false
+	h.kind, h.port, h.start, h.end, h.tunnel = kind, p.port, p.l3, p.end, noTunnel
+	h.proto, h.flags, h.l4, h.encrypt = p.proto, p.flags, p.l4, p.encrypt
+	return h
+}
+
+// placeFor is a place in the ring toward another worker for a frame, which it drops if there is none.
+func (w *worker) placeFor(to int, chunk uint64) *handover {
+	w.umem.Track(chunk, xsk.Worker, xsk.HandOver)
+	h := w.toward[to].claim()
+	if h == nil {
+		w.umem.Track(chunk, xsk.HandOver, xsk.Worker)
+		w.count.dropped[HandOverFull].add(1)
+		w.release(chunk)
+		return nil
+	}
+	w.count.handover.add(1)
+	h.chunk = chunk
+	return h
 }
 
 // takeOver works on what the other workers handed over, at most a batch from each.
@@ -124,7 +138,8 @@ func (w *worker) takeOver(t *Tables) int {
 		if n == 0 {
 			continue
 		}
-		for _, h := range w.taken[:n] {
+		for i := range w.taken[:n] {
+			h := &w.taken[i]
 			w.umem.Track(h.chunk, xsk.HandOver, xsk.Worker)
 			w.accept(t, h)
 		}
@@ -135,24 +150,25 @@ func (w *worker) takeOver(t *Tables) int {
 	return work
 }
 
-func (w *worker) accept(t *Tables, h handover) {
-	switch h.kind {
-	case handTransmit:
+func (w *worker) accept(t *Tables, h *handover) {
+	if h.kind == handTransmit {
 		w.emit(int(h.port), h.chunk, h.start, h.end)
+		return
+	}
+	p := packet{chunk: h.chunk, l3: h.start, end: h.end, tunnel: noTunnel, port: h.port,
+		flags: h.flags, proto: h.proto, l4: h.l4, encrypt: h.encrypt}
+	switch h.kind {
 	case handFragment:
-		p := packet{chunk: h.chunk, l3: h.start, end: h.end, tunnel: noTunnel, port: h.port, flags: h.packetV.flags}
 		w.join(&p)
 	case handESP: // finishWhole looks at it from its outer header on
-		w.whole.packets[w.whole.n] = packet{chunk: h.chunk, l3: h.start, end: h.end, tunnel: noTunnel, port: h.port, flags: h.packetV.flags}
+		w.whole.packets[w.whole.n] = p
 		w.whole.n++
 	case handEncap:
-		p := packet{chunk: h.chunk, l3: h.start, end: h.end, tunnel: noTunnel, port: h.port,
-			flags: h.packetV.flags, proto: h.packetV.proto, l4: h.packetV.l4, encrypt: h.packetV.encrypt}
 		if ip := w.bytes(&p); p.flags&pktV6 == 0 { // for the flow's way
 			p.src, p.dst = binary.BigEndian.Uint32(ip[wire.IPv4OffSrc:]), binary.BigEndian.Uint32(ip[wire.IPv4OffDst:])
 		}
-		if int(h.tunnel) >= len(t.tx) || t.tx[h.tunnel].flags&tunLive == 0 {
-			w.drop(&p, TunnelUnroutable) // the tunnel was taken away meanwhile
+		if int(h.tunnel) >= len(t.tx) || t.tx[h.tunnel].flags&tunLive == 0 || t.tx[h.tunnel].holder != h.holder {
+			w.drop(&p, TunnelUnroutable) // the tunnel was taken away meanwhile, and another may have its number
 			return
 		}
 		w.encap(t, &p, int(h.tunnel))

@@ -92,8 +92,10 @@ func (w *worker) mayOpen(t *Tables, p *packet, at uint32) bool {
 		return false
 	}
 	if int(sa.owner) != w.id {
-		w.handTo(int(sa.owner), handover{chunk: p.chunk, start: p.l3, end: w.endOfIP(p), kind: handESP, port: p.port, tunnel: noTunnel,
-			packetV: packetView{flags: p.flags & pktV6}})
+		end := w.endOfIP(p)
+		if h := w.handTo(int(sa.owner), handESP, p); h != nil {
+			h.end, h.flags = end, p.flags&pktV6
+		}
 		return false
 	}
 	p.tunnel = sa.tunnel

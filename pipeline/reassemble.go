@@ -44,7 +44,7 @@ func (w *worker) collect(p *packet) {
 	workers := len(w.engine.workers)
 	to := int(hash6(words6(key.Src), words6(key.Dst), key.ID, 0)>>32) % workers
 	if to != w.id {
-		w.handTo(to, handover{chunk: p.chunk, start: p.l3, end: p.end, kind: handFragment, port: p.port, packetV: packetView{flags: p.flags}})
+		w.handTo(to, handFragment, p)
 		return
 	}
 	w.join(p)

@@ -7,16 +7,19 @@ import "sync/atomic"
 //
 // The producer alone writes tail and slots in front of it; the consumer alone writes head. Each keeps a copy of the
 // other's index and looks again only when the copy says full or empty, so that a batch costs one shared cache miss. What
-// is added is the producer's until it is shown: showing a batch at once costs one shared store.
+// is added is the producer's until it is shown: showing a batch at once costs one shared store. A consumer that finds nothing
+// looks at tail again and again, so what the producer writes for each element lies in another line of the cache.
 type ring[T any] struct {
 	slots []T
 	mask  uint32
 	_     [36]byte
 
-	tail     atomic.Uint32
+	tail atomic.Uint32
+	_    [60]byte
+
 	added    uint32 // tail, with what is not shown yet
 	seenHead uint32
-	_        [52]byte
+	_        [56]byte
 
 	head     atomic.Uint32
 	seenTail uint32
@@ -46,14 +49,22 @@ func (r *ring[T]) publish() {
 	r.show()
 }
 
+// claim returns the slot behind what is in the ring, or nil if the ring is full. It is the producer's to fill until show.
+func (r *ring[T]) claim() *T {
+	s := r.next()
+	if s != nil {
+		r.added++
+	}
+	return s
+}
+
 // add puts v behind what is in the ring and reports whether there was room. The consumer sees it after show.
 func (r *ring[T]) add(v T) bool {
-	s := r.next()
+	s := r.claim()
 	if s == nil {
 		return false
 	}
 	*s = v
-	r.added++
 	return true
 }
 

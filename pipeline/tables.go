@@ -74,7 +74,8 @@ type txTunnel struct {
 	flags  uint8
 	owner  uint8 // worker that numbers the packets of a tunnel with sequence numbers
 	way    way
-	_      [4]byte
+	holder uint8 // which of those that had the number and the account, one after another, this one is
+	_      [3]byte
 }
 
 // A way is how enterTunnels encapsulates.
