@@ -209,9 +209,9 @@ c.yaml:4:5: tunnels[0]: endpoint is missing: write one of the addresses under en
 `),
 		`c.yaml:4:11: tunnels[0].name: "10.0.0.1" reads as an address, and a route's nexthop could not tell: choose another name`},
 	{"tunnel name too long", swap(`name: a
-`, `name: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
+`, `name: nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn
 `),
-		`c.yaml:4:11: tunnels[0].name: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" is not a name: 1 to 63 letters, digits, '.', '_' and '-', the first a letter or digit`},
+		`c.yaml:4:11: tunnels[0].name: "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn" is not a name: 1 to 63 letters, digits, '.', '_' and '-', the first a letter or digit`},
 	{"tunnel type unknown", swap(`account: acme`, `type: vxlan`),
 		`c.yaml:5:11: tunnels[0].type: must be gre or ipsec, got "vxlan"`},
 	{"ipsec without associations", swap(`account: acme`, `type: ipsec
@@ -433,6 +433,21 @@ routes: [{prefix: 203.0.113.0/24, nexthop: cust_b}]`),
     interface_address: 10.213.0.12/31
     `+otherKeys(swapIn(sa, `0x1001`, `0x1002`))),
 		`c.yaml:18:44: tunnels[1].manual_sas[0].spi_out: 0x2001 is taken by tunnels[0].manual_sas[0].spi_out on line 9, of the same customer_endpoint: it tells our packets apart by it`},
+	{"one row of sequence numbers", ipsec("allow_null_cipher: true", cbc+`
+  - name: b
+    account: acme
+    type: ipsec
+    allow_null_cipher: true
+    endpoint: 192.0.2.1
+    customer_endpoint: 198.51.100.3
+    interface_address: 10.213.0.12/31
+    `+swapIn(cbc, `0x1001`, `0x1002`)),
+		`c.yaml:18:162: tunnels[1].manual_sas[0].key_out: and spi_out are those of tunnels[0].manual_sas[0].key_out on line 9 too: both would count the same sequence numbers; make a new key`},
+	{"a key for a field", ipsec("lab: true", swapIn(sa, `key_in: "`, `"key_in=`)),
+		`c.yaml:9:18: tunnels[0].manual_sas[0]: key_in is missing: write a key in hexadecimal digits, or {file: PATH}
+c.yaml:9:77: tunnels[0].manual_sas[0]: unknown field "key_in=00... (40 digits, not shown)": allowed are spi_in, spi_out, encryption, key_in, key_out, esn and udp_encap`},
+	{"a key for an encryption", ipsec("lab: true", swapIn(sa, `aes128gcm16`, `"000102030405060708090a0b0c0d0e0f10111213"`)),
+		`c.yaml:9:64: tunnels[0].manual_sas[0].encryption: must be aes128gcm16, aes256gcm16, chacha20poly1305, aes128-sha256, aes256-sha256, aes128-sha1, aes256-sha1, null-sha256 or null-sha1, got "00... (40 digits, not shown)"`},
 	{"one key at two places", ipsec("lab: true", sa+`
   - name: b
     account: acme
@@ -577,6 +592,13 @@ c.yaml:6:8: node: unknown field "nam": did you mean "name"?`},
 func otherKeys(sa string) string {
 	return swapIn(swapIn(sa, `"0001020304`, `"7001020304`), `"1011121314`, `"7111121314`)
 }
+
+const cbc = `manual_sas: [{spi_in: 0x1001, spi_out: 0x2001, encryption: null-sha256, key_in: "`+hex64+`", key_out: "00`+hex62+`"}]`
+
+const (
+	hex62 = "0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+	hex64 = "20" + hex62
+)
 
 const sa = `manual_sas: [{spi_in: 0x1001, spi_out: 0x2001, encryption: aes128gcm16, key_in: "000102030405060708090a0b0c0d0e0f10111213", key_out: "101112131415161718191a1b1c1d1e1f20212223"}]`
 

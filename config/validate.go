@@ -263,10 +263,19 @@ func (k *checker) sameSPIs() {
 }
 
 // sameKeys finds keys of counter modes that two associations have: each end counts its IVs for itself, and one that comes
-// twice under a key lays open what is in both packets (RFC 4106, section 2).
+// twice under a key lays open what is in both packets (RFC 4106, section 2). With other algorithms two may have a key, but not
+// the SPI toward the customer too: then they are one association, with one row of sequence numbers.
 func (k *checker) sameKeys() {
 	first := map[string]string{} // path by key
+	rows := map[string]string{}  // by SPI and key
 	for i, t := range k.c.Tunnels {
+		if t.IPsec != nil && len(t.IPsec.SA.KeyOut) > 0 {
+			row, path := fmt.Sprint(t.IPsec.SA.SPIOut, " ", string(t.IPsec.SA.KeyOut)), tunnelPath(i, "manual_sas[0].key_out")
+			if before, twice := rows[row]; twice && !t.IPsec.encryption().Counter {
+				k.fail(path, "and spi_out are those of %s too: both would count the same sequence numbers; make a new key", k.there(before))
+			}
+			rows[row] = path
+		}
 		if t.IPsec == nil || !t.IPsec.encryption().Counter || string(t.IPsec.SA.KeyIn) == string(t.IPsec.SA.KeyOut) {
 			continue // the last is found where the pair is read
 		}

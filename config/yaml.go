@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,7 +23,16 @@ type decoder struct {
 
 // failAt notes a mistake at a place that is not a value's own.
 func (d *decoder) failAt(at position, path, format string, args ...any) {
-	d.errs = append(d.errs, Error{d.file, at.line, at.column, path, fmt.Sprintf(format, args...)})
+	d.errs = append(d.errs, Error{d.file, at.line, at.column, path, withoutKeys(fmt.Sprintf(format, args...))})
+}
+
+var longHex = regexp.MustCompile(`[0-9A-Fa-f]{24,}`)
+
+// withoutKeys shortens what may be a key that was written at a wrong place: messages go to logs.
+func withoutKeys(s string) string {
+	return longHex.ReplaceAllStringFunc(s, func(digits string) string {
+		return fmt.Sprintf("%s... (%d digits, not shown)", digits[:2], len(digits))
+	})
 }
 
 // value is one YAML value and where it stands.

@@ -114,9 +114,9 @@ type SA struct {
 	Encryption   string `json:"encryption"`
 	ESN          bool   `json:"esn"`
 	UDPEncap     bool   `json:"udp_encap"`
-	Worker       int    `json:"worker"`                  // its owner
-	ReplayWindow int    `json:"replay_window,omitempty"` // in
-	Sequence     uint64 `json:"sequence,omitempty"`      // out: the next number; in: the highest that was received
+	Worker       int    `json:"worker"`        // its owner
+	ReplayWindow int    `json:"replay_window"` // in
+	Sequence     uint64 `json:"sequence"`      // out: the next number; in: the highest that was received
 	SoftExpired  bool   `json:"soft_expired"`
 
 	Packets uint64            `json:"packets"` // sent, or received and authentic

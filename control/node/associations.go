@@ -4,13 +4,14 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -23,11 +24,18 @@ import (
 )
 
 // Blocks of what is reserved on disk at a time: as much as is skipped after a crash. IVs are those of all associations
-// of the node: four seconds at 16 million packets a second, and 2^18 crashes until they are used up. Sequence numbers are
-// as with GRE; without ESN an association has 2^32.
+// of the node: four seconds at 16 million packets a second, and 2^18 crashes until they are used up. Without ESN an
+// association has 2^32 sequence numbers, so its blocks begin small, for 2^14 crashes, and grow while they are used up fast.
 const (
 	ivReserve       = 1 << 26
 	sequenceReserve = numberBlock
+	firstReserve    = 1 << 18
+)
+
+// A block that lasts less than hurried is followed by one four times as large, one that lasts more than idle by a smaller one.
+const (
+	hurried = 2 * time.Second
+	idle    = time.Minute
 )
 
 // receivedInterval is how often it is written down what was received: what came since the last time may come again once
@@ -42,7 +50,7 @@ type espMarks struct {
 	Writer   uint32            `json:"writer"` // of the IVs
 	IV       uint64            `json:"iv"`
 	Sequence map[string]uint64 `json:"sequence"` // by SPI and key
-	Received map[string]uint64 `json:"received"` // likewise; of associations with a replay window
+	Received map[string]uint64 `json:"received"` // likewise
 }
 
 // newESPMarks are those of a node that has none, or has lost them. What it used before nobody knows, so its IVs begin at a
@@ -69,7 +77,7 @@ func (m espMarks) equal(o espMarks) bool {
 
 // receive notes what p has received.
 func (m espMarks) receive(p *association, highest uint64) {
-	if p.floor != "" && highest > m.Received[p.floor] {
+	if highest > m.Received[p.floor] {
 		m.Received[p.floor] = highest
 	}
 }
@@ -82,7 +90,12 @@ type association struct {
 	mark string // its key in espMarks.Sequence
 	end  uint64 // below it are the sequence numbers that are its alone
 
-	floor string // its key in espMarks.Received; empty: replays are not looked for
+	block  uint64    // how many are reserved at a time
+	since  time.Time // when they were last
+	warned bool      // that they come to their end
+	tunnel string    // for that
+
+	floor string // its key in espMarks.Received
 }
 
 // associations are the security associations of the node, and the marks that keep their IVs and sequence numbers from
@@ -174,13 +187,16 @@ func (a *associations) make(t config.Tunnel, marks *espMarks) (*association, err
 	if err != nil {
 		return nil, err
 	}
-	p := &association{of: i.SA, mark: markOf(i.SA.SPIOut, i.SA.KeyOut)}
+	p := &association{of: i.SA, mark: markOf(i.SA.SPIOut, i.SA.KeyOut), floor: markOf(i.SA.SPIIn, i.SA.KeyIn),
+		block: firstReserve, since: time.Now(), tunnel: t.Name}
+	if i.SA.ESN {
+		p.block = sequenceReserve
+	}
 	p.in, err = esp.NewInbound(a.vault, esp.Params{SPI: i.SA.SPIIn, Suite: suite, Key: i.SA.KeyIn, ESN: i.SA.ESN}, i.ReplayWindow)
 	if err != nil {
 		return nil, err
 	}
 	if i.ReplayWindow > 0 {
-		p.floor = markOf(i.SA.SPIIn, i.SA.KeyIn)
 		p.in.Begin(marks.Received[p.floor])
 	}
 	first := max(marks.Sequence[p.mark], 1)
@@ -189,7 +205,7 @@ func (a *associations) make(t config.Tunnel, marks *espMarks) (*association, err
 		p.in.Wipe()
 		return nil, err
 	}
-	p.end = first + sequenceReserve
+	p.end = first + p.block
 	marks.Sequence[p.mark] = p.end
 	return p, nil
 }
@@ -230,7 +246,7 @@ func (a *associations) retain(c *config.Config) {
 	}
 	if !marks.equal(a.marks) {
 		if a.write(marks) != nil {
-			a.marks.Received = marks.Received // for the next write. The higher marks stay, and numbers are skipped
+			a.marks = marks // for the next write. Until then the higher marks stand there, and after a crash numbers are skipped
 		}
 	}
 }
@@ -274,7 +290,7 @@ func (a *associations) load() error {
 	if err := a.dir.take(); err != nil {
 		return err
 	}
-	marks, err := readESPMarks(a.dir.file(espFile))
+	marks, err := readESPMarks(a.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		marks, err = newESPMarks(), nil
 		a.log.Info("no marks of IPsec tunnels, as with a new node: IVs begin at a random place, and sequence numbers at 1",
@@ -286,7 +302,7 @@ func (a *associations) load() error {
 	// The counter goes on above the mark with the same writer: a node without a cluster has one for ever.
 	next := marks.IV
 	a.marks = marks.clone()
-	marks.IV += ivReserve
+	marks.IV = min(next+ivReserve, esp.MaxIVs)
 	if err := a.write(marks); err != nil {
 		return err
 	}
@@ -298,29 +314,62 @@ func (a *associations) load() error {
 	return nil
 }
 
-func readESPMarks(path string) (espMarks, error) {
-	b, err := os.ReadFile(path)
+// espMarksFile is how the marks stand in the file: all of them, with a hash, because one that is wrong by chance or by hand is
+// not noticed before IVs come again.
+type espMarksFile struct {
+	espMarks
+	Check string `json:"check"`
+}
+
+// check is a hash of the marks.
+func (m espMarks) check() string {
+	b, err := json.Marshal(m) // maps in the order of their keys
+	if err != nil {
+		panic(err) // numbers and strings
+	}
+	h := sha256.Sum256(b)
+	return hex.EncodeToString(h[:8])
+}
+
+func readESPMarks(dir *stateDir) (espMarks, error) {
+	b, err := dir.read(espFile)
 	if err != nil {
 		return espMarks{}, err
 	}
-	var m espMarks
-	err = json.Unmarshal(b, &m)
-	if m.Received == nil { // of a release that did not keep it
-		m.Received = map[string]uint64{}
-	}
-	if err == nil && (m.Sequence == nil || m.Writer > esp.MaxWriter) {
-		err = errors.New("something is missing or too large")
+	var f espMarksFile
+	if err = json.Unmarshal(b, &f); err == nil {
+		err = f.valid()
 	}
 	if err != nil {
-		return m, fmt.Errorf("%s: %w: %w; give all IPsec tunnels new keys and remove the file: an older one from a backup would "+
-			"make IVs and sequence numbers come again", path, errNoMarks, err)
+		return espMarks{}, fmt.Errorf("%s: %w: %w; give all IPsec tunnels new keys and remove the file: an older one from a backup would "+
+			"make IVs and sequence numbers come again", dir.file(espFile), errNoMarks, err)
 	}
-	return m, nil
+	return f.espMarks, nil
+}
+
+// valid says what of a file cannot be.
+func (f *espMarksFile) valid() error {
+	switch {
+	case f.Sequence == nil || f.Received == nil:
+		return errors.New("something is missing")
+	case f.Check != f.check():
+		return fmt.Errorf("check is %q, that of the rest is %q", f.Check, f.check())
+	case f.Writer > esp.MaxWriter || f.IV > esp.MaxIVs:
+		return errors.New("writer or iv is too large")
+	case f.IV == esp.MaxIVs:
+		return fmt.Errorf("all of %d IVs are used", uint64(esp.MaxIVs))
+	}
+	for what, n := range f.Sequence {
+		if n > math.MaxUint64-sequenceReserve {
+			return fmt.Errorf("the sequence number of %s is too large", what)
+		}
+	}
+	return nil
 }
 
 // write replaces the file, before anything relies on it. It is called with writing held.
 func (a *associations) write(marks espMarks) error {
-	b, err := json.MarshalIndent(marks, "", "  ")
+	b, err := json.MarshalIndent(espMarksFile{marks, marks.check()}, "", "  ")
 	if err != nil {
 		return err
 	}
@@ -341,15 +390,17 @@ func (a *associations) extend() error {
 	}
 	marks := a.marks.clone()
 	if a.ivs.Next()+ivReserve/2 > marks.IV {
-		marks.IV = a.ivs.Next() + ivReserve
+		marks.IV = min(a.ivs.Next()+ivReserve, esp.MaxIVs)
 	}
-	ends := map[*association]uint64{}
+	more := map[*association]reservation{}
 	for _, p := range a.live() {
 		// Numbers above a pair's own may be those of another pair with the same key, which comes after it.
-		if shown := p.out.Next(); shown+sequenceReserve/2 > p.end && marks.Sequence[p.mark] == p.end {
-			ends[p] = shown + sequenceReserve
-			marks.Sequence[p.mark] = ends[p]
+		if shown := p.out.Next(); shown+p.block/2 > p.end && marks.Sequence[p.mark] == p.end {
+			block := p.nextBlock()
+			more[p] = reservation{shown + block, block}
+			marks.Sequence[p.mark] = shown + block
 		}
+		a.warn(p)
 	}
 	if now := time.Now(); now.Sub(a.noted) >= receivedInterval {
 		a.noteReceived(marks)
@@ -358,13 +409,34 @@ func (a *associations) extend() error {
 	if marks.equal(a.marks) {
 		return nil // and whether the disk takes it is as unknown as before
 	}
-	err := a.commit(marks, ends)
+	err := a.commit(marks, more)
 	again := a.failing && err != nil
 	a.failing = err != nil
 	if again {
 		return nil
 	}
 	return err
+}
+
+// nextBlock is how many sequence numbers are reserved next.
+func (p *association) nextBlock() uint64 {
+	switch lasted := time.Since(p.since); {
+	case lasted < hurried:
+		return min(4*p.block, sequenceReserve)
+	case lasted > idle && !p.of.ESN:
+		return max(p.block/4, firstReserve)
+	}
+	return p.block
+}
+
+// warn says once that an association comes to its end.
+func (a *associations) warn(p *association) {
+	if p.warned || !p.out.Soft() {
+		return
+	}
+	p.warned = true
+	a.log.Warn("three quarters of an association's sequence numbers are used or were skipped: at 4294967296 the tunnel sends nothing more; "+
+		"give both ends new keys and SPIs, or esn: true", "tunnel", p.tunnel, "spi", p.of.SPIOut, "next", p.out.Next())
 }
 
 // noteReceived notes what the pairs have received by now.
@@ -374,15 +446,18 @@ func (a *associations) noteReceived(marks espMarks) {
 	}
 }
 
-// commit writes the marks, and only then permits what they reserve, to pairs the numbers below these ends.
-func (a *associations) commit(marks espMarks, ends map[*association]uint64) error {
+// A reservation is sequence numbers that a pair may use once its end is written as a mark.
+type reservation struct{ end, block uint64 }
+
+// commit writes the marks, and only then permits what they reserve.
+func (a *associations) commit(marks espMarks, more map[*association]reservation) error {
 	if err := a.write(marks); err != nil {
 		return err
 	}
 	a.ivs.Reserve(marks.IV)
-	for p, end := range ends {
-		p.end = end
-		p.out.Mark(end)
+	for p, r := range more {
+		p.end, p.block, p.since = r.end, r.block, time.Now()
+		p.out.Mark(r.end)
 	}
 	return nil
 }
@@ -418,7 +493,7 @@ func (a *associations) settle() error {
 }
 
 func (a *associations) explain(err error) error {
-	if errors.Is(err, errStateInUse) || errors.Is(err, errNoMarks) {
+	if errors.Is(err, errStateInUse) || errors.Is(err, errStateOpen) || errors.Is(err, errNoMarks) {
 		return err
 	}
 	return fmt.Errorf("node.state_dir: IPsec tunnels keep marks of their IVs and sequence numbers there: %w; make it writable", err)
@@ -445,7 +520,7 @@ func (a *associations) show(c *config.Config, owner func(spi uint32) int) []api.
 		if p == nil {
 			continue
 		}
-		common := api.SA{Tunnel: t.Name, Encryption: p.of.Encryption, ESN: p.of.ESN, UDPEncap: p.of.UDPEncap}
+		common := api.SA{Tunnel: t.Name, Encryption: p.of.Encryption, ESN: p.of.ESN, UDPEncap: t.IPsec.SA.UDPEncap}
 		in, outbound := common, common
 		in.Direction, in.SPI, in.Worker, in.ReplayWindow, in.SoftExpired = "in", p.of.SPIIn, owner(p.of.SPIIn), t.IPsec.ReplayWindow, p.in.Soft()
 		outbound.Direction, outbound.SPI, outbound.Worker, outbound.Sequence, outbound.SoftExpired = "out", p.of.SPIOut, owner(p.of.SPIOut), p.out.Next(), p.out.Soft()

@@ -213,7 +213,7 @@ func TestFullDiskIsToldOnce(t *testing.T) {
 	if err := a.prepare(c); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Mkdir(a.dir.file(espFile+".new"), 0o700); err != nil { // where the new file would be
+	if err := os.MkdirAll(a.dir.file(espFile+".new/full"), 0o700); err != nil { // where the new file would be
 		t.Fatal(err)
 	}
 	told := 0
@@ -260,18 +260,18 @@ func TestMarksStayAhead(t *testing.T) {
 		return v
 	}
 	before := a.marks.clone()
-	if v := send(sequenceReserve/2 + 2048); v != esp.OK {
+	if v := send(firstReserve/2 + 2048); v != esp.OK {
 		t.Fatal(v)
 	}
 	if err := a.extend(); err != nil || a.marks.equal(before) {
 		t.Errorf("%v, marks %+v", err, a.marks)
 	}
-	onDisk, err := readESPMarks(a.dir.file(espFile))
+	onDisk, err := readESPMarks(a.dir)
 	if err != nil || !onDisk.equal(a.marks) {
 		t.Errorf("on disk: %+v, %v", onDisk, err)
 	}
 	// A disk that takes no more: what is reserved is used up, and not one number more.
-	if err := os.Mkdir(a.dir.file(espFile+".new"), 0o700); err != nil {
+	if err := os.MkdirAll(a.dir.file(espFile+".new/full"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	left := int(a.marks.Sequence[a.pairs[pairKey(c.Tunnels[0])].mark] - out.Next())
@@ -290,7 +290,7 @@ func TestMarksStayAhead(t *testing.T) {
 	if v := send(1); v != esp.Unmarked {
 		t.Errorf("one that is not reserved: %v", v)
 	}
-	os.Remove(a.dir.file(espFile + ".new"))
+	os.RemoveAll(a.dir.file(espFile + ".new"))
 	if err := a.extend(); err != nil {
 		t.Error(err)
 	}
@@ -307,7 +307,7 @@ func TestLostMarks(t *testing.T) {
 		if err := a.prepare(ipsecConfig(t, 1, 1)); err != nil {
 			t.Fatal(err)
 		}
-		onDisk, err := readESPMarks(a.dir.file(espFile))
+		onDisk, err := readESPMarks(a.dir)
 		first := a.ivs.Next()
 		if err != nil || onDisk.IV != first+ivReserve || first > esp.MaxIVs/2 {
 			t.Errorf("IVs from %d on, on disk %+v, %v", first, onDisk, err)
@@ -424,15 +424,19 @@ func TestAssociationErrors(t *testing.T) {
 	if err := os.MkdirAll(broken, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for _, content := range []string{"", "null", "{}", `{"iv": -1}`, `{"iv": 1, "sequence": 5}`} {
-		if err := os.WriteFile(filepath.Join(broken, espFile), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
+	for _, content := range damagedMarks(t) {
+		for start := range 2 { // and the first leaves nothing that the second takes
+			if start == 0 {
+				if err := os.WriteFile(filepath.Join(broken, espFile), []byte(content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			a := newTestAssociations(broken)
+			if err := a.prepare(c); err == nil || !strings.Contains(err.Error(), "give all IPsec tunnels new keys") {
+				t.Errorf("start %d with %q: %v", start, content, err)
+			}
+			a.dir.close()
 		}
-		a := newTestAssociations(broken)
-		if err := a.prepare(c); err == nil || !strings.Contains(err.Error(), "give all IPsec tunnels new keys") {
-			t.Errorf("%q: %v", content, err)
-		}
-		a.dir.close()
 	}
 	first, second := newTestAssociations(filepath.Join(dir, "shared")), newTestAssociations(filepath.Join(dir, "shared"))
 	defer first.dir.close()
@@ -448,6 +452,157 @@ func TestAssociationErrors(t *testing.T) {
 	}
 }
 
+// damagedMarks are contents of the file that no daemon wrote.
+func damagedMarks(t *testing.T) []string {
+	t.Helper()
+	file := func(m espMarks) string {
+		b, err := json.Marshal(espMarksFile{m, m.check()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	none := map[string]uint64{}
+	good := file(espMarks{7, 12345678, map[string]uint64{"spi 0x1 key 01020304": 4194304}, none})
+	out := []string{"", "null", "{}", `{"iv": -1}`, `{"iv": 1, "sequence": 5}`,
+		file(espMarks{7, 1<<64 - 1, none, none}), file(espMarks{7, esp.MaxIVs, none, none}), file(espMarks{7, esp.MaxIVs + 1, none, none}),
+		file(espMarks{esp.MaxWriter + 1, 5, none, none}), file(espMarks{7, 5, map[string]uint64{"spi": 1<<64 - 1}, none}),
+		file(espMarks{7, 5, nil, none}), file(espMarks{7, 5, none, nil})}
+	for _, change := range [][2]string{{`"iv":12345678,`, ``}, {`12345678`, `null`}, {`12345678`, `12345677`}, {`"writer":7,`, ``},
+		{`4194304`, `null`}, {`4194304`, `4194303`}, {`"received"`, `"recieved"`}, {`"check"`, `"chek"`}} {
+		changed := strings.Replace(good, change[0], change[1], 1)
+		if changed == good {
+			t.Fatalf("%s is not in %s", change[0], good)
+		}
+		out = append(out, changed)
+	}
+	return out
+}
+
+// TestFailedReloadOnAFullDisk: the pair that stays goes on when there is room again.
+func TestFailedReloadOnAFullDisk(t *testing.T) {
+	a := newTestAssociations(t.TempDir())
+	defer a.dir.close()
+	defer a.close()
+	old, changed := ipsecConfig(t, 1, 1), ipsecConfig(t, 1, 1)
+	changed.Tunnels[0].IPsec.ReplayWindow = 64
+	for _, c := range []*config.Config{old, changed} {
+		if err := a.prepare(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	obstacle := a.dir.file(espFile + ".new")
+	if err := os.MkdirAll(filepath.Join(obstacle, "full"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	a.retain(old)
+	if err := os.RemoveAll(obstacle); err != nil {
+		t.Fatal(err)
+	}
+	s, frame := esp.NewSealer(a.ivs), make([]byte, 128)
+	for n := range 2 * firstReserve {
+		if _, _, v := s.Add(a.of(old.Tunnels[0]).Outbound, frame, 40, 60, esp.NextIPv4); v != esp.OK {
+			t.Fatalf("packet %d: %v", n, v)
+		}
+		s.Seal()
+		if a.ivs.Wanted() {
+			if err := a.extend(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestBlocksOfSequenceNumbers: a crash skips few numbers of an association that has few, unless it uses them up fast, and it is
+// told before they are used up.
+func TestBlocksOfSequenceNumbers(t *testing.T) {
+	a := newTestAssociations(t.TempDir())
+	defer a.dir.close()
+	defer a.close()
+	var log strings.Builder
+	a.log = slog.New(slog.NewTextHandler(&log, nil))
+	c := ipsecConfig(t, 1, 1)
+	if err := a.prepare(c); err != nil {
+		t.Fatal(err)
+	}
+	p := a.pairs[pairKey(c.Tunnels[0])]
+	if p.end != 1+firstReserve {
+		t.Errorf("%d numbers at the start, want %d", p.end-1, firstReserve)
+	}
+	for _, x := range []struct {
+		lasted time.Duration
+		esn    bool
+		block  uint64
+		want   uint64
+	}{
+		{time.Second, false, firstReserve, 4 * firstReserve},
+		{time.Second, false, sequenceReserve, sequenceReserve},
+		{10 * time.Second, false, 4 * firstReserve, 4 * firstReserve},
+		{time.Hour, false, 4 * firstReserve, firstReserve},
+		{time.Hour, false, firstReserve, firstReserve},
+		{time.Hour, true, sequenceReserve, sequenceReserve},
+	} {
+		q := &association{block: x.block, since: time.Now().Add(-x.lasted), of: config.ManualSA{ESN: x.esn}}
+		if got := q.nextBlock(); got != x.want {
+			t.Errorf("a block of %d lasted %v: the next has %d, want %d", x.block, x.lasted, got, x.want)
+		}
+	}
+	if err := a.extend(); err != nil || strings.Contains(log.String(), "three quarters") || p.out.Soft() {
+		t.Errorf("%v; soft: %v; log: %s", err, p.out.Soft(), &log)
+	}
+	marks := a.marks.clone()
+	marks.Sequence[p.mark] = 3 << 30
+	if p, err := a.make(c.Tunnels[0], &marks); err != nil || !p.out.Soft() {
+		t.Errorf("from %d on: %v", 3<<30, err)
+	} else {
+		a.pairs["late"] = p
+	}
+	for range 2 {
+		if err := a.extend(); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := strings.Count(log.String(), "three quarters"); got != 1 {
+		t.Errorf("told %d times: %s", got, &log)
+	}
+}
+
+// TestWindowTurnedOn: who gets a replay window by a reload takes nothing that came before.
+func TestWindowTurnedOn(t *testing.T) {
+	a := newTestAssociations(t.TempDir())
+	defer a.dir.close()
+	defer a.close()
+	off, on := ipsecConfig(t, 1, 1), ipsecConfig(t, 1, 1)
+	off.Tunnels[0].IPsec.ReplayWindow = 0
+	if err := a.prepare(off); err != nil {
+		t.Fatal(err)
+	}
+	a.of(off.Tunnels[0]).Inbound[0].Begin(1000)
+	if err := a.prepare(on); err != nil {
+		t.Fatal(err)
+	}
+	if got := a.of(on.Tunnels[0]).Inbound[0].Received(); got != 1000 {
+		t.Errorf("the new window begins behind %d, want 1000", got)
+	}
+}
+
+// TestShownEncapsulation: it may change without another pair.
+func TestShownEncapsulation(t *testing.T) {
+	a := newTestAssociations(t.TempDir())
+	defer a.dir.close()
+	defer a.close()
+	c := ipsecConfig(t, 1, 1)
+	if err := a.prepare(c); err != nil {
+		t.Fatal(err)
+	}
+	c.Tunnels[0].IPsec.SA.UDPEncap = true
+	for _, s := range a.show(c, func(uint32) int { return 0 }) {
+		if !s.UDPEncap {
+			t.Errorf("%s: without udp_encap", s.Direction)
+		}
+	}
+}
+
 // TestMarksHaveNoKeys: the file may be read by whoever makes backups.
 func TestMarksHaveNoKeys(t *testing.T) {
 	a := newTestAssociations(t.TempDir())
@@ -460,7 +615,7 @@ func TestMarksHaveNoKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	var m map[string]any
-	if err := json.Unmarshal(text, &m); err != nil || len(m) != 4 || strings.Contains(string(text), "5a5a") || strings.Contains(string(text), "ZZZ") {
+	if err := json.Unmarshal(text, &m); err != nil || len(m) != 5 || strings.Contains(string(text), "5a5a") || strings.Contains(string(text), "ZZZ") {
 		t.Errorf("%v in %s", err, text)
 	}
 }

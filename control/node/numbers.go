@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"sync"
 
 	"causeway/pipeline"
@@ -176,7 +175,7 @@ func (n *numbers) load() error {
 	if err := n.dir.take(); err != nil {
 		return n.explain(err)
 	}
-	marks, err := readMarks(n.dir.file(numbersFile))
+	marks, err := readMarks(n.dir)
 	if err != nil {
 		return err
 	}
@@ -184,8 +183,8 @@ func (n *numbers) load() error {
 	return nil
 }
 
-func readMarks(path string) (map[string]uint64, error) {
-	b, err := os.ReadFile(path)
+func readMarks(dir *stateDir) (map[string]uint64, error) {
+	b, err := dir.read(numbersFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return map[string]uint64{}, nil
 	}
@@ -199,7 +198,7 @@ func readMarks(path string) (map[string]uint64, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: not what this daemon writes: %w; restore it, or remove it: then sequence numbers begin at 0, "+
-			"and a router that checks the order drops packets until its end of the tunnel is made anew", path, err)
+			"and a router that checks the order drops packets until its end of the tunnel is made anew", dir.file(numbersFile), err)
 	}
 	return marks, nil
 }
@@ -218,7 +217,7 @@ func (n *numbers) write(marks map[string]uint64) error {
 }
 
 func (n *numbers) explain(err error) error {
-	if errors.Is(err, errStateInUse) {
+	if errors.Is(err, errStateInUse) || errors.Is(err, errStateOpen) {
 		return err
 	}
 	return fmt.Errorf("node.state_dir: tunnels with `sequence: true` keep their numbers there: %w; make it writable, or name another", err)

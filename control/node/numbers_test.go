@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"causeway/pipeline"
 )
 
@@ -120,16 +118,9 @@ func TestNumbersWhileTheDiskHangs(t *testing.T) {
 	}
 	n.use(s)
 	now["a"] = numberBlock
-	pipe := filepath.Join(n.dir.path, numbersFile+".new")
-	if err := unix.Mkfifo(pipe, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	n.writing.Lock() // as while extend asks the disk
 	hung, changed := make(chan error, 1), make(chan error, 1)
 	go func() { hung <- n.extend() }()
-	for n.writing.TryLock() { // until extend has it
-		n.writing.Unlock()
-		time.Sleep(time.Millisecond)
-	}
 	go func() {
 		err := n.reserve(numbered("a"))
 		n.use(s)
@@ -145,12 +136,10 @@ func TestNumbersWhileTheDiskHangs(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Error("a change of links waits for the disk")
 	}
-	end, err := os.Open(pipe) // the disk comes back
-	if err != nil {
-		t.Fatal(err)
+	n.writing.Unlock() // the disk comes back
+	if err := <-hung; err != nil {
+		t.Error(err)
 	}
-	defer end.Close()
-	<-hung
 }
 
 func TestNumbersNeedNothingUnlessATunnelDoes(t *testing.T) {
@@ -217,7 +206,7 @@ func TestNumbersSurviveAFullDisk(t *testing.T) {
 	n.use(numbered("a"))
 	now["a"] = numberBlock - 1
 	obstacle := filepath.Join(dir, numbersFile+".new")
-	if err := os.Mkdir(obstacle, 0o700); err != nil {
+	if err := os.MkdirAll(obstacle+"/full", 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if err := n.extend(); err == nil {
@@ -226,14 +215,14 @@ func TestNumbersSurviveAFullDisk(t *testing.T) {
 	if err := n.extend(); err != nil {
 		t.Errorf("told again: %v", err)
 	}
-	if marks, err := readMarks(filepath.Join(dir, numbersFile)); err != nil || marks[mark] != numberBlock {
+	if marks, err := readMarks(n.dir); err != nil || marks[mark] != numberBlock {
 		t.Errorf("on disk %v, %v", marks, err)
 	}
 	now["a"] = 3 * numberBlock
 	if err := n.settle(); err == nil || !strings.Contains(err.Error(), "may come again") {
 		t.Errorf("at the stop: %v", err)
 	}
-	if err := os.Remove(obstacle); err != nil {
+	if err := os.RemoveAll(obstacle); err != nil {
 		t.Fatal(err)
 	}
 	delete(now, "a") // a reload takes it away, another one brings it back
@@ -246,7 +235,7 @@ func TestNumbersSurviveAFullDisk(t *testing.T) {
 	if err := n.extend(); err != nil {
 		t.Error(err)
 	}
-	if marks, err := readMarks(filepath.Join(dir, numbersFile)); err != nil || marks[mark] != 2*numberBlock-1 {
+	if marks, err := readMarks(n.dir); err != nil || marks[mark] != 2*numberBlock-1 {
 		t.Errorf("on disk %v, %v", marks, err)
 	}
 }

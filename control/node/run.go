@@ -83,15 +83,23 @@ func (n *Node) startControl(ctx context.Context, g *group) {
 // at 20 million packets a second.
 const numbersInterval = 100 * time.Millisecond
 
+// wantedInterval is how often is looked whether an IPsec tunnel asks for more: its first block is half used after 13 ms at
+// 10 million packets a second.
+const wantedInterval = 5 * time.Millisecond
+
 func (n *Node) keepNumbers(ctx context.Context) {
-	tick := time.NewTicker(numbersInterval)
+	tick := time.NewTicker(wantedInterval)
 	defer tick.Stop()
-	for {
+	for last := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
+		if !n.sas.ivs.Wanted() && time.Since(last) < numbersInterval {
+			continue
+		}
+		last = time.Now()
 		if err := n.numbers.extend(); err != nil {
 			n.log.Error("sequence numbers are used that are not reserved: after a crash some will come again", "error", err)
 		}

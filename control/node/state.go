@@ -3,6 +3,8 @@ package node
 import (
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -23,21 +25,28 @@ func StateDir(c *config.Config) string {
 	return c.Node.StateDir
 }
 
-// stateDir is node.state_dir. It is touched only when something has to be kept.
+// stateDir is node.state_dir. It is touched only when something has to be kept. Once taken it is the directory that was found
+// then, whatever the path leads to later: another in its place is another daemon's, and what was removed takes no file.
 type stateDir struct {
 	path string
 	mu   sync.Mutex
-	lock *os.File // held while the directory is in use
+	root *os.Root
+	self *os.File // the directory, locked
 }
 
-// errStateInUse says that another daemon has the directory.
-var errStateInUse = errors.New("in use by another daemon")
+var (
+	// errStateInUse says that another daemon has the directory.
+	errStateInUse = errors.New("in use by another daemon")
+
+	// errStateOpen says that others could change what is kept.
+	errStateOpen = errors.New("others can change what is kept there, and so make IVs and sequence numbers come again")
+)
 
 // take makes the directory, and takes it for this daemon alone.
 func (d *stateDir) take() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.lock != nil {
+	if d.root != nil {
 		return nil
 	}
 	if err := os.MkdirAll(d.path, 0o700); err != nil {
@@ -46,35 +55,77 @@ func (d *stateDir) take() error {
 	if err := syncDir(filepath.Dir(d.path)); err != nil { // it may be new
 		return err
 	}
-	lock, err := os.OpenFile(d.file("lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	root, err := os.OpenRoot(d.path)
 	if err != nil {
 		return err
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		lock.Close()
-		return fmt.Errorf("node.state_dir: %s is %w: give each its own", d.path, errStateInUse)
+	self, err := root.Open(".")
+	if err == nil {
+		if err = d.lock(self); err != nil {
+			self.Close()
+		}
 	}
-	d.lock = lock
+	if err != nil {
+		root.Close()
+		return err
+	}
+	d.root, d.self = root, self
 	return nil
 }
 
+// lock checks whose the directory is, and locks it.
+func (d *stateDir) lock(self *os.File) error {
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(self.Fd()), &stat); err != nil {
+		return err
+	}
+	switch user := os.Geteuid(); {
+	case int(stat.Uid) != user:
+		return fmt.Errorf("node.state_dir: %s belongs to user %d, the daemon runs as %d: %w; chown %d %s", d.path, stat.Uid, user, errStateOpen, user, d.path)
+	case stat.Mode&0o022 != 0:
+		return fmt.Errorf("node.state_dir: %s has mode %04o: %w; chmod 700 %s", d.path, stat.Mode&0o7777, errStateOpen, d.path)
+	}
+	if err := unix.Flock(int(self.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("node.state_dir: %s is %w: give each its own", d.path, errStateInUse)
+	}
+	return nil
+}
+
+// file is where a file stands, for messages.
 func (d *stateDir) file(name string) string { return filepath.Join(d.path, name) }
 
-// write replaces a file: after a crash it is the old one or the new one, and the new one when write has returned.
+// read returns what a file contains. The directory must have been taken.
+func (d *stateDir) read(name string) ([]byte, error) {
+	f, err := d.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // or a pipe in its place would hold up the start
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(err, fmt.Errorf("%s is not a file", d.file(name)))
+	}
+	return io.ReadAll(f)
+}
+
+// write replaces a file: after a crash it is the old one or the new one, and the new one when write has returned. The
+// directory must have been taken.
 func (d *stateDir) write(name string, content []byte) error {
-	f, err := os.OpenFile(d.file(name+".new"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	fresh := name + ".new"
+	if err := d.root.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a crash
+		return err
+	}
+	f, err := d.root.OpenFile(fresh, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(content)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), d.file(name)); err != nil {
+	if err := d.root.Rename(fresh, name); err != nil {
 		return err
 	}
-	return syncDir(d.path)
+	return d.self.Sync()
 }
 
 // syncDir makes the names in a directory survive a crash.
@@ -90,8 +141,9 @@ func syncDir(path string) error {
 func (d *stateDir) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.lock != nil {
-		d.lock.Close() // the lock goes with it
-		d.lock = nil
+	if d.root != nil {
+		d.self.Close() // the lock goes with it
+		d.root.Close()
+		d.root, d.self = nil, nil
 	}
 }

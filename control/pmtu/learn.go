@@ -107,7 +107,8 @@ func New(set func(id, mtu int), log *slog.Logger) *Learner {
 	return &Learner{set: set, log: log, tunnels: map[pair][]*tunnel{}, counts: map[Verdict]uint64{}}
 }
 
-// SetTunnels replaces the tunnels. What was learned of a tunnel that stays, with the same ends, is kept.
+// SetTunnels replaces the tunnels. What was learned of a tunnel that stays, with the same ends, is kept; a number that had
+// another tunnel before loses what an ICMP error left under it meanwhile.
 func (l *Learner) SetTunnels(tunnels []Tunnel) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -128,8 +129,8 @@ func (l *Learner) SetTunnels(tunnels []Tunnel) {
 			if t.Believe && o.Endpoint == t.Endpoint && o.CustomerEndpoint == t.CustomerEndpoint && mtu < t.MTU {
 				n.path, n.learned, n.expires = o.path, mtu, o.expires
 			}
-			l.set(t.ID, n.learned)
 		}
+		l.set(t.ID, n.learned)
 		l.tunnels[k] = append(l.tunnels[k], n)
 	}
 }

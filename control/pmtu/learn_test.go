@@ -365,3 +365,18 @@ func FuzzErrors(f *testing.F) {
 		}
 	})
 }
+
+// TestNumberOfAnother: an error that comes between the tables' change and SetTunnels stands under a number that is free by then.
+func TestNumberOfAnother(t *testing.T) {
+	b := newBed()
+	old := tunnels[5]
+	e := error4(endpoint4, 3, 4, 700, quote{src: endpoint4, dst: customer4, proto: 50, total: 1400, gre: words(0x2001, 1)})
+	if v := b.Take4(endpoint4, e[20:], start); b.mtu[old.ID] == 0 {
+		t.Fatalf("%v: nothing was learned", v)
+	}
+	b.SetTunnels(nil)
+	b.SetTunnels([]Tunnel{{ID: old.ID, Name: "another", Endpoint: old.Endpoint, CustomerEndpoint: router4, SPI: 0x3001, MTU: 1446, Overhead: 57, Believe: true, Fits: gcm(20)}})
+	if b.mtu[old.ID] != 0 {
+		t.Errorf("another tunnel with its number has a path MTU of %d", b.mtu[old.ID])
+	}
+}

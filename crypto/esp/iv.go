@@ -27,6 +27,7 @@ type IVSource struct {
 	writer   uint64
 	next     atomic.Uint64
 	reserved atomic.Uint64 // counters below it may be given out
+	wanted   atomic.Bool   // an association needs a higher mark
 }
 
 // NewIVSource makes a source for a writer whose counter begins at first. It gives out nothing before Reserve.
@@ -58,6 +59,9 @@ func (s *IVSource) Reserve(mark uint64) { s.reserved.Store(min(mark, 1<<counterB
 
 // Next is the next counter that is given out.
 func (s *IVSource) Next() uint64 { return s.next.Load() }
+
+// Wanted reports, once each time, whether an association has used half of the sequence numbers that its mark permits.
+func (s *IVSource) Wanted() bool { return s.wanted.Load() && s.wanted.Swap(false) }
 
 // take gets a block of counters. It fails when what is reserved does not suffice, and takes nothing then.
 func (s *IVSource) take() (ivs ivRange, ok bool) {

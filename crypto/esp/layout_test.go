@@ -22,8 +22,8 @@ func TestLayout(t *testing.T) {
 		{"size of Inbound", unsafe.Sizeof(in), 128},
 		{"size of Outbound", unsafe.Sizeof(out), 128},
 		{"Inbound.window.top", unsafe.Offsetof(in.window) + unsafe.Offsetof(in.window.top), 48},
-		{"Outbound.bytes", unsafe.Offsetof(out.bytes), 48},
-		{"Outbound.gcm", unsafe.Offsetof(out.gcm), 16},
+		{"Outbound.bytes", unsafe.Offsetof(out.bytes), 56},
+		{"Outbound.gcm", unsafe.Offsetof(out.gcm), 24},
 	} {
 		if x.got != x.want {
 			t.Errorf("%s: %d, want %d", x.what, x.got, x.want)

@@ -16,8 +16,9 @@ import (
 type Outbound struct {
 	next   tally.Counter // sequence number of the next packet
 	marked atomic.Uint64 // numbers below it may be used
+	half   atomic.Uint64 // the number that is in the middle of those
 	association
-	_ [64]byte // two cache lines: the allocator aligns them
+	_ [56]byte // two cache lines: the allocator aligns them
 }
 
 // NewOutbound makes an association whose first packet gets the sequence number first, at least 1. It sends nothing before
@@ -34,10 +35,18 @@ func NewOutbound(v *aesgcm.Vault, p Params, first uint64) (*Outbound, error) {
 }
 
 // Mark permits sequence numbers below mark, which stands on disk or in the cluster's store. Any goroutine may call it.
-func (o *Outbound) Mark(mark uint64) { o.marked.Store(mark) }
+// The Sealer tells its source when half of what that permits is used.
+func (o *Outbound) Mark(mark uint64) {
+	next := o.Next()
+	o.half.Store(next + (mark-min(mark, next))/2)
+	o.marked.Store(mark)
+}
 
 // Next is the sequence number of the next packet. Any goroutine may ask.
 func (o *Outbound) Next() uint64 { return o.next.Get() }
+
+// Soft reports whether a soft lifetime is over, or three quarters of the sequence numbers are used. Any goroutine may ask.
+func (o *Outbound) Soft() bool { return o.association.Soft() || !o.esn && o.Next() >= 3<<30 }
 
 // number takes the next sequence number. None comes twice: a number that is used up ends the association (RFC 4303,
 // section 3.3.3).
@@ -112,6 +121,9 @@ func (s *Sealer) Add(sa *Outbound, frame []byte, start, end int, next uint8) (fr
 	n, v := sa.number()
 	if v != OK {
 		return 0, 0, sa.refuse(v)
+	}
+	if n == sa.half.Load() {
+		s.source.wanted.Store(true)
 	}
 	packet := frame[from:to]
 	binary.BigEndian.PutUint32(packet, sa.spi)
