@@ -6,6 +6,9 @@
 #                            +-- n2 172.31.2.1
 #                            +-- customer 198.51.100.2 (GRE to 203.0.113.1) --- srv 198.18.5.10
 #
+# Later the same router also has an IPsec tunnel to n1 alone (203.0.113.2), for the server's other
+# address 198.18.6.10: keys by hand belong to one node.
+#
 # Everything runs in network namespaces of this machine and is removed at the end, also after Ctrl-C.
 # Needs root, bin/causeway and the packages of deps.sh. Exit status 0: all was as it should be.
 set -u
@@ -17,6 +20,9 @@ mss=1436 # what GRE leaves of a 1500-byte path: 1500 - 24 (outer IPv4, GRE) - 40
 guest=$CW_ID-customer
 faults=0
 stopped=  # by Ctrl-C
+
+# The IPsec tunnel: n1's endpoint, the server's address behind it, and what ESP with AES-128-GCM leaves of a 1500-byte path.
+secure=203.0.113.2 srv6=198.18.6.10 esp_mtu=1446
 exec 3>&1 # which may come while the output goes to a file
 
 # --- what the demo says ---------------------------------------------------------------------------
@@ -72,6 +78,65 @@ tunnels:
 metrics: {listen: "172.31.$1.1:9150"}
 control: {socket: $CW_RUN/n$1.sock}
 YAML
+}
+
+# ipsec gives n1 and the customer's router the same keys. n1 learns of the tunnel by a reload.
+ipsec() {
+  local name keys=()
+  for name in in out; do
+    keys+=("$(head -c 20 /dev/urandom | od -An -v -tx1 | tr -d ' \n')")
+    (umask 077 && echo "${keys[-1]}" >"$CW_RUN/key.$name")
+  done
+  address n1 lo $secure/32
+  ip -n "$(ns rt)" route add $secure via 172.31.1.1
+  ip -n "$(ns rt)" route add ${srv6%.*}.0/24 via 172.31.1.1
+  in_ns rt nft -f - <<NFT
+table ip watch {
+  chain through {
+    type filter hook forward priority 0; policy accept;
+    iifname "vc" ip saddr 198.51.100.2 ip daddr $secure ip protocol esp counter comment "customer to n1, ESP"
+    oifname "vc" ip saddr $secure ip daddr 198.51.100.2 ip protocol esp counter comment "n1 to customer, ESP"
+    iifname "vc" ip saddr ${srv6%.*}.0/24 counter comment "customer to n1, in clear"
+    oifname "vc" ip daddr ${srv6%.*}.0/24 counter comment "n1 to customer, in clear"
+  }
+}
+NFT
+  sed -i -e "s/^endpoints: .*/endpoints: [$anycast, $secure]/" -e "/^metrics:/i\\
+  - name: customer-ipsec\\
+    type: ipsec\\
+    lab: true  # keys by hand\\
+    endpoint: $secure\\
+    customer_endpoint: 198.51.100.2\\
+    interface_address: 10.213.0.20/31\\
+    prefixes: [${srv6%.*}.0/24]\\
+    manual_sas: [{spi_in: 0x1001, spi_out: 0x2001, encryption: aes128gcm16, key_in: {file: $CW_RUN/key.in}, key_out: {file: $CW_RUN/key.out}}]" "$CW_RUN/n1.yaml"
+  address srv eth0 $srv6/24
+  scripts/peers/customer.sh sh "$guest" "ip addr add ${srv6%.*}.1/24 dev vec1
+    ip xfrm state add src 198.51.100.2 dst $secure proto esp spi 0x1001 reqid 1 mode tunnel replay-window 64 aead 'rfc4106(gcm(aes))' 0x${keys[0]} 128
+    ip xfrm state add src $secure dst 198.51.100.2 proto esp spi 0x2001 reqid 1 mode tunnel replay-window 64 aead 'rfc4106(gcm(aes))' 0x${keys[1]} 128
+    ip xfrm policy add src ${srv6%.*}.0/24 dst 0.0.0.0/0 dir out tmpl src 198.51.100.2 dst $secure proto esp reqid 1 mode tunnel
+    ip xfrm policy add src 0.0.0.0/0 dst ${srv6%.*}.0/24 dir fwd tmpl src $secure dst 198.51.100.2 proto esp reqid 1 mode tunnel" &&
+    bin/causeway reload --socket "$CW_RUN/n1.sock"
+}
+
+# watched prints what the router saw of the IPsec tunnel, and wants it all to be ESP.
+watched() {
+  local seen
+  in_ns rt nft list chain ip watch through | sed -nE 's/.*packets ([0-9]+) bytes ([0-9]+) comment "(.*)"/\3: \1 packets, \2 bytes/p' | show
+  mapfile -t seen < <(in_ns rt nft list chain ip watch through | sed -nE 's/.*packets ([0-9]+) .*/\1/p')
+  if [ "${#seen[@]}" != 4 ] || [ "${seen[0]}" = 0 ] || [ "${seen[1]}" = 0 ] || [ "${seen[2]}" != 0 ] || [ "${seen[3]}" != 0 ]; then
+    fault "what the router saw is not all ESP"
+  fi
+}
+
+over_ipsec() {
+  pings "inet to the server's other address, through ESP" in_ns inet ping -q -c 20 -i .05 $srv6
+  pings "inet to it, as large as the tunnel takes" in_ns inet ping -q -c 20 -i .05 -M "do" -s $((esp_mtu - 28)) $srv6
+}
+
+associations() {
+  bin/causeway show sas --socket "$CW_RUN/n1.sock" >"$CW_RUN/show" 2>&1 || fault "node n1 does not show its associations"
+  show <"$CW_RUN/show"
 }
 
 # spray makes the router send each packet for the anycast address or the customer's prefix to the next
@@ -323,12 +388,28 @@ say "counters of the nodes, and of the router that chose them"
 counters 1 2
 spread
 
+say "an IPsec tunnel beside it, AES-128-GCM, to n1 alone: keys are made, n1 reloads"
+if ipsec >"$CW_RUN/ipsec" 2>&1; then
+  grep '^reloaded' "$CW_RUN/ipsec" | show
+else
+  show <"$CW_RUN/ipsec"
+  fault "the tunnel could not be made"
+fi
+over_ipsec
+transfer inet srv $srv6
+watched
+associations
+
 say "losing a node in the middle of a transfer"
 lose_a_node
 counters 2
 
 say "the node comes back"
 bring_it_back
+
+say "and so does its IPsec tunnel: no IV and no sequence number of before the SIGKILL is used again"
+over_ipsec
+associations
 
 if [ $faults = 0 ]; then
   say "done: everything was as it should be"
