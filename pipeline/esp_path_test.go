@@ -173,6 +173,9 @@ func TestESPReasons(t *testing.T) {
 				b.wantOne(f)
 			}
 			b.wantDrop(f, c.want)
+			if n := p.node.Inbound[0].Refused(esp.Selector); n != 0 != (c.want == ESPSelector) {
+				t.Errorf("the association counts %d outside of its selectors", n)
+			}
 			if c.change == nil {
 				p.udp = false
 				b.wantOne(p.seal(inner)) // and the association still works
@@ -377,6 +380,9 @@ func TestESPOutboundSelectors(t *testing.T) {
 				b.wantOne(down)
 			} else {
 				b.wantDrop(down, ESPOutboundSelector)
+				if n := p.node.Outbound.Refused(esp.Selector); n != 1 {
+					t.Errorf("the association counts %d, want 1", n)
+				}
 			}
 		}
 	})

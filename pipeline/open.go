@@ -69,7 +69,7 @@ func (w *worker) openESP(t *Tables, b *batch) {
 		}
 		p.l4, p.end = p.l4+uint16(from), p.l4+uint16(to)
 		sa := &t.spis.list[sas[k]]
-		if (next != esp.NextIPv4 || sa.narrow || p.flags&pktV6 != 0) && !w.mayEnter(t, p, next) {
+		if (next != esp.NextIPv4 || sa.narrow || p.flags&pktV6 != 0) && !w.mayEnter(t, p, t.spis.in[sas[k]], next) {
 			continue
 		}
 		w.opening[opened], w.ids[opened] = i, uint32(sa.tunnel)
@@ -135,7 +135,7 @@ func (w *worker) fromPeer(t *Tables, p *packet, sa *inboundSA) bool {
 }
 
 // mayEnter turns to the family of an opened packet's text and reports whether it may come out of the tunnel, or drops it.
-func (w *worker) mayEnter(t *Tables, p *packet, next uint8) bool {
+func (w *worker) mayEnter(t *Tables, p *packet, in *esp.Inbound, next uint8) bool {
 	outer6 := p.flags & pktV6
 	p.flags &^= pktV6 | pktOuter6
 	if outer6 != 0 {
@@ -150,7 +150,8 @@ func (w *worker) mayEnter(t *Tables, p *packet, next uint8) bool {
 		return false
 	}
 	if !t.esp[p.tunnel].admits(w.frame(p.chunk)[p.l4:p.end]) {
-		w.drop(p, ESPSelector)
+		in.Refuse(esp.Selector)
+		w.drop(p, OpenReason(esp.Selector))
 		return false
 	}
 	return true
@@ -171,6 +172,8 @@ func OpenReason(v esp.Verdict) Reason {
 		return ESPPadding
 	case esp.Expired:
 		return ESPExpired
+	case esp.Selector:
+		return ESPSelector
 	}
 	return ESPForged
 }

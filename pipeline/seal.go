@@ -32,7 +32,8 @@ func (w *worker) encapESP(t *Tables, p *packet, id int, e *espTunnel) {
 		return
 	}
 	if !e.selects(f[p.l3:p.end]) {
-		w.refuseESP(p, id, ESPOutboundSelector)
+		out.Refuse(esp.Selector)
+		w.refuseESP(p, id, SealReason(esp.Selector))
 		return
 	}
 	if int(p.l3) < frameRoom+out.Suite().Before() || p.l3 >= p.end {
@@ -115,6 +116,8 @@ func SealReason(v esp.Verdict) Reason {
 		return ESPIVExhausted
 	case esp.Expired:
 		return ESPOutboundExpired
+	case esp.Selector:
+		return ESPOutboundSelector
 	}
 	return FrameNoRoom
 }

@@ -171,7 +171,7 @@ func saTable(w io.Writer, sas []api.SA) {
 		fmt.Fprintln(w, "there are no IPsec tunnels")
 		return
 	}
-	rows := [][]string{{"TUNNEL", "DIRECTION", "SPI", "ENCRYPTION", "ESN", "UDP", "WINDOW", "SEQUENCE", "PACKETS", "REFUSED", "WORKER"}}
+	rows := [][]string{{"TUNNEL", "DIRECTION", "SPI", "ENCRYPTION", "KEY", "ESN", "UDP", "WINDOW", "SEQUENCE", "PACKETS", "REFUSED", "WORKER"}}
 	for _, s := range sas {
 		window := "-"
 		if s.Direction == "in" {
@@ -181,7 +181,7 @@ func saTable(w io.Writer, sas []api.SA) {
 		for _, reason := range slices.Sorted(maps.Keys(s.Refused)) {
 			refused = append(refused, fmt.Sprintf("%d %s", s.Refused[reason], reason))
 		}
-		rows = append(rows, []string{s.Tunnel, s.Direction, fmt.Sprintf("%#x", s.SPI), s.Encryption, yes(s.ESN), yes(s.UDPEncap), window,
+		rows = append(rows, []string{s.Tunnel, s.Direction, fmt.Sprintf("%#x", s.SPI), s.Encryption, s.KeyID, yes(s.ESN), yes(s.UDPEncap), window,
 			num(s.Sequence), num(s.Packets), or(strings.Join(refused, ", "), "0"), num(s.Worker)})
 	}
 	table(w, rows)

@@ -112,6 +112,7 @@ type SA struct {
 	Direction    string `json:"direction"` // in: from the customer, out: toward it
 	SPI          uint32 `json:"spi"`
 	Encryption   string `json:"encryption"`
+	KeyID        string `json:"key_id"` // the first 8 digits of the key's SHA-256: both ends can compare them
 	ESN          bool   `json:"esn"`
 	UDPEncap     bool   `json:"udp_encap"`
 	Worker       int    `json:"worker"`        // its owner

@@ -91,7 +91,14 @@ func (r *report) state(c *config.Config) {
 		r.add(Fail, "state", fmt.Sprintf("node.state_dir %s cannot be written: %s: %v", dir, there, err), "make it writable, or name another")
 		return
 	}
-	r.add(OK, "state", "sequence numbers are kept in "+dir, "")
+	switch err := node.ExamineState(c); {
+	case errors.Is(err, node.ErrStateInUse):
+		r.add(Warn, "state", err.Error()+"; unless that is this node's, run will refuse to start", "")
+	case err != nil:
+		r.add(Fail, "state", err.Error(), "")
+	default:
+		r.add(OK, "state", "marks of IVs and sequence numbers are kept in "+dir, "")
+	}
 }
 
 // socket looks whether the operator's socket can be made.

@@ -1,12 +1,15 @@
 package doctor
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"causeway/config"
 )
@@ -69,10 +72,28 @@ func TestSequenceNumbersNeedAPlace(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	damaged, open, taken := filepath.Join(dir, "damaged"), filepath.Join(dir, "open"), filepath.Join(dir, "taken")
+	for _, d := range []string{damaged, open, taken} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lock, err := os.Open(taken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := errors.Join(os.WriteFile(filepath.Join(damaged, "esp.json"), []byte("{}"), 0o600), os.Chmod(open, 0o777),
+		unix.Flock(int(lock.Fd()), unix.LOCK_EX)); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		tunnel, state string
 		want          Level
 	}{
+		{"sequence: true", damaged, Fail},
+		{"sequence: true", open, Fail},
+		{"sequence: true", taken, Warn},
 		{"sequence: true", filepath.Join(dir, "made", "later"), OK},
 		{"sequence: true", dir, OK},
 		{"sequence: true", filepath.Join(file, "below"), Fail},

@@ -75,17 +75,29 @@ func (m espMarks) equal(o espMarks) bool {
 	return m.Writer == o.Writer && m.IV == o.IV && maps.Equal(m.Sequence, o.Sequence) && maps.Equal(m.Received, o.Received)
 }
 
-// receive notes what p has received.
-func (m espMarks) receive(p *association, highest uint64) {
-	if highest > m.Received[p.floor] {
-		m.Received[p.floor] = highest
+// receive notes what an association has received.
+func (m espMarks) receive(in *inbound) {
+	if highest := in.sa.Received(); highest > m.Received[in.mark] {
+		m.Received[in.mark] = highest
 	}
 }
 
-// An association is the live pair of a tunnel.
-type association struct {
-	in   *esp.Inbound
-	out  *esp.Outbound
+// giveBack lowers the mark of an association that sends no more, unless what is above its numbers belongs to another.
+func (m espMarks) giveBack(out *outbound) {
+	if m.Sequence[out.mark] == out.end {
+		m.Sequence[out.mark] = out.sa.Next()
+	}
+}
+
+// An inbound is a live association for receiving.
+type inbound struct {
+	sa   *esp.Inbound
+	mark string // its key in espMarks.Received
+}
+
+// An outbound is a live association for sending.
+type outbound struct {
+	sa   *esp.Outbound
 	of   config.ManualSA
 	mark string // its key in espMarks.Sequence
 	end  uint64 // below it are the sequence numbers that are its alone
@@ -94,20 +106,19 @@ type association struct {
 	since  time.Time // when they were last
 	warned bool      // that they come to their end
 	tunnel string    // for that
-
-	floor string // its key in espMarks.Received
 }
 
 // associations are the security associations of the node, and the marks that keep their IVs and sequence numbers from
-// coming twice. A pair lives as long as the configuration has it unchanged, whatever else is reloaded.
+// coming twice. Each lives as long as the configuration has it unchanged, whatever else is reloaded, also of its tunnel.
 type associations struct {
 	dir   *stateDir
 	log   *slog.Logger
 	vault *aesgcm.Vault
 	ivs   *esp.IVSource
 
-	mu    sync.Mutex              // guards the maps
-	pairs map[string]*association // by tunnel
+	mu   sync.Mutex // guards the maps
+	ins  map[string]*inbound
+	outs map[string]*outbound
 
 	writing sync.Mutex // guards marks and file; taken before mu
 	loaded  bool
@@ -120,10 +131,11 @@ type associations struct {
 var errNoMarks = errors.New("not what this daemon writes")
 
 func newAssociations(dir *stateDir, log *slog.Logger) *associations {
-	return &associations{dir: dir, log: log, vault: aesgcm.NewVault(aesgcm.Options{}), ivs: new(esp.IVSource), pairs: map[string]*association{}}
+	return &associations{dir: dir, log: log, vault: aesgcm.NewVault(aesgcm.Options{}), ivs: new(esp.IVSource),
+		ins: map[string]*inbound{}, outs: map[string]*outbound{}}
 }
 
-// prepare makes the pairs that c has and that do not live yet, beside those that do, after what they need was reserved.
+// prepare makes the associations that c has and that do not live yet, beside those that do, after what they need was reserved.
 func (a *associations) prepare(c *config.Config) error {
 	a.writing.Lock()
 	defer a.writing.Unlock()
@@ -136,88 +148,114 @@ func (a *associations) prepare(c *config.Config) error {
 	}
 	marks := a.marks.clone()
 	a.noteReceived(marks) // one of them may have the keys of a fresh one
-	made := map[string]*association{}
+	ins, outs := map[string]*inbound{}, map[string]*outbound{}
 	for _, t := range fresh {
-		p, err := a.make(t, &marks)
-		if err != nil {
-			wipe(made)
+		if err := a.make(t, &marks, ins, outs); err != nil {
+			wipe(ins, outs)
 			return fmt.Errorf("tunnel %s: %w", t.Name, err)
 		}
-		made[pairKey(t)] = p
 	}
 	if err := a.write(marks); err != nil {
-		wipe(made)
+		wipe(ins, outs)
 		return a.explain(err)
 	}
-	for _, p := range made {
-		p.out.Mark(p.end)
+	for _, out := range outs {
+		out.sa.Mark(out.end)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	maps.Copy(a.pairs, made)
+	maps.Copy(a.ins, ins)
+	maps.Copy(a.outs, outs)
 	return nil
 }
 
-// missing lists the IPsec tunnels of c whose pair does not live.
+// missing lists the IPsec tunnels of c of which an association does not live.
 func (a *associations) missing(c *config.Config) (out []config.Tunnel) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, t := range c.Tunnels {
-		if t.IPsec != nil && a.pairs[pairKey(t)] == nil {
+		if t.IPsec != nil && (a.ins[inKey(t.IPsec)] == nil || a.outs[outKey(t.IPsec)] == nil) {
 			out = append(out, t)
 		}
 	}
 	return out
 }
 
-// pairKey tells apart all pairs that may live at once: a tunnel's, and the one that it had before a reload. SPIs alone do
-// not: one may have got other keys, which stand in it as a hash.
-func pairKey(t config.Tunnel) string {
-	i := t.IPsec
-	h := sha256.New()
-	h.Write(i.SA.KeyIn)
-	h.Write(i.SA.KeyOut)
-	return fmt.Sprintf("%s %d %d %s %v %d %x", t.CustomerEndpoint, i.SA.SPIIn, i.SA.SPIOut, i.SA.Encryption, i.SA.ESN, i.ReplayWindow, h.Sum(nil))
+// inKey and outKey tell apart all associations that may live at once: those of a configuration, and of the one before a
+// reload. An SPI alone does not: it may have got another key, which stands in it as a hash.
+func inKey(i *config.IPsec) string {
+	return fmt.Sprintf("%d %s %v %d %x", i.SA.SPIIn, i.SA.Encryption, i.SA.ESN, i.ReplayWindow, sha256.Sum256(i.SA.KeyIn))
 }
 
-// make makes a pair whose sequence numbers begin at its mark, and moves the mark.
-func (a *associations) make(t config.Tunnel, marks *espMarks) (*association, error) {
-	i := t.IPsec
-	suite, err := esp.ParseSuite(i.SA.Encryption)
+func outKey(i *config.IPsec) string {
+	return fmt.Sprintf("%d %s %v %x", i.SA.SPIOut, i.SA.Encryption, i.SA.ESN, sha256.Sum256(i.SA.KeyOut))
+}
+
+// make makes what does not live yet of a tunnel's associations.
+func (a *associations) make(t config.Tunnel, marks *espMarks, ins map[string]*inbound, outs map[string]*outbound) error {
+	suite, err := esp.ParseSuite(t.IPsec.SA.Encryption)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	p := &association{of: i.SA, mark: markOf(i.SA.SPIOut, i.SA.KeyOut), floor: markOf(i.SA.SPIIn, i.SA.KeyIn),
-		block: firstReserve, since: time.Now(), tunnel: t.Name}
-	if i.SA.ESN {
-		p.block = sequenceReserve
+	if key := inKey(t.IPsec); a.ins[key] == nil {
+		if ins[key], err = a.makeInbound(t.IPsec, suite, marks); err != nil {
+			delete(ins, key)
+			return err
+		}
 	}
-	p.in, err = esp.NewInbound(a.vault, esp.Params{SPI: i.SA.SPIIn, Suite: suite, Key: i.SA.KeyIn, ESN: i.SA.ESN}, i.ReplayWindow)
+	if key := outKey(t.IPsec); a.outs[key] == nil {
+		if outs[key], err = a.makeOutbound(t, suite, marks); err != nil {
+			delete(outs, key)
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *associations) makeInbound(i *config.IPsec, suite esp.Suite, marks *espMarks) (*inbound, error) {
+	in := &inbound{mark: markOf(i.SA.SPIIn, i.SA.KeyIn)}
+	var err error
+	in.sa, err = esp.NewInbound(a.vault, esp.Params{SPI: i.SA.SPIIn, Suite: suite, Key: i.SA.KeyIn, ESN: i.SA.ESN}, i.ReplayWindow)
 	if err != nil {
 		return nil, err
 	}
 	if i.ReplayWindow > 0 {
-		p.in.Begin(marks.Received[p.floor])
+		in.sa.Begin(marks.Received[in.mark])
 	}
-	first := max(marks.Sequence[p.mark], 1)
-	p.out, err = esp.NewOutbound(a.vault, esp.Params{SPI: i.SA.SPIOut, Suite: suite, Key: i.SA.KeyOut, ESN: i.SA.ESN}, first)
+	return in, nil
+}
+
+// makeOutbound makes an association whose sequence numbers begin at its mark, and moves the mark.
+func (a *associations) makeOutbound(t config.Tunnel, suite esp.Suite, marks *espMarks) (*outbound, error) {
+	sa := t.IPsec.SA
+	out := &outbound{of: sa, mark: markOf(sa.SPIOut, sa.KeyOut), block: firstReserve, since: time.Now(), tunnel: t.Name}
+	if sa.ESN {
+		out.block = sequenceReserve
+	}
+	first := max(marks.Sequence[out.mark], 1)
+	var err error
+	out.sa, err = esp.NewOutbound(a.vault, esp.Params{SPI: sa.SPIOut, Suite: suite, Key: sa.KeyOut, ESN: sa.ESN}, first)
 	if err != nil {
-		p.in.Wipe()
 		return nil, err
 	}
-	p.end = first + p.block
-	marks.Sequence[p.mark] = p.end
-	return p, nil
+	out.end = first + out.block
+	marks.Sequence[out.mark] = out.end
+	return out, nil
 }
 
-// markOf is what the numbers of a pair belong to: the SPI and the key, wherever they go, for the customer's window is that
+// markOf is what the numbers of an association belong to: the SPI and the key, wherever they go, for the customer's window is that
 // of its association. New keys begin anew. Of the key a hash stands there, too short to find a key with it.
 func markOf(spi uint32, key []byte) string {
-	h := sha256.Sum256(key)
-	return fmt.Sprintf("spi %#x key %x", spi, h[:4])
+	return fmt.Sprintf("spi %#x key %s", spi, keyID(key))
 }
 
-// of returns what the workers are told of a tunnel's pair.
+// keyID tells keys apart.
+func keyID(key []byte) string {
+	h := sha256.Sum256(key)
+	return hex.EncodeToString(h[:4])
+}
+
+// of returns what the workers are told of a tunnel's associations.
 func (a *associations) of(t config.Tunnel) *pipeline.SASpec {
 	if t.IPsec == nil {
 		return nil
@@ -225,25 +263,26 @@ func (a *associations) of(t config.Tunnel) *pipeline.SASpec {
 	s := &pipeline.SASpec{UDP: t.IPsec.SA.UDPEncap, Local: slices.Clone(t.IPsec.Local), Remote: slices.Clone(t.IPsec.Remote)}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if p := a.pairs[pairKey(t)]; p != nil {
-		s.Inbound, s.Outbound = []*esp.Inbound{p.in}, p.out
+	if in, out := a.ins[inKey(t.IPsec)], a.outs[outKey(t.IPsec)]; in != nil && out != nil {
+		s.Inbound, s.Outbound = []*esp.Inbound{in.sa}, out.sa
 	}
 	return s
 }
 
-// retain wipes all pairs that c does not have. The workers must have left them. What was reserved for them and not used is
-// given back, if the disk takes it.
+// retain wipes all associations that c does not have. The workers must have left them. What was reserved for them and not
+// used is given back, if the disk takes it.
 func (a *associations) retain(c *config.Config) {
 	a.writing.Lock()
 	defer a.writing.Unlock()
 	marks := a.marks.clone()
-	for _, p := range a.remove(c) {
-		if marks.Sequence[p.mark] == p.end {
-			marks.Sequence[p.mark] = p.out.Next()
-		}
-		marks.receive(p, p.in.Received())
-		p.wipe()
+	ins, outs := a.remove(c)
+	for _, in := range ins {
+		marks.receive(in)
 	}
+	for _, out := range outs {
+		marks.giveBack(out)
+	}
+	wipe(ins, outs)
 	if !marks.equal(a.marks) {
 		if a.write(marks) != nil {
 			a.marks = marks // for the next write. Until then the higher marks stand there, and after a crash numbers are skipped
@@ -251,34 +290,35 @@ func (a *associations) retain(c *config.Config) {
 	}
 }
 
-// remove takes out the pairs that c does not have.
-func (a *associations) remove(c *config.Config) (out []*association) {
-	keep := map[string]bool{}
-	for _, t := range c.Tunnels {
-		if t.IPsec != nil {
-			keep[pairKey(t)] = true
-		}
-	}
+// remove takes out the associations that c does not have.
+func (a *associations) remove(c *config.Config) (ins map[string]*inbound, outs map[string]*outbound) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for key, p := range a.pairs {
-		if !keep[key] {
-			out = append(out, p)
-			delete(a.pairs, key)
+	ins, outs = a.ins, a.outs
+	a.ins, a.outs = map[string]*inbound{}, map[string]*outbound{}
+	for _, t := range c.Tunnels {
+		if t.IPsec != nil {
+			move(ins, a.ins, inKey(t.IPsec))
+			move(outs, a.outs, outKey(t.IPsec))
 		}
 	}
-	return out
+	return ins, outs
 }
 
-func (p *association) wipe() {
-	p.in.Wipe()
-	p.out.Wipe()
+func move[T any](from, to map[string]T, key string) {
+	if v, ok := from[key]; ok {
+		to[key] = v
+		delete(from, key)
+	}
 }
 
-// wipe ends pairs that never lived.
-func wipe(pairs map[string]*association) {
-	for _, p := range pairs {
-		p.wipe()
+// wipe ends associations that nobody uses.
+func wipe(ins map[string]*inbound, outs map[string]*outbound) {
+	for _, in := range ins {
+		in.sa.Wipe()
+	}
+	for _, out := range outs {
+		out.sa.Wipe()
 	}
 }
 
@@ -392,15 +432,15 @@ func (a *associations) extend() error {
 	if a.ivs.Next()+ivReserve/2 > marks.IV {
 		marks.IV = min(a.ivs.Next()+ivReserve, esp.MaxIVs)
 	}
-	more := map[*association]reservation{}
-	for _, p := range a.live() {
-		// Numbers above a pair's own may be those of another pair with the same key, which comes after it.
-		if shown := p.out.Next(); shown+p.block/2 > p.end && marks.Sequence[p.mark] == p.end {
-			block := p.nextBlock()
-			more[p] = reservation{shown + block, block}
-			marks.Sequence[p.mark] = shown + block
+	more := map[*outbound]reservation{}
+	for _, out := range a.sending() {
+		// Numbers above its own may be those of another association with the same key, which comes after it.
+		if shown := out.sa.Next(); shown+out.block/2 > out.end && marks.Sequence[out.mark] == out.end {
+			block := out.nextBlock()
+			more[out] = reservation{shown + block, block}
+			marks.Sequence[out.mark] = shown + block
 		}
-		a.warn(p)
+		a.warn(out)
 	}
 	if now := time.Now(); now.Sub(a.noted) >= receivedInterval {
 		a.noteReceived(marks)
@@ -419,53 +459,59 @@ func (a *associations) extend() error {
 }
 
 // nextBlock is how many sequence numbers are reserved next.
-func (p *association) nextBlock() uint64 {
-	switch lasted := time.Since(p.since); {
+func (out *outbound) nextBlock() uint64 {
+	switch lasted := time.Since(out.since); {
 	case lasted < hurried:
-		return min(4*p.block, sequenceReserve)
-	case lasted > idle && !p.of.ESN:
-		return max(p.block/4, firstReserve)
+		return min(4*out.block, sequenceReserve)
+	case lasted > idle && !out.of.ESN:
+		return max(out.block/4, firstReserve)
 	}
-	return p.block
+	return out.block
 }
 
 // warn says once that an association comes to its end.
-func (a *associations) warn(p *association) {
-	if p.warned || !p.out.Soft() {
+func (a *associations) warn(out *outbound) {
+	if out.warned || !out.sa.Soft() {
 		return
 	}
-	p.warned = true
+	out.warned = true
 	a.log.Warn("three quarters of an association's sequence numbers are used or were skipped: at 4294967296 the tunnel sends nothing more; "+
-		"give both ends new keys and SPIs, or esn: true", "tunnel", p.tunnel, "spi", p.of.SPIOut, "next", p.out.Next())
+		"give both ends new keys and SPIs, or esn: true", "tunnel", out.tunnel, "spi", out.of.SPIOut, "next", out.sa.Next())
 }
 
-// noteReceived notes what the pairs have received by now.
+// noteReceived notes what the associations have received by now.
 func (a *associations) noteReceived(marks espMarks) {
-	for _, p := range a.live() {
-		marks.receive(p, p.in.Received())
+	for _, in := range a.receiving() {
+		marks.receive(in)
 	}
 }
 
-// A reservation is sequence numbers that a pair may use once its end is written as a mark.
+// A reservation is sequence numbers that an association may use once their end is written as a mark.
 type reservation struct{ end, block uint64 }
 
 // commit writes the marks, and only then permits what they reserve.
-func (a *associations) commit(marks espMarks, more map[*association]reservation) error {
+func (a *associations) commit(marks espMarks, more map[*outbound]reservation) error {
 	if err := a.write(marks); err != nil {
 		return err
 	}
 	a.ivs.Reserve(marks.IV)
-	for p, r := range more {
-		p.end, p.block, p.since = r.end, r.block, time.Now()
-		p.out.Mark(r.end)
+	for out, r := range more {
+		out.end, out.block, out.since = r.end, r.block, time.Now()
+		out.sa.Mark(r.end)
 	}
 	return nil
 }
 
-func (a *associations) live() []*association {
+func (a *associations) receiving() []*inbound {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return slices.Collect(maps.Values(a.pairs))
+	return slices.Collect(maps.Values(a.ins))
+}
+
+func (a *associations) sending() []*outbound {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Collect(maps.Values(a.outs))
 }
 
 // settle writes where IVs and sequence numbers ended: the workers have stopped.
@@ -477,12 +523,10 @@ func (a *associations) settle() error {
 	}
 	marks := a.marks.clone()
 	marks.IV = a.ivs.Next()
-	for _, p := range a.live() {
-		if marks.Sequence[p.mark] == p.end {
-			marks.Sequence[p.mark] = p.out.Next()
-		}
-		marks.receive(p, p.in.Received())
+	for _, out := range a.sending() {
+		marks.giveBack(out)
 	}
+	a.noteReceived(marks)
 	if marks.equal(a.marks) {
 		return nil
 	}
@@ -493,17 +537,18 @@ func (a *associations) settle() error {
 }
 
 func (a *associations) explain(err error) error {
-	if errors.Is(err, errStateInUse) || errors.Is(err, errStateOpen) || errors.Is(err, errNoMarks) {
+	if errors.Is(err, ErrStateInUse) || errors.Is(err, errStateOpen) || errors.Is(err, errNoMarks) {
 		return err
 	}
-	return fmt.Errorf("node.state_dir: IPsec tunnels keep marks of their IVs and sequence numbers there: %w; make it writable", err)
+	return fmt.Errorf("node.state_dir: IPsec tunnels keep marks of their IVs and sequence numbers there: %w; %s", err, advice(err))
 }
 
 // close wipes all keys. The workers must have stopped.
 func (a *associations) close() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	clear(a.pairs)
+	clear(a.ins)
+	clear(a.outs)
 	return a.vault.Close()
 }
 
@@ -516,16 +561,18 @@ func (a *associations) show(c *config.Config, owner func(spi uint32) int) []api.
 		if t.IPsec == nil {
 			continue
 		}
-		p := a.pairs[pairKey(t)]
-		if p == nil {
+		i := t.IPsec
+		receiver, sender := a.ins[inKey(i)], a.outs[outKey(i)]
+		if receiver == nil || sender == nil {
 			continue
 		}
-		common := api.SA{Tunnel: t.Name, Encryption: p.of.Encryption, ESN: p.of.ESN, UDPEncap: t.IPsec.SA.UDPEncap}
+		common := api.SA{Tunnel: t.Name, Encryption: i.SA.Encryption, ESN: i.SA.ESN, UDPEncap: i.SA.UDPEncap}
 		in, outbound := common, common
-		in.Direction, in.SPI, in.Worker, in.ReplayWindow, in.SoftExpired = "in", p.of.SPIIn, owner(p.of.SPIIn), t.IPsec.ReplayWindow, p.in.Soft()
-		outbound.Direction, outbound.SPI, outbound.Worker, outbound.Sequence, outbound.SoftExpired = "out", p.of.SPIOut, owner(p.of.SPIOut), p.out.Next(), p.out.Soft()
-		in.Sequence, in.Packets, in.Bytes, in.Refused = p.in.Received(), p.in.Packets(), p.in.Bytes(), refused(p.in.Refused, pipeline.OpenReason)
-		outbound.Packets, outbound.Bytes, outbound.Refused = p.out.Packets(), p.out.Bytes(), refused(p.out.Refused, pipeline.SealReason)
+		in.KeyID, outbound.KeyID = keyID(i.SA.KeyIn), keyID(i.SA.KeyOut)
+		in.Direction, in.SPI, in.Worker, in.ReplayWindow, in.SoftExpired = "in", i.SA.SPIIn, owner(i.SA.SPIIn), i.ReplayWindow, receiver.sa.Soft()
+		outbound.Direction, outbound.SPI, outbound.Worker, outbound.Sequence, outbound.SoftExpired = "out", i.SA.SPIOut, owner(i.SA.SPIOut), sender.sa.Next(), sender.sa.Soft()
+		in.Sequence, in.Packets, in.Bytes, in.Refused = receiver.sa.Received(), receiver.sa.Packets(), receiver.sa.Bytes(), refused(receiver.sa.Refused, pipeline.OpenReason)
+		outbound.Packets, outbound.Bytes, outbound.Refused = sender.sa.Packets(), sender.sa.Bytes(), refused(sender.sa.Refused, pipeline.SealReason)
 		out = append(out, in, outbound)
 	}
 	return out

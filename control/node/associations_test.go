@@ -1,10 +1,12 @@
 package node
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -274,7 +276,7 @@ func TestMarksStayAhead(t *testing.T) {
 	if err := os.MkdirAll(a.dir.file(espFile+".new/full"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	left := int(a.marks.Sequence[a.pairs[pairKey(c.Tunnels[0])].mark] - out.Next())
+	left := int(a.marks.Sequence[a.outs[outKey(c.Tunnels[0].IPsec)].mark] - out.Next())
 	if v := send(left - 10); v != esp.OK {
 		t.Fatal(v)
 	}
@@ -345,14 +347,14 @@ func TestFailedStartsUseNothing(t *testing.T) {
 	}
 }
 
-// TestSameKeyTwice: a tunnel whose window changes has two pairs with one key for a moment, and neither gets the other's
-// numbers.
+// TestSameKeyTwice: a tunnel that gets extended sequence numbers has two associations with one key for a moment, and neither
+// gets the other's numbers.
 func TestSameKeyTwice(t *testing.T) {
 	a := newTestAssociations(t.TempDir())
 	defer a.dir.close()
 	defer a.close()
 	old, changed := ipsecConfig(t, 1, 1), ipsecConfig(t, 1, 1)
-	changed.Tunnels[0].IPsec.ReplayWindow = 64
+	changed.Tunnels[0].IPsec.SA.ESN = true
 	for _, c := range []*config.Config{old, changed} {
 		if err := a.prepare(c); err != nil {
 			t.Fatal(err)
@@ -376,9 +378,9 @@ func TestSameKeyTwice(t *testing.T) {
 	}
 }
 
-// TestReloadKeepsPairs: what stays in the configuration stays the same pair, with its window; what goes is wiped; and the same
-// SPI with other keys is another pair, with numbers of its own.
-func TestReloadKeepsPairs(t *testing.T) {
+// TestReloadKeepsAssociations: what stays in the configuration stays the same association, with its window and numbers, whatever
+// else of its tunnel changes; what goes is wiped; and the same SPI with other keys is another, with numbers of its own.
+func TestReloadKeepsAssociations(t *testing.T) {
 	a := newTestAssociations(t.TempDir())
 	defer a.dir.close()
 	defer a.close()
@@ -393,6 +395,22 @@ func TestReloadKeepsPairs(t *testing.T) {
 	if again := a.of(both.Tunnels[0]); first.Outbound == nil || again.Outbound != first.Outbound || again.Inbound[0] != first.Inbound[0] {
 		t.Error("a tunnel that stayed has another pair")
 	}
+	window, outKeys := ipsecConfig(t, 1, 1), ipsecConfig(t, 1, 1)
+	window.Tunnels[0].IPsec.ReplayWindow = 64
+	window.Tunnels[0].CustomerEndpoint = netip.MustParseAddr("198.51.100.77")
+	outKeys.Tunnels[0].IPsec.SA.KeyOut = bytes.Repeat([]byte{77}, 20)
+	for _, x := range []struct {
+		c               *config.Config
+		sameIn, sameOut bool
+	}{{window, false, true}, {outKeys, true, false}} {
+		if err := a.prepare(x.c); err != nil {
+			t.Fatal(err)
+		}
+		if now := a.of(x.c.Tunnels[0]); now.Inbound[0] == first.Inbound[0] != x.sameIn || now.Outbound == first.Outbound != x.sameOut {
+			t.Errorf("window %d: the same inbound: %v, outbound: %v", x.c.Tunnels[0].IPsec.ReplayWindow, now.Inbound[0] == first.Inbound[0], now.Outbound == first.Outbound)
+		}
+		a.retain(both)
+	}
 	if err := a.prepare(other); err != nil {
 		t.Fatal(err)
 	}
@@ -400,12 +418,12 @@ func TestReloadKeepsPairs(t *testing.T) {
 	if changed.Outbound == first.Outbound || changed.Outbound.Next() != 1 {
 		t.Errorf("other keys: the same pair, or numbers from %d on", changed.Outbound.Next())
 	}
-	if len(a.pairs) != 3 {
-		t.Errorf("%d pairs live beside each other, want 3", len(a.pairs))
+	if len(a.ins) != 3 || len(a.outs) != 3 {
+		t.Errorf("%d and %d live beside each other, want 3", len(a.ins), len(a.outs))
 	}
 	a.retain(other)
-	if gone := a.of(one.Tunnels[0]); len(a.pairs) != 1 || gone.Outbound != nil {
-		t.Errorf("%d pairs are left", len(a.pairs))
+	if gone := a.of(one.Tunnels[0]); len(a.ins) != 1 || len(a.outs) != 1 || gone.Outbound != nil {
+		t.Errorf("%d and %d are left", len(a.ins), len(a.outs))
 	}
 }
 
@@ -485,7 +503,7 @@ func TestFailedReloadOnAFullDisk(t *testing.T) {
 	defer a.dir.close()
 	defer a.close()
 	old, changed := ipsecConfig(t, 1, 1), ipsecConfig(t, 1, 1)
-	changed.Tunnels[0].IPsec.ReplayWindow = 64
+	changed.Tunnels[0].IPsec.SA.ESN = true
 	for _, c := range []*config.Config{old, changed} {
 		if err := a.prepare(c); err != nil {
 			t.Fatal(err)
@@ -525,9 +543,9 @@ func TestBlocksOfSequenceNumbers(t *testing.T) {
 	if err := a.prepare(c); err != nil {
 		t.Fatal(err)
 	}
-	p := a.pairs[pairKey(c.Tunnels[0])]
-	if p.end != 1+firstReserve {
-		t.Errorf("%d numbers at the start, want %d", p.end-1, firstReserve)
+	first := a.outs[outKey(c.Tunnels[0].IPsec)]
+	if first.end != 1+firstReserve {
+		t.Errorf("%d numbers at the start, want %d", first.end-1, firstReserve)
 	}
 	for _, x := range []struct {
 		lasted time.Duration
@@ -542,20 +560,20 @@ func TestBlocksOfSequenceNumbers(t *testing.T) {
 		{time.Hour, false, firstReserve, firstReserve},
 		{time.Hour, true, sequenceReserve, sequenceReserve},
 	} {
-		q := &association{block: x.block, since: time.Now().Add(-x.lasted), of: config.ManualSA{ESN: x.esn}}
+		q := &outbound{block: x.block, since: time.Now().Add(-x.lasted), of: config.ManualSA{ESN: x.esn}}
 		if got := q.nextBlock(); got != x.want {
 			t.Errorf("a block of %d lasted %v: the next has %d, want %d", x.block, x.lasted, got, x.want)
 		}
 	}
-	if err := a.extend(); err != nil || strings.Contains(log.String(), "three quarters") || p.out.Soft() {
-		t.Errorf("%v; soft: %v; log: %s", err, p.out.Soft(), &log)
+	if err := a.extend(); err != nil || strings.Contains(log.String(), "three quarters") || first.sa.Soft() {
+		t.Errorf("%v; soft: %v; log: %s", err, first.sa.Soft(), &log)
 	}
 	marks := a.marks.clone()
-	marks.Sequence[p.mark] = 3 << 30
-	if p, err := a.make(c.Tunnels[0], &marks); err != nil || !p.out.Soft() {
+	marks.Sequence[first.mark] = 3 << 30
+	if late, err := a.makeOutbound(c.Tunnels[0], esp.AES128GCM16, &marks); err != nil || !late.sa.Soft() {
 		t.Errorf("from %d on: %v", 3<<30, err)
 	} else {
-		a.pairs["late"] = p
+		a.outs["late"] = late
 	}
 	for range 2 {
 		if err := a.extend(); err != nil {

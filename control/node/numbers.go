@@ -217,8 +217,8 @@ func (n *numbers) write(marks map[string]uint64) error {
 }
 
 func (n *numbers) explain(err error) error {
-	if errors.Is(err, errStateInUse) || errors.Is(err, errStateOpen) {
+	if errors.Is(err, ErrStateInUse) || errors.Is(err, errStateOpen) {
 		return err
 	}
-	return fmt.Errorf("node.state_dir: tunnels with `sequence: true` keep their numbers there: %w; make it writable, or name another", err)
+	return fmt.Errorf("node.state_dir: tunnels with `sequence: true` keep their numbers there: %w; %s", err, advice(err))
 }

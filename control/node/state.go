@@ -35,8 +35,8 @@ type stateDir struct {
 }
 
 var (
-	// errStateInUse says that another daemon has the directory.
-	errStateInUse = errors.New("in use by another daemon")
+	// ErrStateInUse says that another daemon has the directory.
+	ErrStateInUse = errors.New("in use by another daemon")
 
 	// errStateOpen says that others could change what is kept.
 	errStateOpen = errors.New("others can change what is kept there, and so make IVs and sequence numbers come again")
@@ -86,9 +86,50 @@ func (d *stateDir) lock(self *os.File) error {
 		return fmt.Errorf("node.state_dir: %s has mode %04o: %w; chmod 700 %s", d.path, stat.Mode&0o7777, errStateOpen, d.path)
 	}
 	if err := unix.Flock(int(self.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return fmt.Errorf("node.state_dir: %s is %w: give each its own", d.path, errStateInUse)
+		return fmt.Errorf("node.state_dir: %s is %w: give each its own", d.path, ErrStateInUse)
 	}
 	return nil
+}
+
+// ExamineState says what would keep a node with this configuration from using its state directory, if there is one already. It
+// changes nothing.
+func ExamineState(c *config.Config) error {
+	d := &stateDir{path: StateDir(c)}
+	if _, err := os.Stat(d.path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := d.take(); err != nil {
+		return err
+	}
+	defer d.close()
+	_, esp := readESPMarks(d)
+	_, gre := readMarks(d)
+	var disk unix.Statfs_t
+	if err := errors.Join(exceptMissing(esp), gre, unix.Fstatfs(int(d.self.Fd()), &disk)); err != nil {
+		return err
+	}
+	if free := disk.Bavail * uint64(disk.Bsize); free < leastRoom {
+		return fmt.Errorf("node.state_dir: %s has room for %d bytes: %w", d.path, free, unix.ENOSPC)
+	}
+	return nil
+}
+
+// leastRoom is more than the files of a few thousand tunnels take.
+const leastRoom = 1 << 20
+
+func exceptMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// advice is what to do about an error of the directory.
+func advice(err error) string {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return "make room on its disk"
+	}
+	return "name a directory that the daemon can make and write"
 }
 
 // file is where a file stands, for messages.

@@ -42,7 +42,7 @@ func TestStateDirReplaced(t *testing.T) {
 		if err := os.RemoveAll(filepath.Join(path, name)); err != nil {
 			t.Fatal(err)
 		}
-		if err := second.take(); !errors.Is(err, errStateInUse) {
+		if err := second.take(); !errors.Is(err, ErrStateInUse) {
 			t.Fatalf("without %s: %v", name, err)
 		}
 	}

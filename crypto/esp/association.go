@@ -91,6 +91,9 @@ func (a *association) Bytes() uint64 { return a.bytes.Get() }
 // Refused is how many packets got a verdict other than OK. Any goroutine may ask.
 func (a *association) Refused(v Verdict) uint64 { return a.refused[v].Get() }
 
+// Refuse counts a packet that the association's owner refuses by a rule of its own.
+func (a *association) Refuse(v Verdict) { a.refused[v].Add(1) }
+
 // refuse counts a verdict other than OK.
 func (a *association) refuse(v Verdict) Verdict {
 	a.refused[v].Add(1)

@@ -22,7 +22,8 @@ const (
 	NoIV      // no IV is reserved for this process
 
 	// both
-	Expired // the association's hard lifetime is over
+	Expired  // the association's hard lifetime is over
+	Selector // the text lies outside of the selectors, which the caller knows (RFC 4301, section 5)
 
 	// Verdicts is how many there are.
 	Verdicts
