@@ -512,6 +512,46 @@ func TestESPRenamed(t *testing.T) {
 	}
 }
 
+// TestStrays: the control side learns of an ESP packet that belongs to nobody, by either worker and protocol, once.
+func TestStrays(t *testing.T) {
+	for _, outer6 := range []bool{false, true} {
+		p := newESPPeer(t, espOptions{suite: esp.AES128GCM16, outer6: outer6, window: 64})
+		b := newESPBed(t, 2, p.tunnel("cust-a"))
+		src := "198.51.100.2"
+		if outer6 {
+			src = "2001:db8:c::2"
+		}
+		for queue := range 2 {
+			b.queues[queue][0].Put(p.seal(udp(t, behind4, inetHost4, 60)))
+			b.run()
+			if s, ok := b.engine.Stray(); ok {
+				t.Errorf("a good packet is a stray: %+v", s)
+			}
+			unknown := p.packet(udp(t, behind4, inetHost4, 60))
+			binary.BigEndian.PutUint32(unknown, 0xbad)
+			for range 3 {
+				b.queues[queue][0].Put(p.wrap(unknown))
+			}
+			b.run()
+			want := Stray{Reason: ESPNoSA, SPI: 0xbad, Src: netip.MustParseAddr(src)}
+			if s, ok := b.engine.Stray(); !ok || s != want {
+				t.Errorf("%+v, %v; want %+v", s, ok, want)
+			}
+			if s, ok := b.engine.Stray(); ok {
+				t.Errorf("again: %+v", s)
+			}
+			p.udp = true // and the association is without
+			b.queues[queue][0].Put(p.seal(udp(t, behind4, inetHost4, 60)))
+			p.udp = false
+			b.run()
+			want = Stray{Reason: ESPSource, SPI: p.out.SPI(), Src: want.Src, Tunnel: "cust-a"}
+			if s, ok := b.engine.Stray(); !ok || s != want {
+				t.Errorf("%+v, %v; want %+v", s, ok, want)
+			}
+		}
+	}
+}
+
 // TestESPTablesRefuse: an SPI is the receiver's alone.
 func TestESPTablesRefuse(t *testing.T) {
 	p, q := newESPPeer(t, espOptions{suite: esp.AES128GCM16}), newESPPeer(t, espOptions{suite: esp.AES128GCM16})

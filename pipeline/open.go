@@ -82,13 +82,13 @@ func (w *worker) openESP(t *Tables, b *batch) {
 // Otherwise it does what else is to be done with it.
 func (w *worker) mayOpen(t *Tables, p *packet, at uint32) bool {
 	if at >= uint32(len(t.spis.list)) {
-		w.drop(p, ESPNoSA)
+		w.strayed(t, p, ESPNoSA)
 		return false
 	}
 	sa := &t.spis.list[at]
 	if !t.rx[sa.tunnel].sendsESP(p, sa.udp) && !w.fromPeer(t, p, sa) { // before the other worker has work with it
 		p.tunnel = sa.tunnel
-		w.drop(p, ESPSource)
+		w.strayed(t, p, ESPSource)
 		return false
 	}
 	if int(sa.owner) != w.id {

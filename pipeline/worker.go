@@ -72,6 +72,7 @@ type worker struct {
 	innerPieces, outerPieces [maxPieces]packet
 	resolve                  *resolveRing
 
+	stray   strayNote
 	opener  esp.Opener
 	sas     [BatchSize]uint32 // associations of a batch's ESP packets
 	opening [BatchSize]uint8  // packets of the batch that opener has, and then those that it opened

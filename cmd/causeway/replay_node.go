@@ -260,8 +260,18 @@ func dropsOf(c *pipeline.Counters) []api.Drop {
 	drops := []api.Drop{}
 	for _, r := range pipeline.AllReasons() {
 		if c.Dropped[r] > 0 {
-			drops = append(drops, node.DropOf(r, c.Dropped[r]))
+			d := node.DropOf(r, c.Dropped[r])
+			if why, ok := withoutKeys[r]; ok {
+				d.Sentence = why
+			}
+			drops = append(drops, d)
 		}
 	}
 	return drops
+}
+
+// withoutKeys says what the reasons for ESP mean in a replay, which has no security associations.
+var withoutKeys = map[pipeline.Reason]string{
+	pipeline.ESPNoSA:       "ESP, which a replay does not decrypt, whether a tunnel has its SPI or not",
+	pipeline.ESPNoOutbound: "for an IPsec tunnel, and a replay does not encrypt",
 }

@@ -72,6 +72,7 @@ func (n *Node) startControl(ctx context.Context, g *group) {
 	g.start("tun", func() error { n.tun.Run(ctx, n.punt); return nil })
 	g.start("path MTU discovery", func() error { return n.errors.Run(ctx, n.learned) })
 	g.start("sequence numbers", func() error { n.keepNumbers(ctx); return nil })
+	g.start("stray packets", func() error { n.tellStrays(ctx); return nil })
 	g.start("interfaces", func() error { return n.watch(ctx) })
 	g.start("control", func() error { return api.Serve(ctx, n.control, n) })
 	if n.metrics != nil {
