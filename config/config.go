@@ -14,7 +14,7 @@ import (
 // Load reads and parses the file at path. Its errors are Errors, also when the
 // file cannot be read.
 func Load(path string) (*Config, error) {
-	data, err := readFile(path)
+	data, open, err := readFile(path)
 	if err != nil {
 		var why *fs.PathError
 		if errors.As(err, &why) {
@@ -22,29 +22,35 @@ func Load(path string) (*Config, error) {
 		}
 		return nil, Errors{{File: path, Message: "cannot be read: " + err.Error()}}
 	}
-	return Parse(path, data)
+	c, err := Parse(path, data)
+	if err == nil {
+		c.open = open
+	}
+	return c, err
 }
 
 // readFile reads a regular file of a bounded size. A daemon reads its file again while it runs: a pipe in its place
 // would hold it up for ever, and a device or somebody's log would fill its memory.
-func readFile(path string) ([]byte, error) {
+// open says that all users of the machine may read it.
+func readFile(path string) (data []byte, open bool, err error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, false, err
 	case info.IsDir():
-		return nil, unix.EISDIR
+		return nil, false, unix.EISDIR
 	case !info.Mode().IsRegular():
-		return nil, errors.New("it is not a regular file")
+		return nil, false, errors.New("it is not a regular file")
 	case info.Size() > maxFile:
-		return nil, fmt.Errorf("it has %d MiB, more than the %d that a configuration may have", info.Size()>>20, maxFile>>20)
+		return nil, false, fmt.Errorf("it has %d MiB, more than the %d that a configuration may have", info.Size()>>20, maxFile>>20)
 	}
-	return io.ReadAll(io.LimitReader(f, maxFile))
+	data, err = io.ReadAll(io.LimitReader(f, maxFile))
+	return data, info.Mode().Perm()&0o004 != 0, err
 }
 
 // Limits of a file. A hundred thousand tunnels take some 30 MiB; nothing of the schema is nested deeper than five.
@@ -99,6 +105,7 @@ func Parse(name string, data []byte) (*Config, error) {
 	if root, ok := d.document(data); ok {
 		d.config(root, c)
 		d.check(c)
+		c.keys = d.keys
 	}
 	if len(d.errs) > 0 {
 		return nil, d.errs.sorted()
@@ -125,6 +132,9 @@ type Config struct {
 	// where remembers the position of each value by its path, for warnings
 	// and for errors that name a second place.
 	where map[string]position
+
+	open bool     // all users of the machine may read the file
+	keys []string // where keys stand in the file itself
 }
 
 // Node names this server. Name is the host name unless the file says

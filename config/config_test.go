@@ -190,6 +190,19 @@ func TestLoad(t *testing.T) {
 	if c, err := Load(path); err != nil || c.File != path {
 		t.Errorf("got %v, %v", c, err)
 	}
+	for mode, want := range map[os.FileMode]string{0o600: "", 0o640: "", 0o644: "a key stands here, and all users of this machine may read the file"} {
+		if err := errors.Join(os.WriteFile(path, []byte(ipsec("lab: true", sa)), 0o600), os.Chmod(path, mode)); err != nil {
+			t.Fatal(err)
+		}
+		c, err := Load(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		warnings := fmt.Sprint(c.Warnings())
+		if strings.Contains(warnings, "a key stands here") != (want != "") || !strings.Contains(warnings, want) {
+			t.Errorf("mode %04o: %s", mode, warnings)
+		}
+	}
 	_, err := Load(path + "x")
 	if want := path + "x: cannot be read: no such file or directory"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)

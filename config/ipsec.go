@@ -230,6 +230,9 @@ func (d *decoder) manualSA(f fields, i *IPsec) {
 	for name, key := range map[string]*Secret{"key_in": &sa.KeyIn, "key_out": &sa.KeyOut} {
 		if v, ok := f.need(name, "a key in hexadecimal digits, or {file: PATH}"); ok {
 			*key, _ = v.secret(size)
+			if _, file := v.node.(ast.MapNode); !file {
+				d.keys = append(d.keys, v.path)
+			}
 		}
 	}
 	if sa.ESN && i.ReplayWindow == 0 {
@@ -251,13 +254,13 @@ func encryptionNames() []string {
 // permitted demands the words without which an encryption is not meant.
 func (d *decoder) permitted(v value, i *IPsec, e Encryption) {
 	if e.Null && !i.AllowNull {
-		v.fail("%s leaves packets readable: write allow_null_cipher: true if that is meant", quote(e.Name))
+		v.fail("%s leaves packets readable: write allow_null_cipher: true in the tunnel if that is meant", quote(e.Name))
 	}
 	if e.Weak && !i.AllowWeak {
-		v.fail("%s uses SHA-1, for old routers alone: write allow_weak: true if that is meant", quote(e.Name))
+		v.fail("%s uses SHA-1, for old routers alone: write allow_weak: true in the tunnel if that is meant", quote(e.Name))
 	}
 	if e.Counter && !i.Lab {
-		v.fail("%s with a static key is for labs and tests (RFC 4106 2): write lab: true if that is meant", quote(e.Name))
+		v.fail("%s with a static key is for labs and tests (RFC 4106 2): write lab: true in the tunnel if that is meant", quote(e.Name))
 	}
 }
 
@@ -272,13 +275,27 @@ func (v value) secret(size int) (Secret, bool) {
 	key, err := hex.DecodeString(text)
 	switch {
 	case err != nil:
-		v.fail("is not in hexadecimal digits, two for each byte")
+		v.fail("is not in hexadecimal digits, two for each byte: %s", hexFault(text))
 	case size > 0 && len(key) != size:
 		v.fail("has %d bytes: this encryption needs %d, in the order of ip xfrm", len(key), size)
 	default:
 		return key, true
 	}
 	return nil, false
+}
+
+// hexFault says what keeps text from being a key, and shows nothing of it.
+func hexFault(text string) string {
+	at := strings.IndexFunc(text, func(r rune) bool { return !strings.ContainsRune("0123456789abcdefABCDEF", r) })
+	switch {
+	case strings.HasPrefix(text, "/"):
+		return "a path is written {file: PATH}"
+	case at >= 0 && strings.ContainsRune(" \t\r\n", rune(text[at])):
+		return fmt.Sprintf("behind %d digits there is a space or a new line; write one line without spaces, as xxd -p -c 64 does", at)
+	case at >= 0:
+		return fmt.Sprintf("behind %d digits there is something else", at)
+	}
+	return fmt.Sprintf("there are %d, an odd number", len(text))
 }
 
 func (v value) secretText() (string, bool) {

@@ -223,17 +223,23 @@ c.yaml:6:5: tunnels[0].ike: this version has no IKE: write manual_sas, and lab: 
 	{"gre field", ipsec("key: 5\n    lab: true", sa),
 		`c.yaml:10:5: tunnels[0].key: belongs to GRE: an IPsec tunnel has none; remove the field`},
 	{"counter mode with a static key", ipsec(``, sa),
-		`c.yaml:9:64: tunnels[0].manual_sas[0].encryption: "aes128gcm16" with a static key is for labs and tests (RFC 4106 2): write lab: true if that is meant`},
+		`c.yaml:9:64: tunnels[0].manual_sas[0].encryption: "aes128gcm16" with a static key is for labs and tests (RFC 4106 2): write lab: true in the tunnel if that is meant`},
 	{"null cipher", ipsec(`lab: true`, swapIn(sa, `aes128gcm16`, `null-sha1`)),
-		`c.yaml:9:64: tunnels[0].manual_sas[0].encryption: "null-sha1" leaves packets readable: write allow_null_cipher: true if that is meant
-c.yaml:9:64: tunnels[0].manual_sas[0].encryption: "null-sha1" uses SHA-1, for old routers alone: write allow_weak: true if that is meant`},
+		`c.yaml:9:64: tunnels[0].manual_sas[0].encryption: "null-sha1" leaves packets readable: write allow_null_cipher: true in the tunnel if that is meant
+c.yaml:9:64: tunnels[0].manual_sas[0].encryption: "null-sha1" uses SHA-1, for old routers alone: write allow_weak: true in the tunnel if that is meant`},
 	{"unknown cipher", ipsec(`lab: true`, swapIn(sa, `aes128gcm16`, `des`)),
 		`c.yaml:9:64: tunnels[0].manual_sas[0].encryption: must be aes128gcm16, aes256gcm16, chacha20poly1305, aes128-sha256, aes256-sha256, aes128-sha1, aes256-sha1, null-sha256 or null-sha1, got "des"`},
 	{"key of a wrong length", ipsec(`lab: true`, swapIn(sa, `aes128gcm16`, `aes256gcm16`)),
 		`c.yaml:9:85: tunnels[0].manual_sas[0].key_in: has 20 bytes: this encryption needs 36, in the order of ip xfrm
 c.yaml:9:138: tunnels[0].manual_sas[0].key_out: has 20 bytes: this encryption needs 36, in the order of ip xfrm`},
 	{"key that is none", ipsec(`lab: true`, swapIn(sa, `"000102`, `"00010g`)),
-		`c.yaml:9:85: tunnels[0].manual_sas[0].key_in: is not in hexadecimal digits, two for each byte`},
+		`c.yaml:9:85: tunnels[0].manual_sas[0].key_in: is not in hexadecimal digits, two for each byte: behind 5 digits there is something else`},
+	{"key in two lines", ipsec(`lab: true`, swapIn(sa, `"000102`, `"00010 2`)),
+		`c.yaml:9:85: tunnels[0].manual_sas[0].key_in: is not in hexadecimal digits, two for each byte: behind 5 digits there is a space or a new line; write one line without spaces, as xxd -p -c 64 does`},
+	{"key with half a byte", ipsec(`lab: true`, swapIn(sa, `"000102`, `"00010`)),
+		`c.yaml:9:85: tunnels[0].manual_sas[0].key_in: is not in hexadecimal digits, two for each byte: there are 39, an odd number`},
+	{"path for a key", ipsec(`lab: true`, swapIn(sa, `"000102`, `"/00102`)),
+		`c.yaml:9:85: tunnels[0].manual_sas[0].key_in: is not in hexadecimal digits, two for each byte: a path is written {file: PATH}`},
 	{"key file that is not there", ipsec(`lab: true`, swapIn(sa, `"000102030405060708090a0b0c0d0e0f10111213"`, `{file: /nonexistent}`)),
 		`c.yaml:9:92: tunnels[0].manual_sas[0].key_in.file: "/nonexistent": no such file or directory`},
 	{"key file with an odd name", ipsec(`lab: true`, swapIn(sa, `"000102030405060708090a0b0c0d0e0f10111213"`, `{file: "/x\ny"}`)),
@@ -593,7 +599,7 @@ func otherKeys(sa string) string {
 	return swapIn(swapIn(sa, `"0001020304`, `"7001020304`), `"1011121314`, `"7111121314`)
 }
 
-const cbc = `manual_sas: [{spi_in: 0x1001, spi_out: 0x2001, encryption: null-sha256, key_in: "`+hex64+`", key_out: "00`+hex62+`"}]`
+const cbc = `manual_sas: [{spi_in: 0x1001, spi_out: 0x2001, encryption: null-sha256, key_in: "` + hex64 + `", key_out: "00` + hex62 + `"}]`
 
 const (
 	hex62 = "0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"

@@ -26,6 +26,9 @@ func (c *Config) Warnings() []Warning {
 	}
 	d.warnAccounts(c)
 	d.warnRoutes(c)
+	if c.open && len(c.keys) > 0 {
+		d.warn(c.keys[0], "a key stands here, and all users of this machine may read the file: chmod 600, or write all keys as {file: PATH}")
+	}
 	if l := c.Metrics.Listen; l.IsValid() && !l.Addr().IsLoopback() {
 		d.warn("metrics.listen", "%s can be reached from other machines, and metrics ask for no password: use a loopback address, or a firewall", l)
 	}
@@ -59,8 +62,24 @@ func (d *decoder) warnTunnel(i int, t Tunnel) {
 		d.warn(tunnelPath(i, "mtu"), "%d is less than the %d bytes that IPv6 demands of every link: larger IPv6 packets leave as outer fragments",
 			t.MTU, ipv6MinMTU)
 	}
+	if t.IPsec != nil {
+		d.warnSelectors(i, t)
+	}
 	if len(t.Prefixes) == 0 {
 		d.warn(tunnelPath(i, "prefixes"), "there are none: what the customer sends to others is dropped, since its sources are not known")
+	}
+}
+
+// warnSelectors names prefixes of which the selectors let nothing through.
+func (d *decoder) warnSelectors(i int, t Tunnel) {
+	for k, p := range t.Prefixes {
+		path := fmt.Sprintf("%s[%d]", tunnelPath(i, "prefixes"), k)
+		if remote := t.IPsec.Remote; len(remote) > 0 && !slices.ContainsFunc(remote, p.Overlaps) {
+			d.warn(path, "%s has no address in common with selectors.remote: all packets of its hosts are dropped", p)
+		}
+		if local := t.IPsec.Local; len(local) > 0 && !slices.ContainsFunc(local, func(l netip.Prefix) bool { return l.Addr().Is4() == p.Addr().Is4() }) {
+			d.warn(path, "%s is %s, and selectors.local has no such prefix: all packets of its hosts are dropped", p, family(p.Addr()))
+		}
 	}
 }
 

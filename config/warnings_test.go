@@ -24,6 +24,9 @@ func TestWarnings(t *testing.T) {
 			"c.yaml:10:10: tunnels[0].mtu: 1279 is less than the 1280 bytes that IPv6 demands of every link: larger IPv6 packets leave as outer fragments"},
 		{"small mtu with an IPv6 prefix", field("prefixes: [2001:db9::/32]\n    mtu: 576"),
 			"c.yaml:10:10: tunnels[0].mtu: 576 is less than the 1280 bytes that IPv6 demands of every link: larger IPv6 packets leave as outer fragments"},
+		{"selectors", ipsec("lab: true\n    selectors: {local: [0.0.0.0/0], remote: [203.0.113.0/25, 10.0.0.0/8, \"2001:db8::/32\"]}\n    prefixes: [203.0.113.0/24, 198.18.0.0/15, \"2001:db8:1::/48\"]", sa),
+			"c.yaml:12:32: tunnels[0].prefixes[1]: 198.18.0.0/15 has no address in common with selectors.remote: all packets of its hosts are dropped\n" +
+				"c.yaml:12:47: tunnels[0].prefixes[2]: 2001:db8:1::/48 is IPv6, and selectors.local has no such prefix: all packets of its hosts are dropped"},
 		{"account", quiet + "accounts: [{name: acme}, {name: globex}]\n", "c.yaml:10:33: accounts[1].name: \"globex\" has no tunnel"},
 		{"default route and a part of a prefix", quiet + "routes: [{prefix: 0.0.0.0/0, nexthop: a}, {prefix: 203.0.113.8/29, nexthop: a}]\n", ""},
 		{"route beyond the prefixes", quiet + "routes: [{prefix: 203.0.112.0/23, nexthop: a}]\n",

@@ -19,6 +19,7 @@ type decoder struct {
 	file  string
 	errs  Errors
 	where map[string]position
+	keys  []string // where keys stand in the file itself
 }
 
 // failAt notes a mistake at a place that is not a value's own.

@@ -58,6 +58,7 @@ func Examine(c *config.Config) []Finding {
 		return r.findings
 	}
 	var veths []string
+	largest := 0
 	for _, cfg := range c.Interfaces {
 		ifi, err := xsk.LookupInterface(cfg.Name)
 		if err != nil {
@@ -65,16 +66,28 @@ func Examine(c *config.Config) []Finding {
 			continue
 		}
 		r.port(ifi)
+		largest = max(largest, ifi.MTU)
 		if ifi.Driver == "veth" {
 			veths = append(veths, ifi.Name)
 		}
 	}
 	r.veths(veths)
 	r.plan(c)
+	r.tunnels(c, largest)
 	r.state(c)
 	r.socket(c.Control.Socket)
 	r.metrics(c.Metrics.Listen)
 	return r.findings
+}
+
+// tunnels names those whose packets do not fit any port.
+func (r *report) tunnels(c *config.Config, mtu int) {
+	for _, t := range c.Tunnels {
+		if fits := t.Fits(mtu); mtu > 0 && t.MTU > fits {
+			r.add(Warn, "tunnel "+t.Name, fmt.Sprintf("its mtu is %d, and the largest mtu of a port, %d, carries %d: larger packets leave as outer fragments", t.MTU, mtu, fits),
+				fmt.Sprintf("mtu: %d, or a larger mtu of the port", fits))
+		}
+	}
 }
 
 // state looks whether sequence numbers and IVs can be kept, where a tunnel has them.

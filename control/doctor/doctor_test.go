@@ -117,6 +117,25 @@ func TestSequenceNumbersNeedAPlace(t *testing.T) {
 	}
 }
 
+// TestTunnelsThatDoNotFit: a tunnel whose packets fit no port is named, with the MTU that would fit.
+func TestTunnelsThatDoNotFit(t *testing.T) {
+	cfg, err := config.Parse("c.yaml", []byte("interfaces: [{name: nowhere0}]\nendpoints: [192.0.2.1]\ntunnels:\n"+
+		"  - {name: fits, endpoint: 192.0.2.1, customer_endpoint: 198.51.100.2, interface_address: 10.0.0.0/31, mtu: 1476}\n"+
+		"  - {name: large, endpoint: 192.0.2.1, customer_endpoint: 198.51.100.3, interface_address: 10.0.0.2/31, mtu: 1477}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &report{}
+	r.tunnels(cfg, 1500)
+	if len(r.findings) != 1 || r.findings[0].Level != Warn || r.findings[0].What != "tunnel large" || !strings.HasPrefix(r.findings[0].Todo, "mtu: 1476") {
+		t.Errorf("%+v", r.findings)
+	}
+	r = &report{}
+	if r.tunnels(cfg, 0); len(r.findings) > 0 {
+		t.Errorf("without a port: %+v", r.findings)
+	}
+}
+
 func TestSocketAndMetricsPort(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -25,16 +25,20 @@ func (n *Node) Tunnels() []api.Tunnel {
 	for _, r := range n.routes.Tunnels() {
 		ways[r.Tunnel] = r
 	}
+	mtus := map[string]int{} // of interfaces
+	for _, i := range interfaces() {
+		mtus[i.Name] = i.MTU
+	}
 	out := []api.Tunnel{}
 	for _, t := range n.Config().Tunnels {
 		if id, ok := n.engine.TunnelID(t.Name); ok {
-			out = append(out, n.tunnel(t, id, ways[t.Name]))
+			out = append(out, n.tunnel(t, id, ways[t.Name], mtus))
 		}
 	}
 	return out
 }
 
-func (n *Node) tunnel(t config.Tunnel, id int, way routes.TunnelRoute) api.Tunnel {
+func (n *Node) tunnel(t config.Tunnel, id int, way routes.TunnelRoute, mtus map[string]int) api.Tunnel {
 	c := n.engine.TunnelCounters(id)
 	path := n.engine.Forwarding().PathMTU(id)
 	out := api.Tunnel{
@@ -52,12 +56,31 @@ func (n *Node) tunnel(t config.Tunnel, id int, way routes.TunnelRoute) api.Tunne
 	for _, p := range t.Prefixes {
 		out.Prefixes = append(out.Prefixes, p.String())
 	}
-	out.Route, out.RouteState = routeWords(way, n.routes.Hops(way.Leaf))
+	out.Route, out.RouteState = routeWords(way, n.routes.Hops(way.Leaf), func(device string) string {
+		return tooNarrow(t, out.EffectiveMTU, mtus[device])
+	})
 	return out
 }
 
-// routeWords says where a tunnel's outer packets go.
-func routeWords(r routes.TunnelRoute, hops []routes.Hop) (words, state string) {
+// tooNarrow says which packets of a tunnel do not fit a device of that MTU, which is 0 if it is not known.
+func tooNarrow(t config.Tunnel, inner, mtu int) string {
+	if mtu == 0 || inner <= t.Fits(mtu) {
+		return ""
+	}
+	return fmt.Sprintf(" (its mtu is %d: packets of more than %d are fragmented outside)", mtu, t.Fits(mtu))
+}
+
+// interfaces lists those of this network namespace; none if the kernel does not say.
+func interfaces() []net.Interface {
+	list, err := net.Interfaces()
+	if err != nil {
+		return nil
+	}
+	return list
+}
+
+// routeWords says where a tunnel's outer packets go, with a note about a device.
+func routeWords(r routes.TunnelRoute, hops []routes.Hop, note func(device string) string) (words, state string) {
 	if r.Leaf == 0 {
 		return cmp.Or(r.Problem, "no route"), "none"
 	}
@@ -70,6 +93,7 @@ func routeWords(r routes.TunnelRoute, hops []routes.Hop) (words, state string) {
 		} else {
 			w += " (unresolved)"
 		}
+		w += note(h.Interface)
 		list = append(list, w)
 	}
 	return strings.Join(list, ", "), state
