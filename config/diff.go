@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 )
@@ -39,6 +40,30 @@ type TunnelChange struct {
 type Restart struct {
 	Path   string // such as workers.cpus
 	Reason string
+}
+
+// Warnings says what of the changes works, but perhaps not as its author expects.
+func (c Changes) Warnings() []string {
+	var out []string
+	for _, t := range c.TunnelsChanged {
+		was, is := t.Old.IPsec, t.New.IPsec
+		if was == nil || is == nil {
+			continue
+		}
+		for _, k := range []struct {
+			key, spi string
+			same     bool
+		}{
+			{"key_in", "spi_in", was.SA.SPIIn != is.SA.SPIIn || string(was.SA.KeyIn) == string(is.SA.KeyIn)},
+			{"key_out", "spi_out", was.SA.SPIOut != is.SA.SPIOut || string(was.SA.KeyOut) == string(is.SA.KeyOut)},
+		} {
+			if !k.same {
+				out = append(out, fmt.Sprintf("tunnel %s: %s is another one under the same %s: an end that still has the old key drops all packets, as forged or as replayed; "+
+					"new keys should have new SPIs", t.New.Name, k.key, k.spi))
+			}
+		}
+	}
+	return out
 }
 
 // Empty reports whether the two configurations mean the same.
@@ -124,7 +149,9 @@ func (t Tunnel) differences(u Tunnel) []string {
 	note("mss_clamp", t.MSSClamp == u.MSSClamp)
 	note("df", t.DF == u.DF)
 	note("type", t.Type == u.Type)
-	note("manual_sas", t.IPsec.equal(u.IPsec))
+	note("replay_window", t.IPsec.sameWindow(u.IPsec))
+	note("selectors", t.IPsec.sameSelectors(u.IPsec))
+	note("manual_sas", t.IPsec.sameSAs(u.IPsec))
 	note("prefixes", sameSet(t.Prefixes, u.Prefixes))
 	return fields
 }

@@ -154,3 +154,22 @@ func TestDiffSeesEveryField(t *testing.T) {
 		}
 	}
 }
+
+// TestNewKeysUnderOldSPIs: the other end cannot tell them from a forgery or a replay.
+func TestNewKeysUnderOldSPIs(t *testing.T) {
+	file := ipsec("lab: true", sa)
+	old := mustParse(t, file)
+	newIn := swapIn(file, `"0001020304`, `"7001020304`)
+	for _, c := range []struct{ file, want string }{
+		{file, ""},
+		{newIn, "tunnel a: key_in is another one under the same spi_in"},
+		{swapIn(newIn, "0x1001", "0x1002"), ""},
+		{swapIn(file, `"1011121314`, `"7111121314`), "tunnel a: key_out is another one under the same spi_out"},
+		{base, ""},
+	} {
+		got := strings.Join(Diff(old, mustParse(t, c.file)).Warnings(), "\n")
+		if !strings.HasPrefix(got, c.want) || c.want == "" && got != "" {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+}

@@ -371,11 +371,19 @@ func readPrivate(path string) (string, error) {
 }
 
 // equal reports whether two tunnels have the same keys, numbers and rules.
-func (i *IPsec) equal(j *IPsec) bool {
+func (i *IPsec) sameWindow(j *IPsec) bool {
+	return i == nil || j == nil || i.ReplayWindow == j.ReplayWindow
+}
+
+func (i *IPsec) sameSelectors(j *IPsec) bool {
+	return i == nil || j == nil || sameSet(i.Local, j.Local) && sameSet(i.Remote, j.Remote)
+}
+
+func (i *IPsec) sameSAs(j *IPsec) bool {
 	if i == nil || j == nil {
 		return i == j
 	}
-	return i.ReplayWindow == j.ReplayWindow && sameSet(i.Local, j.Local) && sameSet(i.Remote, j.Remote) && i.SA.equal(&j.SA)
+	return i.SA.equal(&j.SA)
 }
 
 func (a *ManualSA) equal(b *ManualSA) bool {

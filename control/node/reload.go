@@ -49,6 +49,12 @@ func (n *Node) Reload() (api.Reload, error) {
 	r := summary(c, changes)
 	n.log.Info("configuration reloaded", "file", n.path, "tunnels_added", len(r.TunnelsAdded), "tunnels_removed", len(r.TunnelsRemoved),
 		"tunnels_changed", len(r.TunnelsChanged), "routes_added", r.RoutesAdded, "routes_removed", r.RoutesRemoved)
+	for _, t := range firstOf(changes.TunnelsChanged) {
+		n.log.Info("tunnel changed", "tunnel", t.New.Name, "fields", strings.Join(t.Fields, ", "))
+	}
+	for _, w := range firstOf(changes.Warnings()) {
+		n.log.Warn("configuration reloaded", "warning", w)
+	}
 	return r, nil
 }
 
@@ -77,6 +83,9 @@ func restartError(path string, restart []config.Restart) error {
 	return errors.New(b.String())
 }
 
+// firstOf shortens a list for the log.
+func firstOf[T any](list []T) []T { return list[:min(len(list), 20)] }
+
 func summary(c *config.Config, ch config.Changes) api.Reload {
 	r := api.Reload{
 		TunnelsAdded: tunnelNames(ch.TunnelsAdded), TunnelsRemoved: tunnelNames(ch.TunnelsRemoved), TunnelsChanged: []string{},
@@ -90,6 +99,7 @@ func summary(c *config.Config, ch config.Changes) api.Reload {
 	for _, w := range c.Warnings() {
 		r.Warnings = append(r.Warnings, w.String())
 	}
+	r.Warnings = append(r.Warnings, ch.Warnings()...)
 	return r
 }
 
