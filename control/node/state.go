@@ -102,10 +102,13 @@ func ExamineState(c *config.Config) error {
 		return err
 	}
 	defer d.close()
-	_, esp := readESPMarks(d)
-	_, gre := readMarks(d)
+	_, marks := readESPMarks(d)
+	if errors.Is(marks, fs.ErrNotExist) {
+		marks = nil
+	}
+	_, numbers := readMarks(d)
 	var disk unix.Statfs_t
-	if err := errors.Join(exceptMissing(esp), gre, unix.Fstatfs(int(d.self.Fd()), &disk)); err != nil {
+	if err := errors.Join(marks, numbers, unix.Fstatfs(int(d.self.Fd()), &disk)); err != nil {
 		return err
 	}
 	if free := disk.Bavail * uint64(disk.Bsize); free < leastRoom {
@@ -116,13 +119,6 @@ func ExamineState(c *config.Config) error {
 
 // leastRoom is more than the files of a few thousand tunnels take.
 const leastRoom = 1 << 20
-
-func exceptMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
 
 // advice is what to do about an error of the directory.
 func advice(err error) string {

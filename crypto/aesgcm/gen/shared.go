@@ -63,11 +63,7 @@ func (a *asm) sharedKeyStream() (s stream) {
 		s.op("VBROADCASTI64X2 %d(R8)(CX*8), %s", packetNonce, z(q))
 		s.op("VBROADCASTI64X2 %d(%s), %s", keyRounds, key, z(round))
 		s.op("VPTERNLOGQ $0x96, %s, %s, %s", z(sharedCount), z(round), z(q))
-		if q == 0 {
-			s.op("VMOVDQA64 %s, %s", z(q), z(sharedJ0))
-		} else {
-			s.op("VMOVDQA64 %s, %s, %s", z(q), laneMasks[q], z(sharedJ0))
-		}
+		s.op("VMOVDQA64 %s, %s%s", z(q), intoLane[q], z(sharedJ0))
 	}
 	s.op("VPXORQ ·toJ0(SB), %s, %s", z(sharedJ0), z(sharedJ0))
 	for r := 1; r < a.rounds; r++ {
@@ -96,7 +92,7 @@ func (a *asm) sharedRoundKey(s *stream, q, r int) string {
 		return z(sharedRound)
 	}
 	s.op("VBROADCASTI64X2 %s, %s", from, z(round))
-	s.op("VMOVDQA64 %s, %s, %s", z(round), laneMasks[q], z(sharedRound))
+	s.op("VMOVDQA64 %s, %s%s", z(round), intoLane[q], z(sharedRound))
 	return z(round)
 }
 
@@ -132,18 +128,18 @@ const (
 
 // sharedPair treats the texts of packet q and the next one, and leaves the sum of their products, two lanes for each.
 func (a *asm) sharedPair(s *stream, q int, to sum) {
-	a.sharedText(s, q, "", maskLane1+", ")
-	a.sharedText(s, q+1, maskLane2+", ", maskLengths+", ")
+	a.sharedText(s, q, intoLane[0], intoLane[1])
+	a.sharedText(s, q+1, intoLane[2], intoLane[3])
 	s.op("VPSHUFB %s, %s, %s", z(swap), z(sharedEnds), z(sharedEnds))
-	for i, mask := range []string{maskLane1, maskLengths} {
+	for i, lane := range []string{intoLane[1], intoLane[3]} {
 		s.op("MOVWLZX %d(R9), R14", 2*(q+i-sharedPackets))
-		s.op("VBROADCASTI64X2 %d(R11)(R14*2), %s, %s", workLengths, mask, z(sharedEnds))
+		s.op("VBROADCASTI64X2 %d(R11)(R14*2), %s%s", workLengths, lane, z(sharedEnds))
 	}
 	a.sharedProducts(s, keys+q, to)
 }
 
-// sharedText encrypts or decrypts the text of packet q, leaves it as the hash's input, and loads what comes with it. The
-// masks are those of the lanes for its additional data and its lengths.
+// sharedText encrypts or decrypts the text of packet q, leaves it as the hash's input, and loads what comes with it, into
+// the lanes for its additional data and its lengths.
 func (a *asm) sharedText(s *stream, q int, aad, lengths string) {
 	ks, t := z(keys+q), z(temp[1])
 	s.op("MOVWLZX %d(R9), R14", 2*(q-sharedPackets))

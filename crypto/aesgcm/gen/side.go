@@ -74,8 +74,9 @@ func (a *asm) sideKeyStream(g shape) (s stream, parts []part) {
 // laneOf is the lane that a packet's hash ends in.
 func (g shape) laneOf(q int) int { return q * 4 / g.packets }
 
-// laneMasks are the masks of the words of each lane.
-var laneMasks = [4]string{"", maskLane1, maskLane2, maskLengths}
+// intoLane is the operand that limits an instruction to the words of a lane. For lane 0 there is none: it comes first, and the
+// others overwrite what it leaves in theirs.
+var intoLane = [4]string{"", maskLane1 + ", ", maskLane2 + ", ", maskLengths + ", "}
 
 // sums are where the sums of a group's packets are kept: the high part in the packet's first register, as multiply leaves
 // it. With four packets each pair is folded as soon as it is there, so that two of them share a register.
@@ -121,10 +122,8 @@ func (a *asm) sideTags(s *stream, g shape) {
 		s.op("%s", number(q))
 		s.op("MOVQ %d(R11)(R14*1), AX", workTags)
 		switch lane := g.laneOf(q); {
-		case a.open && lane == 0:
-			s.op("VBROADCASTI64X2 (AX), %s", t)
 		case a.open:
-			s.op("VBROADCASTI64X2 (AX), %s, %s", laneMasks[lane], t)
+			s.op("VBROADCASTI64X2 (AX), %s%s", intoLane[lane], t)
 		case lane == 0:
 			s.op("VMOVDQU64 %s, (AX)", x(accHi))
 		default:
