@@ -105,7 +105,7 @@ func Parse(name string, data []byte) (*Config, error) {
 	if root, ok := d.document(data); ok {
 		d.config(root, c)
 		d.check(c)
-		c.keys = d.keys
+		c.inline = d.inline
 	}
 	if len(d.errs) > 0 {
 		return nil, d.errs.sorted()
@@ -133,8 +133,8 @@ type Config struct {
 	// and for errors that name a second place.
 	where map[string]position
 
-	open bool     // all users of the machine may read the file
-	keys []string // where keys stand in the file itself
+	open   bool   // all users of the machine may read the file
+	inline string // where the first associations stand that have a key in the file itself; "": nowhere
 }
 
 // Node names this server. Name is the host name unless the file says

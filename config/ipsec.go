@@ -230,8 +230,8 @@ func (d *decoder) manualSA(f fields, i *IPsec) {
 	for name, key := range map[string]*Secret{"key_in": &sa.KeyIn, "key_out": &sa.KeyOut} {
 		if v, ok := f.need(name, "a key in hexadecimal digits, or {file: PATH}"); ok {
 			*key, _ = v.secret(size)
-			if _, file := v.node.(ast.MapNode); !file {
-				d.keys = append(d.keys, v.path)
+			if _, file := v.node.(ast.MapNode); !file && d.inline == "" {
+				d.inline = f.path
 			}
 		}
 	}

@@ -26,8 +26,8 @@ func (c *Config) Warnings() []Warning {
 	}
 	d.warnAccounts(c)
 	d.warnRoutes(c)
-	if c.open && len(c.keys) > 0 {
-		d.warn(c.keys[0], "a key stands here, and all users of this machine may read the file: chmod 600, or write all keys as {file: PATH}")
+	if c.open && c.inline != "" {
+		d.warn(c.inline, "a key stands here, and all users of this machine may read the file: chmod 600, or write all keys as {file: PATH}")
 	}
 	if l := c.Metrics.Listen; l.IsValid() && !l.Addr().IsLoopback() {
 		d.warn("metrics.listen", "%s can be reached from other machines, and metrics ask for no password: use a loopback address, or a firewall", l)

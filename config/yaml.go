@@ -16,10 +16,10 @@ import (
 
 // decoder collects the mistakes and positions of one file.
 type decoder struct {
-	file  string
-	errs  Errors
-	where map[string]position
-	keys  []string // where keys stand in the file itself
+	file   string
+	errs   Errors
+	where  map[string]position
+	inline string // where the first associations stand that have a key in the file itself
 }
 
 // failAt notes a mistake at a place that is not a value's own.
