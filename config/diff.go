@@ -152,6 +152,7 @@ func (t Tunnel) differences(u Tunnel) []string {
 	note("replay_window", t.IPsec.sameWindow(u.IPsec))
 	note("selectors", t.IPsec.sameSelectors(u.IPsec))
 	note("manual_sas", t.IPsec.sameSAs(u.IPsec))
+	fields = append(fields, t.IPsec.ikeDifferences(u.IPsec)...)
 	note("prefixes", sameSet(t.Prefixes, u.Prefixes))
 	return fields
 }

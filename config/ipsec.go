@@ -29,7 +29,10 @@ type IPsec struct {
 	// customer. Empty means anything.
 	Local, Remote []netip.Prefix
 
-	SA ManualSA
+	// Exactly one of the two: IKE negotiates the associations, or it is nil and
+	// SA has them from the file. With IKE, SA is the zero value.
+	IKE *IKE
+	SA  ManualSA
 }
 
 // A ManualSA is a pair of security associations with keys from the file.

@@ -162,8 +162,8 @@ func TestIPsecChangesAreSeen(t *testing.T) {
 		}
 	}
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[IPsec]()) {
-		if strings.HasPrefix(f.Name, "Allow") || f.Name == "Lab" || f.Name == "SA" {
-			continue // permissions change nothing that runs
+		if strings.HasPrefix(f.Name, "Allow") || f.Name == "Lab" || f.Name == "SA" || f.Name == "IKE" {
+			continue // permissions change nothing that runs; IKE has a test of its own
 		}
 		other := &IPsec{}
 		change(reflect.ValueOf(other).Elem().FieldByIndex(f.Index))
