@@ -238,7 +238,8 @@ type Tunnel struct {
 	Type    TunnelType
 
 	// Endpoint is one of Config.Endpoints, CustomerEndpoint the outer address
-	// of the customer's router. Both are of one family.
+	// of the customer's router. Both are of one family. With IKE the second may
+	// be the zero Addr: then the peer's identity says whose tunnel it is.
 	Endpoint         netip.Addr
 	CustomerEndpoint netip.Addr
 

@@ -14,7 +14,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(string(example))
 	f.Add(string(contract))
 	f.Add(sharing)
-	for _, m := range mistakes {
+	for _, m := range slices.Concat(mistakes, ikeMistakes) {
 		f.Add(m.text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -64,7 +64,8 @@ func checkPromises(t *testing.T, c *Config) {
 		if int(tn.MSS4()) > tn.MTU-40 || int(tn.MSS6()) > tn.MTU-60 {
 			t.Errorf("%s: mss %d and %d", tn.Name, tn.MSS4(), tn.MSS6())
 		}
-		if tn.TTL == 0 || tn.Endpoint.Is4() != tn.CustomerEndpoint.Is4() || !slices.Contains(c.Endpoints, tn.Endpoint) {
+		anywhere := !tn.CustomerEndpoint.IsValid() && tn.IPsec.ike() != nil
+		if !anywhere && tn.Endpoint.Is4() != tn.CustomerEndpoint.Is4() || tn.TTL == 0 || !slices.Contains(c.Endpoints, tn.Endpoint) {
 			t.Errorf("%+v", tn)
 		}
 		if !tn.InterfaceAddress.Masked().Contains(tn.Peer4()) || tn.Peer4() == tn.InterfaceAddress.Addr() {
@@ -72,6 +73,11 @@ func checkPromises(t *testing.T, c *Config) {
 		}
 		if !slices.ContainsFunc(c.Accounts, func(a Account) bool { return a.Name == tn.Account }) {
 			t.Errorf("%s: no account %q", tn.Name, tn.Account)
+		}
+	}
+	for _, tn := range c.Tunnels {
+		if k := tn.IPsec.ike(); k != nil {
+			checkIKE(t, tn, k)
 		}
 	}
 	for _, r := range c.EffectiveRoutes() {
@@ -88,6 +94,29 @@ func checkPromises(t *testing.T, c *Config) {
 	for _, w := range c.Warnings() {
 		if w.Line < 1 || w.Message == "" {
 			t.Errorf("a bad warning: %#v", w)
+		}
+	}
+}
+
+func checkIKE(t *testing.T, tn Tunnel, k *IKE) {
+	if (len(k.PSK) > 0) == (k.Certificate != "") || (k.Certificate != "") != (k.Key != "" && k.CA != "") {
+		t.Errorf("%s: authenticated by %+v", tn.Name, k)
+	}
+	for _, id := range []string{k.LocalID, k.RemoteID} {
+		if c, err := comparableIdentity(id); err != nil || c == "" {
+			t.Errorf("%s: identity %q: %v", tn.Name, id, err)
+		}
+	}
+	if k.Initiate && !tn.CustomerEndpoint.IsValid() || k.Lifetime.IKE <= 0 || k.Lifetime.Child <= 0 || k.DPD < 0 || tn.IPsec.SA.Encryption != "" {
+		t.Errorf("%s: %+v", tn.Name, k)
+	}
+	for _, outer := range []int{1280, 1400, 1500} {
+		for _, e := range tn.IPsec.encryptions() {
+			one := tn
+			one.IPsec = &IPsec{SA: ManualSA{Encryption: e.Name, UDPEncap: true}}
+			if tn.Fits(outer) > one.Fits(outer) || tn.Overhead() < one.Overhead() {
+				t.Errorf("%s: %d bytes fit %d, with %s %d", tn.Name, tn.Fits(outer), outer, e.Name, one.Fits(outer))
+			}
 		}
 	}
 }

@@ -1,16 +1,9 @@
 package config
 
 import (
-	"encoding/hex"
-	"errors"
-	"fmt"
-	"io"
-	"io/fs"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/goccy/go-yaml/ast"
 )
@@ -43,18 +36,6 @@ type ManualSA struct {
 	ESN           bool // extended sequence numbers
 	UDPEncap      bool // ESP in UDP, RFC 3948
 }
-
-// A Secret is a key. It is not printed.
-type Secret []byte
-
-// String hides the key.
-func (s Secret) String() string { return fmt.Sprintf("secret of %d bytes", len(s)) }
-
-// GoString hides the key.
-func (s Secret) GoString() string { return s.String() }
-
-// MarshalText hides the key.
-func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // An Encryption is what the sizes of a tunnel depend on, in bytes. Package esp
 // has the same figures, and control/node compares the two.
@@ -97,7 +78,7 @@ const (
 	firstSPI      = 256 // RFC 4303 2.1: those below are reserved
 )
 
-// encryption is that of the association; the zero value while it is not known.
+// encryption is that of the association in the file; the zero value while it is not known.
 func (i *IPsec) encryption() Encryption {
 	for _, e := range Encryptions {
 		if e.Name == i.SA.Encryption {
@@ -107,31 +88,55 @@ func (i *IPsec) encryption() Encryption {
 	return Encryption{Align: 1}
 }
 
-// espOuter is what stands before the ESP header.
+// encryptions are those that packets of the tunnel may have: with IKE any that
+// may be negotiated. There is one at least; the zero value while none is known.
+func (i *IPsec) encryptions() []Encryption {
+	if i.IKE == nil {
+		return []Encryption{i.encryption()}
+	}
+	if list := i.childEncryptions(); len(list) > 0 {
+		return list
+	}
+	return []Encryption{{Align: 1}}
+}
+
+// espOuter is what stands before the ESP header. With IKE there may be UDP,
+// since a NAT may be found on the way.
 func (t Tunnel) espOuter() int {
 	n := ipv4Header
 	if t.Endpoint.Is6() {
 		n = ipv6Header
 	}
-	if t.IPsec.SA.UDPEncap {
+	if t.IPsec.SA.UDPEncap || t.IPsec.IKE != nil {
 		n += udpHeader
 	}
 	return n
 }
 
 // espText is the largest inner packet whose outer packet has at most so many
-// bytes: header, IV, text, padding and trailer up to a multiple, check value.
+// bytes, whatever its encryption: header, IV, text, padding and trailer up to a
+// multiple, check value.
 func (t Tunnel) espText(outer int) int {
-	e := t.IPsec.encryption()
-	room := outer - t.espOuter() - espHeader - e.IV - e.ICV
-	return room - room%e.Align - espTrailer
+	least := outer
+	for _, e := range t.IPsec.encryptions() {
+		room := outer - t.espOuter() - espHeader - e.IV - e.ICV
+		least = min(least, room-room%e.Align-espTrailer)
+	}
+	return least
 }
 
 // espOverhead is the most that an outer packet may be larger than the inner one.
 func (t Tunnel) espOverhead() int {
-	e := t.IPsec.encryption()
-	return t.espOuter() + espHeader + e.IV + e.Align - 1 + espTrailer + e.ICV
+	most := 0
+	for _, e := range t.IPsec.encryptions() {
+		most = max(most, t.espOuter()+espHeader+e.IV+e.espBehind())
+	}
+	return most
 }
+
+// espBehind is the most that stands behind an inner packet: padding, trailer,
+// check value.
+func (e Encryption) espBehind() int { return e.Align - 1 + espTrailer + e.ICV }
 
 const onlyIPsec = "is for tunnels of type ipsec: write type: ipsec, or remove the field"
 
@@ -140,13 +145,12 @@ var commonFields = []string{"name", "account", "type", "endpoint", "customer_end
 	"mtu", "pmtu", "ttl", "mss_clamp", "df", "prefixes"}
 
 var ipsecSchema = schema{
-	fields: append(slices.Clip(commonFields), "replay_window", "allow_null_cipher", "allow_weak", "selectors", "lab", "manual_sas"),
+	fields: append(slices.Clip(commonFields), "replay_window", "allow_null_cipher", "allow_weak", "selectors", "lab", "ike", "manual_sas"),
 	refused: map[string]string{
 		"key":               "belongs to GRE: an IPsec tunnel has none; remove the field",
 		"checksum":          "belongs to GRE: ESP checks every packet; remove the field",
 		"sequence":          "belongs to GRE: ESP numbers every packet; remove the field",
-		"ike":               "this version has no IKE: write manual_sas, and lab: true",
-		"psk":               "this version has no IKE: write manual_sas, and lab: true",
+		"psk":               "belongs into ike: write ike: {psk: {file: PATH}}",
 		"replay_protection": "this version has no cluster: one node's packets are always in sequence; remove the field",
 	},
 }
@@ -154,7 +158,6 @@ var ipsecSchema = schema{
 var (
 	selectorSchema = schema{fields: []string{"local", "remote"}}
 	manualSchema   = schema{fields: []string{"spi_in", "spi_out", "encryption", "key_in", "key_out", "esn", "udp_encap"}}
-	keyFileSchema  = schema{fields: []string{"file"}}
 )
 
 // ipsec decodes what only a tunnel of type ipsec has.
@@ -175,7 +178,22 @@ func (d *decoder) ipsec(f fields, t *Tunnel) {
 			i.Local, i.Remote = s.prefixes("local"), s.prefixes("remote")
 		}
 	}
-	v, ok := f.need("manual_sas", "one pair of associations, such as [{spi_in: 0x1001, spi_out: 0x2001, encryption: aes128gcm16, key_in: HEX, key_out: HEX}]")
+	switch {
+	case f.given["ike"] && f.given["manual_sas"]:
+		f.fail("has ike and manual_sas: keys are negotiated, or they stand in the file; remove one of the two")
+	case f.given["ike"]:
+		d.ike(f, t)
+	default:
+		d.manualSAs(f, i)
+	}
+}
+
+func (d *decoder) manualSAs(f fields, i *IPsec) {
+	if !f.given["manual_sas"] {
+		f.fail("has no keys: write ike: {psk: {file: PATH}}, or for a lab manual_sas with one pair of associations, such as " +
+			"[{spi_in: 0x1001, spi_out: 0x2001, encryption: aes128gcm16, key_in: HEX, key_out: HEX}]")
+	}
+	v, ok := f.get("manual_sas")
 	if !ok {
 		return
 	}
@@ -267,112 +285,6 @@ func (d *decoder) permitted(v value, i *IPsec, e Encryption) {
 	}
 }
 
-// secret returns a key of that many bytes, in hexadecimal digits, here or in a
-// file of its own. Size 0: not known.
-func (v value) secret(size int) (Secret, bool) {
-	text, ok := v.secretText()
-	if !ok {
-		return nil, false
-	}
-	text = strings.TrimPrefix(strings.TrimSpace(text), "0x")
-	key, err := hex.DecodeString(text)
-	switch {
-	case err != nil:
-		v.fail("is not in hexadecimal digits, two for each byte: %s", hexFault(text))
-	case size > 0 && len(key) != size:
-		v.fail("has %d bytes: this encryption needs %d, in the order of ip xfrm", len(key), size)
-	default:
-		return key, true
-	}
-	return nil, false
-}
-
-// hexFault says what keeps text from being a key, and shows nothing of it.
-func hexFault(text string) string {
-	at := strings.IndexFunc(text, func(r rune) bool { return !strings.ContainsRune("0123456789abcdefABCDEF", r) })
-	switch {
-	case strings.HasPrefix(text, "/"):
-		return "a path is written {file: PATH}"
-	case at >= 0 && strings.ContainsRune(" \t\r\n", rune(text[at])):
-		return fmt.Sprintf("behind %d digits there is a space or a new line; write one line without spaces, as xxd -p -c 64 does", at)
-	case at >= 0:
-		return fmt.Sprintf("behind %d digits there is something else", at)
-	}
-	return fmt.Sprintf("there are %d, an odd number", len(text))
-}
-
-func (v value) secretText() (string, bool) {
-	if _, ok := v.node.(ast.MapNode); !ok {
-		if n, ok := v.node.(*ast.IntegerNode); ok {
-			return n.Token.Value, true // digits alone
-		}
-		s, ok := v.node.(*ast.StringNode)
-		if !ok {
-			v.fail("must be a key in hexadecimal digits, or {file: PATH}")
-			return "", false
-		}
-		return s.Value, true
-	}
-	f, ok := v.mapping(keyFileSchema)
-	if !ok {
-		return "", false
-	}
-	p, ok := f.need("file", "the path of a file that only its owner may read")
-	if !ok {
-		return "", false
-	}
-	path, ok := p.absolutePath()
-	if !ok {
-		return "", false
-	}
-	text, err := readSecret(path)
-	if err != nil {
-		p.fail("%v", err)
-		return "", false
-	}
-	return text, true
-}
-
-// secretLimit is more than any key takes.
-const secretLimit = 4096
-
-// readSecret reads a file that only its owner may read. Its errors are of one
-// line, whatever the path is.
-func readSecret(path string) (string, error) {
-	text, err := readPrivate(path)
-	var at *fs.PathError
-	if errors.As(err, &at) {
-		err = at.Err
-	}
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", quote(path), err)
-	}
-	return text, nil
-}
-
-func readPrivate(path string) (string, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe does not keep us waiting
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
-	if !info.Mode().IsRegular() || info.Size() > secretLimit {
-		return "", errors.New("not a file with a key")
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return "", fmt.Errorf("others may read it (%04o): chmod 600", info.Mode().Perm())
-	}
-	if s, ok := info.Sys().(*syscall.Stat_t); ok && s.Uid != 0 && int(s.Uid) != os.Geteuid() {
-		return "", fmt.Errorf("it belongs to user %d, who may read it and write another key there: chown it to root or to the daemon's user", s.Uid)
-	}
-	b, err := io.ReadAll(io.LimitReader(f, secretLimit))
-	return string(b), err
-}
-
 // equal reports whether two tunnels have the same keys, numbers and rules.
 func (i *IPsec) sameWindow(j *IPsec) bool {
 	return i == nil || j == nil || i.ReplayWindow == j.ReplayWindow
@@ -383,10 +295,19 @@ func (i *IPsec) sameSelectors(j *IPsec) bool {
 }
 
 func (i *IPsec) sameSAs(j *IPsec) bool {
-	if i == nil || j == nil {
-		return i == j
+	a, b := i.manual(), j.manual()
+	if a == nil || b == nil {
+		return a == b
 	}
-	return i.SA.equal(&j.SA)
+	return a.equal(b)
+}
+
+// manual is the pair of associations in the file, if there is one.
+func (i *IPsec) manual() *ManualSA {
+	if i == nil || i.IKE != nil {
+		return nil
+	}
+	return &i.SA
 }
 
 func (a *ManualSA) equal(b *ManualSA) bool {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -46,7 +47,7 @@ func TestBaseIsGood(t *testing.T) {
 
 // TestMistakes compares all errors of a file, to the letter.
 func TestMistakes(t *testing.T) {
-	for _, m := range mistakes {
+	for _, m := range slices.Concat(mistakes, ikeMistakes) {
 		t.Run(m.name, func(t *testing.T) {
 			c, err := Parse("c.yaml", []byte(m.text))
 			if err == nil {
@@ -110,7 +111,7 @@ node: {name: b}`),
 	{"analytics", top(`analytics: {listen: "127.0.0.1:9151"}`),
 		`c.yaml:9:1: analytics: this version has no analytics: metrics has the counters; remove the section`},
 	{"ike", top(`ike: {}`),
-		`c.yaml:9:1: ike: this version has no IKE: a tunnel of type ipsec has manual_sas; remove the section`},
+		`c.yaml:9:1: ike: a tunnel of type ipsec has ike itself: remove the section`},
 	{"ipsec", top(`ipsec: {}`),
 		`c.yaml:9:1: ipsec: a tunnel of type ipsec has these fields itself: remove the section`},
 	{"flow", top(`flow: {export: 192.0.2.9}`),
@@ -214,10 +215,6 @@ c.yaml:4:5: tunnels[0]: endpoint is missing: write one of the addresses under en
 		`c.yaml:4:11: tunnels[0].name: "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn" is not a name: 1 to 63 letters, digits, '.', '_' and '-', the first a letter or digit`},
 	{"tunnel type unknown", swap(`account: acme`, `type: vxlan`),
 		`c.yaml:5:11: tunnels[0].type: must be gre or ipsec, got "vxlan"`},
-	{"ipsec without associations", swap(`account: acme`, `type: ipsec
-    ike: {initiate: false}`),
-		`c.yaml:4:5: tunnels[0]: manual_sas is missing: write one pair of associations, such as [{spi_in: 0x1001, spi_out: 0x2001, encryption: aes128gcm16, key_in: HEX, key_out: HEX}]
-c.yaml:6:5: tunnels[0].ike: this version has no IKE: write manual_sas, and lab: true`},
 	{"ipsec field", field(`replay_window: 1024`),
 		`c.yaml:9:5: tunnels[0].replay_window: is for tunnels of type ipsec: write type: ipsec, or remove the field`},
 	{"gre field", ipsec("key: 5\n    lab: true", sa),

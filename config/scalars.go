@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/goccy/go-yaml/ast"
 )
@@ -66,6 +67,66 @@ func (v value) anyInteger(low, high int64) (int64, bool) {
 		return 0, false
 	}
 	return i, true
+}
+
+// durationBounds are what a duration may be, and why not less and not more.
+type durationBounds struct {
+	low, high         time.Duration
+	tooShort, tooLong string
+}
+
+// duration returns a time with its unit, such as 90s, 1h30m or 7d. What else
+// the value may be stands in front of the word for it.
+func (v value) duration(b durationBounds, otherwise string) (time.Duration, bool) {
+	n, ok := v.node.(*ast.StringNode)
+	if !ok {
+		hint := ""
+		if _, number := v.node.(*ast.IntegerNode); number {
+			hint = ": add a unit, s, m, h or d"
+		}
+		v.fail("must be %sa duration such as 30s, 8h or 1d, got %s%s", otherwise, v, hint)
+		return 0, false
+	}
+	d, err := parseDuration(n.Value)
+	switch {
+	case err != nil:
+		v.fail("must be %sa duration such as 30s, 8h or 1d, got %s", otherwise, quote(n.Value))
+	case d < b.low:
+		v.fail("%s is too short: write %s at least, since %s", plain(n.Value), spell(b.low), b.tooShort)
+	case d > b.high:
+		v.fail("%s is too long: write %s at most, since %s", plain(n.Value), spell(b.high), b.tooLong)
+	default:
+		return d, true
+	}
+	return 0, false
+}
+
+// parseDuration is time.ParseDuration with days, which stand first.
+func parseDuration(s string) (time.Duration, error) {
+	days, rest, ok := strings.Cut(s, "d")
+	if !ok {
+		return time.ParseDuration(s)
+	}
+	n, err := strconv.ParseUint(days, 10, 16) // 65535 days are less than a Duration holds
+	if err != nil || rest == "" {
+		return time.Duration(n) * 24 * time.Hour, err
+	}
+	d, err := time.ParseDuration(rest)
+	if d < 0 || d >= 24*time.Hour {
+		err = strconv.ErrRange
+	}
+	return time.Duration(n)*24*time.Hour + d, err
+}
+
+// spell writes a duration of one unit.
+func spell(d time.Duration) string {
+	switch {
+	case d >= 24*time.Hour:
+		return strconv.Itoa(int(d/(24*time.Hour))) + "d"
+	case d >= time.Hour:
+		return strconv.Itoa(int(d/time.Hour)) + "h"
+	}
+	return strconv.Itoa(int(d/time.Second)) + "s"
 }
 
 // boolean stores true or false in b.

@@ -19,7 +19,7 @@ var rootSchema = schema{
 		"cluster":       "this version has no cluster: each node works alone; remove the section",
 		"analytics":     "this version has no analytics: metrics has the counters; remove the section",
 		"flow":          "this version has no flow analytics: metrics has the counters; remove the section",
-		"ike":           "this version has no IKE: a tunnel of type ipsec has manual_sas; remove the section",
+		"ike":           "a tunnel of type ipsec has ike itself: remove the section",
 		"ipsec":         "a tunnel of type ipsec has these fields itself: remove the section",
 		"bgp":           "this version does not speak BGP itself, the host's bird or FRR does: remove the section",
 		"health_checks": "this version has no tunnel health checks: remove the section",

@@ -24,7 +24,8 @@ const (
 )
 
 // Overhead returns the bytes that encapsulation adds to an inner packet: outer
-// IP header and GRE header with its options, or at the most with ESP.
+// IP header and GRE header with its options, or at the most with ESP. With IKE
+// that is the most of all encryptions that may be negotiated, in UDP.
 func (t Tunnel) Overhead() int {
 	if t.IPsec != nil {
 		return t.espOverhead()
@@ -57,12 +58,14 @@ func (t Tunnel) maxMTU() int {
 	if t.IPsec == nil {
 		return fits
 	}
-	e := t.IPsec.encryption()
-	return min(fits, frameLimit-maxLinkBytes-largestHeaders-(e.Align-1+espTrailer+e.ICV))
+	for _, e := range t.IPsec.encryptions() {
+		fits = min(fits, frameLimit-maxLinkBytes-largestHeaders-e.espBehind())
+	}
+	return fits
 }
 
 // Fits is the largest inner packet whose outer packet has at most so many
-// bytes.
+// bytes. With IKE that holds for each encryption that may be negotiated, in UDP.
 func (t Tunnel) Fits(outer int) int {
 	if t.IPsec != nil {
 		return t.espText(outer)

@@ -118,8 +118,10 @@ func (d *decoder) tunnelAddresses(f fields, t *Tunnel) {
 	if v, ok := f.need("endpoint", "one of the addresses under endpoints"); ok {
 		t.Endpoint, _ = v.unicast()
 	}
-	if v, ok := f.need("customer_endpoint", "the outer address of the customer's router"); ok {
-		t.CustomerEndpoint, _ = v.unicast()
+	if !f.given["ike"] || f.given["customer_endpoint"] {
+		if v, ok := f.need("customer_endpoint", "the outer address of the customer's router"); ok {
+			t.CustomerEndpoint, _ = v.unicast()
+		}
 	}
 	if v, ok := f.need("interface_address", "our address inside the tunnel, such as 10.213.0.10/31"); ok {
 		t.InterfaceAddress, _ = v.interfaceAddress()
@@ -241,7 +243,7 @@ func (d *decoder) mtu(v value, t *Tunnel) {
 	case !ok:
 	case bytes < minMTU:
 		v.fail("%d is too small: it must be at least %d bytes (at least %d for IPv6 without fragments)", bytes, minMTU, ipv6MinMTU)
-	case bytes > int64(t.maxMTU()) && (!t.Endpoint.IsValid() || t.IPsec != nil && t.IPsec.SA.Encryption == ""):
+	case bytes > int64(t.maxMTU()) && (!t.Endpoint.IsValid() || t.IPsec != nil && t.IPsec.encryptions()[0].Name == ""):
 		// without endpoint and encryption the headers' length is not known
 	case bytes > int64(t.maxMTU()):
 		v.fail("%d is too large: with %d bytes of outer headers a frame holds an mtu of at most %d; jumbo frames are not supported yet",

@@ -32,6 +32,7 @@ func (d *decoder) check(c *Config) {
 	k.sameTunnels()
 	k.sameSPIs()
 	k.sameKeys()
+	k.sameIdentities()
 	k.sameSubnets()
 	k.checkRoutes()
 	k.checkPrefixes()

@@ -24,6 +24,7 @@ func (c *Config) Warnings() []Warning {
 	for i, t := range c.Tunnels {
 		d.warnTunnel(i, t)
 	}
+	d.warnSharedPSKs(c)
 	d.warnAccounts(c)
 	d.warnRoutes(c)
 	if c.open && c.inline != "" {
@@ -64,6 +65,7 @@ func (d *decoder) warnTunnel(i int, t Tunnel) {
 	}
 	if t.IPsec != nil {
 		d.warnSelectors(i, t)
+		d.warnIKE(i, t)
 	}
 	if len(t.Prefixes) == 0 {
 		d.warn(tunnelPath(i, "prefixes"), "there are none: what the customer sends to others is dropped, since its sources are not known")
