@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -75,15 +76,29 @@ routes: [{prefix: 203.0.113.0/24, nexthop: a}]
 // TestContract reads the good example of the configuration contract, without
 // what this version refuses.
 func TestContract(t *testing.T) {
-	c := mustParse(t, string(contract))
-	want := Tunnel{
+	psk := filepath.Join(t.TempDir(), "cust-c.psk")
+	if err := os.WriteFile(psk, []byte("0123456789abcdef\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := mustParse(t, strings.Replace(string(contract), "/etc/causeway/cust-c.psk", psk, 1))
+	custA := Tunnel{
 		Name: "cust-a", Account: "acme",
 		Endpoint: addr("192.0.2.1"), CustomerEndpoint: addr("198.51.100.2"),
 		InterfaceAddress: prefix("10.213.0.10/31"), InterfaceAddress6: prefix("fd00:213::a/127"),
 		MTU: 1472, PMTU: true, TTL: 64, HasKey: true, Key: 42,
 		Prefixes: []netip.Prefix{prefix("203.0.113.0/24")},
 	}
-	if !reflect.DeepEqual(c.Tunnels, []Tunnel{want}) {
+	custC := Tunnel{
+		Name: "cust-c", Account: "default", Type: IPsecESP,
+		Endpoint: addr("192.0.2.1"), InterfaceAddress: prefix("10.213.0.14/31"),
+		MTU: 1438, PMTU: true, TTL: 64, Prefixes: []netip.Prefix{prefix("203.0.115.0/24")},
+		IPsec: &IPsec{ReplayWindow: 1024, IKE: &IKE{
+			PSK: Secret("0123456789abcdef"), LocalID: "edge.example.net", RemoteID: "cust-c.example.net",
+			Proposals: []string{"aes256gcm16-prfsha384-ecp384"}, ChildProposals: []string{"aes256gcm16-ecp384-noesn"},
+			Lifetime: Lifetime{IKE: 8 * time.Hour, Child: time.Hour}, DPD: 30 * time.Second,
+		}},
+	}
+	if want := []Tunnel{custA, custC}; !reflect.DeepEqual(c.Tunnels, want) {
 		t.Errorf("tunnels: got\n%+v\nwant\n%+v", c.Tunnels, want)
 	}
 	routes := []Route{
@@ -113,12 +128,46 @@ func TestExample(t *testing.T) {
 		t.Errorf("warning: %v", w)
 	}
 	unused := []string{"address"} // it gets a warning in this version
-	for _, s := range []schema{rootSchema, nodeSchema, interfaceSchema, workersSchema, accountSchema, tunnelSchema, routeSchema, metricsSchema, controlSchema} {
+	for _, s := range []schema{
+		rootSchema, nodeSchema, interfaceSchema, workersSchema, accountSchema, tunnelSchema, ipsecSchema, ikeSchema, lifetimeSchema, sharedSchema,
+		selectorSchema, manualSchema, keyFileSchema, routeSchema, metricsSchema, controlSchema,
+	} {
 		for _, f := range s.fields {
 			if !strings.Contains(string(example), f+":") && !slices.Contains(unused, f) {
 				t.Errorf("the example does not show %s", f)
 			}
 		}
+	}
+}
+
+// TestExampleIPsec: the tunnels that are commented out for want of files are good too.
+func TestExampleIPsec(t *testing.T) {
+	dir := t.TempDir()
+	var lines []string
+	for _, line := range strings.Split(string(example), "\n") {
+		if !strings.Contains(line, "umask") {
+			line = regexp.MustCompile(`^  # (- name|  )`).ReplaceAllString(line, "  $1")
+		}
+		lines = append(lines, line)
+	}
+	text := strings.ReplaceAll(strings.Join(lines, "\n"), "/etc/causeway", dir)
+	for _, path := range regexp.MustCompile(`\{file: (\S+)\}`).FindAllStringSubmatch(text, -1) {
+		if err := os.WriteFile(path[1], fmt.Appendf(nil, "%040x\n", len(path[1])), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := mustParse(t, text)
+	for _, w := range c.Warnings() {
+		t.Errorf("warning: %v", w)
+	}
+	mtus := map[string]int{}
+	for _, tn := range c.Tunnels {
+		if tn.IPsec != nil {
+			mtus[tn.Name] = tn.Fits(1500) - tn.MTU
+		}
+	}
+	if !reflect.DeepEqual(mtus, map[string]int{"umbrella-1": 0, "hooli-1": 0}) {
+		t.Errorf("tunnels and how far their mtu is from the default: %v", mtus)
 	}
 }
 

@@ -91,9 +91,9 @@ func (d *decoder) warnIKE(i int, t Tunnel) {
 	}{{"lifetime.ike", k.Lifetime.IKE}, {"lifetime.child", k.Lifetime.Child}} {
 		switch {
 		case l.life > longLife:
-			d.warn(path(l.field), "is longer than a day: who finds out a key can read that much; 8h and 1h are usual")
+			d.warn(path(l.field), "%v is longer than a day: who finds out a key can read that much; 8h and 1h are usual", l.life)
 		case l.life < shortLife:
-			d.warn(path(l.field), "is shorter than a minute, as for a test: both ends are always renewing")
+			d.warn(path(l.field), "%v is shorter than a minute, as for a test: both ends are always renewing", l.life)
 		}
 	}
 	if k.DPD == 0 {
