@@ -4,80 +4,108 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"causeway/crypto/esp"
 	"causeway/pipeline/wire"
 )
 
-// espTunnel is what is known of an IPsec tunnel beside rxTunnel and txTunnel. Each of its associations is used by one worker
-// alone, which its SPI chooses, so that it stays the same whatever the tunnel is called after a reload.
+// associations is the part of Tables that changes with the children of IPsec tunnels, much more often than the rest: there are
+// two of it, which take turns (children.go).
+type associations struct {
+	tx   []txTunnel      // by tunnel id
+	esp  []*espTunnel    // by tunnel id; nil: GRE
+	out  []*esp.Outbound // by tunnel id, of the first child; nil: GRE, or nothing can be sent
+	spis spiIndex        // associations for receiving
+}
+
+// espTunnel is the children of an IPsec tunnel. It does not change: other children are another one. Each association is used by
+// one worker alone, which its SPI chooses, so that it stays the same whatever the tunnel is called after a reload.
 type espTunnel struct {
-	udp           bool
-	local, remote []netip.Prefix // selectors; none: anything
+	senders   []sender // in the order in which they are asked whether they want a packet
+	receivers []receiver
+
+	secret   bool // what comes through it cannot be read on its way
+	encrypts bool // nor can what goes into it
 }
 
-// inboundSA is what a tunnel knows of an association for receiving.
-type inboundSA struct {
-	tunnel int32
-	owner  uint8
-	udp    bool
-	narrow bool // there are selectors
+// sender is a child for sending.
+type sender struct {
+	tx        txTunnel // the tunnel's, with the child's outer header and owner
+	out       *esp.Outbound
+	udp       bool
+	selectors selectors
 }
 
-// spiIndex finds the association of an SPI, which the receiver has chosen, so that it needs nothing else (RFC 4301 4.1): a
-// hash table with open addressing, at most half full.
-type spiIndex struct {
-	list  []inboundSA
-	in    []*esp.Inbound // of the same number
-	slots []spiSlot
-	shift uint
+// receiver is an association for receiving, as it stands in the SPI index.
+type receiver struct {
+	in   *esp.Inbound
+	sa   inboundSA
+	more *inboundMore
 }
 
-type spiSlot struct {
-	spi uint32
-	at  uint32 // in list, plus 1; 0: free
-}
-
-func (x *spiIndex) add(in *esp.Inbound, sa inboundSA) {
-	x.list, x.in = append(x.list, sa), append(x.in, in)
-}
-
-// build makes the table of the list.
-func (x *spiIndex) build() error {
-	bits := uint(1)
-	for 1<<bits < 2*len(x.list)+1 {
-		bits++
-	}
-	x.slots, x.shift = make([]spiSlot, 1<<bits), 32-bits
-	for i, in := range x.in {
-		s := x.slot(in.SPI())
-		if s.at != 0 {
-			return fmt.Errorf("spi %#x is that of two security associations", in.SPI())
+// newESPTunnel makes what the workers need of the children of tunnel id. Of x all but the outer header stands.
+func (e *Engine) newESPTunnel(id int, x txTunnel, children []SASpec) *espTunnel {
+	tun := &espTunnel{secret: true, encrypts: true}
+	readable := 0
+	for i := range children {
+		c := &children[i]
+		chosen := selectors{c.Local, c.Remote}
+		for _, in := range c.Inbound {
+			tun.receivers = append(tun.receivers, receiver{in, e.inboundSA(id, in, c), newInboundMore(c, chosen)})
 		}
-		*s = spiSlot{in.SPI(), uint32(i + 1)}
+		if c.Outbound == nil {
+			continue
+		}
+		s := sender{tx: x, out: c.Outbound, udp: c.UDP, selectors: chosen}
+		s.tx.putESPOuter(c)
+		s.tx.owner = uint8(e.OwnerOfSPI(c.Outbound.SPI()))
+		s.tx.way = c.way(chosen.any())
+		tun.senders = append(tun.senders, s)
+		if c.Outbound.Suite().Null() {
+			readable++
+		}
+	}
+	if readable > 0 {
+		tun.secret, tun.encrypts = readable < len(tun.senders), false
+	}
+	return tun
+}
+
+// put makes next the children of tunnel id. What must not be has been found before (see conflict).
+func (a *associations) put(id int, next *espTunnel) {
+	if before := a.esp[id]; before != nil {
+		for i := range before.receivers {
+			a.spis.remove(before.receivers[i].in.SPI())
+		}
+	}
+	for i := range next.receivers {
+		a.spis.add(&next.receivers[i])
+	}
+	a.esp[id], a.out[id] = next, nil
+	a.tx[id].way = wayGeneral
+	if len(next.senders) > 0 {
+		first := &next.senders[0]
+		a.tx[id], a.out[id] = first.tx, first.out
+	}
+}
+
+// conflict says which of the SPIs of next, the new children of tunnel id, another association has.
+func (a *associations) conflict(id int, next *espTunnel) error {
+	for i := range next.receivers {
+		spi := next.receivers[i].in.SPI()
+		at := a.spis.find(spi)
+		if at != noSA && a.spis.list[at].tunnel != int32(id) ||
+			slices.ContainsFunc(next.receivers[:i], func(r receiver) bool { return r.in.SPI() == spi }) {
+			return fmt.Errorf("spi %#x is that of two security associations", spi)
+		}
 	}
 	return nil
 }
 
-// slot is where an SPI is, or where it would be.
-func (x *spiIndex) slot(spi uint32) *spiSlot {
-	for k := spi * goldenRatio >> x.shift; ; k++ {
-		s := &x.slots[k&uint32(len(x.slots)-1)]
-		if s.at == 0 || s.spi == spi {
-			return s
-		}
-	}
+func (a *associations) clone() *associations {
+	return &associations{tx: slices.Clone(a.tx), esp: slices.Clone(a.esp), out: slices.Clone(a.out), spis: a.spis.clone()}
 }
-
-// find is the number of an SPI's association in list; beyond its end if there is none.
-func (x *spiIndex) find(spi uint32) uint32 {
-	if len(x.slots) == 0 {
-		return noSA
-	}
-	return x.slot(spi).at - 1
-}
-
-const noSA = 1<<32 - 1
 
 // OwnerOfSPI is the worker that uses the association with this SPI, however SPIs follow each other.
 func (e *Engine) OwnerOfSPI(spi uint32) int {
@@ -86,27 +114,10 @@ func (e *Engine) OwnerOfSPI(spi uint32) int {
 
 const goldenRatio = 0x9e3779b1 // times 2^32: spreads numbers that follow each other
 
-// addESP completes an IPsec tunnel. A GRE packet never finds it, and one worker alone encapsulates.
-func (e *Engine) addESP(t *Tables, s *TunnelSpec, id int) error {
-	t.rx[id].flags &^= tunLive
-	t.tx[id].flags |= tunSequence
-	if s.SA.Outbound != nil {
-		t.tx[id].owner = uint8(e.OwnerOfSPI(s.SA.Outbound.SPI()))
-	}
-	narrow := len(s.SA.Local) > 0 || len(s.SA.Remote) > 0
-	t.esp[id] = &espTunnel{udp: s.SA.UDP, local: s.SA.Local, remote: s.SA.Remote}
-	t.out[id] = s.SA.Outbound
-	t.tx[id].way = s.SA.way(s.Endpoint.Is4() && !narrow)
-	for _, in := range s.SA.Inbound {
-		t.spis.add(in, inboundSA{tunnel: int32(id), owner: uint8(e.OwnerOfSPI(in.SPI())), udp: s.SA.UDP, narrow: narrow})
-	}
-	return nil
-}
-
-// way is how packets for a tunnel, which is a usual one or not, become ESP packets.
-func (s *SASpec) way(usual bool) way {
+// way is how packets for a tunnel whose first child this is, for anything or not, become ESP packets.
+func (s *SASpec) way(any bool) way {
 	switch {
-	case !usual || s.Outbound == nil:
+	case !any || s.Endpoint.Is6():
 		return wayGeneral
 	case s.UDP:
 		return wayESPInUDP
@@ -114,37 +125,57 @@ func (s *SASpec) way(usual bool) way {
 	return wayESP
 }
 
-func (s *SASpec) proto() uint8 {
-	if s.UDP {
-		return wire.ProtoUDP
+// putESPOuter writes the headers before the ESP header of a child.
+func (x *txTunnel) putESPOuter(c *SASpec) {
+	x.flags &^= tunOuter6
+	if c.Endpoint.Is6() {
+		x.flags |= tunOuter6
 	}
-	return wire.ProtoESP
+	if !c.UDP {
+		x.putOuter(c.Endpoint, c.Peer.Addr(), wire.ProtoESP, 0)
+		return
+	}
+	udp := x.putOuter(c.Endpoint, c.Peer.Addr(), wire.ProtoUDP, wire.UDPLen)
+	binary.BigEndian.PutUint16(udp, natTraversalPort) // the length is the packet's
+	binary.BigEndian.PutUint16(udp[2:], c.Peer.Port())
 }
 
-// putNATTraversal writes the ports of a UDP header; its length is the packet's.
-func putNATTraversal(udp []byte) {
-	binary.BigEndian.PutUint16(udp, natTraversalPort)
-	binary.BigEndian.PutUint16(udp[2:], natTraversalPort)
+// sender is the first child that wants a packet for the customer, or the first of all if none does: then the packet must not
+// leave (RFC 4301 5.1). It is nil if there is none.
+func (tun *espTunnel) sender(ip []byte) (s *sender, selected bool) {
+	for i := range tun.senders {
+		if s := &tun.senders[i]; s.selectors.selects(ip) {
+			return s, true
+		}
+	}
+	if len(tun.senders) == 0 {
+		return nil, false
+	}
+	return &tun.senders[0], false
 }
+
+// selectors are what may be behind us and behind the customer; none of a side: anything.
+type selectors struct{ local, remote []netip.Prefix }
+
+func (s *selectors) any() bool { return len(s.local) == 0 && len(s.remote) == 0 }
 
 // admits reports whether a packet from the customer lies within the selectors (RFC 4301 5.2 step 4). What is too short to
 // have addresses is left to the checks of inner headers.
-func (e *espTunnel) admits(ip []byte) bool {
-	if len(e.local) == 0 && len(e.remote) == 0 {
+func (s *selectors) admits(ip []byte) bool {
+	if s.any() {
 		return true
 	}
 	src, dst, ok := addresses(ip)
-	return !ok || within(e.remote, src) && within(e.local, dst)
+	return !ok || within(s.remote, src) && within(s.local, dst)
 }
 
-// selects reports whether a packet for the customer lies within the selectors (RFC 4301 5.1): without one that does, it
-// must not leave.
-func (e *espTunnel) selects(ip []byte) bool {
-	if len(e.local) == 0 && len(e.remote) == 0 {
+// selects reports whether a packet for the customer lies within the selectors (RFC 4301 5.1).
+func (s *selectors) selects(ip []byte) bool {
+	if s.any() {
 		return true
 	}
 	src, dst, ok := addresses(ip)
-	return ok && within(e.local, src) && within(e.remote, dst)
+	return ok && within(s.local, src) && within(s.remote, dst)
 }
 
 func addresses(ip []byte) (src, dst netip.Addr, ok bool) {

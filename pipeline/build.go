@@ -70,6 +70,7 @@ func (e *Engine) Apply(s *Spec) error {
 	e.tables.Store(t)
 	e.quiesce()
 	e.forget(s)
+	e.children.spare = nil
 	return nil
 }
 
@@ -108,9 +109,6 @@ func (e *Engine) build(s *Spec) (*Tables, error) {
 		return nil, err
 	}
 	t.index.build(t.rx)
-	if err := t.spis.build(); err != nil {
-		return nil, err
-	}
 	for i := range t.rx {
 		if r := &t.rx[i]; r.flags&tunLive != 0 {
 			t.pairs[r.pair()] = true
@@ -223,7 +221,7 @@ func (e *Engine) addTunnel(t *Tables, s *TunnelSpec) error {
 	t.tx[id] = makeTX(s, vrf)
 	t.tx[id].holder = e.holder(id, vrf)
 	t.tx[id].owner = uint8(e.owner(id))
-	if s.SA != nil {
+	if s.isESP() {
 		return e.addESP(t, s, id)
 	}
 	if t.tx[id].flags&(tunOuter6|tunChecksum|tunSequence) == 0 {
@@ -232,6 +230,21 @@ func (e *Engine) addTunnel(t *Tables, s *TunnelSpec) error {
 	if s.Sequence && !e.numbers(id) {
 		e.workers[t.tx[id].owner].sequence[id].set(s.FirstNumber) // the owner leaves it alone until it sees the new tables
 	}
+	return nil
+}
+
+// addESP completes an IPsec tunnel. A GRE packet never finds it.
+func (e *Engine) addESP(t *Tables, s *TunnelSpec, id int) error {
+	t.rx[id].flags &^= tunLive
+	children := e.children.of[id]
+	if !s.Negotiated {
+		children = []SASpec{s.manual()}
+	}
+	next := e.newESPTunnel(id, t.tx[id], children)
+	if err := t.conflict(id, next); err != nil {
+		return err
+	}
+	t.put(id, next)
 	return nil
 }
 
@@ -255,6 +268,8 @@ func (e *Engine) numbers(id int) bool {
 
 // NextNumber returns the sequence number that the next packet of tunnel id gets, or false if its packets have none.
 func (e *Engine) NextNumber(id int) (uint64, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	if !e.numbers(id) {
 		return 0, false
 	}
@@ -280,9 +295,11 @@ func (s *TunnelSpec) flags() uint8 {
 
 func makeRX(s *TunnelSpec, vrf uint16, src *sourceSet) rxTunnel {
 	r := rxTunnel{vrf: vrf, flags: s.flags(), key: s.Key, net4: 1, net6: [2]uint64{0, 1}}
-	if s.Endpoint.Is4() {
+	switch {
+	case !s.CustomerEndpoint.IsValid(): // of a negotiated tunnel: each child has a peer of its own
+	case s.Endpoint.Is4():
 		r.customer4, r.endpoint4 = word4(s.CustomerEndpoint), word4(s.Endpoint)
-	} else {
+	default:
 		r.customer6, r.endpoint6 = words6(s.CustomerEndpoint.As16()), words6(s.Endpoint.As16())
 	}
 	for _, p := range s.Prefixes {
@@ -349,40 +366,43 @@ func range4Of(p netip.Prefix) range4 {
 	return range4{first, first | ^mask}
 }
 
-// makeTX writes the outer header as it will stand before every packet of the tunnel.
+// makeTX writes the outer header as it will stand before every packet of the tunnel. That of ESP is each child's.
 func makeTX(s *TunnelSpec, vrf uint16) txTunnel {
-	x := txTunnel{vrf: vrf, flags: s.flags(), mtu: uint16(s.MTU), clamp: int32(s.MSSClamp), hlen: uint8(s.Overhead())}
+	x := txTunnel{vrf: vrf, flags: s.flags(), mtu: uint16(s.MTU), clamp: int32(s.MSSClamp), ttl: s.TTL}
+	if x.ttl == 0 {
+		x.ttl = 64
+	}
+	if !s.isESP() {
+		putGREFlags(x.putOuter(s.Endpoint, s.CustomerEndpoint, wire.ProtoGRE, s.Overhead()-s.outerIP()), s)
+	}
+	return x
+}
+
+// putOuter writes an outer IP header in front of n bytes, which are zero and which it returns.
+func (x *txTunnel) putOuter(src, dst netip.Addr, proto uint8, n int) (rest []byte) {
+	at := ip6Len
+	if src.Is4() {
+		at = ip4Len
+	}
+	x.hlen = uint8(at + n)
+	clear(x.header[:])
 	h := x.header[len(x.header)-int(x.hlen):]
-	ttl := s.TTL
-	if ttl == 0 {
-		ttl = 64
-	}
-	proto, rest := uint8(wire.ProtoGRE), h[s.outerIP():]
-	if s.SA != nil {
-		proto = s.SA.proto()
-	}
-	if s.Endpoint.Is4() {
+	if src.Is4() {
 		h[0] = 0x45
 		// DF: the path MTU of the tunnel is learned, not hidden in fragments (RFC 2003 3.1 for the choice). An atomic
 		// datagram needs no identification (RFC 6864 4.1).
 		binary.BigEndian.PutUint16(h[6:], 0x4000)
-		h[8], h[9] = ttl, proto
-		binary.BigEndian.PutUint32(h[12:], word4(s.Endpoint))
-		binary.BigEndian.PutUint32(h[16:], word4(s.CustomerEndpoint))
+		h[8], h[9] = x.ttl, proto
+		binary.BigEndian.PutUint32(h[12:], word4(src))
+		binary.BigEndian.PutUint32(h[16:], word4(dst))
 		x.sum = uint32(wire.Fold(wire.Sum(h[:20], 0)))
-	} else {
-		h[0], h[6], h[7] = 0x60, proto, ttl
-		src, dst := s.Endpoint.As16(), s.CustomerEndpoint.As16()
-		copy(h[8:], src[:])
-		copy(h[24:], dst[:])
+		return h[at:]
 	}
-	switch {
-	case s.SA == nil:
-		putGREFlags(rest, s)
-	case s.SA.UDP:
-		putNATTraversal(rest)
-	}
-	return x
+	h[0], h[6], h[7] = 0x60, proto, x.ttl
+	from, to := src.As16(), dst.As16()
+	copy(h[8:], from[:])
+	copy(h[24:], to[:])
+	return h[at:]
 }
 
 // putGREFlags writes the flag word, the protocol of an IPv4 packet and the key; checksum and sequence number are the
@@ -407,7 +427,11 @@ func putGREFlags(g []byte, s *TunnelSpec) {
 func (e *Engine) forget(s *Spec) {
 	named := make(map[string]bool, len(s.Tunnels))
 	for i := range s.Tunnels {
-		named[s.Tunnels[i].Name] = true
+		t := &s.Tunnels[i]
+		named[t.Name] = true
+		if !t.Negotiated {
+			delete(e.children.of, e.names.tunnels[t.Name])
+		}
 	}
 	for name, id := range e.names.tunnels {
 		if named[name] {
@@ -416,6 +440,7 @@ func (e *Engine) forget(s *Spec) {
 		delete(e.names.tunnels, name)
 		e.names.freed = append(e.names.freed, id)
 		e.names.holders[id]++
+		delete(e.children.of, id)
 		e.fwd.tunnels[id].v.Store(0)
 		for _, w := range e.workers {
 			w.tunnels[id].reset()

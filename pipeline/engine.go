@@ -50,8 +50,10 @@ type QueueConfig struct {
 
 // An Engine is the packet path of one node: workers, tables and forwarding state.
 type Engine struct {
-	mu    sync.Mutex // guards names and the making of tables
-	names registry
+	mu       sync.Mutex // guards names, children and the making of tables
+	names    registry
+	children children
+	changes  childChanges
 
 	ports   int
 	umem    *xsk.UMEM
@@ -76,6 +78,7 @@ func NewEngine(c EngineConfig) (*Engine, error) {
 		e.ivs = new(esp.IVSource) // with nothing reserved
 	}
 	e.names = registry{tunnels: map[string]int{}, accounts: map[string]int{"": 0}}
+	e.children.of = map[int][]SASpec{}
 	e.fwd = Forwarding{
 		neighbours: make([]atomic.Uint64, MaxNeighbours),
 		groups:     make([]atomic.Pointer[fib.Group], MaxGroups),
@@ -116,6 +119,8 @@ func (e *Engine) Run(ctx context.Context) error {
 
 // settle empties the rings between the workers when all have stopped, so that no frame is left between two.
 func (e *Engine) settle() {
+	e.mu.Lock() // the workers are parked, and yet use the tables
+	defer e.mu.Unlock()
 	for range 6 { // a frame crosses five times at most: fragment, decap, encap, transmit, and home
 		for _, w := range e.workers {
 			w.drain()

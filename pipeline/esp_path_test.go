@@ -442,30 +442,44 @@ func TestESPTablesRefuse(t *testing.T) {
 	b.spec.Tunnels = b.spec.Tunnels[:1]
 }
 
-// TestSPIIndex compares with a map.
+// TestSPIIndex compares with a map, while associations come and go.
 func TestSPIIndex(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 7))
 	v := aesgcm.NewVault(aesgcm.Options{Portable: true})
 	for _, n := range []int{0, 1, 2, 3, 100, 1000} {
 		var x spiIndex
 		want := map[uint32]int32{}
-		for i := range n {
-			spi := 0x1000 + uint32(i)
+		for i := range 10 * n {
+			spi := 0x1000 + uint32(i%(n+1))
 			if i%2 == 0 {
-				spi = rng.Uint32() | 0x1000
+				spi = rng.Uint32N(1<<20)<<12 | 0x1000
 			}
 			if _, ok := want[spi]; ok {
+				x.remove(spi)
+				delete(want, spi)
 				continue
+			}
+			if len(want) >= n {
+				for spi := range want {
+					x.remove(spi)
+					delete(want, spi)
+					break
+				}
 			}
 			in, err := esp.NewInbound(v, esp.Params{SPI: spi, Suite: esp.NullSHA1, Key: make([]byte, 20)}, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
-			want[spi] = int32(i)
-			x.add(in, inboundSA{tunnel: int32(i)})
-		}
-		if err := x.build(); err != nil {
-			t.Fatal(err)
+			want[spi] = int32(i + 1)
+			x.add(&receiver{in, inboundSA{tunnel: int32(i + 1)}, new(inboundMore)})
+			if i%100 != 0 {
+				continue
+			}
+			for spi, tunnel := range want {
+				if at := x.find(spi); at == noSA || x.list[at].tunnel != tunnel || x.in[at].SPI() != spi || x.more[at] == nil {
+					t.Fatalf("%d of %d: spi %#x is not found", i, n, spi)
+				}
+			}
 		}
 		for spi, tunnel := range want {
 			if at := x.find(spi); at == noSA || x.list[at].tunnel != tunnel {
@@ -476,6 +490,9 @@ func TestSPIIndex(t *testing.T) {
 			if spi := rng.Uint32(); x.find(spi) != noSA && want[spi] == 0 {
 				t.Errorf("spi %#x is found", spi)
 			}
+		}
+		if len(x.slots) > 4*n+8 || len(x.list) > n+1 {
+			t.Errorf("%d associations at most: the table has room for %d in %d places", n, len(x.list), len(x.slots))
 		}
 	}
 }

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"encoding/binary"
 
+	"causeway/crypto/esp"
 	"causeway/pipeline/wire"
 )
 
@@ -84,11 +85,12 @@ func (w *worker) toNeighbour(t *Tables, p *packet) {
 	w.sendLink(p, lk, slot, p.l3)
 }
 
-// encrypts reports whether what goes through tunnel id cannot be read on its way. A tunnel that cannot send yet says yes: what
-// came through it is secret, and what goes into it does not leave.
-func (t *Tables) encrypts(id int) bool {
-	return t.esp[id] != nil && (t.out[id] == nil || !t.out[id].Suite().Null())
-}
+// encrypts reports whether what goes into tunnel id cannot be read on its way, by whichever child. A tunnel that cannot send
+// yet says yes: nothing that goes into it leaves.
+func (t *Tables) encrypts(id int) bool { return t.esp[id] != nil && t.esp[id].encrypts }
+
+// secret reports whether what comes through tunnel id cannot be read on its way, by one child at least.
+func (t *Tables) secret(id int) bool { return t.esp[id] != nil && t.esp[id].secret }
 
 // mustEncrypt reports whether p must be encrypted before it leaves: it answers, and an ICMP error quotes, what came encrypted.
 func (p *packet) mustEncrypt() bool { return p.flags&pktOriginated != 0 && p.encrypt }
@@ -176,15 +178,13 @@ func (w *worker) encap(t *Tables, p *packet, id int) {
 		w.drop(p, ESPAnswerInClear)
 		return
 	}
-	x := &t.tx[id]
-	if x.flags&tunSequence != 0 && int(x.owner) != w.id {
-		if h := w.handTo(int(x.owner), handEncap, p); h != nil {
-			h.tunnel, h.holder = int32(id), x.holder
-		}
+	if tun := t.esp[id]; tun != nil {
+		w.encapESP(t, p, id, tun) // seal.go
 		return
 	}
-	if e := t.esp[id]; e != nil {
-		w.encapESP(t, p, id, e) // seal.go
+	x := &t.tx[id]
+	if x.flags&tunSequence != 0 && int(x.owner) != w.id {
+		w.handToEncap(t, p, id, int(x.owner))
 		return
 	}
 	f := w.frame(p.chunk)
@@ -206,7 +206,7 @@ func (w *worker) encap(t *Tables, p *packet, id int) {
 	if x.flags&(tunChecksum|tunSequence) != 0 {
 		w.finishGRE(x, id, h[greAt(x.flags):])
 	}
-	w.sendOuter(t, p, id, w.outerRoute(p, id), o, p.end-p.l3)
+	w.sendOuter(t, p, id, x, nil, w.outerRoute(p, id), o, p.end-p.l3)
 }
 
 // finishOuter completes the outer IP header at the start of h, the whole outer packet. DSCP and ECN are copied: uniform
@@ -257,8 +257,9 @@ func (w *worker) outerRoute(p *packet, id int) Leaf {
 
 // sendOuter sends an encapsulated packet, whose outer header begins at o, along route l to its customer endpoint. It is
 // fragmented where the link is smaller, or where an IPv6 packet of up to 1280 bytes is larger than the tunnel's MTU, which
-// its source is never told. inner is the size of what was encapsulated.
-func (w *worker) sendOuter(t *Tables, p *packet, id int, l Leaf, o uint, inner uint16) {
+// its source is never told. x has the outer header, out is the association of an ESP packet, inner the size of what was
+// encapsulated.
+func (w *worker) sendOuter(t *Tables, p *packet, id int, x *txTunnel, out *esp.Outbound, l Leaf, o uint, inner uint16) {
 	_, path := w.engine.fwd.tunnels[id].load()
 	c := &w.tunnels[id]
 	if LeafKind(l) != KindNeighbour {
@@ -275,13 +276,12 @@ func (w *worker) sendOuter(t *Tables, p *packet, id int, l Leaf, o uint, inner u
 	c.txPackets.add(1)
 	c.txBytes.add(uint64(inner))
 	w.count.encapsulated.add(1)
-	x := &t.tx[id]
 	lk := &t.links[slot>>neighbourLinkShift&(MaxLinks-1)]
 	limit := uint(x.mtu)
 	if path != 0 && uint(path) < limit {
 		limit = uint(path)
 	}
-	if out := t.out[id]; out != nil {
+	if out != nil {
 		limit = uint(out.PacketLen(int(limit)))
 	}
 	limit = min(limit+uint(x.hlen), uint(lk.mtu))

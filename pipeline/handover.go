@@ -34,7 +34,7 @@ const (
 	handTransmit handKind = iota // ready for the wire; the other worker has a queue of the port
 	handFragment                 // an outer fragment, for the worker that its datagram chose
 	handESP                      // an ESP packet, for the owner of its association
-	handEncap                    // to be encapsulated by the owner of the tunnel's sequence numbers
+	handEncap                    // to be encapsulated by the owner of the tunnel's sequence numbers, or of the association
 )
 
 // handoverRing is the number of frames that may wait between two workers.
@@ -110,6 +110,13 @@ func (w *worker) handTo(to int, kind handKind, p *packet) *handover {
 	h.kind, h.port, h.start, h.end, h.tunnel = kind, p.port, p.l3, p.end, noTunnel
 	h.proto, h.flags, h.l4, h.encrypt = p.proto, p.flags, p.l4, p.encrypt
 	return h
+}
+
+// handToEncap gives a packet for tunnel id to the worker that encapsulates it.
+func (w *worker) handToEncap(t *Tables, p *packet, id, to int) {
+	if h := w.handTo(to, handEncap, p); h != nil {
+		h.tunnel, h.holder = int32(id), t.tx[id].holder
+	}
 }
 
 // placeFor is a place in the ring toward another worker for a frame, which it drops if there is none.

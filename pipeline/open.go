@@ -69,7 +69,7 @@ func (w *worker) openESP(t *Tables, b *batch) {
 		}
 		p.l4, p.end = p.l4+uint16(from), p.l4+uint16(to)
 		sa := &t.spis.list[sas[k]]
-		if (next != esp.NextIPv4 || sa.narrow || p.flags&pktV6 != 0) && !w.mayEnter(t, p, t.spis.in[sas[k]], next) {
+		if (next != esp.NextIPv4 || sa.flags&(saNarrow|saNoted) != 0 || p.flags&pktV6 != 0) && !w.mayEnter(t, p, sas[k], k, next) {
 			continue
 		}
 		w.opening[opened], w.ids[opened] = i, uint32(sa.tunnel)
@@ -86,7 +86,7 @@ func (w *worker) mayOpen(t *Tables, p *packet, at uint32) bool {
 		return false
 	}
 	sa := &t.spis.list[at]
-	if !t.rx[sa.tunnel].sendsESP(p, sa.udp) && !w.fromPeer(t, p, sa) { // before the other worker has work with it
+	if !sa.sends(p) && !w.fromPeer(t, p, at) { // before the other worker has work with it
 		p.tunnel = sa.tunnel
 		w.strayed(t, p, ESPSource)
 		return false
@@ -111,31 +111,40 @@ func (w *worker) endOfIP(p *packet) uint16 {
 	return p.l3 + binary.BigEndian.Uint16(ip[wire.IPv4OffTotal:])
 }
 
-// sendsESP reports whether a packet is ESP over IPv4 between the tunnel's ends: what most are.
-func (r *rxTunnel) sendsESP(p *packet, udp bool) bool {
-	return p.proto == wire.ProtoESP && !udp && p.flags&pktV6 == 0 && r.flags&tunOuter6 == 0 && p.src == r.customer4 && p.dst == r.endpoint4
+// sends reports whether a packet is ESP over IPv4 between the association's ends: what most are.
+func (sa *inboundSA) sends(p *packet) bool {
+	return p.proto == wire.ProtoESP && p.flags&pktV6 == 0 && sa.flags&(saPlain|saOuter6) == saPlain && p.src == sa.peer4 && p.dst == sa.endpoint4
 }
 
 // fromPeer reports whether the outer header is what the association's peer sends. Behind NAT the source may be anything
 // (RFC 3948 A).
-func (w *worker) fromPeer(t *Tables, p *packet, sa *inboundSA) bool {
-	if (p.proto == wire.ProtoUDP) != sa.udp {
+func (w *worker) fromPeer(t *Tables, p *packet, at uint32) bool {
+	sa := &t.spis.list[at]
+	taken, anywhere := saPlain, false
+	if p.proto == wire.ProtoUDP {
+		taken, anywhere = saUDP, sa.flags&saAnywhere != 0
+	}
+	if sa.flags&taken == 0 {
 		return false
 	}
-	r := &t.rx[sa.tunnel]
 	outer6 := p.flags&pktV6 != 0
-	if outer6 != (r.flags&tunOuter6 != 0) {
+	if outer6 != (sa.flags&saOuter6 != 0) {
 		return false
 	}
 	if outer6 {
-		ip := w.frame(p.chunk)[p.l3:]
-		return addr6(ip[wire.IPv6OffDst:]) == r.endpoint6 && (sa.udp || addr6(ip[8:]) == r.customer6)
+		ip, more := w.frame(p.chunk)[p.l3:], t.spis.more[at]
+		return addr6(ip[wire.IPv6OffDst:]) == more.endpoint6 && (anywhere || addr6(ip[wire.IPv6OffSrc:]) == more.peer6)
 	}
-	return p.dst == r.endpoint4 && (sa.udp || p.src == r.customer4)
+	return p.dst == sa.endpoint4 && (anywhere || p.src == sa.peer4)
 }
 
-// mayEnter turns to the family of an opened packet's text and reports whether it may come out of the tunnel, or drops it.
-func (w *worker) mayEnter(t *Tables, p *packet, in *esp.Inbound, next uint8) bool {
+// mayEnter turns to the family of the text of the k-th opened packet and reports whether it may come out of the tunnel, or drops
+// it. at is the number of its association.
+func (w *worker) mayEnter(t *Tables, p *packet, at uint32, k int, next uint8) bool {
+	in, more := t.spis.in[at], t.spis.more[at]
+	if more.source != nil && p.proto == wire.ProtoUDP && w.opener.Newest(k) {
+		w.noteSource(p, in, more.source)
+	}
 	outer6 := p.flags & pktV6
 	p.flags &^= pktV6 | pktOuter6
 	if outer6 != 0 {
@@ -149,7 +158,7 @@ func (w *worker) mayEnter(t *Tables, p *packet, in *esp.Inbound, next uint8) boo
 		w.drop(p, ESPProtocol)
 		return false
 	}
-	if !t.esp[p.tunnel].admits(w.frame(p.chunk)[p.l4:p.end]) {
+	if !more.selectors.admits(w.frame(p.chunk)[p.l4:p.end]) {
 		in.Refuse(esp.Selector)
 		w.drop(p, OpenReason(esp.Selector))
 		return false

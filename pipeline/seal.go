@@ -17,21 +17,27 @@ type sealedPacket struct {
 
 	p     packet // ends where the ESP packet does
 	id    int32
+	by    *sender
 	route Leaf   // to the customer endpoint
 	outer uint16 // start of the outer IP header
 	inner uint16 // size of the inner packet
 }
 
 // encapESP makes the ESP packet, with outer headers, of a packet for tunnel id, and queues it for sealESP.
-func (w *worker) encapESP(t *Tables, p *packet, id int, e *espTunnel) {
-	w.makeRoomToSeal(t)
+func (w *worker) encapESP(t *Tables, p *packet, id int, tun *espTunnel) {
 	f := w.frame(p.chunk)
-	out := t.out[id]
-	if out == nil {
+	by, selected := tun.sender(f[p.l3:p.end])
+	if by == nil {
 		w.refuseESP(p, id, ESPNoOutbound)
 		return
 	}
-	if !e.selects(f[p.l3:p.end]) {
+	if int(by.tx.owner) != w.id {
+		w.handToEncap(t, p, id, int(by.tx.owner))
+		return
+	}
+	w.makeRoomToSeal(t)
+	out := by.out
+	if !selected {
 		out.Refuse(esp.Selector)
 		w.refuseESP(p, id, SealReason(esp.Selector))
 		return
@@ -50,17 +56,17 @@ func (w *worker) encapESP(t *Tables, p *packet, id int, e *espTunnel) {
 		w.refuseESP(p, id, SealReason(v))
 		return
 	}
-	x := &t.tx[id]
+	x := &by.tx
 	*(*[64]byte)(f[from-64 : from]) = x.header
 	outer := from - int(x.hlen)
 	x.finishOuter(f[outer:to], tos)
-	if e.udp {
+	if by.udp {
 		binary.BigEndian.PutUint16(f[from-wire.UDPLen+4:], uint16(to-from+wire.UDPLen))
 	}
 	s := &w.sealing[w.nseal]
 	w.nseal++
 	s.ready = false
-	s.p, s.id, s.route, s.outer, s.inner = *p, int32(id), route, uint16(outer), p.end-p.l3
+	s.p, s.id, s.by, s.route, s.outer, s.inner = *p, int32(id), by, route, uint16(outer), p.end-p.l3
 	s.p.end = uint16(to)
 }
 
@@ -97,11 +103,11 @@ func (w *worker) sealESP(t *Tables) {
 			w.emitAt(int(s.port), s.addr, s.length)
 			continue
 		}
-		if x := &t.tx[s.id]; x.flags&tunOuter6 != 0 && t.esp[s.id].udp {
+		if s.by.udp && s.by.tx.flags&tunOuter6 != 0 {
 			f := w.frame(s.p.chunk)
 			wire.SetUDP6Checksum(f[s.outer:s.p.end])
 		}
-		w.sendOuter(t, &s.p, int(s.id), s.route, uint(s.outer), s.inner)
+		w.sendOuter(t, &s.p, int(s.id), &s.by.tx, s.by.out, s.route, uint(s.outer), s.inner)
 	}
 }
 

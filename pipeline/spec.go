@@ -41,17 +41,35 @@ type TunnelSpec struct {
 	MSSClamp         MSSClamp
 	ClearDF          bool // fragment IPv4 whatever its DF bit says
 	Prefixes         []netip.Prefix
-	SA               *SASpec // nil: GRE
+	SA               *SASpec // of ESP in tunnel mode; nil: GRE, unless Negotiated
+	Negotiated       bool    // ESP whose associations come and go by Engine.SetChildren
 }
 
-// An SASpec makes a tunnel one of ESP in tunnel mode. The associations are the owner worker's from Engine.Apply until the
-// Apply without them has returned.
+// An SASpec is a child of an IPsec tunnel: an association in each direction under one pair of selectors. The associations are
+// the owner worker's from when the engine got them until it has said that they are gone.
 type SASpec struct {
 	Inbound       []*esp.Inbound // any of which packets from the customer may use
 	Outbound      *esp.Outbound  // for packets toward the customer; nil: none yet
 	UDP           bool           // encapsulated in UDP (RFC 3948)
 	Local, Remote []netip.Prefix // selectors: what is behind us and behind the customer; none: anything
+
+	// Of TunnelSpec.SA all that follows is the tunnel's: its ends, and in UDP packets from anywhere.
+
+	Endpoint netip.Addr     // outer address of ours
+	Peer     netip.AddrPort // the other one; the port is that of packets in UDP, which we send from port 4500
+	NAT      bool           // packets in UDP may come from anywhere, until they are known to be authentic (RFC 3948 A)
+	Either   bool           // packets are taken with UDP and without, whatever is sent (RFC 7296 2.23)
+	Source   *PeerSource    // told where packets in UDP come from; may be nil
 }
+
+// manual is the child of a tunnel whose associations do not come and go.
+func (s *TunnelSpec) manual() SASpec {
+	c := *s.SA
+	c.Endpoint, c.Peer, c.NAT, c.Either, c.Source = s.Endpoint, netip.AddrPortFrom(s.CustomerEndpoint, natTraversalPort), c.UDP, false, nil
+	return c
+}
+
+func (s *TunnelSpec) isESP() bool { return s.SA != nil || s.Negotiated }
 
 // MSSClamp is how a tunnel treats the MSS option of TCP SYNs: a positive number is the largest MSS it lets pass.
 type MSSClamp int
@@ -73,9 +91,9 @@ type LinkSpec struct {
 }
 
 // Overhead is what the tunnel puts in front of an inner packet or, with IPsec, of the ESP packet: outer IP header and GRE
-// or UDP header.
+// or UDP header, the most of all children.
 func (s *TunnelSpec) Overhead() int {
-	if s.SA != nil {
+	if s.isESP() {
 		return s.espOverhead()
 	}
 	n := 4 // RFC 2784 2.1
@@ -92,7 +110,7 @@ func (s *TunnelSpec) Overhead() int {
 }
 
 func (s *TunnelSpec) espOverhead() int {
-	if s.SA.UDP {
+	if s.Negotiated || s.SA.UDP { // there may be NAT on the way
 		return s.outerIP() + wire.UDPLen
 	}
 	return s.outerIP()

@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"causeway/crypto/esp"
 	"encoding/binary"
 	"math/bits"
 	"net/netip"
@@ -9,17 +8,14 @@ import (
 )
 
 // Tables is the immutable snapshot of the configuration that the workers read, once per batch, through one atomic
-// pointer. Nothing in it changes after Engine.Apply has published it.
+// pointer. Nothing in it changes while a worker may read it.
 type Tables struct {
 	rx      []rxTunnel // by tunnel id; an id that is free has flags == 0
-	tx      []txTunnel
 	sources []sourceSet // by tunnel id: every inner source that the tunnel may use
 	names   []string    // by tunnel id, for people
 	index   tunnelIndex
-	esp     []*espTunnel    // by tunnel id; nil: GRE
-	out     []*esp.Outbound // by tunnel id; nil: GRE, or nothing can be sent
-	spis    spiIndex        // associations for receiving
-	pairs   map[pair]bool   // outer address pairs of all tunnels, to tell a wrong key from an unknown customer
+	pairs   map[pair]bool // outer address pairs of all tunnels, to tell a wrong key from an unknown customer
+	associations
 
 	endpoints4 []uint32
 	endpoints6 [][16]byte
@@ -72,10 +68,11 @@ type txTunnel struct {
 	mtu    uint16   // configured inner MTU
 	hlen   uint8    // bytes of header in use
 	flags  uint8
-	owner  uint8 // worker that numbers the packets of a tunnel with sequence numbers
+	owner  uint8 // worker that numbers the packets of a tunnel with sequence numbers, or of ESP
 	way    way
 	holder uint8 // which of those that had the number and the account, one after another, this one is
-	_      [3]byte
+	ttl    uint8
+	_      [2]byte
 }
 
 // A way is how enterTunnels encapsulates.

@@ -52,6 +52,7 @@ type opening struct {
 	seq    uint64
 	burst  uint8 // number in the burst
 	failed bool  // set by Open, but for those in the burst
+	newest bool  // set by Result
 }
 
 // Len returns how many packets were added since the last Reset.
@@ -128,6 +129,7 @@ func (o *Opener) Result(k int) (from, to int, next uint8, v Verdict) {
 	if failed {
 		return 0, 0, 0, p.sa.refuse(Forged)
 	}
+	p.newest = p.seq > p.sa.window.top
 	if v := p.sa.window.commit(p.seq); v != OK {
 		return 0, 0, 0, p.sa.refuse(v)
 	}
@@ -139,6 +141,9 @@ func (o *Opener) Result(k int) (from, to int, next uint8, v Verdict) {
 	}
 	return from, to, next, v
 }
+
+// Newest reports whether packet k, about which Result has said OK, has a higher number than all that came before.
+func (o *Opener) Newest(k int) bool { return o.opened[k].newest }
 
 // unpad takes padding and trailer off the text packet[from:to] (RFC 4303, section 2.4).
 func unpad(packet []byte, from, to int) (end int, next uint8, v Verdict) {

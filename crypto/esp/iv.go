@@ -63,16 +63,22 @@ func (s *IVSource) Next() uint64 { return s.next.Load() }
 // Wanted reports, once each time, whether an association has used half of the sequence numbers that its mark permits.
 func (s *IVSource) Wanted() bool { return s.wanted.Load() && s.wanted.Swap(false) }
 
-// take gets a block of counters. It fails when what is reserved does not suffice, and takes nothing then.
-func (s *IVSource) take() (ivs ivRange, ok bool) {
+// One gives out a single IV, for a key that is not an association's. It fails when none is reserved.
+func (s *IVSource) One() (iv uint64, ok bool) {
+	ivs, ok := s.take(1)
+	return ivs.next, ok
+}
+
+// take gets n counters that follow each other. It fails when what is reserved does not suffice, and takes nothing then.
+func (s *IVSource) take(n uint64) (ivs ivRange, ok bool) {
 	for {
 		first := s.next.Load()
-		if first+ivBlock > s.reserved.Load() {
+		if first+n > s.reserved.Load() {
 			return ivRange{}, false
 		}
-		if s.next.CompareAndSwap(first, first+ivBlock) {
+		if s.next.CompareAndSwap(first, first+n) {
 			at := s.writer<<counterBits | first
-			return ivRange{at, at + ivBlock}, true
+			return ivRange{at, at + n}, true
 		}
 	}
 }

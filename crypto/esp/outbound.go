@@ -161,7 +161,7 @@ func (s *Sealer) haveIV() bool {
 		return true
 	}
 	var ok bool
-	s.ivs, ok = s.source.take()
+	s.ivs, ok = s.source.take(ivBlock)
 	return ok
 }
 

@@ -1,0 +1,93 @@
+package pipeline
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"sync"
+)
+
+// Children of negotiated tunnels come and go without other tables: a rekey changes a few entries, of ten thousand tunnels that
+// have some each second. So there are two copies of the tables that the children stand in. The workers read one, the other is
+// changed, and then they get that; once they have left the first, it is the one to change next, which begins with what it missed.
+
+// children is the associations of negotiated tunnels. Engine.mu guards it.
+type children struct {
+	of    map[int][]SASpec // by tunnel id
+	spare *associations    // which no worker reads; nil: there is none yet
+	late  []int            // tunnels whose children spare does not have yet
+}
+
+// childChanges collects what several goroutines want to change, so that the workers get it all at once.
+type childChanges struct {
+	mu   sync.Mutex
+	next *childChange // nil: nothing
+}
+
+type childChange struct {
+	children map[string][]SASpec // by tunnel
+	errs     map[string]error
+}
+
+// SetChildren asks for a negotiated tunnel to have these children and no others. Packets toward the customer leave by the first
+// whose selectors admit them and that can send. The children are in use, and those that are not among them used by no worker, when
+// wait has returned; it must be called. Of two calls for one tunnel the later one counts, whichever wait is called first. An error
+// says that the tunnel does not exist, or that another association has the SPI: then the tunnel has the children of before.
+func (e *Engine) SetChildren(tunnel string, list []SASpec) (wait func() error) {
+	e.changes.mu.Lock()
+	defer e.changes.mu.Unlock()
+	c := e.changes.next
+	if c == nil {
+		c = &childChange{children: map[string][]SASpec{}, errs: map[string]error{}}
+		e.changes.next = c
+	}
+	c.children[tunnel] = slices.Clone(list)
+	return func() error {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.takeChanges() // unless another goroutine has done it
+		return c.errs[tunnel]
+	}
+}
+
+// takeChanges gives the workers what was asked for up to now.
+func (e *Engine) takeChanges() {
+	e.changes.mu.Lock()
+	c := e.changes.next
+	e.changes.next = nil
+	e.changes.mu.Unlock()
+	if c == nil {
+		return
+	}
+	now := e.tables.Load()
+	spare := e.children.spare
+	if spare == nil {
+		spare = now.associations.clone()
+	} else {
+		for _, id := range e.children.late {
+			spare.put(id, now.esp[id])
+		}
+	}
+	var changed []int
+	for name, list := range c.children {
+		id, ok := e.names.tunnels[name]
+		if !ok || now.esp[id] == nil {
+			c.errs[name] = fmt.Errorf("tunnel %q: this node has no IPsec tunnel of this name", name)
+			continue
+		}
+		next := e.newESPTunnel(id, now.tx[id], list)
+		// Nor may it be one that another tunnel gives up now: the other copy would get both in any order.
+		if err := cmp.Or(now.conflict(id, next), spare.conflict(id, next)); err != nil {
+			c.errs[name] = fmt.Errorf("tunnel %q: %w", name, err)
+			continue
+		}
+		spare.put(id, next)
+		e.children.of[id] = list
+		changed = append(changed, id)
+	}
+	tables := *now
+	tables.associations = *spare
+	e.tables.Store(&tables)
+	e.quiesce()
+	e.children.spare, e.children.late = &now.associations, changed
+}
