@@ -18,6 +18,7 @@
 // filled in) and consistent: names are unique, references lead somewhere,
 // sizes fit into a frame. Callers need no checks of their own.
 //
-// The package only looks at text. Whether an interface exists, or a socket can
-// be bound, is found out by those who use the configuration.
+// The package only looks at text, its own and that of the files with keys that
+// it names; what certificates say is not looked at. Whether an interface exists,
+// or a socket can be bound, is found out by those who use the configuration.
 package config
