@@ -6,29 +6,35 @@
 set -u
 
 packages='
-clang             compiles the XDP programs (make generate) and scripts/peers/xstate.c
-llvm              llvm-strip, for the same
-libbpf-dev        BPF headers, for the same
-libc6-dev         C headers, for the same; with gcc for make test-race
-gcc               the race detector links with it
-iproute2          ip: network namespaces, links, addresses, routes
-ethtool           offloads off on test links, queues of a port
-procps            sysctl, pgrep
-kmod              modprobe in guests
-user-mode-linux   a real Linux kernel as the customer router
-nftables          routers of test networks that spray, lose and count packets
-iputils-ping      ping
-traceroute        traceroute through tunnels
-iperf3            TCP load
-netcat-openbsd    the simplest TCP peer
-tcpdump           records what is on the wire
-tshark            judges it
-python3-scapy     makes packets that no stack would send, and judges too
-bird2             a routing daemon on a node, as in operation
-jq                reads the JSON output of commands in scripts
-curl              reads metrics in scripts
-shellcheck        make lint
-qemu-user         make test-arm64
+clang                           compiles the XDP programs (make generate) and scripts/peers/xstate.c
+llvm                            llvm-strip, for the same
+libbpf-dev                      BPF headers, for the same
+libc6-dev                       C headers, for the same; with gcc for make test-race
+gcc                             the race detector links with it
+iproute2                        ip: network namespaces, links, addresses, routes
+ethtool                         offloads off on test links, queues of a port
+procps                          sysctl, pgrep
+kmod                            modprobe in guests
+user-mode-linux                 a real Linux kernel as the customer router
+nftables                        routers of test networks that spray, lose and count packets
+iputils-ping                    ping
+traceroute                      traceroute through tunnels
+iperf3                          TCP load
+netcat-openbsd                  the simplest TCP peer
+tcpdump                         records what is on the wire
+tshark                          judges it
+python3-scapy                   makes packets that no stack would send, and judges too
+bird2                           a routing daemon on a node, as in operation
+strongswan-charon               the IKE daemon of strongSwan: the router that negotiates with a node
+strongswan-swanctl              tells it what to do, and what it did
+libcharon-extra-plugins         for it, ESP in user space (kernel-libipsec): there is none in the kernel of a test machine
+libstrongswan-standard-plugins  for it, AES-GCM
+libstrongswan-extra-plugins     for it, AES-CCM, ChaCha20-Poly1305, X25519
+strongswan-pki                  certificates made by another than who must read them
+jq                              reads the JSON output of commands in scripts
+curl                            reads metrics in scripts
+shellcheck                      make lint
+qemu-user                       make test-arm64
 '
 
 list() { awk 'NF { print $1 }' <<<"$packages"; }
