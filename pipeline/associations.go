@@ -52,7 +52,7 @@ func (e *Engine) newESPTunnel(id int, x txTunnel, children []SASpec) *espTunnel 
 		c := &children[i]
 		chosen := selectors{c.Local, c.Remote}
 		for _, in := range c.Inbound {
-			tun.receivers = append(tun.receivers, receiver{in, e.inboundSA(id, in, c), newInboundMore(c, chosen)})
+			tun.receivers = append(tun.receivers, receiver{in, e.inboundSA(id, in, c, chosen), newInboundMore(c, chosen)})
 		}
 		if c.Outbound == nil {
 			continue
@@ -60,7 +60,7 @@ func (e *Engine) newESPTunnel(id int, x txTunnel, children []SASpec) *espTunnel 
 		s := sender{tx: x, out: c.Outbound, udp: c.UDP, selectors: chosen}
 		s.tx.putESPOuter(c)
 		s.tx.owner = uint8(e.OwnerOfSPI(c.Outbound.SPI()))
-		s.tx.way = c.way(chosen.any())
+		s.tx.way = c.way(chosen.any4())
 		tun.senders = append(tun.senders, s)
 		if c.Outbound.Suite().Null() {
 			readable++
@@ -72,7 +72,7 @@ func (e *Engine) newESPTunnel(id int, x txTunnel, children []SASpec) *espTunnel 
 	return tun
 }
 
-// put makes next the children of tunnel id. What must not be has been found before (see conflict).
+// put makes next the children of tunnel id. No other tunnel has one of its SPIs (see spiConflict).
 func (a *associations) put(id int, next *espTunnel) {
 	if before := a.esp[id]; before != nil {
 		for i := range before.receivers {
@@ -90,15 +90,17 @@ func (a *associations) put(id int, next *espTunnel) {
 	}
 }
 
-// conflict says which of the SPIs of next, the new children of tunnel id, another association has.
-func (a *associations) conflict(id int, next *espTunnel) error {
-	for i := range next.receivers {
-		spi := next.receivers[i].in.SPI()
+// spiConflict says that an SPI, which a child of tunnel id is to have, is another association's: in one of the tables another
+// tunnel's, or one of the same tunnel that was seen before.
+func spiConflict(id int, spi uint32, seen map[uint32]bool, tables ...*associations) error {
+	taken := seen[spi]
+	seen[spi] = true
+	for _, a := range tables {
 		at := a.spis.find(spi)
-		if at != noSA && a.spis.list[at].tunnel != int32(id) ||
-			slices.ContainsFunc(next.receivers[:i], func(r receiver) bool { return r.in.SPI() == spi }) {
-			return fmt.Errorf("spi %#x is that of two security associations", spi)
-		}
+		taken = taken || at != noSA && a.spis.list[at].tunnel != int32(id)
+	}
+	if taken {
+		return fmt.Errorf("spi %#x is that of two security associations", spi)
 	}
 	return nil
 }
@@ -114,10 +116,10 @@ func (e *Engine) OwnerOfSPI(spi uint32) int {
 
 const goldenRatio = 0x9e3779b1 // times 2^32: spreads numbers that follow each other
 
-// way is how packets for a tunnel whose first child this is, for anything or not, become ESP packets.
-func (s *SASpec) way(any bool) way {
+// way is how IPv4 packets for a tunnel whose first child this is, which takes any of them or not, become ESP packets.
+func (s *SASpec) way(any4 bool) way {
 	switch {
-	case !any || s.Endpoint.Is6():
+	case !any4 || s.Endpoint.Is6():
 		return wayGeneral
 	case s.UDP:
 		return wayESPInUDP
@@ -158,6 +160,13 @@ func (tun *espTunnel) sender(ip []byte) (s *sender, selected bool) {
 type selectors struct{ local, remote []netip.Prefix }
 
 func (s *selectors) any() bool { return len(s.local) == 0 && len(s.remote) == 0 }
+
+// any4 reports whether all IPv4 packets lie within the selectors.
+func (s *selectors) any4() bool { return holdsAll4(s.local) && holdsAll4(s.remote) }
+
+func holdsAll4(prefixes []netip.Prefix) bool {
+	return len(prefixes) == 0 || slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Addr().Is4() && p.Bits() == 0 })
+}
 
 // admits reports whether a packet from the customer lies within the selectors (RFC 4301 5.2 step 4). What is too short to
 // have addresses is left to the checks of inner headers.

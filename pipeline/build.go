@@ -240,11 +240,11 @@ func (e *Engine) addESP(t *Tables, s *TunnelSpec, id int) error {
 	if !s.Negotiated {
 		children = []SASpec{s.manual()}
 	}
-	next := e.newESPTunnel(id, t.tx[id], children)
-	if err := t.conflict(id, next); err != nil {
+	children, err := withoutConflicts(id, children, &t.associations)
+	if err != nil {
 		return err
 	}
-	t.put(id, next)
+	t.put(id, e.newESPTunnel(id, t.tx[id], children))
 	return nil
 }
 
@@ -423,14 +423,17 @@ func putGREFlags(g []byte, s *TunnelSpec) {
 	}
 }
 
-// forget frees the numbers of tunnels that s no longer names. The workers have left the tables before.
+// forget frees the numbers of tunnels that s no longer names, and notes which ones negotiate. The workers have left the tables before.
 func (e *Engine) forget(s *Spec) {
 	named := make(map[string]bool, len(s.Tunnels))
 	for i := range s.Tunnels {
 		t := &s.Tunnels[i]
 		named[t.Name] = true
-		if !t.Negotiated {
-			delete(e.children.of, e.names.tunnels[t.Name])
+		id := e.names.tunnels[t.Name]
+		if list, ok := e.children.of[id]; t.Negotiated && !ok {
+			e.children.of[id] = list
+		} else if !t.Negotiated {
+			delete(e.children.of, id)
 		}
 	}
 	for name, id := range e.names.tunnels {

@@ -13,7 +13,7 @@ import (
 
 // children is the associations of negotiated tunnels. Engine.mu guards it.
 type children struct {
-	of    map[int][]SASpec // by tunnel id
+	of    map[int][]SASpec // by tunnel id, of each negotiated one
 	spare *associations    // which no worker reads; nil: there is none yet
 	late  []int            // tunnels whose children spare does not have yet
 }
@@ -32,7 +32,8 @@ type childChange struct {
 // SetChildren asks for a negotiated tunnel to have these children and no others. Packets toward the customer leave by the first
 // whose selectors admit them and that can send. The children are in use, and those that are not among them used by no worker, when
 // wait has returned; it must be called. Of two calls for one tunnel the later one counts, whichever wait is called first. An error
-// says that the tunnel does not exist, or that another association has the SPI: then the tunnel has the children of before.
+// says that the tunnel does not exist, or that another association has the SPI of one of the children, without which it has been
+// done.
 func (e *Engine) SetChildren(tunnel string, list []SASpec) (wait func() error) {
 	e.changes.mu.Lock()
 	defer e.changes.mu.Unlock()
@@ -71,16 +72,13 @@ func (e *Engine) takeChanges() {
 	var changed []int
 	for name, list := range c.children {
 		id, ok := e.names.tunnels[name]
-		if !ok || now.esp[id] == nil {
-			c.errs[name] = fmt.Errorf("tunnel %q: this node has no IPsec tunnel of this name", name)
+		if _, negotiated := e.children.of[id]; !ok || !negotiated {
+			c.errs[name] = fmt.Errorf("tunnel %q: the workers have no negotiated tunnel of this name", name)
 			continue
 		}
+		// An SPI that another tunnel gives up now is not free yet: the other copy would get both in any order.
+		list, c.errs[name] = withoutConflicts(id, list, &now.associations, spare)
 		next := e.newESPTunnel(id, now.tx[id], list)
-		// Nor may it be one that another tunnel gives up now: the other copy would get both in any order.
-		if err := cmp.Or(now.conflict(id, next), spare.conflict(id, next)); err != nil {
-			c.errs[name] = fmt.Errorf("tunnel %q: %w", name, err)
-			continue
-		}
 		spare.put(id, next)
 		e.children.of[id] = list
 		changed = append(changed, id)
@@ -90,4 +88,19 @@ func (e *Engine) takeChanges() {
 	e.tables.Store(&tables)
 	e.quiesce()
 	e.children.spare, e.children.late = &now.associations, changed
+}
+
+// withoutConflicts leaves out the children of tunnel id that have an SPI of another association, and says which one.
+func withoutConflicts(id int, list []SASpec, tables ...*associations) (left []SASpec, err error) {
+	seen := map[uint32]bool{}
+	for i := range list {
+		var found error
+		for _, in := range list[i].Inbound {
+			found = cmp.Or(found, spiConflict(id, in.SPI(), seen, tables...))
+		}
+		if err = cmp.Or(err, found); found == nil {
+			left = append(left, list[i])
+		}
+	}
+	return left, err
 }

@@ -24,7 +24,7 @@ const (
 	saPlain                        // packets without are
 	saOuter6                       // over IPv6
 	saAnywhere                     // packets in UDP may come from anywhere, until they are known to be authentic
-	saNarrow                       // there are selectors
+	saNarrow                       // not all IPv4 packets lie within the selectors
 	saNoted                        // it is noted where packets in UDP come from
 )
 
@@ -35,7 +35,7 @@ type inboundMore struct {
 	source           *PeerSource
 }
 
-func (e *Engine) inboundSA(id int, in *esp.Inbound, c *SASpec) inboundSA {
+func (e *Engine) inboundSA(id int, in *esp.Inbound, c *SASpec, s selectors) inboundSA {
 	sa := inboundSA{tunnel: int32(id), owner: uint8(e.OwnerOfSPI(in.SPI()))}
 	set := func(on bool, bit saFlags) {
 		if on {
@@ -46,7 +46,7 @@ func (e *Engine) inboundSA(id int, in *esp.Inbound, c *SASpec) inboundSA {
 	set(!c.UDP || c.Either, saPlain)
 	set(c.Endpoint.Is6(), saOuter6)
 	set(c.NAT, saAnywhere)
-	set(len(c.Local) > 0 || len(c.Remote) > 0, saNarrow)
+	set(!s.any4(), saNarrow)
 	set(c.Source != nil, saNoted)
 	if c.Endpoint.Is4() {
 		sa.peer4, sa.endpoint4 = word4(c.Peer.Addr()), word4(c.Endpoint)

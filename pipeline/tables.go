@@ -10,7 +10,7 @@ import (
 // Tables is the immutable snapshot of the configuration that the workers read, once per batch, through one atomic
 // pointer. Nothing in it changes while a worker may read it.
 type Tables struct {
-	rx      []rxTunnel // by tunnel id; an id that is free has flags == 0
+	rx      []rxTunnel  // by tunnel id; an id that is free has flags == 0
 	sources []sourceSet // by tunnel id: every inner source that the tunnel may use
 	names   []string    // by tunnel id, for people
 	index   tunnelIndex

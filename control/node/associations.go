@@ -86,11 +86,14 @@ func (a *associations) prepare(c *config.Config) error {
 	a.writing.Lock()
 	defer a.writing.Unlock()
 	fresh := a.missing(c)
-	if len(fresh) == 0 {
+	if len(fresh) == 0 && !negotiates(c) { // IVs are for those that IKE negotiates too, and for IKE itself
 		return nil
 	}
 	if err := a.load(); err != nil {
 		return a.explain(err)
+	}
+	if len(fresh) == 0 {
+		return nil
 	}
 	marks := a.marks.clone()
 	a.noteReceived(marks) // one of them may have the keys of a fresh one
@@ -115,12 +118,17 @@ func (a *associations) prepare(c *config.Config) error {
 	return nil
 }
 
-// missing lists the IPsec tunnels of c of which an association does not live.
+// negotiates reports whether c has a tunnel with IKE.
+func negotiates(c *config.Config) bool {
+	return slices.ContainsFunc(c.Tunnels, func(t config.Tunnel) bool { return t.IPsec != nil && t.IPsec.IKE != nil })
+}
+
+// missing lists the IPsec tunnels of c with keys in the file of which an association does not live.
 func (a *associations) missing(c *config.Config) (out []config.Tunnel) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, t := range c.Tunnels {
-		if t.IPsec != nil && (a.ins[inKey(t.IPsec)] == nil || a.outs[outKey(t.IPsec)] == nil) {
+		if t.IPsec != nil && t.IPsec.IKE == nil && (a.ins[inKey(t.IPsec)] == nil || a.outs[outKey(t.IPsec)] == nil) {
 			out = append(out, t)
 		}
 	}
@@ -189,9 +197,9 @@ func (a *associations) makeOutbound(t config.Tunnel, suite esp.Suite, marks *esp
 	return out, nil
 }
 
-// of returns what the workers are told of a tunnel's associations.
+// of returns what the workers are told of a tunnel's associations, if they are in the file.
 func (a *associations) of(t config.Tunnel) *pipeline.SASpec {
-	if t.IPsec == nil {
+	if t.IPsec == nil || t.IPsec.IKE != nil {
 		return nil
 	}
 	s := &pipeline.SASpec{UDP: t.IPsec.SA.UDPEncap, Local: slices.Clone(t.IPsec.Local), Remote: slices.Clone(t.IPsec.Remote)}
@@ -231,7 +239,7 @@ func (a *associations) remove(c *config.Config) (ins map[string]*inbound, outs m
 	ins, outs = a.ins, a.outs
 	a.ins, a.outs = map[string]*inbound{}, map[string]*outbound{}
 	for _, t := range c.Tunnels {
-		if t.IPsec != nil {
+		if t.IPsec != nil && t.IPsec.IKE == nil {
 			move(ins, a.ins, inKey(t.IPsec))
 			move(outs, a.outs, outKey(t.IPsec))
 		}
@@ -434,12 +442,16 @@ func (a *associations) close() error {
 }
 
 // show lists the associations of the tunnels of c, in the order of the file.
-func (a *associations) show(c *config.Config, owner func(spi uint32) int) []api.SA {
+func (a *associations) show(c *config.Config, negotiated *children, owner func(spi uint32) int) []api.SA {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	out := []api.SA{}
 	for _, t := range c.Tunnels {
 		if t.IPsec == nil {
+			continue
+		}
+		if t.IPsec.IKE != nil {
+			out = append(out, negotiated.show(t.Name, owner)...)
 			continue
 		}
 		i := t.IPsec

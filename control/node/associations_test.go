@@ -449,7 +449,7 @@ func TestShownEncapsulation(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Tunnels[0].IPsec.SA.UDPEncap = true
-	for _, s := range a.show(c, func(uint32) int { return 0 }) {
+	for _, s := range a.show(c, newChildren(a.vault, a.ivs), func(uint32) int { return 0 }) {
 		if !s.UDPEncap {
 			t.Errorf("%s: without udp_encap", s.Direction)
 		}

@@ -75,6 +75,8 @@ type Node struct {
 	state    stateDir
 	numbers  *numbers
 	sas      *associations
+	children *children
+	hooks    tunnelHooks
 	steer    steering
 	loaded   atomic.Bool // the kernel's routes are in the tables
 	draining atomic.Bool
@@ -90,6 +92,7 @@ func Open(path string, c *config.Config, o Options) (*Node, error) {
 	n.state.path = StateDir(c)
 	n.numbers = newNumbers(&n.state, n.nextNumber)
 	n.sas = newAssociations(&n.state, n.log)
+	n.children = newChildren(n.sas.vault, n.sas.ivs)
 	n.spec = func(l []pipeline.LinkSpec) *pipeline.Spec { return specOf(c, l, n.sas.of) }
 	if err := n.open(c); err != nil {
 		return nil, errors.Join(err, n.Close())
@@ -102,7 +105,7 @@ func (n *Node) open(c *config.Config) error {
 	if err := n.listen(c); err != nil {
 		return err
 	}
-	if err := n.sas.prepare(c); err != nil {
+	if err := errors.Join(n.sas.prepare(c), n.children.prepare(c)); err != nil {
 		return err
 	}
 	if err := n.openPorts(c); err != nil {
@@ -194,6 +197,7 @@ func (n *Node) openEngine() error {
 		workers[i] = n.worker(w)
 	}
 	n.engine, err = pipeline.NewEngine(pipeline.EngineConfig{UMEM: n.umem, Ports: len(n.ports), Workers: workers, Punt: n.punt, IVs: n.sas.ivs})
+	n.children.engine = n.engine
 	return err
 }
 
@@ -331,6 +335,7 @@ func (n *Node) Close() error {
 	if n.filter != nil {
 		errs = append(errs, n.filter.Close())
 	}
+	n.children.close()
 	errs = append(errs, n.sas.close())
 	n.state.close()
 	if n.punt != nil {

@@ -31,18 +31,19 @@ func (n *Node) Reload() (api.Reload, error) {
 		return api.Reload{}, err
 	}
 	old := n.Config()
-	if err := n.sas.prepare(c); err != nil {
+	if err := errors.Join(n.sas.prepare(c), n.children.prepare(c)); err != nil {
+		n.giveUp(old)
 		err = fmt.Errorf("%s: not taken over: %w", n.path, err)
 		n.log.Error("configuration not taken over", "error", err)
 		return api.Reload{}, err
 	}
 	if err := n.takeTables(func(l []pipeline.LinkSpec) *pipeline.Spec { return union(old, c, l, n.sas.of) }); err != nil {
-		n.sas.retain(old)
+		n.giveUp(old)
 		err = fmt.Errorf("%s: not taken over: %w", n.path, err)
 		n.log.Error("configuration not taken over", "error", err)
 		return api.Reload{}, err
 	}
-	if err := n.change(c); err != nil {
+	if err := n.change(c, renewed(changes)); err != nil {
 		n.log.Error("configuration not taken over completely", "error", err)
 		return api.Reload{}, err
 	}
@@ -60,7 +61,7 @@ func (n *Node) Reload() (api.Reload, error) {
 
 // change follows on tables that have both the old tunnels and the new ones, so that no packet meets a route to a tunnel
 // that the workers do not know: now come the routes, and then the tables with the new tunnels alone.
-func (n *Node) change(c *config.Config) error {
+func (n *Node) change(c *config.Config, renewed map[string]bool) error {
 	steered, routed := n.steer.setEndpoints(c.Endpoints, c.Endpoints), n.routes.Apply(c)
 	taken := n.takeTables(func(l []pipeline.LinkSpec) *pipeline.Spec { return specOf(c, l, n.sas.of) })
 	n.mu.Lock()
@@ -68,10 +69,18 @@ func (n *Node) change(c *config.Config) error {
 	n.mu.Unlock()
 	if taken == nil {
 		n.sas.retain(c) // no worker uses the others any more; one that came back later would have its window of today
+		n.children.retain(c, renewed)
 	}
 	n.learned.SetTunnels(n.learnable(c))
+	n.hooks.tell(c)
 	n.awaitPublished() // whoever asked for the reload may send packets now
 	return errors.Join(steered, routed, taken)
+}
+
+// giveUp forgets what was prepared of a configuration that is not taken over.
+func (n *Node) giveUp(old *config.Config) {
+	n.sas.retain(old)
+	n.children.retain(old, nil)
 }
 
 func restartError(path string, restart []config.Restart) error {

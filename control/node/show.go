@@ -209,7 +209,7 @@ func (n *Node) Ports() []api.Port {
 
 // SAs lists the security associations, in the order of their tunnels.
 func (n *Node) SAs() []api.SA {
-	return n.sas.show(n.Config(), n.engine.OwnerOfSPI)
+	return n.sas.show(n.Config(), n.children, n.engine.OwnerOfSPI)
 }
 
 func (n *Node) queue(port int, s *xsk.Socket) api.Queue {

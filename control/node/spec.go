@@ -45,6 +45,7 @@ func tunnelSpec(t config.Tunnel, sas func(config.Tunnel) *pipeline.SASpec) pipel
 		ClearDF:          t.DF == config.DFClear,
 		Prefixes:         slices.Clone(t.Prefixes),
 		SA:               sas(t),
+		Negotiated:       t.IPsec != nil && t.IPsec.IKE != nil,
 	}
 }
 
@@ -94,10 +95,15 @@ type outerKey struct {
 	hasKey             bool
 	key                uint32
 	spi                uint32 // of packets from the customer; 0: GRE
+	ike                string // the tunnel, if its SPIs are not known
 }
 
 func outerKeyOf(t config.Tunnel) outerKey {
-	if t.IPsec != nil {
+	switch {
+	case t.IPsec == nil:
+	case t.IPsec.IKE != nil: // the peer's identity decides
+		return outerKey{ike: t.Name}
+	default:
 		return outerKey{spi: t.IPsec.SA.SPIIn}
 	}
 	return outerKey{endpoint: t.Endpoint, customer: t.CustomerEndpoint, hasKey: t.HasKey, key: t.Key}

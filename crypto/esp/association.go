@@ -82,6 +82,9 @@ func (a *association) Suite() Suite { return a.suite }
 // Soft reports whether a soft lifetime is over. Any goroutine may ask.
 func (a *association) Soft() bool { return a.soft.Load() }
 
+// Hard reports whether the hard lifetime is over. Any goroutine may ask.
+func (a *association) Hard() bool { return a.expired() }
+
 // Packets and Bytes are what was sent, or received and found authentic, in packets and bytes of text. Any goroutine may ask.
 func (a *association) Packets() uint64 { return a.packets.Get() }
 

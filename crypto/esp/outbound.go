@@ -48,6 +48,9 @@ func (o *Outbound) Next() uint64 { return o.next.Get() }
 // Soft reports whether a soft lifetime is over, or three quarters of the sequence numbers are used. Any goroutine may ask.
 func (o *Outbound) Soft() bool { return o.association.Soft() || !o.esn && o.Next() >= 3<<30 }
 
+// Hard reports whether the hard lifetime is over, or all sequence numbers are used. Any goroutine may ask.
+func (o *Outbound) Hard() bool { return o.association.Hard() || !o.esn && o.Next() > 1<<32-1 }
+
 // number takes the next sequence number. None comes twice: a number that is used up ends the association (RFC 4303,
 // section 3.3.3).
 func (o *Outbound) number() (uint64, Verdict) {
