@@ -2,7 +2,8 @@
 //
 //	causeway run -c FILE        forwards packets until it is told to stop
 //	causeway check -c FILE      says what is wrong with a configuration
-//	causeway show tunnels|routes|neighbours|workers|drops|ports|sas|status
+//	causeway show tunnels|routes|neighbours|workers|drops|ports|sas|ike|status
+//	causeway ike initiate|rekey|terminate TUNNEL
 //	causeway reload             makes the running daemon read its configuration again
 //	causeway doctor [-c FILE]   says what is fast on this machine, what is not, and why
 //	causeway replay -c FILE IN  says what the node would do with the frames of a capture
@@ -60,7 +61,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetVersionTemplate("causeway {{.Version}}\n") // as the command does
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(runCommand(), checkCommand(), showCommand(), reloadCommand(), doctorCommand(), replayCommand(), versionCommand())
+	root.AddCommand(runCommand(), checkCommand(), showCommand(), reloadCommand(), ikeCommand(), doctorCommand(), replayCommand(), versionCommand())
 	return root
 }
 

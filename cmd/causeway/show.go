@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -22,12 +23,13 @@ var views = map[string]func(c *api.Client) (list any, table func(io.Writer), err
 	"workers":    view("workers", workerTable),
 	"drops":      view("drops", dropTable),
 	"ports":      view("ports", portTable),
-	"sas":        view("sas", saTable),
+	"sas":        sasView,
+	"ike":        view("ike", ikeTable),
 	"status":     view("status", statusTable),
 }
 
 // shown is their order in help texts.
-var shown = []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "sas", "status"}
+var shown = []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "sas", "ike", "status"}
 
 const showHelp = `Show what the running daemon knows:
 
@@ -38,6 +40,7 @@ const showHelp = `Show what the running daemon knows:
   drops       the reasons that packets were dropped for, with the rule behind each
   ports       each queue of each interface: driver and mode, what rings and sockets lost; packets by class
   sas         the security associations of IPsec tunnels: SPI, algorithms, owner; nothing about keys
+  ike         what IKE does for each tunnel: its associations, ages, what was agreed on, why a negotiation failed
   status      the node's name, whether it is ready, version, uptime and configuration
 
 With -o json scripts get all fields; drops has all reasons then.`
@@ -48,6 +51,20 @@ func view[T any](what string, table func(io.Writer, T)) func(*api.Client) (any, 
 		err := c.Show(what, &v)
 		return v, func(w io.Writer) { table(w, v) }, err
 	}
+}
+
+// sasView shows the associations of ESP and, as a table, those of IKE that have made them.
+func sasView(c *api.Client) (any, func(io.Writer), error) {
+	var sas []api.SA
+	var ike []api.IKE
+	err := errors.Join(c.Show("sas", &sas), c.Show("ike", &ike))
+	return sas, func(w io.Writer) {
+		saTable(w, sas)
+		if len(ike) > 0 {
+			fmt.Fprintln(w)
+			ikeTable(w, ike)
+		}
+	}, err
 }
 
 func socketFlag(cmd *cobra.Command, socket *string) {

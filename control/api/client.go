@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,6 +38,12 @@ func (c *Client) Show(what string, v any) error { return c.do(http.MethodGet, wh
 func (c *Client) Reload() (r Reload, err error) {
 	err = c.do(http.MethodPost, "reload", &r)
 	return r, err
+}
+
+// CommandIKE makes the daemon do something with a tunnel's IKE, and returns when it is done.
+func (c *Client) CommandIKE(command, tunnel string) error {
+	var done struct{}
+	return c.do(http.MethodPost, "ike/"+command+"?tunnel="+url.QueryEscape(tunnel), &done)
 }
 
 func (c *Client) do(method, what string, v any) error {

@@ -25,9 +25,19 @@ type Node interface {
 	Drops() []Drop
 	Ports() []Port
 	SAs() []SA
+	IKE() []IKE
 	Status() Status
 	Reload() (Reload, error)
+	CommandIKE(ctx context.Context, command, tunnel string) error
 }
+
+// The commands of CommandIKE.
+const (
+	IKEInitiate  = "initiate"
+	IKERekey     = "rekey"     // the pairs of ESP associations
+	IKERekeySelf = "rekey-ike" // the IKE SA
+	IKETerminate = "terminate"
+)
 
 // NewHandler answers for n. An answer is made when it is asked for, by the asking connection's goroutine.
 func NewHandler(n Node) http.Handler {
@@ -39,7 +49,17 @@ func NewHandler(n Node) http.Handler {
 	show(mux, "/v1/drops", n.Drops)
 	show(mux, "/v1/ports", n.Ports)
 	show(mux, "/v1/sas", n.SAs)
+	show(mux, "/v1/ike", n.IKE)
 	show(mux, "/v1/status", n.Status)
+	for _, command := range []string{IKEInitiate, IKERekey, IKERekeySelf, IKETerminate} {
+		mux.HandleFunc("POST /v1/ike/"+command, func(w http.ResponseWriter, r *http.Request) {
+			if err := n.CommandIKE(r.Context(), command, r.FormValue("tunnel")); err != nil {
+				answer(w, http.StatusUnprocessableEntity, problem{err.Error()})
+				return
+			}
+			answer(w, http.StatusOK, struct{}{})
+		})
+	}
 	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, _ *http.Request) {
 		r, err := n.Reload()
 		if err != nil {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -27,11 +28,18 @@ func (filled) Tunnels() []Tunnel       { return []Tunnel{fill[Tunnel]()} }
 func (filled) Neighbours() []Neighbour { return []Neighbour{fill[Neighbour]()} }
 func (filled) Workers() Workers        { return fill[Workers]() }
 func (filled) SAs() []SA               { return []SA{fill[SA]()} }
+func (filled) IKE() []IKE              { return []IKE{fill[IKE]()} }
 func (filled) Drops() []Drop           { return []Drop{fill[Drop]()} }
 func (filled) Ports() []Port           { return []Port{fill[Port]()} }
 func (filled) Status() Status          { return fill[Status]() }
 func (filled) Routes() iter.Seq[Route] {
 	return slices.Values([]Route{fill[Route](), fill[Route]()})
+}
+func (filled) CommandIKE(_ context.Context, command, tunnel string) error {
+	if tunnel != "cust-a" {
+		return errors.New("there is no tunnel " + tunnel)
+	}
+	return nil
 }
 func (f filled) Reload() (Reload, error) { return fill[Reload](), f.reload }
 
@@ -76,7 +84,7 @@ func set(v reflect.Value, n *int) {
 func TestJSONIsAContract(t *testing.T) {
 	srv := httptest.NewServer(NewHandler(filled{}))
 	defer srv.Close()
-	for _, what := range []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "sas", "status", "reload"} {
+	for _, what := range []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "sas", "ike", "status", "reload"} {
 		var resp *http.Response
 		var err error
 		if what == "reload" {
@@ -127,6 +135,10 @@ func TestShowingDoesNotChangeAndReloadingIsNotShowing(t *testing.T) {
 	}{
 		{"GET", "/v1/reload", http.StatusMethodNotAllowed},
 		{"POST", "/v1/tunnels", http.StatusMethodNotAllowed},
+		{"GET", "/v1/ike/terminate", http.StatusMethodNotAllowed},
+		{"POST", "/v1/ike/terminate?tunnel=cust-a", http.StatusOK},
+		{"POST", "/v1/ike/terminate?tunnel=cust-b", http.StatusUnprocessableEntity},
+		{"POST", "/v1/ike/forget?tunnel=cust-a", http.StatusNotFound},
 		{"GET", "/v1/keys", http.StatusNotFound},
 		{"GET", "/", http.StatusNotFound},
 	} {

@@ -125,6 +125,43 @@ type SA struct {
 	Refused map[string]uint64 `json:"refused"` // packets by drop reason
 }
 
+// An IKE is what IKE does for one tunnel.
+type IKE struct {
+	Tunnel  string  `json:"tunnel"`
+	Failure string  `json:"failure"` // why the last negotiation failed; empty if it did not
+	SAs     []IKESA `json:"sas"`     // oldest first
+}
+
+// An IKESA is a security association of IKE, with the pairs of ESP associations that it has made.
+type IKESA struct {
+	SPIInitiator string    `json:"spi_initiator"` // 16 hexadecimal digits
+	SPIResponder string    `json:"spi_responder"`
+	Role         string    `json:"role"`  // initiator or responder
+	State        string    `json:"state"` // established, replaced, deleting
+	Suite        string    `json:"suite"` // in strongSwan's words
+	Local        string    `json:"local"` // address and port
+	Remote       string    `json:"remote"`
+	LocalID      string    `json:"local_id"`
+	RemoteID     string    `json:"remote_id"`
+	NATLocal     bool      `json:"nat_local"` // we are behind a NAT
+	NATRemote    bool      `json:"nat_remote"`
+	Age          float64   `json:"age_seconds"`
+	RekeyIn      float64   `json:"rekey_in_seconds"`
+	Children     []IKEPair `json:"children"`
+}
+
+// An IKEPair is a pair of ESP associations; SA has more of each.
+type IKEPair struct {
+	SPIIn   uint32  `json:"spi_in"`
+	SPIOut  uint32  `json:"spi_out"`
+	Suite   string  `json:"suite"`
+	Local   string  `json:"local"`  // selectors: what is behind us
+	Remote  string  `json:"remote"` // and behind the customer
+	State   string  `json:"state"`  // installed, new, rekeying, replaced, deleting
+	Age     float64 `json:"age_seconds"`
+	RekeyIn float64 `json:"rekey_in_seconds"`
+}
+
 // A Port is one interface that the workers own.
 type Port struct {
 	Name     string            `json:"name"`

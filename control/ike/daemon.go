@@ -1,0 +1,372 @@
+package ike
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"causeway/control/ike/message"
+	"causeway/control/ike/sa"
+)
+
+// The two UDP ports of IKE (RFC 7296, section 2.23).
+const (
+	Port    = 500
+	NATPort = 4500
+)
+
+// A Transport sends datagrams from an endpoint. On NATPort the caller has put the non-ESP marker before the message.
+type Transport interface {
+	Send(local, remote netip.AddrPort, datagram []byte) error
+}
+
+// Options are what a daemon is made of. The zero value of the limits is what a node has.
+type Options struct {
+	Log       *slog.Logger
+	Dataplane sa.Dataplane
+	Transport Transport
+
+	Workers       int // of the pool: half of the cores, at least 2
+	HalfOpen      int // SAs that are not authenticated: 4096
+	PerSource     int // of them from one address, or one /64: 64
+	CookiesFrom   int // of them until everybody must send a cookie: 128
+	DatagramBytes int // of a message until it is sent in fragments: 1232, which IPv6 carries everywhere
+}
+
+// A Daemon negotiates for a node. Its methods may be called by any goroutine.
+type Daemon struct {
+	opts    Options
+	log     *slog.Logger
+	plane   sa.Dataplane
+	pool    *pool
+	cookies cookies
+	index   atomic.Pointer[index]
+	counts  Counters
+
+	mu        sync.Mutex // guards what follows; no SA's lock is taken while it is held
+	bySPI     map[uint64]*ikeSA
+	byInit    map[initKey]*ikeSA // half-open SAs, by the request that made them
+	half      int
+	perSource map[netip.Prefix]int
+	byTunnel  map[string][]*ikeSA // established, oldest first
+	starting  map[string]*starter
+	failures  map[string]string // why the last negotiation of a tunnel failed
+	stopped   bool
+}
+
+// Counters count what no SA counts.
+type Counters struct {
+	Malformed, UnknownSPI, CookiesSent, CookiesWrong, Overload, TooManyHalfOpen, Unauthentic atomic.Uint64
+}
+
+// initKey tells IKE_SA_INIT requests apart, also when two peers have chosen one SPI: a hash of the whole request.
+type initKey struct {
+	remote netip.AddrPort
+	hash   [32]byte
+}
+
+// New makes a daemon. It does nothing before Run.
+func New(o Options) *Daemon {
+	def := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&o.Workers, max(2, runtime.GOMAXPROCS(0)/2))
+	def(&o.HalfOpen, 4096)
+	def(&o.PerSource, 64)
+	def(&o.CookiesFrom, 128)
+	def(&o.DatagramBytes, 1232)
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	d := &Daemon{opts: o, log: o.Log, plane: o.Dataplane, pool: newPool(),
+		bySPI: map[uint64]*ikeSA{}, byInit: map[initKey]*ikeSA{}, perSource: map[netip.Prefix]int{},
+		byTunnel: map[string][]*ikeSA{}, starting: map[string]*starter{}, failures: map[string]string{}}
+	d.index.Store(newIndex(nil))
+	d.cookies.renew(time.Now())
+	return d
+}
+
+// Run works until ctx is done, and then tells the peers that their SAs are gone.
+func (d *Daemon) Run(ctx context.Context) error {
+	working, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { d.pool.run(working, d.opts.Workers); close(done) }()
+	<-ctx.Done()
+	d.leave()
+	stop()
+	<-done
+	return nil
+}
+
+// leaveLimit is how long the peers are waited for at the end.
+const leaveLimit = time.Second
+
+// leave deletes all SAs, and waits a short time for the answers.
+func (d *Daemon) leave() {
+	d.mu.Lock()
+	d.stopped = true
+	all := make([]*ikeSA, 0, len(d.bySPI))
+	for _, s := range d.bySPI {
+		all = append(all, s)
+	}
+	for name, s := range d.starting {
+		s.timer.Stop()
+		delete(d.starting, name)
+	}
+	d.mu.Unlock()
+	for _, s := range all {
+		s.do(func() { s.deleteSelf("the daemon stops") })
+	}
+	end := time.Now().Add(leaveLimit)
+	for _, s := range all {
+		select {
+		case <-s.gone:
+		case <-time.After(time.Until(end)):
+		}
+	}
+	for _, s := range all {
+		s.do(func() { s.end("the daemon stops") })
+	}
+}
+
+// SetTunnels tells the daemon which tunnels there are. SAs of tunnels that stay as they were live on; others are deleted.
+func (d *Daemon) SetTunnels(tunnels []*Tunnel) {
+	old, x := d.index.Load(), newIndex(tunnels)
+	d.index.Store(x)
+	d.mu.Lock()
+	var gone []*ikeSA
+	for name, list := range d.byTunnel {
+		if t := x.byName[name]; t == nil || !t.same(old.byName[name]) {
+			gone = append(gone, list...)
+			delete(d.failures, name)
+		}
+	}
+	d.mu.Unlock()
+	for _, s := range gone {
+		d.post(s, func() { s.deleteSelf("the tunnel's configuration changed") })
+	}
+	for _, t := range tunnels {
+		if t.Initiate && (old.byName[t.Name] == nil || !t.same(old.byName[t.Name])) {
+			d.startLater(t.Name, 0)
+		}
+	}
+}
+
+// Receive takes a datagram that came to local: port 500 or 4500. It does not keep it.
+func (d *Daemon) Receive(local, remote netip.AddrPort, datagram []byte) {
+	b := datagram
+	if local.Port() == NATPort {
+		if len(b) < 4 || binary.BigEndian.Uint32(b) != 0 { // no non-ESP marker (RFC 3948, section 2.2): a keepalive, or ESP
+			return
+		}
+		b = b[4:]
+	}
+	h, err := message.ParseHeader(b)
+	if err != nil {
+		d.counts.Malformed.Add(1)
+		return
+	}
+	switch {
+	case h.Major != 2:
+		d.refuseVersion(local, remote, h)
+	case h.SPIr == 0 && h.Initiator:
+		d.receiveInit(local, remote, h, b)
+	default:
+		d.receiveKnown(local, remote, h, b)
+	}
+}
+
+// refuseVersion answers a request of a version to come (RFC 7296, section 2.5).
+func (d *Daemon) refuseVersion(local, remote netip.AddrPort, h message.Header) {
+	d.counts.Malformed.Add(1)
+	if h.Major < 2 || h.Response {
+		return
+	}
+	d.answerOpenly(local, remote, h, message.Notify{Type: message.NotifyInvalidMajorVersion})
+}
+
+// answerOpenly sends a response that is not encrypted and belongs to no SA: it is no larger than a request can be.
+func (d *Daemon) answerOpenly(local, remote netip.AddrPort, h message.Header, n message.Notify) {
+	c := message.Contents{Notifies: []message.Notify{n}}
+	out := message.Header{SPIi: h.SPIi, SPIr: h.SPIr, Major: 2, Exchange: h.Exchange, Response: true, Initiator: !h.Initiator, ID: h.ID}
+	d.transmit(local, remote, openMessage(out, &c))
+}
+
+// openMessage is a message without encryption.
+func openMessage(h message.Header, c *message.Contents) []byte {
+	first, body := c.Append(nil)
+	h.First, h.Length = first, message.HeaderLen+len(body)
+	return append(h.Append(nil), body...)
+}
+
+// transmit sends a message. What cannot be sent is as good as lost.
+func (d *Daemon) transmit(local, remote netip.AddrPort, b []byte) {
+	if local.Port() == NATPort {
+		b = append(make([]byte, 4, 4+len(b)), b...)
+	}
+	if err := d.opts.Transport.Send(local, remote, b); err != nil {
+		d.log.Debug("ike: not sent", "local", local, "remote", remote, "error", err)
+	}
+}
+
+// inflight is how many datagrams of an SA may wait for the pool: one message in fragments.
+const inflight = 80
+
+func (d *Daemon) receiveKnown(local, remote netip.AddrPort, h message.Header, b []byte) {
+	spi := h.SPIr
+	if !h.Initiator {
+		spi = h.SPIi
+	}
+	d.mu.Lock()
+	s := d.bySPI[spi]
+	d.mu.Unlock()
+	if s == nil || s.initiator == h.Initiator {
+		d.counts.UnknownSPI.Add(1)
+		return
+	}
+	if s.waiting.Add(1) > inflight {
+		s.waiting.Add(-1)
+		d.counts.Overload.Add(1)
+		return
+	}
+	own := append([]byte(nil), b...)
+	if !try(d.pool.known, func() {
+		defer s.waiting.Add(-1)
+		s.do(func() { s.receive(local, remote, h, own) })
+	}) {
+		s.waiting.Add(-1)
+		d.counts.Overload.Add(1)
+	}
+}
+
+// post does something with an SA by the pool, soon.
+func (d *Daemon) post(s *ikeSA, f func()) {
+	if !try(d.pool.known, func() { s.do(f) }) {
+		time.AfterFunc(100*time.Millisecond, func() { d.post(s, f) })
+	}
+}
+
+// newSPI makes an SPI that no SA of the node has, and enters s under it.
+func (d *Daemon) enter(s *ikeSA) uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for {
+		var b [8]byte
+		rand.Read(b[:])
+		spi := binary.BigEndian.Uint64(b[:])
+		if spi != 0 && d.bySPI[spi] == nil {
+			d.bySPI[spi] = s
+			return spi
+		}
+	}
+}
+
+// sourceOf is what counts as one source: an address, of IPv6 the network that a site gets.
+func sourceOf(a netip.Addr) netip.Prefix {
+	bits := 32
+	if a.Is6() && !a.Is4In6() {
+		bits = 64
+	}
+	p, _ := a.Unmap().Prefix(bits)
+	return p
+}
+
+// admit enters a half-open SA, if there is room for it and its source.
+func (d *Daemon) admit(s *ikeSA, key initKey) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	src := sourceOf(key.remote.Addr())
+	if d.stopped || d.byInit[key] != nil || d.half >= d.opts.HalfOpen || d.perSource[src] >= d.opts.PerSource {
+		d.counts.TooManyHalfOpen.Add(1)
+		return false
+	}
+	d.half++
+	d.perSource[src]++
+	d.byInit[key] = s
+	s.initKey = &key
+	return true
+}
+
+// settle ends the half-open state of s.
+func (d *Daemon) settle(s *ikeSA) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.settleLocked(s)
+}
+
+func (d *Daemon) settleLocked(s *ikeSA) {
+	if s.initKey == nil {
+		return
+	}
+	src := sourceOf(s.initKey.remote.Addr())
+	d.half--
+	if d.perSource[src]--; d.perSource[src] == 0 {
+		delete(d.perSource, src)
+	}
+	delete(d.byInit, *s.initKey)
+	s.initKey = nil
+}
+
+// forget takes s out of all tables.
+func (d *Daemon) forget(s *ikeSA) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.settleLocked(s)
+	if d.bySPI[s.spi()] == s {
+		delete(d.bySPI, s.spi())
+	}
+	list := d.byTunnel[s.Tunnel]
+	for i, o := range list {
+		if o == s {
+			list = append(list[:i:i], list[i+1:]...)
+			break
+		}
+	}
+	if len(list) == 0 {
+		delete(d.byTunnel, s.Tunnel)
+	} else {
+		d.byTunnel[s.Tunnel] = list
+	}
+}
+
+// perTunnel is how many IKE SAs a tunnel may have: two, and those that replace them.
+const perTunnel = 4
+
+// establish enters s as one of its tunnel's, and returns those that are too many.
+func (d *Daemon) establish(s *ikeSA) (surplus []*ikeSA) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.settleLocked(s)
+	list := append(d.byTunnel[s.Tunnel], s)
+	if n := len(list) - perTunnel; n > 0 {
+		surplus = append(surplus, list[:n]...)
+	}
+	d.byTunnel[s.Tunnel] = list
+	delete(d.failures, s.Tunnel)
+	return surplus
+}
+
+// of lists the established SAs of a tunnel.
+func (d *Daemon) of(tunnel string) []*ikeSA {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return append([]*ikeSA(nil), d.byTunnel[tunnel]...)
+}
+
+// failed notes why a tunnel's negotiation failed, for `causeway show sas`.
+func (d *Daemon) failed(tunnel, why string) {
+	if tunnel == "" {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.failures[tunnel] = why
+}

@@ -1,0 +1,138 @@
+package ike
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestEstablish(t *testing.T) {
+	for _, tc := range []struct{ name, ike, esp string }{
+		{"usual", usualIKE, usualESP},
+		{"cbc", "aes128-sha256-prfsha256-modp2048", "aes128-sha256"},
+		{"chacha", "chacha20poly1305-prfsha512-ecp521", "chacha20poly1305-ecp256"},
+		{"hybrid", "aes256gcm16-prfsha384-ecp384-ke1_mlkem768", "aes256gcm16-ecp384-ke1_mlkem768"},
+		{"hybrid 1024", "aes256gcm16-prfsha384-x25519-ke1_mlkem1024", "aes128gcm16-x25519-ke1_mlkem1024"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			onBed(t, Options{}, func(b *bed) {
+				t := b.t
+				b.left.SetTunnels([]*Tunnel{tunnelOf(t, true, tc.ike, tc.esp)})
+				b.right.SetTunnels([]*Tunnel{tunnelOf(t, false, tc.ike, tc.esp)})
+				b.up()
+				b.counts(1, 1)
+				for _, d := range []*Daemon{b.left, b.right} {
+					for _, ike := range []bool{false, true, false} {
+						before := b.planes[0].used("cust-a").SPIIn
+						if err := d.Rekey(t.Context(), "cust-a", ike); err != nil {
+							t.Fatalf("rekey (ike %v): %v\n%s", ike, err, b.log)
+						}
+						time.Sleep(10 * time.Second)
+						b.agree()
+						b.counts(1, 1)
+						if !ike && b.planes[0].used("cust-a").SPIIn == before {
+							t.Fatal("the pair was not replaced")
+						}
+					}
+				}
+				if err := b.right.Terminate(t.Context(), "cust-a"); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(5 * time.Second)
+				b.counts(0, 0)
+			})
+		})
+	}
+}
+
+func TestLossyWire(t *testing.T) {
+	onBed(t, Options{DatagramBytes: 700}, func(b *bed) {
+		t := b.t
+		b.left.SetTunnels([]*Tunnel{tunnelOf(t, true, "aes256gcm16-prfsha384-ecp384-ke1_mlkem768", usualESP)})
+		b.right.SetTunnels([]*Tunnel{tunnelOf(t, false, "aes256gcm16-prfsha384-ecp384-ke1_mlkem768", usualESP)})
+		b.wire.loss = 0.2 // each way: of twelve tries one gets through
+		for i := 0; ; i++ {
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+			err := b.left.Initiate(ctx, "cust-a")
+			cancel()
+			if err == nil {
+				break
+			}
+			if i == 3 {
+				t.Fatalf("%v\n%s", err, b.log)
+			}
+		}
+		for range 5 {
+			if err := b.left.Rekey(t.Context(), "cust-a", true); err != nil {
+				t.Fatalf("%v\n%s", err, b.log)
+			}
+			if err := b.right.Rekey(t.Context(), "cust-a", false); err != nil {
+				t.Fatalf("%v\n%s", err, b.log)
+			}
+		}
+		b.wire.loss = 0
+		time.Sleep(time.Minute)
+		b.agree()
+		b.counts(1, 1)
+	})
+}
+
+func TestBothRekeyAtOnce(t *testing.T) {
+	for _, ike := range []bool{false, true} {
+		onBed(t, Options{}, func(b *bed) {
+			t := b.t
+			b.usual()
+			b.up()
+			for range 20 {
+				done := make(chan error, 2)
+				go func() { done <- b.left.Rekey(t.Context(), "cust-a", ike) }()
+				go func() { done <- b.right.Rekey(t.Context(), "cust-a", ike) }()
+				for range 2 {
+					if err := <-done; err != nil {
+						t.Log(err)
+					}
+				}
+				time.Sleep(45 * time.Second)
+				b.agree()
+				b.counts(1, 1)
+			}
+		})
+	}
+}
+
+func TestPeerDies(t *testing.T) {
+	onBed(t, Options{}, func(b *bed) {
+		b.usual()
+		b.up()
+		b.wire.closed = true
+		time.Sleep(2 * time.Minute)
+		b.counts(0, 0)
+	})
+}
+
+func TestWrongKeyAndUnknownIdentityLookTheSame(t *testing.T) {
+	var answers []string
+	for _, spoil := range []func(*Tunnel){
+		func(t *Tunnel) { t.PSK = []byte("another shared key, the wrong one") },
+		func(t *Tunnel) { t.LocalID = fqdn("nobody.example") },
+	} {
+		onBed(t, Options{}, func(b *bed) {
+			t := b.t
+			l := tunnelOf(t, true, usualIKE, usualESP)
+			spoil(l)
+			b.left.SetTunnels([]*Tunnel{l})
+			b.right.SetTunnels([]*Tunnel{tunnelOf(t, false, usualIKE, usualESP)})
+			err := b.left.Initiate(t.Context(), "cust-a")
+			if err == nil {
+				t.Fatal("established")
+			}
+			answers = append(answers, err.Error())
+			time.Sleep(time.Minute)
+			b.counts(0, 0)
+		})
+	}
+	if answers[0] != answers[1] || !strings.Contains(answers[0], "AUTHENTICATION_FAILED") {
+		t.Errorf("answers %q", answers)
+	}
+}

@@ -1,0 +1,241 @@
+package ike
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"causeway/control/ike/message"
+	"causeway/control/ike/suite"
+)
+
+// A phase is how far an SA has come.
+type phase uint8
+
+const (
+	opening     phase = iota // IKE_SA_INIT
+	proving                  // IKE_INTERMEDIATE, IKE_AUTH
+	established              //
+	replaced                 // by a new IKE SA, which has its children
+	deleting                 // the peer was told
+	failed                   // kept for a while to answer again
+	dead
+)
+
+// An ikeSA is an IKE SA as it lives here. All but the first fields are guarded by mu.
+type ikeSA struct {
+	d         *Daemon
+	initiator bool // we began it
+	waiting   atomic.Int32
+	gone      chan struct{} // closed when it is dead
+	initKey   *initKey      // guarded by d.mu
+
+	mu sync.Mutex
+	State
+	phase   phase
+	tunnel  *Tunnel // nil until the peer has said who it is
+	in, out *suite.Cipher
+
+	hs *handshake // until it is established
+
+	pending      *request
+	queue        []*request
+	incoming     [2]reassembly // of requests and of responses
+	incomingHash [32]byte      // of the request that is being received: of its first datagram
+
+	rekeyed   *rekeyIKE             // our rekeying of this SA that is under way
+	followups []*followup           // exchanges that the peer is to go on with
+	collision map[uint32]*collision // by the SPI of the child that both rekey
+	heard     time.Time             // the last authentic message or ESP packet
+	keepalive time.Time             // the next NAT keepalive
+	expire    time.Time             // of what is not established
+	looked    time.Time             // at the children, the last time
+	timer     *time.Timer
+	graves    []grave // children whose packets may still come
+	waiters   []chan<- error
+	why       string // it ends
+}
+
+// A grave is a child that was deleted and is removed later: packets that were sent before may still come.
+type grave struct {
+	spiIn uint32
+	at    time.Time
+}
+
+// graveTime is how late packets of a deleted child are still taken.
+const graveTime = 3 * time.Second
+
+func (d *Daemon) newSA(initiator bool) *ikeSA {
+	return &ikeSA{d: d, initiator: initiator, gone: make(chan struct{}), State: State{Version: StateVersion, Initiator: initiator},
+		collision: map[uint32]*collision{}}
+}
+
+// do calls f with the lock held, unless the SA is dead, and then looks when there is something to be done.
+func (s *ikeSA) do(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase == dead {
+		return
+	}
+	f()
+	if s.phase != dead {
+		s.schedule()
+	}
+}
+
+// receive takes a datagram of the SA.
+func (s *ikeSA) receive(local, remote netip.AddrPort, h message.Header, b []byte) {
+	if h.Response {
+		s.receiveResponse(local, remote, h, b)
+		return
+	}
+	s.receiveRequest(local, remote, h, b)
+}
+
+// heardFrom notes an authentic message and where it came from. Until the SA is established the peer may move to the port of
+// NAT traversal; later only a peer behind a NAT moves (RFC 7296, section 2.23).
+func (s *ikeSA) heardFrom(local, remote netip.AddrPort) {
+	s.heard = time.Now()
+	if s.Local == local && s.Remote == remote {
+		return
+	}
+	if s.phase >= established && (!s.NATThere || s.NATHere && !s.NATThere) {
+		return
+	}
+	moved := s.phase >= established
+	s.Local, s.Remote = local, remote
+	if !moved {
+		return
+	}
+	s.note("peer moved", "local", local, "remote", remote)
+	for _, c := range s.Children {
+		s.d.plane.Move(s.Tunnel, c.SPIIn, s.peerESP())
+	}
+}
+
+// peerESP is where ESP packets go: in UDP to where the peer's IKE is.
+func (s *ikeSA) peerESP() netip.AddrPort { return s.Remote }
+
+// send sends the datagrams of one message.
+func (s *ikeSA) send(datagrams [][]byte) {
+	for _, b := range datagrams {
+		s.d.transmit(s.Local, s.Remote, b)
+	}
+}
+
+// establish makes the SA one that lives, after authentication or in place of one that is rekeyed.
+func (s *ikeSA) establish() {
+	s.phase = established
+	now := time.Now()
+	s.heard, s.Established = now, now
+	s.Rekey, s.Expire = now.Add(jittered(s.tunnel.IKELife)), now.Add(s.tunnel.IKELife)
+	s.expire = time.Time{}
+	for _, o := range s.d.establish(s) {
+		s.d.post(o, func() { o.deleteSelf("the tunnel has newer IKE SAs") })
+	}
+}
+
+// end forgets the SA, with its children, and wipes its keys. The peer is not told.
+func (s *ikeSA) end(why string) {
+	if s.phase == dead {
+		return
+	}
+	was := s.phase
+	s.phase, s.why = dead, why
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.d.forget(s)
+	var spis []uint32
+	for _, c := range s.Children {
+		spis = append(spis, c.SPIIn)
+	}
+	for _, g := range s.graves {
+		spis = append(spis, g.spiIn)
+	}
+	if len(spis) > 0 {
+		s.d.plane.Remove(s.Tunnel, spis...)
+	}
+	s.Children, s.graves = nil, nil
+	s.abandon(why)
+	if s.hs != nil {
+		s.hs.wipe(s.d)
+	}
+	if s.Keys != nil {
+		s.Keys.Wipe()
+	}
+	for _, f := range s.followups {
+		f.wipe(s.d)
+	}
+	close(s.gone)
+	if was == established || was == deleting {
+		s.note("IKE SA is gone", "why", why)
+		s.d.lost(s.Tunnel)
+	} else if was <= proving && s.initiator && s.tunnel != nil {
+		s.d.failed(s.Tunnel, why)
+		s.warn("negotiation failed", "why", why)
+		s.d.lost(s.Tunnel)
+	}
+	for _, w := range s.waiters {
+		w <- errorOf(why)
+	}
+}
+
+// abandon ends all requests that were not answered.
+func (s *ikeSA) abandon(why string) {
+	s.why = why
+	list := s.queue
+	if s.pending != nil {
+		list = append([]*request{s.pending}, list...)
+	}
+	s.pending, s.queue = nil, nil
+	for _, r := range list {
+		r.done(nil)
+	}
+}
+
+// direction gives a cipher for what we send and one for what we receive.
+func (s *ikeSA) setKeys(k *suite.Keys) error {
+	i, err := s.Suite.NewCipher(k.Ei, k.Ai)
+	if err != nil {
+		return err
+	}
+	r, err := s.Suite.NewCipher(k.Er, k.Ar)
+	if err != nil {
+		return err
+	}
+	if s.Keys != nil {
+		s.Keys.Wipe()
+	}
+	s.Keys = k
+	if s.initiator {
+		s.out, s.in = i, r
+	} else {
+		s.out, s.in = r, i
+	}
+	return nil
+}
+
+// ownP and peerP are the keys that prove who is who.
+func (s *ikeSA) ownP() []byte {
+	if s.initiator {
+		return s.Keys.Pi
+	}
+	return s.Keys.Pr
+}
+
+func (s *ikeSA) peerP() []byte {
+	if s.initiator {
+		return s.Keys.Pr
+	}
+	return s.Keys.Pi
+}
+
+// note and warn write one line about the SA.
+func (s *ikeSA) note(what string, args ...any) { s.d.log.Info("ike: "+what, s.about(args)...) }
+func (s *ikeSA) warn(what string, args ...any) { s.d.log.Warn("ike: "+what, s.about(args)...) }
+
+func (s *ikeSA) about(args []any) []any {
+	return append([]any{"tunnel", s.Tunnel, "ike_spi", spiText(s.spi()), "remote", s.Remote}, args...)
+}

@@ -1,0 +1,107 @@
+package ike
+
+import (
+	"fmt"
+	"time"
+
+	"causeway/control/ike/message"
+)
+
+// handleInformational answers INFORMATIONAL: deletions, or nothing at all, which asks whether we live (RFC 7296, section 1.4).
+func (s *ikeSA) handleInformational(c *message.Contents) (*message.Contents, func()) {
+	answer := &message.Contents{}
+	for _, n := range c.Notifies {
+		if n.Type.Error() {
+			s.warn("the peer tells of an error", "notify", n.Type)
+			if n.Type == message.NotifyAuthenticationFailed {
+				return answer, func() { s.end("the peer does not believe our proof") }
+			}
+		}
+	}
+	for _, d := range c.Deletes {
+		switch d.Protocol {
+		case message.ProtocolIKE:
+			return answer, func() { s.end("the peer deleted it") }
+		case message.ProtocolESP:
+			if spis := s.deleted(d.SPIs); len(spis) > 0 {
+				answer.Deletes = append(answer.Deletes, message.Delete{Protocol: message.ProtocolESP, SPIs: spis})
+			}
+		}
+	}
+	return answer, func() { s.missChild() }
+}
+
+// deleted buries the pairs that the peer has deleted, and returns our SPIs of them. Where both delete one at the same time, the
+// response does not name it (RFC 7296, section 1.4.1).
+func (s *ikeSA) deleted(spis []uint32) (ours []uint32) {
+	for _, spi := range spis {
+		c := s.peerChild(spi)
+		if c == nil {
+			continue
+		}
+		if !c.deleting {
+			ours = append(ours, c.SPIIn)
+		}
+		s.bury(c)
+	}
+	return ours
+}
+
+// missChild asks for a new pair where we are the one to begin, and none is left.
+func (s *ikeSA) missChild() {
+	if s.phase == established && s.tunnel.Initiate && len(s.Children) == 0 {
+		s.createChild(nil, 0, nil)
+	}
+}
+
+// deleteSelf tells the peer that the SA is no more, and ends it when the peer has answered, or soon.
+func (s *ikeSA) deleteSelf(why string) {
+	switch s.phase {
+	case established, replaced:
+	case deleting, dead:
+		return
+	default:
+		s.end(why)
+		return
+	}
+	s.phase, s.expire = deleting, time.Now().Add(failedTime)
+	s.why = why
+	dropped := s.queue
+	s.queue = nil
+	for _, r := range dropped {
+		r.done(nil)
+	}
+	s.ask(&request{exchange: message.Informational,
+		contents: func() *message.Contents {
+			return &message.Contents{Deletes: []message.Delete{{Protocol: message.ProtocolIKE}}}
+		},
+		done: func(*message.Contents) { s.end(why) }})
+}
+
+// deleteSelfNow tells the responder that its proof was wrong (RFC 7296, section 2.21.2).
+func (s *ikeSA) deleteSelfNow(t message.NotifyType, why string) {
+	s.d.failed(s.Tunnel, why)
+	s.warn("negotiation failed", "why", why)
+	s.phase, s.expire, s.why = deleting, time.Now().Add(failedTime), why
+	s.ask(&request{exchange: message.Informational,
+		contents: func() *message.Contents { return refuse(t) },
+		done:     func(*message.Contents) { s.end(why) }})
+	s.tell(errorOf(why))
+}
+
+// probe asks whether the peer lives.
+func (s *ikeSA) probe() {
+	s.ask(&request{exchange: message.Informational,
+		contents: func() *message.Contents { return &message.Contents{} },
+		done:     func(*message.Contents) {}})
+}
+
+// tell tells those who wait for the SA that it is established, or why not.
+func (s *ikeSA) tell(err error) {
+	for _, w := range s.waiters {
+		w <- err
+	}
+	s.waiters = nil
+}
+
+func spiText(spi uint64) string { return fmt.Sprintf("%016x", spi) }

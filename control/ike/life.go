@@ -1,0 +1,184 @@
+package ike
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// How often it is looked what the dataplane has counted, and how often while a new pair waits for its first packet.
+const (
+	lookTime      = 2 * time.Second
+	quickTime     = 20 * time.Millisecond
+	keepaliveTime = 20 * time.Second // RFC 3948, section 4
+)
+
+// jittered is when something with a lifetime is replaced: after 80 to 90 % of it.
+func jittered(life time.Duration) time.Duration {
+	return life*8/10 + rand.N(life/10+1)
+}
+
+// jitteredCount is the same of a number; 0 stays.
+func jitteredCount(n uint64) uint64 {
+	return n/10*8 + rand.N(n/10+1)
+}
+
+// schedule sets the timer to what comes next.
+func (s *ikeSA) schedule() {
+	next := time.Now().Add(time.Hour)
+	soonest := func(t time.Time) {
+		if !t.IsZero() && t.Before(next) {
+			next = t
+		}
+	}
+	soonest(s.expire)
+	if s.pending != nil {
+		soonest(s.pending.next)
+	}
+	for _, g := range s.graves {
+		soonest(g.at)
+	}
+	for _, f := range s.followups {
+		soonest(f.expire)
+	}
+	if s.phase == established {
+		soonest(s.Rekey)
+		soonest(s.Expire)
+		soonest(s.keepalive)
+		if len(s.Children) > 0 || s.tunnel.DPD > 0 {
+			soonest(s.looked.Add(lookTime))
+		}
+		for _, c := range s.Children {
+			soonest(c.Rekey)
+			soonest(c.Expire)
+			if !c.Switch.IsZero() {
+				soonest(time.Now().Add(quickTime))
+			}
+		}
+	}
+	wait := max(time.Until(next), time.Millisecond)
+	if s.timer == nil {
+		s.timer = time.AfterFunc(wait, func() { s.d.post(s, s.tick) })
+		return
+	}
+	s.timer.Reset(wait)
+}
+
+// tick does what time has brought.
+func (s *ikeSA) tick() {
+	now := time.Now()
+	if !s.expire.IsZero() && now.After(s.expire) {
+		s.end(s.expired())
+		return
+	}
+	if p := s.pending; p != nil && now.After(p.next) {
+		if p.tries >= maxTries {
+			s.unanswered()
+			return
+		}
+		s.transmitRequest(now)
+	}
+	for len(s.graves) > 0 && now.After(s.graves[0].at) {
+		s.d.plane.Remove(s.Tunnel, s.graves[0].spiIn)
+		s.graves = s.graves[1:]
+	}
+	for len(s.followups) > 0 && now.After(s.followups[0].expire) {
+		s.followups[0].wipe(s.d)
+		s.followups = s.followups[1:]
+	}
+	if s.phase != established {
+		return
+	}
+	s.keepAlive(now)
+	s.tickChildren(now)
+	switch {
+	case now.After(s.Expire):
+		s.deleteSelf("its lifetime is over")
+	case now.After(s.Rekey) && s.pending == nil:
+		s.Rekey = now.Add(jittered(4 * busyTime)) // if it fails
+		s.rekeySelf(0, nil)
+	}
+}
+
+func (s *ikeSA) expired() string {
+	switch {
+	case s.why != "":
+		return s.why
+	case s.phase == replaced:
+		return "replaced, and not deleted by the peer"
+	}
+	return "not established in time"
+}
+
+// unanswered ends an SA whose peer is silent.
+func (s *ikeSA) unanswered() {
+	p := s.pending
+	why := fmt.Sprintf("%v has not answered %d requests within %v", s.Remote, p.tries, time.Since(s.heard).Round(time.Second))
+	if s.phase < established {
+		why = fmt.Sprintf("%v does not answer to %v", s.Remote, p.exchange)
+		if s.why != "" {
+			why += "; " + s.why
+		}
+	}
+	s.end(why)
+}
+
+// keepAlive keeps the mapping of a NAT before us.
+func (s *ikeSA) keepAlive(now time.Time) {
+	if !s.NATHere {
+		return
+	}
+	if now.After(s.keepalive) {
+		if !s.keepalive.IsZero() {
+			_ = s.d.opts.Transport.Send(s.Local, s.Remote, []byte{0xff})
+		}
+		s.keepalive = now.Add(keepaliveTime)
+	}
+}
+
+// tickChildren looks at the pairs: whether the peer uses new ones, whether they have to be replaced, whether anything comes.
+func (s *ikeSA) tickChildren(now time.Time) {
+	look := now.Sub(s.looked) >= lookTime
+	if look {
+		s.looked = now
+	}
+	for _, c := range append([]*ChildState(nil), s.Children...) {
+		if look || !c.Switch.IsZero() {
+			s.lookAt(c, now)
+		}
+		switch {
+		case c.deleting:
+		case now.After(c.Expire):
+			s.deleteChild(c)
+		case now.After(c.Rekey) && !c.rekeying && !c.Replaced:
+			c.Rekey = now.Add(jittered(4 * busyTime)) // if it fails
+			s.createChild(c, 0, nil)
+		}
+	}
+	if s.tunnel.DPD > 0 && look && now.Sub(s.heard) > s.tunnel.DPD && s.pending == nil {
+		s.probe()
+	}
+}
+
+// lookAt takes over what the dataplane has seen of a pair.
+func (s *ikeSA) lookAt(c *ChildState, now time.Time) {
+	u, ok := s.d.plane.Usage(s.Tunnel, c.SPIIn)
+	if !ok {
+		return
+	}
+	if !c.Switch.IsZero() && !c.Replaced && (u.PacketsIn > 0 || now.After(c.Switch)) {
+		s.use(c)
+	}
+	if u.PacketsIn != c.packetsIn {
+		c.packetsIn, s.heard = u.PacketsIn, now
+	}
+	if u.Source.IsValid() && u.Source != s.Remote && s.NATThere {
+		s.heardFrom(s.Local, u.Source)
+	}
+	if (u.SoftExpired || u.HardExpired) && !c.Replaced && now.Before(c.Rekey) {
+		c.Rekey = now
+	}
+	if u.HardExpired {
+		c.Expire = now.Add(busyTime)
+	}
+}

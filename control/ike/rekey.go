@@ -1,0 +1,263 @@
+package ike
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"causeway/control/ike/message"
+	"causeway/control/ike/suite"
+)
+
+// A newIKE is an IKE SA that is to take the place of another (RFC 7296, section 2.18).
+type newIKE struct {
+	sa     *ikeSA
+	suite  suite.IKE
+	secret []byte
+	ni, nr []byte
+}
+
+// A rekeyIKE is our rekeying of an IKE SA that is under way.
+type rekeyIKE struct {
+	newIKE
+	offer  *suite.Offer
+	theirs *newIKE // the peer's, at the same time, which is ready
+}
+
+func spi64(spi uint64) []byte { return binary.BigEndian.AppendUint64(nil, spi) }
+
+// rekeySelf begins to replace the SA.
+func (s *ikeSA) rekeySelf(method uint16, done func(error)) {
+	r := &rekeyIKE{newIKE: newIKE{ni: newNonce()}}
+	end := func(err error) {
+		if r.offer != nil {
+			r.offer.Wipe()
+		}
+		if s.rekeyed == r {
+			s.rekeyed = nil
+		}
+		if err != nil && r.sa != nil {
+			r.sa.do(func() { r.sa.end(err.Error()) })
+		}
+		if err != nil {
+			s.warn("IKE SA not rekeyed", "why", err)
+		}
+		if err != nil && r.theirs != nil { // the peer's is ready
+			s.adoptInto(r.theirs.sa, established)
+			s.phase, s.expire = replaced, time.Now().Add(replacedTime)
+		}
+		if done != nil {
+			done(err)
+		}
+	}
+	s.ask(&request{exchange: message.CreateChildSA,
+		contents: func() *message.Contents {
+			if s.phase != established || s.rekeyed != nil {
+				end(nil)
+				return nil
+			}
+			c, err := s.offerIKE(r, method)
+			if err != nil {
+				end(err)
+				return nil
+			}
+			s.rekeyed = r
+			return c
+		},
+		done: func(c *message.Contents) {
+			if c == nil {
+				end(errors.New(s.why))
+				return
+			}
+			if m := otherIKEMethod(c, s.tunnel.Proposals, method); m != 0 {
+				s.rekeyed = nil
+				r.offer.Wipe()
+				r.sa.do(func() { r.sa.end("the peer wants another key exchange") })
+				s.rekeySelf(m, done)
+				return
+			}
+			if err := s.takeIKE(r, c); err != nil {
+				s.Rekey = time.Now().Add(jittered(4 * busyTime))
+				end(err)
+				return
+			}
+			s.followUp(r.suite.AddKE, c, func(secrets [][]byte, err error) {
+				if err == nil {
+					err = s.derive(&r.newIKE, secrets)
+				}
+				if err != nil {
+					end(err)
+					return
+				}
+				s.takeOverIKE(r)
+				end(nil)
+			})
+		}})
+}
+
+// otherIKEMethod is the key exchange that the peer wants instead, once.
+func otherIKEMethod(c *message.Contents, own []message.Proposal, method uint16) uint16 {
+	n := c.Notify(message.NotifyInvalidKEPayload)
+	if n == nil || len(n.Data) != 2 || method != 0 {
+		return 0
+	}
+	if m := binary.BigEndian.Uint16(n.Data); offers(own, m) {
+		return m
+	}
+	return 0
+}
+
+func (s *ikeSA) offerIKE(r *rekeyIKE, method uint16) (*message.Contents, error) {
+	if method == 0 {
+		method = s.Suite.KE
+	}
+	var err error
+	if r.offer, err = suite.NewOffer(method); err != nil {
+		return nil, err
+	}
+	r.sa = s.d.newSA(true)
+	r.sa.SPIi = s.d.enter(r.sa)
+	r.sa.phase = proving
+	return &message.Contents{SA: numbered(s.tunnel.Proposals, spi64(r.sa.SPIi)), Nonce: r.ni,
+		KE: &message.KE{Method: method, Data: r.offer.Public()}}, nil
+}
+
+// takeIKE takes the peer's choice for a new IKE SA.
+func (s *ikeSA) takeIKE(r *rekeyIKE, c *message.Contents) error {
+	for _, n := range c.Notifies {
+		if n.Type.Error() {
+			return refusedError{n.Type, n.Data}
+		}
+	}
+	if len(c.SA) != 1 || len(c.SA[0].SPI) != 8 || c.Nonce == nil || c.KE == nil {
+		return errors.New("the peer's response has no IKE SA")
+	}
+	if err := suite.Check(c.SA[0], numbered(s.tunnel.Proposals, nil)); err != nil {
+		return fmt.Errorf("the peer chose %s: %w", suite.Words(c.SA[0]), err)
+	}
+	var err error
+	if r.suite, err = suite.IKEOf(c.SA[0]); err != nil {
+		return err
+	}
+	if c.KE.Method != r.suite.KE {
+		return fmt.Errorf("the peer chose %s and sent %s", suite.MethodName(r.suite.KE), suite.MethodName(c.KE.Method))
+	}
+	if r.secret, err = r.offer.Finish(c.KE.Data); err != nil {
+		return err
+	}
+	r.nr = slices.Clone(c.Nonce)
+	r.sa.SPIr = binary.BigEndian.Uint64(c.SA[0].SPI)
+	return nil
+}
+
+// derive gives the new SA its keys: SKEYSEED = prf(SK_d (old), secret | Ni | Nr | more), with the old SA's PRF.
+func (s *ikeSA) derive(n *newIKE, more [][]byte) error {
+	defer clear(n.secret)
+	seed := suite.NextSeed(s.Suite.PRF, s.Keys.D, n.secret, n.ni, n.nr, more...)
+	n.sa.Suite = n.suite
+	return n.sa.setKeys(n.suite.Keys(seed, n.ni, n.nr, n.sa.SPIi, n.sa.SPIr))
+}
+
+// takeOverIKE lets our new SA take the place of s, unless the peer's wins: the exchange with the lowest nonce loses
+// (RFC 7296, section 2.8.1).
+func (s *ikeSA) takeOverIKE(r *rekeyIKE) {
+	if t := r.theirs; t != nil && bytes.Compare(lower(r.ni, r.nr), lower(t.ni, t.nr)) < 0 {
+		s.adoptInto(t.sa, established)
+		s.phase, s.expire = replaced, time.Now().Add(replacedTime)
+		s.lend(r.sa, replaced)
+		s.d.post(r.sa, func() { r.sa.deleteSelf("both sides rekeyed") })
+		return
+	}
+	s.adoptInto(r.sa, established)
+	if r.theirs != nil {
+		s.lend(r.theirs.sa, replaced)
+	}
+	s.phase = replaced
+	s.deleteSelf("replaced by a new IKE SA")
+}
+
+// busyWithChild reports whether we are making, replacing or deleting a pair: it could not go on in another IKE SA.
+func (s *ikeSA) busyWithChild() bool {
+	return s.pending != nil && s.pending.ofChild || slices.ContainsFunc(s.queue, func(r *request) bool { return r.ofChild })
+}
+
+// adoptInto gives all that s has to the SA that takes its place.
+func (s *ikeSA) adoptInto(n *ikeSA, p phase) {
+	s.lend(n, p)
+	n.do(func() {
+		n.Children, s.Children = s.Children, nil
+		for _, c := range n.Children {
+			c.rekeying, c.deleting = false, false // what was to be asked about them is asked anew
+		}
+		n.graves, s.graves = s.graves, nil
+		n.keepalive = s.keepalive
+		n.establish()
+		n.note("IKE SA rekeyed", "old_ike_spi", spiText(s.spi()), "suite", n.Suite)
+	})
+}
+
+// lend tells a new SA where and who its ends are.
+func (s *ikeSA) lend(n *ikeSA, p phase) {
+	n.do(func() {
+		n.tunnel, n.Tunnel, n.Local, n.Remote = s.tunnel, s.Tunnel, s.Local, s.Remote
+		n.NATHere, n.NATThere, n.Fragmentation, n.LocalID, n.RemoteID = s.NATHere, s.NATThere, s.Fragmentation, s.LocalID, s.RemoteID
+		n.phase, n.heard, n.expire = p, time.Now(), time.Now().Add(replacedTime)
+	})
+}
+
+// handleRekeyIKE answers a request to replace the SA.
+func (s *ikeSA) handleRekeyIKE(c *message.Contents) (*message.Contents, func()) {
+	if s.rekeyed == nil && s.busyWithChild() || s.rekeyed != nil && s.rekeyed.theirs != nil {
+		return refuse(message.NotifyTemporaryFailure), nil // RFC 7296, section 2.25.2
+	}
+	chosen, err := suite.Choose(s.tunnel.Proposals, c.SA)
+	if err != nil || len(chosen.SPI) != 8 || c.KE == nil {
+		s.warn("no proposal chosen for a new IKE SA", "offered", wordsOf(c.SA), "why", err)
+		return refuse(message.NotifyNoProposalChosen), nil
+	}
+	su, err := suite.IKEOf(chosen)
+	if err != nil {
+		return refuse(message.NotifyNoProposalChosen), nil
+	}
+	if c.KE.Method != su.KE {
+		return &message.Contents{Notifies: []message.Notify{{Type: message.NotifyInvalidKEPayload, Data: binary.BigEndian.AppendUint16(nil, su.KE)}}}, nil
+	}
+	public, secret, err := suite.Respond(su.KE, c.KE.Data)
+	if err != nil {
+		return refuse(message.NotifyInvalidSyntax), nil
+	}
+	n := &newIKE{sa: s.d.newSA(false), suite: su, secret: secret, ni: slices.Clone(c.Nonce), nr: newNonce()}
+	n.sa.SPIi, n.sa.phase = binary.BigEndian.Uint64(chosen.SPI), proving
+	n.sa.SPIr = s.d.enter(n.sa)
+	chosen.SPI = spi64(n.sa.SPIr)
+	answer := &message.Contents{SA: []message.Proposal{chosen}, Nonce: n.nr, KE: &message.KE{Method: su.KE, Data: public}}
+	if len(su.AddKE) > 0 {
+		s.awaitFollowup(su.AddKE, answer, &followup{ike: n})
+		return answer, nil
+	}
+	after, err := s.completeRekeyIKE(n, nil)
+	if err != nil {
+		n.sa.do(func() { n.sa.end(err.Error()) })
+		return refuse(message.NotifyNoProposalChosen), nil
+	}
+	return answer, after
+}
+
+// completeRekeyIKE gives the new SA its keys and, unless we are rekeying too, the place of the old one.
+func (s *ikeSA) completeRekeyIKE(n *newIKE, more [][]byte) (after func(), err error) {
+	if err := s.derive(n, more); err != nil {
+		return nil, err
+	}
+	if s.rekeyed != nil {
+		s.rekeyed.theirs = n
+		s.lend(n.sa, replaced) // until it is known which one wins
+		return nil, nil
+	}
+	return func() {
+		s.adoptInto(n.sa, established)
+		s.phase, s.expire = replaced, time.Now().Add(replacedTime)
+	}, nil
+}

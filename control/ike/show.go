@@ -1,0 +1,103 @@
+package ike
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"causeway/control/ike/message"
+	"causeway/control/ike/suite"
+)
+
+// A View is what is shown of an IKE SA. It has no keys.
+type View struct {
+	Tunnel             string
+	SPIi, SPIr         uint64
+	Initiator          bool
+	Phase              string
+	Suite              string
+	Local, Remote      netip.AddrPort
+	LocalID, RemoteID  string
+	NATHere, NATThere  bool
+	Established, Rekey time.Time
+	Children           []ChildView
+}
+
+// A ChildView is what is shown of a pair of child SAs.
+type ChildView struct {
+	SPIIn, SPIOut uint32
+	Suite         string
+	Local, Remote string
+	Made, Rekey   time.Time
+	Phase         string
+}
+
+// Show lists the established IKE SAs of a tunnel, oldest first, and why the last negotiation failed, if the one that followed
+// did not succeed.
+func (d *Daemon) Show(tunnel string) (views []View, failure string) {
+	for _, s := range d.of(tunnel) {
+		s.mu.Lock()
+		if s.phase != dead {
+			views = append(views, s.view())
+		}
+		s.mu.Unlock()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return views, d.failures[tunnel]
+}
+
+func (s *ikeSA) view() View {
+	v := View{Tunnel: s.Tunnel, SPIi: s.SPIi, SPIr: s.SPIr, Initiator: s.initiator, Phase: s.phase.String(), Suite: s.Suite.String(),
+		Local: s.Local, Remote: s.Remote, LocalID: s.LocalID.String(), RemoteID: s.RemoteID.String(), NATHere: s.NATHere, NATThere: s.NATThere,
+		Established: s.Established, Rekey: s.Rekey}
+	for _, c := range s.Children {
+		v.Children = append(v.Children, ChildView{SPIIn: c.SPIIn, SPIOut: c.SPIOut, Suite: c.Suite.String(),
+			Local: textOf(c.Local), Remote: textOf(c.Remote), Made: c.Made, Rekey: c.Rekey, Phase: c.phase()})
+	}
+	return v
+}
+
+func (p phase) String() string {
+	return [...]string{"opening", "proving", "established", "replaced", "deleting", "failed", "dead"}[p]
+}
+
+func (c *ChildState) phase() string {
+	switch {
+	case c.deleting:
+		return "deleting"
+	case c.Replaced:
+		return "replaced"
+	case !c.Switch.IsZero():
+		return "new"
+	case c.rekeying:
+		return "rekeying"
+	}
+	return "installed"
+}
+
+// wordsOf writes proposals in strongSwan's words.
+func wordsOf(list []message.Proposal) string {
+	words := make([]string, len(list))
+	for i, p := range list {
+		words[i] = suite.Words(p)
+	}
+	return strings.Join(words, ", ")
+}
+
+// textOf writes selectors.
+func textOf(list []message.Selector) string {
+	var out []string
+	for _, s := range list {
+		text := fmt.Sprintf("%v-%v", s.From, s.To)
+		if p, ok := prefixesOf([]message.Selector{s}); ok && len(p) == 1 {
+			text = p[0].String()
+		}
+		if s.Protocol != 0 || s.FromPort != 0 || s.ToPort != 65535 {
+			text += fmt.Sprintf("[%d/%d-%d]", s.Protocol, s.FromPort, s.ToPort)
+		}
+		out = append(out, text)
+	}
+	return strings.Join(out, " ")
+}

@@ -1,0 +1,187 @@
+package ike
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"causeway/control/ike/message"
+)
+
+// Waits between tries of a tunnel that we begin.
+const (
+	firstRetry = time.Second
+	longRetry  = time.Minute
+)
+
+// A starter is a tunnel that is to be begun.
+type starter struct {
+	timer *time.Timer
+	tries int
+}
+
+// startLater begins a tunnel after a while, unless that is planned already.
+func (d *Daemon) startLater(name string, wait time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	st := d.starting[name]
+	if st == nil {
+		st = &starter{}
+		d.starting[name] = st
+	}
+	if d.stopped || st.timer != nil {
+		return
+	}
+	st.timer = time.AfterFunc(wait, func() { d.start(name) })
+}
+
+// start begins a tunnel that has no IKE SA.
+func (d *Daemon) start(name string) {
+	t := d.index.Load().byName[name]
+	d.mu.Lock()
+	st := d.starting[name]
+	if st == nil || d.stopped {
+		d.mu.Unlock()
+		return
+	}
+	st.timer = nil
+	st.tries++
+	up := len(d.byTunnel[name]) > 0
+	if up || t == nil || !t.Initiate {
+		delete(d.starting, name)
+	}
+	d.mu.Unlock()
+	if t != nil && t.Initiate && !up {
+		d.initiate(t)
+	}
+}
+
+// lost is told that an IKE SA has ended: a tunnel that we begin is begun again, less and less often.
+func (d *Daemon) lost(name string) {
+	t := d.index.Load().byName[name]
+	if t == nil || !t.Initiate {
+		return
+	}
+	d.mu.Lock()
+	up, wait := len(d.byTunnel[name]) > 0, firstRetry
+	if st := d.starting[name]; st != nil {
+		wait = min(firstRetry<<min(st.tries, 6), longRetry)
+	}
+	d.mu.Unlock()
+	if !up {
+		d.startLater(name, wait)
+	}
+}
+
+// Initiate negotiates a tunnel now, and returns when it is up, or why it is not.
+func (d *Daemon) Initiate(ctx context.Context, name string) error {
+	t := d.index.Load().byName[name]
+	switch {
+	case t == nil:
+		return fmt.Errorf("there is no tunnel %q with ike:", name)
+	case !t.Customer.IsValid():
+		return fmt.Errorf("tunnel %s has no customer_endpoint: its customer has to begin", name)
+	}
+	s := d.initiate(t)
+	done := make(chan error, 1)
+	s.mu.Lock()
+	switch s.phase {
+	case dead:
+		done <- errors.New(s.why)
+	case opening, proving:
+		s.waiters = append(s.waiters, done)
+	default:
+		done <- nil
+	}
+	s.mu.Unlock()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("%v has not answered yet; it is tried on", t.Customer)
+	}
+}
+
+// Rekey replaces the child SAs of a tunnel, or its IKE SA, and returns when that is done. A peer that is busy with the same is
+// asked again.
+func (d *Daemon) Rekey(ctx context.Context, name string, ike bool) error {
+	for {
+		err := d.rekey(ctx, name, ike)
+		var refused refusedError
+		if !errors.As(err, &refused) || refused.is != message.NotifyTemporaryFailure {
+			return err
+		}
+		select {
+		case <-time.After(firstRetry):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+func (d *Daemon) rekey(ctx context.Context, name string, ike bool) error {
+	s, err := d.newest(name)
+	if err != nil {
+		return err
+	}
+	done := make(chan error, maxChildren)
+	n := 0
+	s.do(func() {
+		if ike {
+			n = 1
+			s.rekeySelf(0, func(err error) { done <- err })
+			return
+		}
+		for _, c := range append([]*ChildState(nil), s.Children...) {
+			if !c.Replaced && !c.deleting && !c.rekeying {
+				n++
+				s.createChild(c, 0, func(err error) { done <- err })
+			}
+		}
+	})
+	if n == 0 {
+		return fmt.Errorf("tunnel %s has no child SA that can be rekeyed now", name)
+	}
+	for range n {
+		select {
+		case err := <-done:
+			if err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return errors.New("the peer has not answered yet; it is tried on")
+		}
+	}
+	return nil
+}
+
+// Terminate deletes all IKE SAs of a tunnel with their children, and returns when the peer has confirmed it or did not answer.
+func (d *Daemon) Terminate(ctx context.Context, name string) error {
+	if _, err := d.newest(name); err != nil {
+		return err
+	}
+	for _, s := range d.of(name) {
+		d.post(s, func() { s.deleteSelf("the operator terminated it") })
+	}
+	for _, s := range d.of(name) {
+		select {
+		case <-s.gone:
+		case <-ctx.Done():
+			return errors.New("the peer has not answered yet; the tunnel is deleted in a few seconds all the same")
+		}
+	}
+	return nil
+}
+
+// newest is the IKE SA of a tunnel that was established last.
+func (d *Daemon) newest(name string) (*ikeSA, error) {
+	if d.index.Load().byName[name] == nil {
+		return nil, fmt.Errorf("there is no tunnel %q with ike:", name)
+	}
+	list := d.of(name)
+	if len(list) == 0 {
+		return nil, fmt.Errorf("tunnel %s has no IKE SA; `causeway ike initiate %s` makes one", name, name)
+	}
+	return list[len(list)-1], nil
+}
