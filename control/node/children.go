@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 
+	"causeway/config"
 	"causeway/control/ike/sa"
 	"causeway/crypto/aesgcm"
 	"causeway/crypto/esp"
@@ -40,8 +41,8 @@ type childEngine interface {
 
 // negotiated is a tunnel with IKE.
 type negotiated struct {
-	window int
-	list   []*child // in the order in which they are asked whether they want a packet
+	of   config.Tunnel
+	list []*child // in the order in which they are asked whether they want a packet
 }
 
 // child is a child, whose keys it has not.
@@ -95,7 +96,7 @@ func (c *children) Install(k *sa.Child) error {
 		c.mu.Unlock()
 		return err
 	}
-	made, err := c.make(k, n.window)
+	made, err := c.make(k, n.of.IPsec.ReplayWindow)
 	if err != nil {
 		c.mu.Unlock()
 		return fmt.Errorf("tunnel %s: child %#x: %w", k.Tunnel, k.SPIIn, err)

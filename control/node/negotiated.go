@@ -2,40 +2,18 @@ package node
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
 	"causeway/config"
 	"causeway/control/api"
-	"causeway/control/ike/sa"
+	"causeway/control/pmtu"
 	"causeway/pipeline"
+	"causeway/pipeline/wire"
 )
 
 // What the rest of the node does with the associations that IKE negotiates.
-
-// Dataplane is the node as IKE sees it.
-func (n *Node) Dataplane() sa.Dataplane { return n.children }
-
-// tunnelHooks tell who has to know which tunnels there are.
-type tunnelHooks struct {
-	list []func(*config.Config) // guarded by Node.reloading
-}
-
-// OnTunnels has f told the configuration: now, and whenever another one is in effect. Calls do not overlap. Children of tunnels
-// that are gone, or negotiate otherwise or elsewhere than before, have been removed then.
-func (n *Node) OnTunnels(f func(*config.Config)) {
-	n.reloading.Lock()
-	defer n.reloading.Unlock()
-	f(n.Config())
-	n.hooks.list = append(n.hooks.list, f)
-}
-
-// tell is called while a reload is under way.
-func (h *tunnelHooks) tell(c *config.Config) {
-	for _, f := range h.list {
-		f(c)
-	}
-}
 
 // renewed names the tunnels whose associations were negotiated for something else than what the configuration says now.
 func renewed(changes config.Changes) map[string]bool {
@@ -70,7 +48,7 @@ func (c *children) prepare(cfg *config.Config) error {
 			continue
 		}
 		if c.tunnels[t.Name] == nil {
-			c.tunnels[t.Name] = &negotiated{window: t.IPsec.ReplayWindow}
+			c.tunnels[t.Name] = &negotiated{of: t}
 		}
 	}
 	return nil
@@ -79,13 +57,13 @@ func (c *children) prepare(cfg *config.Config) error {
 // retain leaves what cfg has, without the children of the tunnels whose names are in renewed: for these IKE has to begin anew. The
 // workers have the tables of cfg already.
 func (c *children) retain(cfg *config.Config, renewed map[string]bool) {
-	has, windows := map[string]bool{}, map[string]int{}
+	has, tunnels := map[string]bool{}, map[string]config.Tunnel{}
 	manual := map[uint32]string{}
 	for _, t := range cfg.Tunnels {
 		switch {
 		case t.IPsec == nil:
 		case t.IPsec.IKE != nil:
-			has[t.Name], windows[t.Name] = !renewed[t.Name], t.IPsec.ReplayWindow
+			has[t.Name], tunnels[t.Name] = !renewed[t.Name], t
 		default:
 			manual[t.IPsec.SA.SPIIn] = t.Name
 		}
@@ -97,11 +75,11 @@ func (c *children) retain(cfg *config.Config, renewed map[string]bool) {
 	defer c.mu.Unlock()
 	c.manual = manual
 	for name, n := range c.tunnels {
-		if _, stays := has[name]; !stays && len(n.list) == 0 {
+		if t, stays := tunnels[name]; stays {
+			n.of = t
+		} else if len(n.list) == 0 {
 			delete(c.tunnels, name)
-			continue
 		}
-		n.window = windows[name]
 	}
 }
 
@@ -119,6 +97,49 @@ func (c *children) others(keep map[string]bool) map[string][]uint32 {
 		}
 	}
 	return out
+}
+
+// tunnelMoved tells routes and path MTU discovery what a tunnel's packets look like now, and where they go.
+func (n *Node) tunnelMoved(tunnel string) {
+	n.moving.Lock()
+	defer n.moving.Unlock()
+	id, ok := n.engine.TunnelID(tunnel)
+	if !ok {
+		return
+	}
+	peer, paths := n.children.paths(tunnel, id)
+	n.routes.SetCustomer(tunnel, peer)
+	n.learned.SetTunnel(id, paths)
+}
+
+// paths are the ways of a tunnel's packets, one of each child. Its peer is that of the first child, or not valid.
+func (c *children) paths(tunnel string, id int) (peer netip.Addr, out []pmtu.Tunnel) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.tunnels[tunnel]
+	if n == nil {
+		return peer, nil
+	}
+	for i, k := range n.list {
+		if i == 0 {
+			peer = k.Peer.Addr()
+		}
+		out = append(out, pmtu.Tunnel{ID: id, Name: tunnel, Endpoint: k.Endpoint, CustomerEndpoint: k.Peer.Addr(), SPI: k.SPIOut,
+			UDP: k.UDP, Port: k.Peer.Port(), MTU: n.of.MTU, Overhead: n.of.Overhead(), Believe: n.of.PMTU, Fits: k.fits})
+	}
+	return peer, out
+}
+
+// fits is the largest inner packet whose outer one has at most so many bytes.
+func (k *child) fits(outer int) int {
+	headers := wire.IPv4Len
+	if k.Endpoint.Is6() {
+		headers = wire.IPv6Len
+	}
+	if k.UDP {
+		headers += wire.UDPLen
+	}
+	return k.Suite.MaxText(outer - headers)
 }
 
 // close wipes all keys. The workers must have stopped.

@@ -26,6 +26,7 @@ import (
 
 	"causeway/config"
 	"causeway/control/api"
+	"causeway/control/ike"
 	"causeway/control/pmtu"
 	"causeway/control/routes"
 	"causeway/control/tun"
@@ -76,7 +77,9 @@ type Node struct {
 	numbers  *numbers
 	sas      *associations
 	children *children
-	hooks    tunnelHooks
+	ike      *ike.Daemon
+	sockets  ike.Sockets
+	moving   sync.Mutex // taken before what routes and learned know of a tunnel with IKE is changed
 	steer    steering
 	loaded   atomic.Bool // the kernel's routes are in the tables
 	draining atomic.Bool
@@ -93,6 +96,7 @@ func Open(path string, c *config.Config, o Options) (*Node, error) {
 	n.numbers = newNumbers(&n.state, n.nextNumber)
 	n.sas = newAssociations(&n.state, n.log)
 	n.children = newChildren(n.sas.vault, n.sas.ivs)
+	n.ike = ike.New(ike.Options{Log: n.log, Dataplane: n.children, Transport: &n.sockets})
 	n.spec = func(l []pipeline.LinkSpec) *pipeline.Spec { return specOf(c, l, n.sas.of) }
 	if err := n.open(c); err != nil {
 		return nil, errors.Join(err, n.Close())
@@ -105,7 +109,8 @@ func (n *Node) open(c *config.Config) error {
 	if err := n.listen(c); err != nil {
 		return err
 	}
-	if err := errors.Join(n.sas.prepare(c), n.children.prepare(c)); err != nil {
+	tunnels, err := ikeTunnels(c)
+	if err := errors.Join(err, n.sas.prepare(c), n.children.prepare(c)); err != nil {
 		return err
 	}
 	if err := n.openPorts(c); err != nil {
@@ -115,6 +120,7 @@ func (n *Node) open(c *config.Config) error {
 		return err
 	}
 	n.say(c)
+	n.ike.SetTunnels(tunnels)
 	return n.openControl(c)
 }
 
@@ -250,6 +256,7 @@ func (n *Node) openControl(c *config.Config) error {
 	}
 	n.learned = pmtu.New(n.engine.Forwarding().SetPathMTU, n.log)
 	n.learned.SetTunnels(n.learnable(c))
+	n.children.onMove = n.tunnelMoved
 	return nil
 }
 
@@ -259,6 +266,11 @@ func (n *Node) learnable(c *config.Config) []pmtu.Tunnel {
 	for _, t := range c.Tunnels {
 		id, ok := n.engine.TunnelID(t.Name)
 		if !ok {
+			continue
+		}
+		if t.IPsec != nil && t.IPsec.IKE != nil {
+			_, paths := n.children.paths(t.Name, id)
+			out = append(out, paths...)
 			continue
 		}
 		u := pmtu.Tunnel{

@@ -7,6 +7,7 @@ import (
 
 	"causeway/config"
 	"causeway/control/api"
+	"causeway/control/ike"
 	"causeway/pipeline"
 )
 
@@ -31,7 +32,8 @@ func (n *Node) Reload() (api.Reload, error) {
 		return api.Reload{}, err
 	}
 	old := n.Config()
-	if err := errors.Join(n.sas.prepare(c), n.children.prepare(c)); err != nil {
+	tunnels, err := ikeTunnels(c)
+	if err := errors.Join(err, n.sas.prepare(c), n.children.prepare(c)); err != nil {
 		n.giveUp(old)
 		err = fmt.Errorf("%s: not taken over: %w", n.path, err)
 		n.log.Error("configuration not taken over", "error", err)
@@ -43,7 +45,7 @@ func (n *Node) Reload() (api.Reload, error) {
 		n.log.Error("configuration not taken over", "error", err)
 		return api.Reload{}, err
 	}
-	if err := n.change(c, renewed(changes)); err != nil {
+	if err := n.change(c, renewed(changes), tunnels); err != nil {
 		n.log.Error("configuration not taken over completely", "error", err)
 		return api.Reload{}, err
 	}
@@ -61,7 +63,7 @@ func (n *Node) Reload() (api.Reload, error) {
 
 // change follows on tables that have both the old tunnels and the new ones, so that no packet meets a route to a tunnel
 // that the workers do not know: now come the routes, and then the tables with the new tunnels alone.
-func (n *Node) change(c *config.Config, renewed map[string]bool) error {
+func (n *Node) change(c *config.Config, renewed map[string]bool, tunnels []*ike.Tunnel) error {
 	steered, routed := n.steer.setEndpoints(c.Endpoints, c.Endpoints), n.routes.Apply(c)
 	taken := n.takeTables(func(l []pipeline.LinkSpec) *pipeline.Spec { return specOf(c, l, n.sas.of) })
 	n.mu.Lock()
@@ -71,10 +73,12 @@ func (n *Node) change(c *config.Config, renewed map[string]bool) error {
 		n.sas.retain(c) // no worker uses the others any more; one that came back later would have its window of today
 		n.children.retain(c, renewed)
 	}
+	n.moving.Lock()
 	n.learned.SetTunnels(n.learnable(c))
-	n.hooks.tell(c)
+	n.moving.Unlock()
+	listening := n.negotiate(c, tunnels)
 	n.awaitPublished() // whoever asked for the reload may send packets now
-	return errors.Join(steered, routed, taken)
+	return errors.Join(steered, routed, taken, listening)
 }
 
 // giveUp forgets what was prepared of a configuration that is not taken over.

@@ -43,12 +43,15 @@ func (n *Node) tunnel(t config.Tunnel, id int, way routes.TunnelRoute, mtus map[
 	path := n.engine.Forwarding().PathMTU(id)
 	out := api.Tunnel{
 		Name: t.Name, Account: t.Account, Type: t.Type.String(),
-		Endpoint: t.Endpoint.String(), CustomerEndpoint: t.CustomerEndpoint.String(),
+		Endpoint: t.Endpoint.String(), CustomerEndpoint: addrText(t.CustomerEndpoint),
 		InterfaceAddress: prefixText(t.InterfaceAddress), InterfaceAddress6: prefixText(t.InterfaceAddress6),
 		Prefixes: []string{}, MTU: t.MTU, EffectiveMTU: t.MTU, PathMTU: path,
 		MSS4: int(t.MSS4()), MSS6: int(t.MSS6()),
 		RXPackets: c.RXPackets, RXBytes: c.RXBytes, RXDrops: c.RXDrops,
 		TXPackets: c.TXPackets, TXBytes: c.TXBytes, TXDrops: c.TXDrops,
+	}
+	if way.CustomerEndpoint.IsValid() { // where IKE has found the customer
+		out.CustomerEndpoint = way.CustomerEndpoint.String()
 	}
 	if path > 0 {
 		out.EffectiveMTU = min(t.MTU, path)
@@ -97,6 +100,13 @@ func routeWords(r routes.TunnelRoute, hops []routes.Hop, note func(device string
 		list = append(list, w)
 	}
 	return strings.Join(list, ", "), state
+}
+
+func addrText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 func prefixText(p netip.Prefix) string {

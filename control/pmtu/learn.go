@@ -32,7 +32,7 @@ const (
 	least6 = 1280
 )
 
-// A Tunnel is what there is to know of a tunnel.
+// A Tunnel is what there is to know of a tunnel. Of one that sends with several associations there are several, with one ID.
 type Tunnel struct {
 	ID               int
 	Name             string
@@ -44,6 +44,7 @@ type Tunnel struct {
 	Sequence         bool
 	SPI              uint32 // of ESP that it sends; 0: GRE
 	UDP              bool   // ESP in UDP
+	Port             uint16 // of the customer, with UDP; 0: 4500, like ours
 	MTU              int    // configured, inner, in bytes
 	Overhead         int    // bytes that an outer packet has more than the inner one, at the most
 	Believe          bool
@@ -92,6 +93,7 @@ type Learner struct {
 
 	mu      sync.Mutex
 	tunnels map[pair][]*tunnel
+	byID    map[int][]*tunnel
 	counts  map[Verdict]uint64
 }
 
@@ -104,7 +106,7 @@ type tunnel struct {
 
 // New makes a Learner that tells set what the largest inner packet of a tunnel is; 0 means that nothing is known.
 func New(set func(id, mtu int), log *slog.Logger) *Learner {
-	return &Learner{set: set, log: log, tunnels: map[pair][]*tunnel{}, counts: map[Verdict]uint64{}}
+	return &Learner{set: set, log: log, tunnels: map[pair][]*tunnel{}, byID: map[int][]*tunnel{}, counts: map[Verdict]uint64{}}
 }
 
 // SetTunnels replaces the tunnels. What was learned of a tunnel that stays, with the same ends, is kept; a number that had
@@ -112,27 +114,62 @@ func New(set func(id, mtu int), log *slog.Logger) *Learner {
 func (l *Learner) SetTunnels(tunnels []Tunnel) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	known := map[int]*tunnel{}
-	for _, list := range l.tunnels {
-		for _, t := range list {
-			if t.learned != 0 {
-				known[t.ID] = t
-			}
-		}
-	}
-	l.tunnels = make(map[pair][]*tunnel, len(tunnels))
+	known := l.byID
+	l.tunnels, l.byID = make(map[pair][]*tunnel, len(tunnels)), make(map[int][]*tunnel, len(tunnels))
 	for _, t := range tunnels {
-		k := pair{t.Endpoint, t.CustomerEndpoint}
-		n := &tunnel{Tunnel: t}
-		if o := known[t.ID]; o != nil && o.Name == t.Name {
-			mtu := t.fits(o.path) // the path is as it was, the headers may not be
-			if t.Believe && o.Endpoint == t.Endpoint && o.CustomerEndpoint == t.CustomerEndpoint && mtu < t.MTU {
-				n.path, n.learned, n.expires = o.path, mtu, o.expires
-			}
-		}
-		l.set(t.ID, n.learned)
-		l.tunnels[k] = append(l.tunnels[k], n)
+		l.add(t, known[t.ID])
 	}
+	for id := range l.byID {
+		l.tell(id)
+	}
+}
+
+// SetTunnel replaces what is known of one tunnel, as SetTunnels does of all. Each of list has this ID.
+func (l *Learner) SetTunnel(id int, list []Tunnel) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	known := l.byID[id]
+	for _, t := range known {
+		k := pair{t.Endpoint, t.CustomerEndpoint}
+		if left := slices.DeleteFunc(l.tunnels[k], func(o *tunnel) bool { return o.ID == id }); len(left) > 0 {
+			l.tunnels[k] = left
+		} else {
+			delete(l.tunnels, k)
+		}
+	}
+	delete(l.byID, id)
+	for _, t := range list {
+		l.add(t, known)
+	}
+	l.tell(id)
+}
+
+// add takes up a tunnel, with what was learned of it under the same number.
+func (l *Learner) add(t Tunnel, known []*tunnel) {
+	if t.Port == 0 {
+		t.Port = wire.PortIKENAT
+	}
+	n := &tunnel{Tunnel: t}
+	for _, o := range known {
+		mtu := t.fits(o.path) // the path is as it was, the headers may not be
+		if o.learned != 0 && o.Name == t.Name && t.Believe && o.Endpoint == t.Endpoint && o.CustomerEndpoint == t.CustomerEndpoint && mtu < t.MTU {
+			n.path, n.learned, n.expires = o.path, mtu, o.expires
+		}
+	}
+	k := pair{t.Endpoint, t.CustomerEndpoint}
+	l.tunnels[k] = append(l.tunnels[k], n)
+	l.byID[t.ID] = append(l.byID[t.ID], n)
+}
+
+// tell says what tunnel id carries, which is as much as each of its associations does.
+func (l *Learner) tell(id int) {
+	least := 0
+	for _, t := range l.byID[id] {
+		if t.learned != 0 && (least == 0 || t.learned < least) {
+			least = t.learned
+		}
+	}
+	l.set(id, least)
 }
 
 // Take4 decides about the payload of an ICMPv4 datagram that was sent to dst.
@@ -222,15 +259,12 @@ func ofTunnels(proto uint8, quoted []byte) bool {
 	case wire.ProtoESP:
 		return len(quoted) >= spiLen
 	case wire.ProtoUDP:
-		return len(quoted) >= wire.UDPLen && binary.BigEndian.Uint32(quoted) == natTraversalPorts
+		return len(quoted) >= wire.UDPLen && binary.BigEndian.Uint16(quoted) == wire.PortIKENAT // RFC 3948 2.1
 	}
 	return false
 }
 
-const (
-	spiLen            = 4                                     // RFC 4303 2.1
-	natTraversalPorts = wire.PortIKENAT<<16 | wire.PortIKENAT // RFC 3948 2.1: source and destination
-)
+const spiLen = 4 // RFC 4303 2.1
 
 // interest orders the verdicts about several tunnels with the same ends: the first one is that of the error.
 var interest = []Verdict{Lowered, Confirmed, NotBelieved, Implausible, WrongHeader, NoTunnel}
@@ -259,7 +293,7 @@ func (t *tunnel) sends(proto uint8, quoted []byte) bool {
 	case t.SPI == 0:
 		return proto == wire.ProtoGRE && t.sendsGRE(quoted)
 	case t.UDP:
-		return proto == wire.ProtoUDP && t.sendsESP(quoted[wire.UDPLen:])
+		return proto == wire.ProtoUDP && binary.BigEndian.Uint16(quoted[2:]) == t.Port && t.sendsESP(quoted[wire.UDPLen:])
 	}
 	return proto == wire.ProtoESP && t.sendsESP(quoted)
 }
@@ -303,7 +337,7 @@ func (l *Learner) lower(t *tunnel, outer int, now time.Time) Verdict {
 		return Confirmed
 	}
 	t.path, t.learned = outer, mtu
-	l.set(t.ID, mtu)
+	l.tell(t.ID)
 	l.log.Info("path MTU lowered", "tunnel", t.Name, "inner_mtu", mtu, "configured", t.MTU)
 	return Lowered
 }
@@ -316,7 +350,7 @@ func (l *Learner) Expire(now time.Time) {
 		for _, t := range list {
 			if t.learned != 0 && !now.Before(t.expires) {
 				t.learned = 0
-				l.set(t.ID, 0)
+				l.tell(t.ID)
 				l.log.Info("path MTU forgotten", "tunnel", t.Name, "inner_mtu", t.MTU)
 			}
 		}

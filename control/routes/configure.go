@@ -12,12 +12,13 @@ import (
 
 // A tunnelRoute is the way to the customer endpoint of a tunnel.
 type tunnelRoute struct {
-	name     string
-	customer netip.Addr
-	slots    []uint32
-	leaf     pipeline.Leaf
-	problem  string // why there is none
-	seen     uint32
+	name       string
+	configured netip.Addr // customer endpoint of the file; not valid: none
+	customer   netip.Addr // where packets go now
+	slots      []uint32
+	leaf       pipeline.Leaf
+	problem    string // why there is none
+	seen       uint32
 }
 
 // configure takes over the routes and tunnels of c: first everything is set that it has, then what no longer is in it goes.
@@ -131,14 +132,14 @@ func (m *Manager) setStatic(r *config.Route, vrfs map[string]uint16, peers map[s
 // setTunnel notes a tunnel, or what has changed about it. The number of one that went away may be another's now.
 func (m *Manager) setTunnel(id uint32, c *config.Tunnel) {
 	t := m.tunnels[id]
-	if t != nil && (t.name != c.Name || t.customer != c.CustomerEndpoint) {
+	if t != nil && (t.name != c.Name || t.configured != c.CustomerEndpoint) {
 		m.forgetTunnel(id, t)
 		t = nil
 	}
 	if t == nil {
-		t = &tunnelRoute{name: c.Name, customer: c.CustomerEndpoint}
+		t = &tunnelRoute{name: c.Name, configured: c.CustomerEndpoint}
 		m.tunnels[id] = t
-		m.watch.add(t.customer, watcher{watchTunnel, id})
+		m.goTo(id, t, c.CustomerEndpoint)
 		m.fwd.SetTunnelRoute(int(id), 0)
 	}
 	t.seen = m.config
@@ -147,8 +148,39 @@ func (m *Manager) setTunnel(id uint32, c *config.Tunnel) {
 
 func (m *Manager) forgetTunnel(id uint32, t *tunnelRoute) {
 	delete(m.tunnels, id)
-	m.watch.remove(t.customer, watcher{watchTunnel, id})
+	m.goTo(id, t, netip.Addr{})
 	m.releaseSlots(t.slots)
+}
+
+// goTo changes the address that a tunnel's packets go to; one that is not valid means that nobody knows it.
+func (m *Manager) goTo(id uint32, t *tunnelRoute, customer netip.Addr) {
+	if t.customer.IsValid() {
+		m.watch.remove(t.customer, watcher{watchTunnel, id})
+	}
+	if t.customer = customer; customer.IsValid() {
+		m.watch.add(customer, watcher{watchTunnel, id})
+	}
+}
+
+// SetCustomer says where the other end of a tunnel is, which may move while it is negotiated; an address that is not valid means
+// that it is where the file says. A tunnel that is not known is passed over.
+func (m *Manager) SetCustomer(tunnel string, customer netip.Addr) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	id, _ := m.engine.TunnelID(tunnel)
+	t := m.tunnels[uint32(id)]
+	if t == nil || t.name != tunnel {
+		return
+	}
+	if !customer.IsValid() {
+		customer = t.configured
+	}
+	if customer == t.customer {
+		return
+	}
+	m.goTo(uint32(id), t, customer)
+	m.resolveTunnel(uint32(id))
+	m.reclaim()
 }
 
 // resolveTunnel finds the way to a tunnel's customer endpoint in the Internet table and tells the workers.
@@ -164,7 +196,7 @@ func (m *Manager) resolveTunnel(id uint32) {
 		m.fwd.SetTunnelRoute(int(id), leaf)
 		t.leaf = leaf
 	}
-	if problem != t.problem && problem != "" {
+	if problem != t.problem && problem != "" && t.customer.IsValid() {
 		m.log.Warn("a tunnel has no way to its customer endpoint", "tunnel", t.name, "customer_endpoint", t.customer, "reason", problem)
 	}
 	t.problem = problem
@@ -173,6 +205,9 @@ func (m *Manager) resolveTunnel(id uint32) {
 
 // customerLeaf returns the leaf for encapsulated packets, or says why there is none.
 func (m *Manager) customerLeaf(t *tunnelRoute) (leaf pipeline.Leaf, problem string) {
+	if !t.customer.IsValid() {
+		return 0, "nobody has negotiated this tunnel, so it is not known where its other end is"
+	}
 	e := m.rib.lookup(addrKey(0, t.customer), func(e *entry) bool { return e.leaf != 0 })
 	if e == nil {
 		return 0, "no route"

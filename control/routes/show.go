@@ -236,7 +236,7 @@ func stateName(s uint16) string {
 // A TunnelRoute says how a tunnel reaches its customer endpoint.
 type TunnelRoute struct {
 	Tunnel           string
-	CustomerEndpoint netip.Addr
+	CustomerEndpoint netip.Addr    // not valid: not known yet
 	Leaf             pipeline.Leaf // 0: it does not
 	Problem          string        // why not
 }
