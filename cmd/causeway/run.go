@@ -89,6 +89,9 @@ func checkCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if err := node.CheckIKE(c); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
 		for _, w := range c.Warnings() {
 			fmt.Fprintln(cmd.ErrOrStderr(), w, "(warning)")
 		}

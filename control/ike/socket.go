@@ -17,8 +17,7 @@ import (
 type Sockets struct {
 	mu    sync.Mutex
 	byEnd map[netip.AddrPort]*endpointSockets
-	ctx   context.Context
-	to    *Daemon
+	to    *Daemon // nil before Serve
 	wg    sync.WaitGroup
 }
 
@@ -28,10 +27,10 @@ type endpointSockets struct{ fresh, known *net.UDPConn }
 // receiveBuffer is what the kernel keeps of datagrams for one socket: some thousands.
 const receiveBuffer = 4 << 20
 
-// Serve opens sockets for endpoints and gives what they receive to d until ctx is done.
-func (s *Sockets) Serve(ctx context.Context, d *Daemon, endpoints []netip.Addr) error {
+// Serve opens sockets for endpoints and gives what they receive to d until Close.
+func (s *Sockets) Serve(d *Daemon, endpoints []netip.Addr) error {
 	s.mu.Lock()
-	s.ctx, s.to, s.byEnd = ctx, d, map[netip.AddrPort]*endpointSockets{}
+	s.to, s.byEnd = d, map[netip.AddrPort]*endpointSockets{}
 	s.mu.Unlock()
 	if err := s.SetEndpoints(endpoints); err != nil {
 		return errors.Join(err, s.SetEndpoints(nil))
@@ -50,6 +49,9 @@ func (s *Sockets) Close() error {
 func (s *Sockets) SetEndpoints(endpoints []netip.Addr) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.to == nil {
+		return nil // Serve opens them
+	}
 	want := map[netip.AddrPort]bool{}
 	var errs []error
 	for _, a := range endpoints {
@@ -158,7 +160,7 @@ func (s *Sockets) read(at netip.AddrPort, c *net.UDPConn) {
 	for {
 		n, from, err := c.ReadFromUDPAddrPort(buf)
 		if err != nil {
-			if errors.Is(err, net.ErrClosed) || s.ctx.Err() != nil {
+			if errors.Is(err, net.ErrClosed) {
 				return
 			}
 			continue // an ICMP error about what was sent

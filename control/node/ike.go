@@ -3,12 +3,174 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
 
+	"causeway/config"
 	"causeway/control/api"
+	"causeway/control/ike"
+	"causeway/control/ike/auth"
+	"causeway/control/ike/message"
+	"causeway/control/ike/suite"
 )
 
-// IKE shows what is negotiated.
-func (n *Node) IKE() []api.IKE { return []api.IKE{} }
+// ikeTunnels are those of c whose keys are negotiated. The errors name the tunnel.
+func ikeTunnels(c *config.Config) ([]*ike.Tunnel, error) {
+	var list []*ike.Tunnel
+	var errs []error
+	for _, t := range c.Tunnels {
+		if t.IPsec == nil || t.IPsec.IKE == nil {
+			continue
+		}
+		x, err := ikeTunnel(t)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("tunnel %s: ike: %w", t.Name, err))
+		}
+		list = append(list, x)
+	}
+	return list, errors.Join(errs...)
+}
 
-// CommandIKE does what the operator wants.
-func (n *Node) CommandIKE(context.Context, string, string) error { return errors.New("there is no tunnel with ike:") }
+func ikeTunnel(t config.Tunnel) (*ike.Tunnel, error) {
+	k := t.IPsec.IKE
+	x := &ike.Tunnel{Name: t.Name, Endpoint: t.Endpoint, Customer: t.CustomerEndpoint, PSK: k.PSK, Local: t.IPsec.Local, Remote: t.IPsec.Remote,
+		IKELife: k.Lifetime.IKE, ChildLife: k.Lifetime.Child, ChildPackets: k.Lifetime.Packets, ChildBytes: k.Lifetime.Bytes,
+		DPD: k.DPD, Initiate: k.Initiate}
+	var err error
+	if x.LocalID, err = auth.ParseID(k.LocalID); err != nil {
+		return nil, fmt.Errorf("local_id: %w", err)
+	}
+	if x.RemoteID, err = auth.ParseID(k.RemoteID); err != nil {
+		return nil, fmt.Errorf("remote_id: %w", err)
+	}
+	// Without a remote_id of its own the peer is known by where it comes from, whatever it calls itself.
+	x.AnyID = len(k.PSK) > 0 && t.CustomerEndpoint.IsValid() && k.RemoteID == t.CustomerEndpoint.String()
+	if len(k.PSK) == 0 {
+		if x.Certificate, err = auth.LoadCertificate(k.Certificate, k.Key); err != nil {
+			return nil, err
+		}
+		if err := x.Certificate.Matches(x.LocalID); err != nil {
+			return nil, fmt.Errorf("local_id: %w", err)
+		}
+		if x.Trust, err = auth.LoadTrust(k.CA); err != nil {
+			return nil, err
+		}
+	}
+	x.Proposals, err = proposals(k.Proposals, suite.DefaultIKE(k.AllowWeak), func(words string) (message.Proposal, error) {
+		return suite.ParseIKE(words, k.AllowWeak)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("proposals: %w", err)
+	}
+	x.ChildProposals, err = proposals(k.ChildProposals, suite.DefaultESP(k.AllowWeak, t.IPsec.AllowNull), func(words string) (message.Proposal, error) {
+		return suite.ParseESP(words, k.AllowWeak, t.IPsec.AllowNull)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("child_proposals: %w", err)
+	}
+	return x, nil
+}
+
+// proposals parses words, or takes what is usual if there are none.
+func proposals(words []string, usual []message.Proposal, parse func(string) (message.Proposal, error)) ([]message.Proposal, error) {
+	if words == nil {
+		return usual, nil
+	}
+	var list []message.Proposal
+	for _, w := range words {
+		p, err := parse(w)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, p)
+	}
+	return list, nil
+}
+
+// CheckIKE says what is wrong with the certificates, keys and words that c names.
+func CheckIKE(c *config.Config) error {
+	_, err := ikeTunnels(c)
+	return err
+}
+
+// startIKE begins to negotiate. The endpoints' addresses are there: answers come from them.
+func (n *Node) startIKE(ctx context.Context, g *group) error {
+	if err := n.sockets.Serve(n.ike, ikeEndpoints(n.Config())); err != nil {
+		return explain(err)
+	}
+	tunnels, err := ikeTunnels(n.Config())
+	if err != nil {
+		return err
+	}
+	n.ike.SetTunnels(tunnels)
+	g.start("ike", func() error { return n.ike.Run(ctx) })
+	return nil
+}
+
+// negotiate is told another configuration.
+func (n *Node) negotiate(c *config.Config, tunnels []*ike.Tunnel) error {
+	n.ike.SetTunnels(tunnels)
+	return n.sockets.SetEndpoints(ikeEndpoints(c))
+}
+
+// ikeEndpoints are the endpoints that something is negotiated at.
+func ikeEndpoints(c *config.Config) (list []netip.Addr) {
+	for _, t := range c.Tunnels {
+		if t.IPsec != nil && t.IPsec.IKE != nil && !slices.Contains(list, t.Endpoint) {
+			list = append(list, t.Endpoint)
+		}
+	}
+	return list
+}
+
+// IKE shows what is negotiated, in the order of the file.
+func (n *Node) IKE() []api.IKE {
+	list := []api.IKE{}
+	for _, t := range n.Config().Tunnels {
+		if t.IPsec == nil || t.IPsec.IKE == nil {
+			continue
+		}
+		views, failure := n.ike.Show(t.Name)
+		x := api.IKE{Tunnel: t.Name, Failure: failure, SAs: []api.IKESA{}}
+		for _, v := range views {
+			x.SAs = append(x.SAs, ikeSA(v))
+		}
+		list = append(list, x)
+	}
+	return list
+}
+
+func ikeSA(v ike.View) api.IKESA {
+	role := "responder"
+	if v.Initiator {
+		role = "initiator"
+	}
+	s := api.IKESA{SPIInitiator: fmt.Sprintf("%016x", v.SPIi), SPIResponder: fmt.Sprintf("%016x", v.SPIr), Role: role, State: v.Phase, Suite: v.Suite,
+		Local: v.Local.String(), Remote: v.Remote.String(), LocalID: v.LocalID, RemoteID: v.RemoteID, NATLocal: v.NATHere, NATRemote: v.NATThere,
+		Age: time.Since(v.Established).Seconds(), RekeyIn: time.Until(v.Rekey).Seconds(), Children: []api.IKEPair{}}
+	for _, c := range v.Children {
+		s.Children = append(s.Children, api.IKEPair{SPIIn: c.SPIIn, SPIOut: c.SPIOut, Suite: c.Suite, Local: c.Local, Remote: c.Remote, State: c.Phase,
+			Age: time.Since(c.Made).Seconds(), RekeyIn: time.Until(c.Rekey).Seconds()})
+	}
+	return s
+}
+
+// commandLimit is how long an operator's command waits for the peer.
+const commandLimit = 45 * time.Second
+
+// CommandIKE does what the operator wants, and returns when it is done or it cannot be.
+func (n *Node) CommandIKE(ctx context.Context, command, tunnel string) error {
+	ctx, cancel := context.WithTimeout(ctx, commandLimit)
+	defer cancel()
+	switch command {
+	case api.IKEInitiate:
+		return n.ike.Initiate(ctx, tunnel)
+	case api.IKERekey, api.IKERekeySelf:
+		return n.ike.Rekey(ctx, tunnel, command == api.IKERekeySelf)
+	case api.IKETerminate:
+		return n.ike.Terminate(ctx, tunnel)
+	}
+	return fmt.Errorf("%q is no command", command)
+}

@@ -109,8 +109,7 @@ func (n *Node) open(c *config.Config) error {
 	if err := n.listen(c); err != nil {
 		return err
 	}
-	tunnels, err := ikeTunnels(c)
-	if err := errors.Join(err, n.sas.prepare(c), n.children.prepare(c)); err != nil {
+	if err := errors.Join(CheckIKE(c), n.sas.prepare(c), n.children.prepare(c)); err != nil {
 		return err
 	}
 	if err := n.openPorts(c); err != nil {
@@ -120,7 +119,6 @@ func (n *Node) open(c *config.Config) error {
 		return err
 	}
 	n.say(c)
-	n.ike.SetTunnels(tunnels)
 	return n.openControl(c)
 }
 

@@ -52,11 +52,19 @@ func (n *Node) Run(ctx context.Context, started func()) error {
 	workers.start("workers", func() error { return n.engine.Run(workersCtx) })
 	n.startControl(controlCtx, control)
 
+	negotiating, stopIKE := context.WithCancel(context.Background())
+	defer stopIKE()
+	ike := &group{fail: fail}
 	err := n.begin(ctx)
+	if err == nil && ctx.Err() == nil {
+		err = n.startIKE(negotiating, ike)
+	}
 	if err == nil && ctx.Err() == nil {
 		started()
 		<-ctx.Done()
 	}
+	stopIKE() // the peers are told while packets are still taken
+	ike.wg.Wait()
 	n.drain()
 	n.reloading.Lock() // one that has begun ends first, and no other begins
 	defer n.reloading.Unlock()
@@ -64,7 +72,7 @@ func (n *Node) Run(ctx context.Context, started func()) error {
 	workers.wg.Wait()
 	stopControl()
 	control.wg.Wait()
-	return errors.Join(err, workers.err, control.err, n.numbers.settle(), n.sas.settle())
+	return errors.Join(err, ike.err, n.sockets.Close(), workers.err, control.err, n.numbers.settle(), n.sas.settle())
 }
 
 func (n *Node) startControl(ctx context.Context, g *group) {
