@@ -77,7 +77,10 @@ func (e *Engine) takeChanges() {
 			continue
 		}
 		// An SPI that another tunnel gives up now is not free yet: the other copy would get both in any order.
-		list, c.errs[name] = withoutConflicts(id, list, &now.associations, spare)
+		list, err := withoutConflicts(id, list, &now.associations, spare)
+		if err != nil {
+			c.errs[name] = fmt.Errorf("tunnel %q: %w", name, err)
+		}
 		next := e.newESPTunnel(id, now.tx[id], list)
 		spare.put(id, next)
 		e.children.of[id] = list
