@@ -26,6 +26,7 @@ type wire struct {
 	loss   float64 // of datagrams; half as many come twice, as many come late
 	ends   map[netip.Addr]*Daemon
 	tap    func(from, to netip.AddrPort, b []byte) []byte // may change or swallow (nil)
+	back   func(netip.AddrPort) netip.AddrPort // what a NAT makes of a destination
 	closed bool
 	sent   int
 }
@@ -36,6 +37,9 @@ func (w *wire) Send(local, remote netip.AddrPort, b []byte) error {
 	w.sent++
 	if w.tap != nil {
 		b = w.tap(local, remote, b)
+	}
+	if w.back != nil {
+		remote = w.back(remote)
 	}
 	to, copies, late := w.ends[remote.Addr()], 1, false
 	if w.rng.Float64() < w.loss || b == nil || w.closed {

@@ -351,6 +351,12 @@ func (d *Daemon) establish(s *ikeSA) (surplus []*ikeSA) {
 	}
 	d.byTunnel[s.Tunnel] = list
 	delete(d.failures, s.Tunnel)
+	if st := d.starting[s.Tunnel]; st != nil { // the next time the waits begin anew
+		if st.timer != nil {
+			st.timer.Stop()
+		}
+		delete(d.starting, s.Tunnel)
+	}
 	return surplus
 }
 

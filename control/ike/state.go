@@ -115,3 +115,34 @@ func (s *State) peerChild(spiOut uint32) *ChildState {
 	}
 	return nil
 }
+
+// resume goes on with an established SA of which this daemon has the state. The dataplane has its children.
+func (d *Daemon) resume(st *State) (*ikeSA, error) {
+	s := d.newSA(st.Initiator)
+	s.State = *st
+	if s.tunnel = d.index.Load().byName[st.Tunnel]; s.tunnel == nil {
+		return nil, fmt.Errorf("state of an IKE SA %016x: there is no tunnel %q", st.spi(), st.Tunnel)
+	}
+	keys := st.Keys
+	s.Keys = nil // setKeys wipes those before
+	if err := s.setKeys(keys); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	taken := d.bySPI[st.spi()] != nil
+	if !taken {
+		d.bySPI[st.spi()] = s
+	}
+	d.mu.Unlock()
+	if taken {
+		return nil, fmt.Errorf("state of an IKE SA %016x: it lives here already", st.spi())
+	}
+	s.do(func() {
+		s.phase, s.heard = established, time.Now()
+		if p := st.Pending; p != nil { // it is asked again, as it was: the peer may have answered
+			s.pending = &request{exchange: p.Exchange, id: p.ID, datagrams: p.Datagrams, next: s.heard, done: func(*message.Contents) {}}
+		}
+		d.establish(s)
+	})
+	return s, nil
+}

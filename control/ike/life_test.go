@@ -1,0 +1,263 @@
+package ike
+
+import (
+	"bytes"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"causeway/control/ike/message"
+	"causeway/control/ike/sa"
+)
+
+// Both ends rekey everything every few seconds; nothing is left over and there is a pair in use at all times.
+func TestShortLives(t *testing.T) {
+	onBed(t, Options{}, func(b *bed) {
+		l, r := tunnelOf(b.t, true, usualIKE, usualESP), tunnelOf(b.t, false, usualIKE, usualESP)
+		for _, x := range []*Tunnel{l, r} {
+			x.ChildLife, x.IKELife = 6*time.Second, 17*time.Second
+		}
+		b.left.SetTunnels([]*Tunnel{l})
+		b.right.SetTunnels([]*Tunnel{r})
+		b.up()
+		most := 0
+		for range 600 {
+			time.Sleep(500 * time.Millisecond)
+			synctest.Wait()
+			for i, p := range b.planes {
+				used := p.used("cust-a")
+				if used == nil {
+					b.t.Fatalf("end %d has no pair in use\n%s", i, b.log)
+				}
+				other := b.planes[1-i]
+				other.mu.Lock()
+				_, receives := other.children[used.SPIOut]
+				other.mu.Unlock()
+				if !receives {
+					b.t.Fatalf("end %d sends where nobody receives\n%s", i, b.log)
+				}
+				most = max(most, len(p.pairs()))
+			}
+		}
+		if most > 6 {
+			b.t.Errorf("%d pairs at once", most)
+		}
+	})
+}
+
+func TestLifetimeInPackets(t *testing.T) {
+	onBed(t, Options{}, func(b *bed) {
+		b.usual()
+		b.up()
+		first := b.planes[0].used("cust-a").SPIIn
+		b.planes[0].mu.Lock()
+		b.planes[0].usage[first] = sa.Usage{SoftExpired: true}
+		b.planes[0].mu.Unlock()
+		time.Sleep(10 * time.Second)
+		b.agree()
+		b.counts(1, 1)
+		if b.planes[0].used("cust-a").SPIIn == first {
+			b.t.Fatal("a pair whose soft lifetime is over was not replaced")
+		}
+	})
+}
+
+// A responder goes on with the old pair until the new one is used, and not longer than a second.
+func TestSwitch(t *testing.T) {
+	for _, used := range []bool{true, false} {
+		onBed(t, Options{}, func(b *bed) {
+			b.usual()
+			b.up()
+			b.wire.tap = func(from, _ netip.AddrPort, d []byte) []byte { // the deletion does not arrive
+				if h, err := message.ParseHeader(d); err == nil && h.Exchange == message.Informational {
+					return nil
+				}
+				return d
+			}
+			old := b.planes[1].used("cust-a").SPIIn
+			if err := b.left.Rekey(b.t.Context(), "cust-a", false); err != nil {
+				b.t.Fatal(err)
+			}
+			if b.planes[1].used("cust-a").SPIIn != old {
+				b.t.Fatal("the responder has switched before the initiator was seen")
+			}
+			if used {
+				fresh := b.planes[1].pairs()[1].SPIIn
+				b.planes[1].mu.Lock()
+				b.planes[1].usage[fresh] = sa.Usage{PacketsIn: 1}
+				b.planes[1].mu.Unlock()
+				time.Sleep(3 * quickTime)
+			} else {
+				time.Sleep(switchTime + 3*quickTime)
+			}
+			if b.planes[1].used("cust-a").SPIIn == old {
+				b.t.Fatalf("the responder has not switched (used %v)", used)
+			}
+		})
+	}
+}
+
+func TestInitialContact(t *testing.T) {
+	onBed(t, Options{}, func(b *bed) {
+		b.usual()
+		b.up()
+		b.wire.mu.Lock()
+		b.wire.closed = true
+		b.wire.mu.Unlock()
+		for _, s := range b.left.of("cust-a") { // left forgets all
+			s.do(func() { s.end("crash") })
+		}
+		b.wire.mu.Lock()
+		b.wire.closed = false
+		b.wire.mu.Unlock()
+		b.up()
+		b.counts(1, 1)
+	})
+}
+
+func TestInitiateUntilUp(t *testing.T) {
+	onBed(t, Options{}, func(b *bed) {
+		l := tunnelOf(b.t, true, usualIKE, usualESP)
+		l.Initiate = true
+		b.left.SetTunnels([]*Tunnel{l})
+		time.Sleep(5 * time.Minute) // right knows no such tunnel
+		b.right.SetTunnels([]*Tunnel{tunnelOf(b.t, false, usualIKE, usualESP)})
+		time.Sleep(3 * time.Minute)
+		b.agree()
+		if err := b.right.Terminate(b.t.Context(), "cust-a"); err != nil {
+			b.t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		b.agree()
+		b.counts(1, 1)
+		if err := b.left.Terminate(b.t.Context(), "cust-a"); err != nil {
+			b.t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		b.agree()
+	})
+}
+
+func TestReload(t *testing.T) {
+	onBed(t, Options{}, func(b *bed) {
+		b.usual()
+		b.up()
+		same := b.planes[1].used("cust-a").SPIIn
+		b.right.SetTunnels([]*Tunnel{tunnelOf(b.t, false, usualIKE, usualESP)})
+		time.Sleep(5 * time.Second)
+		if b.planes[1].used("cust-a").SPIIn != same {
+			b.t.Fatal("a reload without changes took the tunnel down")
+		}
+		changed := tunnelOf(b.t, false, usualIKE, usualESP)
+		changed.PSK = []byte("another key since the reload")
+		b.right.SetTunnels([]*Tunnel{changed})
+		time.Sleep(10 * time.Second)
+		b.counts(0, 0)
+	})
+}
+
+// A peer behind a NAT: UDP, port 4500, and it may move.
+func TestNAT(t *testing.T) {
+	public := netip.MustParseAddr("203.0.113.200")
+	onBed(t, Options{}, func(b *bed) {
+		l, r := tunnelOf(b.t, true, usualIKE, usualESP), tunnelOf(b.t, false, usualIKE, usualESP)
+		r.Customer = netip.Addr{}
+		b.left.SetTunnels([]*Tunnel{l})
+		b.right.SetTunnels([]*Tunnel{r})
+		shift := uint16(40000)
+		nat := &natted{b.wire, public, &shift}
+		b.left.opts.Transport = nat
+		b.wire.back = func(a netip.AddrPort) netip.AddrPort {
+			if a.Addr() == public {
+				return netip.AddrPortFrom(leftAddr, a.Port()-shift)
+			}
+			return a
+		}
+		b.up()
+		for i, want := range []netip.AddrPort{netip.AddrPortFrom(rightAddr, NATPort), netip.AddrPortFrom(public, NATPort+shift)} {
+			if c := b.planes[i].used("cust-a"); !c.UDP || c.Peer != want {
+				b.t.Fatalf("end %d sends to %v, UDP %v, want %v", i, c.Peer, c.UDP, want)
+			}
+		}
+		if c := b.planes[1].used("cust-a"); !c.NAT {
+			b.t.Fatal("right does not know of the NAT")
+		}
+		shift = 50000 // the mapping changes
+		if err := b.left.Rekey(b.t.Context(), "cust-a", false); err != nil {
+			b.t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		if c := b.planes[1].used("cust-a"); c.Peer.Port() != NATPort+shift {
+			b.t.Fatalf("right sends to %v", c.Peer)
+		}
+		moved := netip.AddrPortFrom(public, 1234) // as the dataplane sees it
+		spi := b.planes[1].used("cust-a").SPIIn
+		b.planes[1].mu.Lock()
+		b.planes[1].usage[spi] = sa.Usage{PacketsIn: 9, Source: moved}
+		b.planes[1].mu.Unlock()
+		time.Sleep(5 * time.Second)
+		if c := b.planes[1].used("cust-a"); c.Peer != moved {
+			b.t.Fatalf("right sends to %v, want %v", c.Peer, moved)
+		}
+	})
+}
+
+// natted is what left sends through a NAT, and what comes back.
+type natted struct {
+	w      *wire
+	public netip.Addr
+	shift  *uint16
+}
+
+func (n *natted) Send(local, remote netip.AddrPort, d []byte) error {
+	return n.w.Send(netip.AddrPortFrom(n.public, local.Port()+*n.shift), remote, d)
+}
+
+// An established SA that was taken over from its state goes on: with requests of both, and with the children.
+func TestStateIsTakenOver(t *testing.T) {
+	onBed(t, Options{}, func(b *bed) {
+		b.usual()
+		b.up()
+		old := b.right.of("cust-a")[0]
+		text, err := func() ([]byte, error) {
+			old.mu.Lock()
+			defer old.mu.Unlock()
+			return old.State.marshal()
+		}()
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		st, err := parseState(text)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		old.mu.Lock() // this node is gone, without a word
+		old.phase = dead
+		old.timer.Stop()
+		b.right.forget(old)
+		old.mu.Unlock()
+		if _, err := b.right.resume(st); err != nil {
+			b.t.Fatal(err)
+		}
+		for _, d := range []*Daemon{b.left, b.right} {
+			if err := d.Rekey(b.t.Context(), "cust-a", false); err != nil {
+				b.t.Fatal(err)
+			}
+			if err := d.Rekey(b.t.Context(), "cust-a", true); err != nil {
+				b.t.Fatal(err)
+			}
+		}
+		time.Sleep(10 * time.Second)
+		b.agree()
+		b.counts(1, 1)
+		if again, err := b.right.of("cust-a")[0].State.marshal(); err != nil || bytes.Equal(again, text) {
+			b.t.Fatal("the state did not change", err)
+		}
+		for _, bad := range []string{"", "{}", `{"Version":2,"Keys":{}}`, `{"Version":1}`} {
+			if _, err := parseState([]byte(bad)); err == nil {
+				b.t.Errorf("state %q is taken", bad)
+			}
+		}
+	})
+}
