@@ -7,276 +7,236 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"encoding/asn1"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/big"
 	"slices"
 
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+
 	"causeway/control/ike/message"
 )
 
-// Hash algorithms (RFC 7427, section 7; RFC 8420). SHA-1 (1) is not among ours.
-const (
-	hashSHA256   = 2
-	hashSHA384   = 3
-	hashSHA512   = 4
-	hashIdentity = 5
-)
+// Sizes of RSA keys, in bits: a shorter one is weak, a longer one is work that a stranger makes us do.
+const minRSA, maxRSA = 2048, 8192
 
-var ourHashes = []uint16{hashSHA256, hashSHA384, hashSHA512, hashIdentity}
-
-// HashAlgorithms is the data of SIGNATURE_HASH_ALGORITHMS: what we can verify.
-func HashAlgorithms() (b []byte) {
-	for _, h := range ourHashes {
-		b = binary.BigEndian.AppendUint16(b, h)
-	}
-	return b
-}
-
-// ParseHashAlgorithms reads a peer's.
-func ParseHashAlgorithms(b []byte) (list []uint16, err error) {
-	if len(b)%2 != 0 {
-		return nil, fmt.Errorf("SIGNATURE_HASH_ALGORITHMS has %d bytes: two for each are needed", len(b))
-	}
-	for ; len(b) > 0; b = b[2:] {
-		list = append(list, binary.BigEndian.Uint16(b))
-	}
-	return list, nil
-}
-
-var hashes = map[uint16]crypto.Hash{hashSHA256: crypto.SHA256, hashSHA384: crypto.SHA384, hashSHA512: crypto.SHA512}
-
-// hashOf is the hash for signatures of a key: the one that is as strong as it, if the peer knows it.
-func hashOf(public crypto.PublicKey, peer []uint16) (uint16, error) {
-	want := []uint16{hashSHA256, hashSHA384, hashSHA512}
-	switch k := public.(type) {
-	case ed25519.PublicKey:
-		want = []uint16{hashIdentity}
+// checkKey refuses public keys that nothing here is done with.
+func checkKey(key crypto.PublicKey) error {
+	switch k := key.(type) {
 	case *rsa.PublicKey:
-		if k.N.BitLen() < 2048 {
-			return 0, fmt.Errorf("an RSA key of %d bits: 2048 are needed", k.N.BitLen())
+		if n := k.N.BitLen(); n < minRSA || n > maxRSA {
+			return fmt.Errorf("has an RSA key of %d bits, %d to %d are allowed", n, minRSA, maxRSA)
 		}
+		return nil
 	case *ecdsa.PublicKey:
-		switch k.Curve {
-		case elliptic.P256():
-		case elliptic.P384():
-			want = []uint16{hashSHA384, hashSHA512}
-		case elliptic.P521():
-			want = []uint16{hashSHA512}
-		default:
-			return 0, fmt.Errorf("the curve %s: P-256, P-384 and P-521 are possible", k.Params().Name)
+		if _, ok := curveOf(k); !ok {
+			return fmt.Errorf("has a key on curve %s, P-256, P-384 and P-521 are allowed", k.Curve.Params().Name)
 		}
-	default:
-		return 0, fmt.Errorf("a key of type %T: RSA, ECDSA and Ed25519 are possible", public)
+		return nil
+	case ed25519.PublicKey:
+		return nil
 	}
-	for _, h := range want {
-		if slices.Contains(peer, h) {
-			return h, nil
+	return errors.New("has a key of an unknown kind, RSA, ECDSA and Ed25519 are allowed")
+}
+
+// A curve is an elliptic curve with the hash and the authentication method that RFC 4754 gives it.
+type curve struct {
+	curve  elliptic.Curve
+	hash   crypto.Hash
+	method message.AuthMethod
+}
+
+var curves = []curve{
+	{elliptic.P256(), crypto.SHA256, message.AuthECDSA256},
+	{elliptic.P384(), crypto.SHA384, message.AuthECDSA384},
+	{elliptic.P521(), crypto.SHA512, message.AuthECDSA521},
+}
+
+// size is the length of r and of s in a signature, in bytes (RFC 4754, section 7).
+func (c curve) size() int { return (c.curve.Params().BitSize + 7) / 8 }
+
+func curveOf(k *ecdsa.PublicKey) (curve, bool) {
+	for _, c := range curves {
+		if c.curve == k.Curve {
+			return c, true
 		}
 	}
-	return 0, fmt.Errorf("the peer verifies signatures with the hashes %v alone (RFC 7427, section 7), and our key needs one of %v", peer, want)
+	return curve{}, false
 }
 
-// AlgorithmIdentifiers, in DER: what stands before a signature (RFC 7427, appendix A; RFC 8420, appendix A).
-var (
-	oidRSAPSS  = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10}
-	oidMGF1    = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 8}
-	oidEd25519 = asn1.ObjectIdentifier{1, 3, 101, 112}
-
-	oidPKCS1 = map[uint16]asn1.ObjectIdentifier{hashSHA256: {1, 2, 840, 113549, 1, 1, 11}, hashSHA384: {1, 2, 840, 113549, 1, 1, 12}, hashSHA512: {1, 2, 840, 113549, 1, 1, 13}}
-	oidECDSA = map[uint16]asn1.ObjectIdentifier{hashSHA256: {1, 2, 840, 10045, 4, 3, 2}, hashSHA384: {1, 2, 840, 10045, 4, 3, 3}, hashSHA512: {1, 2, 840, 10045, 4, 3, 4}}
-	oidHash  = map[uint16]asn1.ObjectIdentifier{hashSHA256: {2, 16, 840, 1, 101, 3, 4, 2, 1}, hashSHA384: {2, 16, 840, 1, 101, 3, 4, 2, 2}, hashSHA512: {2, 16, 840, 1, 101, 3, 4, 2, 3}}
-)
-
-// algorithm is an AlgorithmIdentifier.
-type algorithm struct {
-	OID        asn1.ObjectIdentifier
-	Parameters asn1.RawValue `asn1:"optional"`
-}
-
-// pssParameters are those of RSASSA-PSS (RFC 8017, appendix A.2.3).
-type pssParameters struct {
-	Hash    algorithm `asn1:"explicit,tag:0"`
-	MGF     algorithm `asn1:"explicit,tag:1"`
-	Salt    int       `asn1:"explicit,tag:2,default:20"`
-	Trailer int       `asn1:"optional,explicit,tag:3,default:1"`
-}
-
-func marshal(v any) []byte {
-	b, err := asn1.Marshal(v)
-	if err != nil {
-		panic(err) // of what we have made
+// choose is the signature algorithm for a key that was checked: the strongest fit among the hashes that the peer announced
+// (RFC 7427, section 4).
+func choose(key crypto.PublicKey, peerHashes []uint16) (algorithm, error) {
+	a := algorithm{scheme: schemePSS, hash: crypto.SHA256}
+	switch k := key.(type) {
+	case ed25519.PublicKey:
+		if !slices.Contains(peerHashes, hashIdentity) {
+			return a, errors.New("the peer does not announce hash algorithm 5 (identity), without which there is no Ed25519 (RFC 8420): it needs a certificate of ours with an ECDSA or RSA key")
+		}
+		return algorithm{scheme: schemeEd25519}, nil
+	case *ecdsa.PublicKey:
+		c, _ := curveOf(k)
+		a = algorithm{scheme: schemeECDSA, hash: c.hash}
 	}
-	return b
+	for _, h := range preference(a.hash) {
+		if slices.Contains(peerHashes, h.number) {
+			a.hash = h.hash
+			if a.scheme == schemePSS {
+				a.salt = h.hash.Size()
+			}
+			return a, nil
+		}
+	}
+	return a, fmt.Errorf("the peer announces hash algorithms %v, none of which is SHA-256 (2), SHA-384 (3) or SHA-512 (4)", peerHashes)
 }
 
-func pssIdentifier(hash uint16) []byte {
-	h := algorithm{OID: oidHash[hash], Parameters: asn1.NullRawValue}
-	p := pssParameters{Hash: h, MGF: algorithm{OID: oidMGF1, Parameters: asn1.RawValue{FullBytes: marshal(h)}}, Salt: hashes[hash].Size(), Trailer: 1}
-	return marshal(algorithm{OID: oidRSAPSS, Parameters: asn1.RawValue{FullBytes: marshal(p)}})
+// preference is all hashes: the wanted one, longer ones, shorter ones.
+func preference(wanted crypto.Hash) []hashID {
+	i := slices.IndexFunc(hashIDs, func(h hashID) bool { return h.hash == wanted })
+	shorter := slices.Clone(hashIDs[:i])
+	slices.Reverse(shorter)
+	return append(slices.Clone(hashIDs[i:]), shorter...)
 }
 
-// sign makes an AUTH payload of RFC 7427: length and DER of the algorithm, and the signature.
-func (c *Certificate) sign(octets []byte, hash uint16) (message.Auth, error) {
-	var id []byte
-	opts := crypto.SignerOpts(hashes[hash])
-	switch c.key.(type) {
-	case *rsa.PrivateKey:
-		id = pssIdentifier(hash)
-		opts = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: hashes[hash]}
-	case *ecdsa.PrivateKey:
-		id = marshal(algorithm{OID: oidECDSA[hash]})
-	default:
-		id = marshal(algorithm{OID: oidEd25519})
+// sign makes the signature of a. Those of ECDSA are in DER.
+func (a algorithm) sign(key crypto.Signer, octets []byte) ([]byte, error) {
+	switch a.scheme {
+	case schemeEd25519:
+		return key.Sign(rand.Reader, octets, crypto.Hash(0))
+	case schemePSS:
+		return key.Sign(rand.Reader, digest(a.hash, octets), &rsa.PSSOptions{SaltLength: a.salt, Hash: a.hash})
 	}
-	digest := octets
-	if h := hashes[hash]; h != 0 {
-		digest = sum(h, octets)
-	}
-	signature, err := c.key.Sign(rand.Reader, digest, opts)
+	return key.Sign(rand.Reader, digest(a.hash, octets), a.hash)
+}
+
+// signRFC7427 makes an AUTH payload of method 14: the length of the AlgorithmIdentifier in one byte, it, and the signature
+// (RFC 7427, section 3).
+func signRFC7427(key crypto.Signer, octets []byte, peerHashes []uint16) (message.Auth, error) {
+	a, err := choose(key.Public(), peerHashes)
 	if err != nil {
 		return message.Auth{}, err
 	}
-	data := append([]byte{byte(len(id))}, id...)
-	return message.Auth{Method: message.AuthSignature, Data: append(data, signature...)}, nil
-}
-
-func sum(h crypto.Hash, b []byte) []byte {
-	d := h.New()
-	d.Write(b)
-	return d.Sum(nil)
-}
-
-// old are the methods of RFC 4754: a curve with its hash, and the signature as two numbers of fixed length.
-var old = map[message.AuthMethod]struct {
-	curve elliptic.Curve
-	hash  crypto.Hash
-}{
-	message.AuthECDSA256: {elliptic.P256(), crypto.SHA256},
-	message.AuthECDSA384: {elliptic.P384(), crypto.SHA384},
-	message.AuthECDSA521: {elliptic.P521(), crypto.SHA512},
-}
-
-func (c *Certificate) signOld(octets []byte) (message.Auth, error) {
-	key, ok := c.key.(*ecdsa.PrivateKey)
-	if !ok {
-		return message.Auth{}, errors.New("the peer has no digital signatures (RFC 7427), and without them RSA would need SHA-1: use an ECDSA certificate, or a shared key")
+	signature, err := a.sign(key, octets)
+	if err != nil {
+		return message.Auth{}, err
 	}
-	for method, o := range old {
-		if o.curve != key.Curve {
-			continue
+	name := a.identifier()
+	return message.Auth{Method: message.AuthSignature, Data: slices.Concat([]byte{byte(len(name))}, name, signature)}, nil
+}
+
+// signRFC4754 makes an AUTH payload for a peer that does not know RFC 7427.
+func signRFC4754(key crypto.Signer, octets []byte) (message.Auth, error) {
+	k, ok := key.Public().(*ecdsa.PublicKey)
+	if !ok {
+		return message.Auth{}, errors.New("the peer does not announce digital signatures (RFC 7427): there is only RSA with SHA-1, which is refused, or ECDSA, for which our key is of the wrong kind")
+	}
+	c, _ := curveOf(k)
+	der, err := algorithm{scheme: schemeECDSA, hash: c.hash}.sign(key, octets)
+	if err != nil {
+		return message.Auth{}, err
+	}
+	raw, err := rawECDSA(der, c.size())
+	return message.Auth{Method: c.method, Data: raw}, err
+}
+
+// rawECDSA turns a signature in DER into r and s of size bytes each.
+func rawECDSA(der []byte, size int) ([]byte, error) {
+	in := cryptobyte.String(der)
+	var seq cryptobyte.String
+	var r, s big.Int
+	if !in.ReadASN1(&seq, asn1.SEQUENCE) || !in.Empty() || !seq.ReadASN1Integer(&r) || !seq.ReadASN1Integer(&s) || !seq.Empty() ||
+		r.Sign() <= 0 || s.Sign() <= 0 || r.BitLen() > 8*size || s.BitLen() > 8*size {
+		return nil, errors.New("an ECDSA signature that is malformed")
+	}
+	raw := make([]byte, 2*size)
+	r.FillBytes(raw[:size])
+	s.FillBytes(raw[size:])
+	return raw, nil
+}
+
+// derECDSA is the reverse of rawECDSA.
+func derECDSA(raw []byte) ([]byte, error) {
+	var b cryptobyte.Builder
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1BigInt(new(big.Int).SetBytes(raw[:len(raw)/2]))
+		b.AddASN1BigInt(new(big.Int).SetBytes(raw[len(raw)/2:]))
+	})
+	return b.Bytes()
+}
+
+// verifyAuth checks an AUTH payload against a public key that was checked.
+func verifyAuth(key crypto.PublicKey, a message.Auth, octets []byte) error {
+	switch a.Method {
+	case message.AuthSignature:
+		if len(a.Data) == 0 || len(a.Data) < 1+int(a.Data[0]) {
+			return errors.New("the AUTH payload is too short for its AlgorithmIdentifier")
 		}
-		r, s, err := ecdsa.Sign(rand.Reader, key, sum(o.hash, octets))
+		name, signature := a.Data[1:1+int(a.Data[0])], a.Data[1+int(a.Data[0]):]
+		alg, err := parseAlgorithm(name)
 		if err != nil {
-			return message.Auth{}, err
+			return err
 		}
-		n := (key.Params().BitSize + 7) / 8
-		data := make([]byte, 2*n)
-		r.FillBytes(data[:n])
-		s.FillBytes(data[n:])
-		return message.Auth{Method: method, Data: data}, nil
+		return alg.verify(key, octets, signature)
+	case message.AuthECDSA256, message.AuthECDSA384, message.AuthECDSA521:
+		return verifyRFC4754(key, a, octets)
+	case message.AuthRSA:
+		return fmt.Errorf("the peer authenticates with %s, which is refused: it must do digital signatures (RFC 7427)", methodName(a.Method))
 	}
-	return message.Auth{}, fmt.Errorf("no method for the curve %s", key.Params().Name)
+	return fmt.Errorf("the peer authenticates with %s, a digital signature is expected", methodName(a.Method))
 }
 
-var errSignature = errors.New("the peer's signature is wrong")
-
-// verify checks a signature.
-func verify(public crypto.PublicKey, a message.Auth, octets []byte) error {
-	if _, err := hashOf(public, ourHashes); err != nil {
-		return err // a key that is too short
-	}
-	if o, ok := old[a.Method]; ok {
-		key, ok := public.(*ecdsa.PublicKey)
-		n := (o.curve.Params().BitSize + 7) / 8
-		if !ok || key.Curve != o.curve || len(a.Data) != 2*n {
-			return fmt.Errorf("the peer's method %d is for another key", a.Method)
-		}
-		r, s := new(big.Int).SetBytes(a.Data[:n]), new(big.Int).SetBytes(a.Data[n:])
-		if !ecdsa.Verify(key, sum(o.hash, octets), r, s) {
-			return errSignature
-		}
-		return nil
-	}
-	if a.Method != message.AuthSignature {
-		return fmt.Errorf("authentication method %d, where certificates with digital signatures (%d) are configured", a.Method, message.AuthSignature)
-	}
-	if len(a.Data) < 1 || len(a.Data) < 1+int(a.Data[0]) {
-		return errors.New("the peer's AUTH is cut off")
-	}
-	id, signature := a.Data[1:1+int(a.Data[0])], a.Data[1+int(a.Data[0]):]
-	return verifySignature(public, id, signature, octets)
-}
-
-// verifySignature checks a signature of RFC 7427 whose algorithm has the DER id.
-func verifySignature(public crypto.PublicKey, id, signature, octets []byte) error {
-	var alg algorithm
-	if rest, err := asn1.Unmarshal(id, &alg); err != nil || len(rest) > 0 {
-		return errors.New("the peer's AUTH has no algorithm")
-	}
-	ok := false
-	switch key := public.(type) {
-	case *rsa.PublicKey:
-		if alg.OID.Equal(oidRSAPSS) {
-			hash, salt, err := parsePSS(alg.Parameters.FullBytes)
-			if err != nil {
-				return err
-			}
-			ok = rsa.VerifyPSS(key, hashes[hash], sum(hashes[hash], octets), signature, &rsa.PSSOptions{SaltLength: salt}) == nil
-			break
-		}
-		h, known := find(oidPKCS1, alg.OID)
-		if !known {
-			return unknownSignature(alg)
-		}
-		ok = rsa.VerifyPKCS1v15(key, hashes[h], sum(hashes[h], octets), signature) == nil
-	case *ecdsa.PublicKey:
-		h, known := find(oidECDSA, alg.OID)
-		if !known {
-			return unknownSignature(alg)
-		}
-		ok = ecdsa.VerifyASN1(key, sum(hashes[h], octets), signature)
-	case ed25519.PublicKey:
-		if !alg.OID.Equal(oidEd25519) || len(alg.Parameters.FullBytes) > 0 {
-			return unknownSignature(alg)
-		}
-		ok = ed25519.Verify(key, octets, signature)
-	}
+func verifyRFC4754(key crypto.PublicKey, a message.Auth, octets []byte) error {
+	k, ok := key.(*ecdsa.PublicKey)
 	if !ok {
-		return errSignature
+		return errors.New("the AUTH payload has an ECDSA signature, the certificate's key is another kind")
+	}
+	c, _ := curveOf(k)
+	switch {
+	case a.Method != c.method:
+		return fmt.Errorf("the AUTH payload has method %d, a key on %s has method %d", a.Method, c.curve.Params().Name, c.method)
+	case len(a.Data) != 2*c.size():
+		return fmt.Errorf("the ECDSA signature has %d bytes, one on %s has %d", len(a.Data), c.curve.Params().Name, 2*c.size())
+	}
+	der, err := derECDSA(a.Data)
+	if err != nil {
+		return err
+	}
+	return algorithm{scheme: schemeECDSA, hash: c.hash}.verify(key, octets, der)
+}
+
+// verify checks a signature that a made with the private half of key.
+func (a algorithm) verify(key crypto.PublicKey, octets, signature []byte) error {
+	right := false
+	switch k := key.(type) {
+	case *rsa.PublicKey:
+		switch a.scheme {
+		case schemePSS:
+			right = rsa.VerifyPSS(k, a.hash, digest(a.hash, octets), signature, &rsa.PSSOptions{SaltLength: a.salt}) == nil
+		case schemePKCS1:
+			right = rsa.VerifyPKCS1v15(k, a.hash, digest(a.hash, octets), signature) == nil
+		default:
+			return fmt.Errorf("the signature is %v, the certificate's key is RSA", a)
+		}
+	case *ecdsa.PublicKey:
+		if a.scheme != schemeECDSA {
+			return fmt.Errorf("the signature is %v, the certificate's key is ECDSA", a)
+		}
+		right = ecdsa.VerifyASN1(k, digest(a.hash, octets), signature)
+	case ed25519.PublicKey:
+		if a.scheme != schemeEd25519 {
+			return fmt.Errorf("the signature is %v, the certificate's key is Ed25519", a)
+		}
+		right = ed25519.Verify(k, octets, signature)
+	}
+	if !right {
+		return fmt.Errorf("the signature (%v) is wrong: it was made with another key, or of another exchange", a)
 	}
 	return nil
 }
 
-func unknownSignature(a algorithm) error {
-	return fmt.Errorf("the peer signs with %v, which is not for its key, or is one with SHA-1", a.OID)
-}
-
-func find(list map[uint16]asn1.ObjectIdentifier, oid asn1.ObjectIdentifier) (uint16, bool) {
-	for h, o := range list {
-		if o.Equal(oid) {
-			return h, true
-		}
-	}
-	return 0, false
-}
-
-// parsePSS reads parameters in which both hashes are the same, one of ours.
-func parsePSS(der []byte) (hash uint16, salt int, err error) {
-	bad := errors.New("the peer signs with RSA-PSS of other parameters than MGF1 with one hash of SHA-2")
-	var p pssParameters
-	if rest, err := asn1.Unmarshal(der, &p); err != nil || len(rest) > 0 {
-		return 0, 0, bad
-	}
-	var inner algorithm
-	if rest, err := asn1.Unmarshal(p.MGF.Parameters.FullBytes, &inner); err != nil || len(rest) > 0 {
-		return 0, 0, bad
-	}
-	hash, ok := find(oidHash, p.Hash.OID)
-	if !ok || !p.MGF.OID.Equal(oidMGF1) || !inner.OID.Equal(p.Hash.OID) || p.Trailer != 1 || p.Salt < hashes[hash].Size() || p.Salt > 512 {
-		return 0, 0, bad
-	}
-	return hash, p.Salt, nil
+func digest(h crypto.Hash, octets []byte) []byte {
+	d := h.New()
+	d.Write(octets)
+	return d.Sum(nil)
 }
