@@ -26,9 +26,16 @@ type wire struct {
 	loss   float64 // of datagrams; half as many come twice, as many come late
 	ends   map[netip.Addr]*Daemon
 	tap    func(from, to netip.AddrPort, b []byte) []byte // may change or swallow (nil)
-	back   func(netip.AddrPort) netip.AddrPort // what a NAT makes of a destination
+	back   func(netip.AddrPort) netip.AddrPort            // what a NAT makes of a destination
 	closed bool
 	sent   int
+}
+
+// set changes the wire while it carries datagrams.
+func (w *wire) set(change func(*wire)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change(w)
 }
 
 func (w *wire) Send(local, remote netip.AddrPort, b []byte) error {
@@ -191,7 +198,7 @@ var (
 )
 
 // a tunnel as left sees it, or right.
-func tunnelOf(t *testing.T, left bool, ikeWords, espWords string) *Tunnel {
+func tunnelOf(t testing.TB, left bool, ikeWords, espWords string) *Tunnel {
 	t.Helper()
 	tun := &Tunnel{Name: "cust-a", Endpoint: leftAddr, Customer: rightAddr, LocalID: fqdn("left.example"), RemoteID: fqdn("right.example"),
 		PSK: []byte("a shared key of some length"), IKELife: 8 * time.Hour, ChildLife: time.Hour, DPD: 30 * time.Second}
@@ -230,9 +237,7 @@ func onBed(t *testing.T, o Options, f func(b *bed)) {
 // end stops both daemons; nothing may be left over.
 func (b *bed) end() {
 	b.t.Helper()
-	b.wire.mu.Lock()
-	b.wire.loss = 0
-	b.wire.mu.Unlock()
+	b.wire.set(func(w *wire) { w.loss = 0 })
 	b.stop()
 	synctest.Wait()
 	time.Sleep(5 * time.Minute) // whatever timers there are end

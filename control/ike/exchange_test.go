@@ -51,7 +51,7 @@ func TestLossyWire(t *testing.T) {
 		t := b.t
 		b.left.SetTunnels([]*Tunnel{tunnelOf(t, true, "aes256gcm16-prfsha384-ecp384-ke1_mlkem768", usualESP)})
 		b.right.SetTunnels([]*Tunnel{tunnelOf(t, false, "aes256gcm16-prfsha384-ecp384-ke1_mlkem768", usualESP)})
-		b.wire.loss = 0.2 // each way: of twelve tries one gets through
+		b.wire.set(func(w *wire) { w.loss = 0.2 }) // each way: of twelve tries one gets through
 		for i := 0; ; i++ {
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			err := b.left.Initiate(ctx, "cust-a")
@@ -71,7 +71,7 @@ func TestLossyWire(t *testing.T) {
 				t.Fatalf("%v\n%s", err, b.log)
 			}
 		}
-		b.wire.loss = 0
+		b.wire.set(func(w *wire) { w.loss = 0 })
 		time.Sleep(time.Minute)
 		b.agree()
 		b.counts(1, 1)
@@ -105,7 +105,7 @@ func TestPeerDies(t *testing.T) {
 	onBed(t, Options{}, func(b *bed) {
 		b.usual()
 		b.up()
-		b.wire.closed = true
+		b.wire.set(func(w *wire) { w.closed = true })
 		time.Sleep(2 * time.Minute)
 		b.counts(0, 0)
 	})

@@ -143,7 +143,7 @@ func TestRefusedInitRequests(t *testing.T) {
 						b.t.Fatalf("asks for %x", n.Data)
 					}
 				}
-				if half := b.right.half; (half > 0) != (tc.want == 0) {
+				if half, _, _ := b.halfOpen(); (half > 0) != (tc.want == 0) {
 					b.t.Fatalf("%d half-open SAs", half)
 				}
 			})
@@ -167,8 +167,8 @@ func TestCookies(t *testing.T) {
 			})
 		}
 		n := b.answerTo(with(2, nil)).Notify(message.NotifyCookie)
-		if n == nil || b.right.half != 1 {
-			b.t.Fatalf("no cookie asked for, or %d half-open SAs", b.right.half)
+		if half, _, _ := b.halfOpen(); n == nil || half != 1 {
+			b.t.Fatalf("no cookie asked for, or %d half-open SAs", half)
 		}
 		good := bytes.Clone(n.Data)
 		for i := range good {
@@ -206,20 +206,20 @@ func TestHalfOpenIsBounded(t *testing.T) {
 			b.right.Receive(rightPort, from, initRequest(b.t, uint64(i+1), nil))
 			synctest.Wait()
 		}
-		if b.right.half != 20 || len(b.right.bySPI) != 20 || len(b.right.byInit) != 20 {
-			b.t.Fatalf("%d half-open SAs, %d in the table, want 20", b.right.half, len(b.right.bySPI))
+		if half, known, _ := b.halfOpen(); half != 20 || known != 20 {
+			b.t.Fatalf("%d half-open SAs, %d in the table, want 20", half, known)
 		}
 		time.Sleep(openTime + time.Second)
 		synctest.Wait()
-		if b.right.half != 0 || len(b.right.bySPI) != 0 || len(b.right.perSource) != 0 {
-			b.t.Fatalf("%d half-open SAs are left", b.right.half)
+		if half, known, sources := b.halfOpen(); half != 0 || known != 0 || sources != 0 {
+			b.t.Fatalf("%d half-open SAs are left", half)
 		}
 		for i := range 50 {
 			b.right.Receive(rightPort, leftPort, initRequest(b.t, uint64(i+1), nil))
 			synctest.Wait()
 		}
-		if b.right.half != 8 {
-			b.t.Fatalf("%d half-open SAs of one source, want 8", b.right.half)
+		if half, _, _ := b.halfOpen(); half != 8 {
+			b.t.Fatalf("%d half-open SAs of one source, want 8", half)
 		}
 	})
 }
@@ -369,7 +369,13 @@ func TestFragmentsAreBounded(t *testing.T) {
 	}
 }
 
-// TestSilentPeerOfMany: SAs per tunnel are bounded.
+// halfOpen counts right's half-open SAs, and those in its tables.
+func (b *bed) halfOpen() (half, known, sources int) {
+	b.right.mu.Lock()
+	defer b.right.mu.Unlock()
+	return b.right.half, len(b.right.bySPI), len(b.right.perSource)
+}
+
 func TestIKESAsPerTunnelAreBounded(t *testing.T) {
 	onBed(t, Options{}, func(b *bed) {
 		b.usual()

@@ -69,12 +69,14 @@ func TestSwitch(t *testing.T) {
 		onBed(t, Options{}, func(b *bed) {
 			b.usual()
 			b.up()
-			b.wire.tap = func(from, _ netip.AddrPort, d []byte) []byte { // the deletion does not arrive
-				if h, err := message.ParseHeader(d); err == nil && h.Exchange == message.Informational {
-					return nil
+			b.wire.set(func(w *wire) {
+				w.tap = func(_, _ netip.AddrPort, d []byte) []byte { // the deletion does not arrive
+					if h, err := message.ParseHeader(d); err == nil && h.Exchange == message.Informational {
+						return nil
+					}
+					return d
 				}
-				return d
-			}
+			})
 			old := b.planes[1].used("cust-a").SPIIn
 			if err := b.left.Rekey(b.t.Context(), "cust-a", false); err != nil {
 				b.t.Fatal(err)
@@ -102,15 +104,11 @@ func TestInitialContact(t *testing.T) {
 	onBed(t, Options{}, func(b *bed) {
 		b.usual()
 		b.up()
-		b.wire.mu.Lock()
-		b.wire.closed = true
-		b.wire.mu.Unlock()
+		b.wire.set(func(w *wire) { w.closed = true })
 		for _, s := range b.left.of("cust-a") { // left forgets all
 			s.do(func() { s.end("crash") })
 		}
-		b.wire.mu.Lock()
-		b.wire.closed = false
-		b.wire.mu.Unlock()
+		b.wire.set(func(w *wire) { w.closed = false })
 		b.up()
 		b.counts(1, 1)
 	})
@@ -183,7 +181,7 @@ func TestNAT(t *testing.T) {
 		if c := b.planes[1].used("cust-a"); !c.NAT {
 			b.t.Fatal("right does not know of the NAT")
 		}
-		shift = 50000 // the mapping changes
+		b.wire.set(func(*wire) { shift = 50000 }) // the mapping changes
 		if err := b.left.Rekey(b.t.Context(), "cust-a", false); err != nil {
 			b.t.Fatal(err)
 		}
@@ -211,7 +209,10 @@ type natted struct {
 }
 
 func (n *natted) Send(local, remote netip.AddrPort, d []byte) error {
-	return n.w.Send(netip.AddrPortFrom(n.public, local.Port()+*n.shift), remote, d)
+	n.w.mu.Lock()
+	from := netip.AddrPortFrom(n.public, local.Port()+*n.shift)
+	n.w.mu.Unlock()
+	return n.w.Send(from, remote, d)
 }
 
 // An established SA that was taken over from its state goes on: with requests of both, and with the children.

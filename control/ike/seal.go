@@ -14,7 +14,7 @@ const sealedHeader = message.HeaderLen + 4 // and the generic header of the SK p
 func (s *ikeSA) seal(exchange message.ExchangeType, id uint32, response bool, c *message.Contents) ([][]byte, error) {
 	first, text := c.Append(nil)
 	h := message.Header{SPIi: s.SPIi, SPIr: s.SPIr, Major: 2, Exchange: exchange, Initiator: s.initiator, Response: response, ID: id}
-	if exchange == message.IKEIntermediate {
+	if exchange == message.IKEIntermediate && s.hs != nil {
 		s.hs.intAuth(s.Suite.PRF, s.ownP(), s.initiator, h, first, text)
 	}
 	limit := s.d.opts.DatagramBytes
