@@ -113,6 +113,7 @@ func (s *ikeSA) takeAuth(c *message.Contents) {
 	s.LocalID, s.RemoteID = t.LocalID, cloneID(*c.IDr)
 	hs := s.hs
 	s.establish()
+	s.d.counts.established.Add(1)
 	s.note("IKE SA established", "role", "initiator", "suite", s.Suite, "remote_id", s.RemoteID, "nat_here", s.NATHere, "nat_there", s.NATThere)
 	if err := s.takeFirstChild(hs, c); err != nil {
 		s.childFailed(err)
@@ -150,6 +151,7 @@ func (s *ikeSA) handleAuth(c *message.Contents) (*message.Contents, func()) {
 	}
 	hs := s.hs
 	s.establish()
+	s.d.counts.established.Add(1)
 	s.hs = nil
 	s.note("IKE SA established", "role", "responder", "suite", s.Suite, "remote_id", s.RemoteID, "nat_here", s.NATHere, "nat_there", s.NATThere)
 	if c.Notify(message.NotifyInitialContact) != nil {

@@ -404,6 +404,7 @@ func (s *ikeSA) takeOver(old, child *ChildState, n *negotiation) {
 		s.deleteChild(child)
 		return
 	}
+	s.d.counts.rekeyedChildren.Add(1)
 	s.use(child)
 	old.Replaced, old.Expire = true, time.Now().Add(replacedTime)
 	if s.child(old.SPIIn) == old {

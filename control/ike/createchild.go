@@ -69,6 +69,7 @@ func (s *ikeSA) peerReplaced(old, child *ChildState, n *negotiation) {
 		s.collision[old.SPIIn] = &collision{lower(n.ni, n.nr), child}
 		return
 	}
+	s.d.counts.rekeyedChildren.Add(1)
 	old.Replaced = true
 	old.Expire = time.Now().Add(replacedTime)
 }

@@ -41,13 +41,14 @@ type Options struct {
 
 // A Daemon negotiates for a node. Its methods may be called by any goroutine.
 type Daemon struct {
-	opts    Options
-	log     *slog.Logger
-	plane   sa.Dataplane
-	pool    *pool
-	cookies cookies
-	index   atomic.Pointer[index]
-	counts  Counters
+	opts      Options
+	log       *slog.Logger
+	plane     sa.Dataplane
+	pool      *pool
+	cookies   cookies
+	index     atomic.Pointer[index]
+	counts    counters
+	strangers throttle
 
 	mu        sync.Mutex // guards what follows; no SA's lock is taken while it is held
 	bySPI     map[uint64]*ikeSA
@@ -58,11 +59,6 @@ type Daemon struct {
 	starting  map[string]*starter
 	failures  map[string]string // why the last negotiation of a tunnel failed
 	stopped   bool
-}
-
-// Counters count what no SA counts.
-type Counters struct {
-	Malformed, UnknownSPI, CookiesSent, CookiesWrong, Overload, TooManyHalfOpen, Unauthentic atomic.Uint64
 }
 
 // initKey tells IKE_SA_INIT requests apart, also when two peers have chosen one SPI: a hash of the whole request.
@@ -171,7 +167,7 @@ func (d *Daemon) Receive(local, remote netip.AddrPort, datagram []byte) {
 	}
 	h, err := message.ParseHeader(b)
 	if err != nil {
-		d.counts.Malformed.Add(1)
+		d.counts.malformed.Add(1)
 		return
 	}
 	switch {
@@ -186,7 +182,7 @@ func (d *Daemon) Receive(local, remote netip.AddrPort, datagram []byte) {
 
 // refuseVersion answers a request of a version to come (RFC 7296, section 2.5).
 func (d *Daemon) refuseVersion(local, remote netip.AddrPort, h message.Header) {
-	d.counts.Malformed.Add(1)
+	d.counts.malformed.Add(1)
 	if h.Major < 2 || h.Response {
 		return
 	}
@@ -229,12 +225,12 @@ func (d *Daemon) receiveKnown(local, remote netip.AddrPort, h message.Header, b 
 	s := d.bySPI[spi]
 	d.mu.Unlock()
 	if s == nil || s.initiator == h.Initiator {
-		d.counts.UnknownSPI.Add(1)
+		d.counts.unknownSPI.Add(1)
 		return
 	}
 	if s.waiting.Add(1) > inflight {
 		s.waiting.Add(-1)
-		d.counts.Overload.Add(1)
+		d.counts.overload.Add(1)
 		return
 	}
 	own := append([]byte(nil), b...)
@@ -243,7 +239,7 @@ func (d *Daemon) receiveKnown(local, remote netip.AddrPort, h message.Header, b 
 		s.do(func() { s.receive(local, remote, h, own) })
 	}) {
 		s.waiting.Add(-1)
-		d.counts.Overload.Add(1)
+		d.counts.overload.Add(1)
 	}
 }
 
@@ -285,7 +281,7 @@ func (d *Daemon) admit(s *ikeSA, key initKey) bool {
 	defer d.mu.Unlock()
 	src := sourceOf(key.remote.Addr())
 	if d.stopped || d.byInit[key] != nil || d.half >= d.opts.HalfOpen || d.perSource[src] >= d.opts.PerSource {
-		d.counts.TooManyHalfOpen.Add(1)
+		d.counts.tooManyHalfOpen.Add(1)
 		return false
 	}
 	d.half++

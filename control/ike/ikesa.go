@@ -174,6 +174,7 @@ func (s *ikeSA) end(why string) {
 		s.d.lost(s.Tunnel)
 	} else if was <= proving && s.initiator && s.tunnel != nil {
 		s.d.failed(s.Tunnel, why)
+		s.d.counts.failed.Add(1)
 		s.warn("negotiation failed", "why", why)
 		s.d.lost(s.Tunnel)
 	}

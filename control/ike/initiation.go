@@ -70,19 +70,19 @@ func newNonce() []byte {
 // receiveInit does with an IKE_SA_INIT request what can be done at once.
 func (d *Daemon) receiveInit(local, remote netip.AddrPort, h message.Header, b []byte) {
 	if h.Exchange != message.IKESAInit || h.Response || h.ID != 0 || h.SPIi == 0 {
-		d.counts.Malformed.Add(1)
+		d.counts.malformed.Add(1)
 		return
 	}
 	cookie, nonce, ok := peek(h, b)
 	if !ok {
-		d.counts.Malformed.Add(1)
+		d.counts.malformed.Add(1)
 		return
 	}
 	if d.loaded() && !d.cookies.check(time.Now(), cookie, remote, h.SPIi, nonce) {
 		if cookie != nil {
-			d.counts.CookiesWrong.Add(1)
+			d.counts.cookieWrong.Add(1)
 		}
-		d.counts.CookiesSent.Add(1)
+		d.counts.cookiesSent.Add(1)
 		fresh := d.cookies.make(time.Now(), remote, h.SPIi, nonce)
 		d.answerOpenly(local, remote, h, message.Notify{Type: message.NotifyCookie, Data: fresh[:]})
 		return
@@ -97,7 +97,7 @@ func (d *Daemon) receiveInit(local, remote netip.AddrPort, h message.Header, b [
 	}
 	own := slices.Clone(b)
 	if !try(d.pool.fresh, func() { d.respondInit(local, remote, h, own, key) }) {
-		d.counts.Overload.Add(1)
+		d.counts.overload.Add(1)
 	}
 }
 
@@ -121,17 +121,21 @@ func (d *Daemon) respondInit(local, remote netip.AddrPort, h message.Header, b [
 	var critical *message.CriticalError
 	switch {
 	case errors.As(err, &critical):
-		d.counts.Malformed.Add(1)
+		d.counts.malformed.Add(1)
 		d.answerOpenly(local, remote, h, message.Notify{Type: message.NotifyUnsupportedCriticalPayload, Data: []byte{byte(critical.Type)}})
 		return
 	case err != nil || c.SA == nil || c.KE == nil || c.Nonce == nil:
-		d.counts.Malformed.Add(1)
+		d.counts.malformed.Add(1)
 		d.answerOpenly(local, remote, h, message.Notify{Type: message.NotifyInvalidSyntax})
 		return
 	}
 	chosen, err := d.chooseIKE(local.Addr(), remote.Addr(), c)
 	if err != nil {
-		d.log.Warn("ike: no proposal chosen", "endpoint", local.Addr(), "remote", remote, "offered", wordsOf(c.SA), "why", err)
+		d.counts.failed.Add(1)
+		d.warnStranger("no proposal chosen", "endpoint", local.Addr(), "remote", remote, "offered", wordsOf(c.SA), "why", err)
+		for _, t := range d.index.Load().byPair[addressPair{local.Addr(), remote.Addr()}] {
+			d.failed(t.Name, fmt.Sprintf("no proposal chosen: %v", err))
+		}
 		d.answerOpenly(local, remote, h, message.Notify{Type: message.NotifyNoProposalChosen})
 		return
 	}
@@ -151,7 +155,7 @@ func (d *Daemon) respondInit(local, remote netip.AddrPort, h message.Header, b [
 			return
 		}
 		if err := s.acceptInit(local, remote, h, b, c, chosen, su); err != nil {
-			d.counts.Malformed.Add(1)
+			d.counts.malformed.Add(1)
 			d.answerOpenly(local, remote, h, message.Notify{Type: message.NotifyInvalidSyntax})
 			s.end(err.Error())
 		}
@@ -397,6 +401,7 @@ func (s *ikeSA) goOn() {
 // fail ends an SA that was not established; its answers are sent again for a while.
 func (s *ikeSA) fail(why string) {
 	s.d.failed(s.Tunnel, why)
-	s.warn("negotiation failed", "why", why)
+	s.d.counts.failed.Add(1)
+	s.d.warnStranger("negotiation failed", s.about([]any{"why", why})...)
 	s.phase, s.why, s.expire = failed, why, time.Now().Add(failedTime)
 }

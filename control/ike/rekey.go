@@ -195,6 +195,7 @@ func (s *ikeSA) adoptInto(n *ikeSA, p phase) {
 		n.graves, s.graves = s.graves, nil
 		n.keepalive = s.keepalive
 		n.establish()
+		n.d.counts.rekeyedIKE.Add(1)
 		n.note("IKE SA rekeyed", "old_ike_spi", spiText(s.spi()), "suite", n.Suite)
 	})
 }

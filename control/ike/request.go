@@ -70,6 +70,7 @@ func (s *ikeSA) transmitRequest(now time.Time) {
 	if r.tries++; r.tries == 1 {
 		r.wait = firstWait
 	} else {
+		s.d.counts.retransmissions.Add(1)
 		r.wait = min(r.wait*3/2, longWait)
 	}
 	r.next = now.Add(r.wait + rand.N(r.wait/8))
@@ -117,7 +118,7 @@ func (s *ikeSA) finish(c *message.Contents) {
 
 // unauthentic counts a datagram that the peer did not send, or that was damaged.
 func (s *ikeSA) unauthentic(err error) {
-	s.d.counts.Unauthentic.Add(1)
+	s.d.counts.unauthentic.Add(1)
 	s.d.log.Debug("ike: datagram dropped", s.about([]any{"error", err})...)
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"causeway/control/ike"
 	"causeway/control/pmtu"
 	"causeway/pipeline"
 	"causeway/xsk"
@@ -56,6 +57,13 @@ var (
 	saBytes         = desc("sa_bytes_total", "Bytes of the inner packets that a security association encrypted, or received and found authentic.", "tunnel", "direction", "spi")
 	saRefused       = desc("sa_refused_packets_total", "Packets that a security association refused to send or to receive, by drop reason.", "tunnel", "direction", "spi", "reason")
 	saSoft          = desc("sa_soft_lifetime_over", "1 when the soft lifetime of a security association is over: it should be replaced.", "tunnel", "direction", "spi")
+	ikeSAs          = desc("ike_sas", "IKE SAs that are established.")
+	ikeHalfOpen     = desc("ike_half_open_sas", "IKE SAs whose peer has not shown yet who it is.")
+	ikeNegotiations = desc("ike_negotiations_total", "Negotiations of IKE SAs, by how they ended.", "result")
+	ikeRekeys       = desc("ike_rekeys_total", "SAs that were replaced by new ones, by kind: ike, child.", "kind")
+	ikeCookies      = desc("ike_cookies_sent_total", "Requests that were answered with a cookie, because many peers began at once.")
+	ikeRepeats      = desc("ike_retransmissions_total", "Requests that were sent again, because no answer came.")
+	ikeDropped      = desc("ike_dropped_datagrams_total", "Datagrams of IKE that were not processed, by reason.", "reason")
 	pathMTUReports  = desc("path_mtu_reports_total", "ICMP errors about packets too big for their path, by what was made of them.", "verdict")
 	tunPackets      = desc("tun_packets_total", "Packets between the workers and the kernel through the TUN device.", "direction")
 	tunErrors       = desc("tun_errors_total", "Packets that the kernel (to_kernel) or the workers' queue (from_kernel) did not take.", "direction")
@@ -237,7 +245,22 @@ func (o out) tunnel(e *pipeline.Engine, t Tunnel) {
 }
 
 // control shows what is not per packet.
+func (o out) negotiation(s ike.Stats) {
+	o.gauge(ikeSAs, float64(s.SAs))
+	o.gauge(ikeHalfOpen, float64(s.HalfOpen))
+	o.counter(ikeNegotiations, s.Established, "established")
+	o.counter(ikeNegotiations, s.Failed, "failed")
+	o.counter(ikeRekeys, s.RekeyedIKE, "ike")
+	o.counter(ikeRekeys, s.RekeyedChildren, "child")
+	o.counter(ikeCookies, s.CookiesSent)
+	o.counter(ikeRepeats, s.Retransmissions)
+	for reason, n := range s.Dropped {
+		o.counter(ikeDropped, n, reason)
+	}
+}
+
 func (c *collector) control(o out) {
+	o.negotiation(c.s.IKE())
 	reports := c.s.PathMTU()
 	for _, v := range pmtu.Verdicts {
 		o.counter(pathMTUReports, reports[v], string(v))

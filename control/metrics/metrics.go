@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"causeway/control/ike"
 	"causeway/control/pmtu"
 	"causeway/control/routes"
 	"causeway/control/tun"
@@ -35,6 +36,7 @@ type Source struct {
 	Ports    []*xsk.Port
 	Tunnels  func() []Tunnel
 	SAs      func() []SA
+	IKE      func() ike.Stats
 	Routes   func() routes.Stats
 	PathMTU  func() map[pmtu.Verdict]uint64
 	TUN      func() tun.Stats

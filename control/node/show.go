@@ -245,7 +245,7 @@ func (n *Node) workerOf(q QueueID) int {
 func (n *Node) metricsSource() metrics.Source {
 	c := n.Config()
 	return metrics.Source{
-		Engine: n.engine, Ports: n.ports, Tunnels: n.metricTunnels, SAs: n.metricSAs,
+		Engine: n.engine, Ports: n.ports, Tunnels: n.metricTunnels, SAs: n.metricSAs, IKE: n.ike.Stats,
 		Routes: n.routes.Stats, PathMTU: n.learned.Counts, TUN: n.tun.Stats, NotReady: n.NotReady,
 		Version: n.opts.Version, Node: c.Node.Name, Datacenter: c.Node.Datacenter, Region: c.Node.Region,
 	}

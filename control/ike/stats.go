@@ -1,0 +1,89 @@
+package ike
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// counters count what no SA counts.
+type counters struct {
+	malformed, unknownSPI, cookieWrong, overload, tooManyHalfOpen, unauthentic atomic.Uint64
+
+	cookiesSent, retransmissions, established, failed, rekeyedIKE, rekeyedChildren, unlogged atomic.Uint64
+}
+
+// Stats is what the daemon has counted since its start, and how many SAs it has now.
+type Stats struct {
+	SAs, HalfOpen int
+
+	Established, Failed         uint64 // negotiations
+	RekeyedIKE, RekeyedChildren uint64
+	CookiesSent                 uint64
+	Retransmissions             uint64
+	Dropped                     map[string]uint64 // datagrams, by reason
+}
+
+// Stats returns the counters. Any goroutine may ask.
+func (d *Daemon) Stats() Stats {
+	c := &d.counts
+	st := Stats{Established: c.established.Load(), Failed: c.failed.Load(), RekeyedIKE: c.rekeyedIKE.Load(), RekeyedChildren: c.rekeyedChildren.Load(),
+		CookiesSent: c.cookiesSent.Load(), Retransmissions: c.retransmissions.Load(),
+		Dropped: map[string]uint64{
+			"malformed":          c.malformed.Load(),       // is no message, or no request that begins something
+			"unknown_spi":        c.unknownSPI.Load(),      // of no SA that is known
+			"wrong_cookie":       c.cookieWrong.Load(),     // asked for a cookie, and it was not the one
+			"overload":           c.overload.Load(),        // the pool's queues were full
+			"too_many_half_open": c.tooManyHalfOpen.Load(), // of all, or of one source
+			"unauthentic":        c.unauthentic.Load(),     // its integrity check value was wrong
+		}}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	st.HalfOpen = d.half
+	for _, list := range d.byTunnel {
+		st.SAs += len(list)
+	}
+	return st
+}
+
+// Lines that anybody on the Internet can cause are bounded: so many at once, and so many in a second.
+const (
+	logBurst = 50
+	logRate  = 5
+)
+
+// A throttle bounds lines of the log.
+type throttle struct {
+	mu     sync.Mutex
+	tokens float64
+	last   time.Time
+}
+
+// allow reports whether a line may be written.
+func (t *throttle) allow(now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.last.IsZero() {
+		t.tokens = logBurst
+	} else {
+		t.tokens = min(t.tokens+logRate*now.Sub(t.last).Seconds(), logBurst)
+	}
+	t.last = now
+	if t.tokens < 1 {
+		return false
+	}
+	t.tokens--
+	return true
+}
+
+// warnStranger writes a line about somebody who has not shown who it is.
+func (d *Daemon) warnStranger(what string, args ...any) {
+	if !d.strangers.allow(time.Now()) {
+		d.counts.unlogged.Add(1)
+		return
+	}
+	if n := d.counts.unlogged.Swap(0); n > 0 {
+		args = append(args, "not_logged_before", n)
+	}
+	d.log.Warn("ike: "+what, args...)
+}
