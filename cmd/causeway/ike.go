@@ -18,7 +18,7 @@ func ikeCommand() *cobra.Command {
 		Short: "negotiate, rekey or delete the associations of a tunnel now",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return fmt.Errorf("%s wants one of initiate, rekey, terminate", cmd.CommandPath())
+			return fmt.Errorf("%s wants one of initiate, rekey, terminate, export-keys", cmd.CommandPath())
 		},
 	}
 	var self bool
@@ -33,8 +33,35 @@ func ikeCommand() *cobra.Command {
 		ikeVerb("initiate", "negotiate a tunnel, and wait until it is up", "established", func() string { return api.IKEInitiate }),
 		rekey,
 		ikeVerb("terminate", "delete all associations of a tunnel; one with initiate: true begins again", "terminated", func() string { return api.IKETerminate }),
+		exportKeysCommand(),
 	)
 	return ike
+}
+
+const exportKeysHelp = `Write the keys of a tunnel to a file for a while, so that Wireshark can read its packets: those of its IKE SAs, and of ESP
+associations that are made from now on (causeway ike rekey makes new ones). Whoever has the file can read what the tunnel
+carried. The file lies in node.state_dir, readable by its owner alone; the daemon's log says when the writing begins and ends.
+Each line is one of Wireshark's tables ikev2_decryption_table and esp_sa, with the table's name in front.`
+
+// exportKeysCommand has no default time: whoever wants keys says for how long.
+func exportKeysCommand() *cobra.Command {
+	var socket string
+	var span time.Duration
+	cmd := command("export-keys TUNNEL --for DURATION", "write a tunnel's keys to a file for a while, for Wireshark", oneTunnel, func(cmd *cobra.Command, args []string) error {
+		f, err := api.NewClient(socket).ExportKeys(args[0], span)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%s: keys are written to %s for %v; remove it when it is not needed\n", args[0], f.Path, span)
+		return nil
+	})
+	cmd.Long = exportKeysHelp
+	socketFlag(cmd, &socket)
+	cmd.Flags().DurationVar(&span, "for", 0, "how long, such as 10m, at most 1h")
+	if err := cmd.MarkFlagRequired("for"); err != nil {
+		panic(err) // the flag is there
+	}
+	return cmd
 }
 
 // ikeVerb is one of the commands; done is said when it was done.

@@ -46,6 +46,12 @@ func (c *Client) CommandIKE(command, tunnel string) error {
 	return c.do(http.MethodPost, "ike/"+command+"?tunnel="+url.QueryEscape(tunnel), &done)
 }
 
+// ExportKeys makes the daemon write the keys of a tunnel to a file for a while.
+func (c *Client) ExportKeys(tunnel string, span time.Duration) (f KeyFile, err error) {
+	err = c.do(http.MethodPost, "ike/export-keys?tunnel="+url.QueryEscape(tunnel)+"&for="+span.String(), &f)
+	return f, err
+}
+
 func (c *Client) do(method, what string, v any) error {
 	req, err := http.NewRequest(method, "http://causeway/v1/"+what, nil)
 	if err != nil {

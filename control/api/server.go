@@ -29,6 +29,7 @@ type Node interface {
 	Status() Status
 	Reload() (Reload, error)
 	CommandIKE(ctx context.Context, command, tunnel string) error
+	ExportKeys(tunnel string, span time.Duration) (KeyFile, error)
 }
 
 // The commands of CommandIKE.
@@ -51,6 +52,18 @@ func NewHandler(n Node) http.Handler {
 	show(mux, "/v1/sas", n.SAs)
 	show(mux, "/v1/ike", n.IKE)
 	show(mux, "/v1/status", n.Status)
+	mux.HandleFunc("POST /v1/ike/export-keys", func(w http.ResponseWriter, r *http.Request) {
+		span, err := time.ParseDuration(r.FormValue("for"))
+		var f KeyFile
+		if err == nil {
+			f, err = n.ExportKeys(r.FormValue("tunnel"), span)
+		}
+		if err != nil {
+			answer(w, http.StatusUnprocessableEntity, problem{err.Error()})
+			return
+		}
+		answer(w, http.StatusOK, f)
+	})
 	for _, command := range []string{IKEInitiate, IKERekey, IKERekeySelf, IKETerminate} {
 		mux.HandleFunc("POST /v1/ike/"+command, func(w http.ResponseWriter, r *http.Request) {
 			if err := n.CommandIKE(r.Context(), command, r.FormValue("tunnel")); err != nil {

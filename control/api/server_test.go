@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 var update = flag.Bool("update", false, "write testdata instead of comparing with it")
@@ -41,7 +42,8 @@ func (filled) CommandIKE(_ context.Context, command, tunnel string) error {
 	}
 	return nil
 }
-func (f filled) Reload() (Reload, error) { return fill[Reload](), f.reload }
+func (filled) ExportKeys(string, time.Duration) (KeyFile, error) { return fill[KeyFile](), nil }
+func (f filled) Reload() (Reload, error)                         { return fill[Reload](), f.reload }
 
 // fill sets each field of a T to its number.
 func fill[T any]() (v T) {
@@ -138,6 +140,8 @@ func TestShowingDoesNotChangeAndReloadingIsNotShowing(t *testing.T) {
 		{"GET", "/v1/ike/terminate", http.StatusMethodNotAllowed},
 		{"POST", "/v1/ike/terminate?tunnel=cust-a", http.StatusOK},
 		{"POST", "/v1/ike/terminate?tunnel=cust-b", http.StatusUnprocessableEntity},
+		{"POST", "/v1/ike/export-keys?tunnel=cust-a&for=5m", http.StatusOK},
+		{"POST", "/v1/ike/export-keys?tunnel=cust-a", http.StatusUnprocessableEntity},
 		{"POST", "/v1/ike/forget?tunnel=cust-a", http.StatusNotFound},
 		{"GET", "/v1/keys", http.StatusNotFound},
 		{"GET", "/", http.StatusNotFound},

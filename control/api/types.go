@@ -162,6 +162,11 @@ type IKEPair struct {
 	RekeyIn float64 `json:"rekey_in_seconds"`
 }
 
+// A KeyFile is where the keys of a tunnel are written for a while. No answer has keys themselves.
+type KeyFile struct {
+	Path string `json:"path"`
+}
+
 // A Port is one interface that the workers own.
 type Port struct {
 	Name     string            `json:"name"`

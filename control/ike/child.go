@@ -188,6 +188,7 @@ func (s *ikeSA) install(n *negotiation, use bool) (*ChildState, error) {
 	if err := s.d.plane.Install(c); err != nil {
 		return nil, err
 	}
+	s.d.logChild(c)
 	clear(n.secret)
 	now := time.Now()
 	child := &ChildState{SPIIn: n.spiIn, SPIOut: n.spiOut, Suite: n.suite, Local: n.local, Remote: n.remote, UDP: udp,

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"runtime"
 	"sync"
@@ -58,6 +59,7 @@ type Daemon struct {
 	byTunnel  map[string][]*ikeSA // established, oldest first
 	starting  map[string]*starter
 	failures  map[string]string // why the last negotiation of a tunnel failed
+	keyLogs   map[string]*keyLog
 	stopped   bool
 }
 
@@ -84,7 +86,7 @@ func New(o Options) *Daemon {
 	}
 	d := &Daemon{opts: o, log: o.Log, plane: o.Dataplane, pool: newPool(),
 		bySPI: map[uint64]*ikeSA{}, byInit: map[initKey]*ikeSA{}, perSource: map[netip.Prefix]int{},
-		byTunnel: map[string][]*ikeSA{}, starting: map[string]*starter{}, failures: map[string]string{}}
+		byTunnel: map[string][]*ikeSA{}, starting: map[string]*starter{}, failures: map[string]string{}, keyLogs: map[string]*keyLog{}}
 	d.index.Store(newIndex(nil))
 	d.cookies.renew(time.Now())
 	return d
@@ -114,10 +116,16 @@ func (d *Daemon) leave() {
 		all = append(all, s)
 	}
 	for name, s := range d.starting {
-		s.timer.Stop()
+		if s.timer != nil {
+			s.timer.Stop()
+		}
 		delete(d.starting, name)
 	}
+	logs := maps.Clone(d.keyLogs)
 	d.mu.Unlock()
+	for name, k := range logs {
+		d.endKeyLog(name, k)
+	}
 	for _, s := range all {
 		s.do(func() { s.deleteSelf("the daemon stops") })
 	}

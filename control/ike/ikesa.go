@@ -131,6 +131,7 @@ func (s *ikeSA) establish() {
 	s.heard, s.Established = now, now
 	s.Rekey, s.Expire = now.Add(jittered(s.tunnel.IKELife)), now.Add(s.tunnel.IKELife)
 	s.expire = time.Time{}
+	s.logKeys()
 	for _, o := range s.d.establish(s) {
 		s.d.post(o, func() { o.deleteSelf("the tunnel has newer IKE SAs") })
 	}

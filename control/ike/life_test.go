@@ -2,7 +2,10 @@ package ike
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -154,6 +157,60 @@ func TestReload(t *testing.T) {
 		b.counts(0, 0)
 	})
 }
+
+func TestKeyLog(t *testing.T) {
+	onBed(t, Options{}, func(b *bed) {
+		b.usual()
+		b.up()
+		f := new(file)
+		if err := b.right.LogKeys("cust-a", f, 2*MaxKeyLog); err == nil {
+			b.t.Fatal("two hours of keys are promised")
+		}
+		f = new(file)
+		if err := b.right.LogKeys("cust-a", f, time.Minute); err != nil {
+			b.t.Fatal(err)
+		}
+		if err := b.left.Rekey(b.t.Context(), "cust-a", false); err != nil {
+			b.t.Fatal(err)
+		}
+		key := b.planes[1].pairs()[1].KeyIn
+		if text := f.String(); strings.Count(text, "ikev2_decryption_table") != 1 || strings.Count(text, "esp_sa") != 2 || !strings.Contains(text, fmt.Sprintf("0x%x", key)) {
+			b.t.Fatalf("the file has\n%s", text)
+		}
+		time.Sleep(time.Minute)
+		if err := b.left.Rekey(b.t.Context(), "cust-a", true); err != nil {
+			b.t.Fatal(err)
+		}
+		if strings.Count(f.String(), "\n") != 3 || !f.closed {
+			b.t.Fatalf("after its time the file has\n%s, closed %v", f, f.closed)
+		}
+		logLock.Lock()
+		defer logLock.Unlock()
+		if text := b.log.String(); strings.Contains(text, fmt.Sprintf("%x", key)) || !strings.Contains(text, "KEYS OF A TUNNEL") {
+			b.t.Fatal("the log has a key, or does not warn")
+		}
+	})
+}
+
+type file struct {
+	mu sync.Mutex
+	bytes.Buffer
+	closed bool
+}
+
+func (f *file) Write(b []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.Buffer.Write(b)
+}
+
+func (f *file) String() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.Buffer.String()
+}
+
+func (f *file) Close() error { f.closed = true; return nil }
 
 // A peer behind a NAT: UDP, port 4500, and it may move.
 func TestNAT(t *testing.T) {

@@ -5,8 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"causeway/config"
 	"causeway/control/api"
@@ -173,4 +178,17 @@ func (n *Node) CommandIKE(ctx context.Context, command, tunnel string) error {
 		return n.ike.Terminate(ctx, tunnel)
 	}
 	return fmt.Errorf("%q is no command", command)
+}
+
+// ExportKeys writes the keys of a tunnel for a while to a new file in the state directory, for its owner alone.
+func (n *Node) ExportKeys(tunnel string, span time.Duration) (api.KeyFile, error) {
+	path := filepath.Join(n.state.path, fmt.Sprintf("ike-keys-%s-%s.txt", url.PathEscape(tunnel), time.Now().UTC().Format("20060102-150405")))
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return api.KeyFile{}, fmt.Errorf("keys of tunnel %s: %w", tunnel, err)
+	}
+	if err := n.ike.LogKeys(tunnel, f, span); err != nil {
+		return api.KeyFile{}, errors.Join(err, os.Remove(path))
+	}
+	return api.KeyFile{Path: path}, nil
 }

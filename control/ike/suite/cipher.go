@@ -35,14 +35,14 @@ func (s IKE) NewCipher(e, a []byte) (*Cipher, error) {
 	copy(c.salt[:], e[len(key):])
 	var err error
 	switch s.Encr {
-	case encrAESGCM16:
+	case AESGCM16:
 		var block cipher.Block
 		if block, err = aes.NewCipher(key); err == nil {
 			c.aead, err = cipher.NewGCM(block)
 		}
-	case encrChaCha20Poly1305:
+	case ChaCha20Poly1305:
 		c.aead, err = chacha20poly1305.New(key)
-	case encrAESCBC:
+	case AESCBC:
 		c.mac, c.macKey = macs[s.Integ], slices.Clone(a)
 		c.block, err = aes.NewCipher(key)
 	default:

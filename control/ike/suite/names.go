@@ -12,19 +12,19 @@ import (
 
 // Encryption algorithms (IANA, transform type 1).
 const (
-	encrNull             = 11
-	encrAESCBC           = 12
-	encrAESGCM16         = 20
-	encrChaCha20Poly1305 = 28
+	Null             = 11
+	AESCBC           = 12
+	AESGCM16         = 20
+	ChaCha20Poly1305 = 28
 )
 
 // Integrity algorithms (transform type 3).
 const (
-	integNone   = 0
-	integSHA1   = 2
-	integSHA256 = 12
-	integSHA384 = 13
-	integSHA512 = 14
+	integNone  = 0
+	HMACSHA1   = 2
+	HMACSHA256 = 12
+	HMACSHA384 = 13
+	HMACSHA512 = 14
 )
 
 // Pseudorandom functions (transform type 2).
@@ -58,16 +58,16 @@ type word struct {
 
 // words are all that there are, the stronger ones of a kind first.
 var words = []word{
-	{"aes256gcm16", message.Transform{Type: message.TransformEncryption, ID: encrAESGCM16, KeyBits: 256}, false},
-	{"chacha20poly1305", message.Transform{Type: message.TransformEncryption, ID: encrChaCha20Poly1305}, false},
-	{"aes128gcm16", message.Transform{Type: message.TransformEncryption, ID: encrAESGCM16, KeyBits: 128}, false},
-	{"aes256", message.Transform{Type: message.TransformEncryption, ID: encrAESCBC, KeyBits: 256}, false},
-	{"aes128", message.Transform{Type: message.TransformEncryption, ID: encrAESCBC, KeyBits: 128}, false},
-	{"null", message.Transform{Type: message.TransformEncryption, ID: encrNull}, false},
-	{"sha512", message.Transform{Type: message.TransformIntegrity, ID: integSHA512}, false},
-	{"sha384", message.Transform{Type: message.TransformIntegrity, ID: integSHA384}, false},
-	{"sha256", message.Transform{Type: message.TransformIntegrity, ID: integSHA256}, false},
-	{"sha1", message.Transform{Type: message.TransformIntegrity, ID: integSHA1}, true},
+	{"aes256gcm16", message.Transform{Type: message.TransformEncryption, ID: AESGCM16, KeyBits: 256}, false},
+	{"chacha20poly1305", message.Transform{Type: message.TransformEncryption, ID: ChaCha20Poly1305}, false},
+	{"aes128gcm16", message.Transform{Type: message.TransformEncryption, ID: AESGCM16, KeyBits: 128}, false},
+	{"aes256", message.Transform{Type: message.TransformEncryption, ID: AESCBC, KeyBits: 256}, false},
+	{"aes128", message.Transform{Type: message.TransformEncryption, ID: AESCBC, KeyBits: 128}, false},
+	{"null", message.Transform{Type: message.TransformEncryption, ID: Null}, false},
+	{"sha512", message.Transform{Type: message.TransformIntegrity, ID: HMACSHA512}, false},
+	{"sha384", message.Transform{Type: message.TransformIntegrity, ID: HMACSHA384}, false},
+	{"sha256", message.Transform{Type: message.TransformIntegrity, ID: HMACSHA256}, false},
+	{"sha1", message.Transform{Type: message.TransformIntegrity, ID: HMACSHA1}, true},
 	{"prfsha512", message.Transform{Type: message.TransformPRF, ID: uint16(PRFHMACSHA512)}, false},
 	{"prfsha384", message.Transform{Type: message.TransformPRF, ID: uint16(PRFHMACSHA384)}, false},
 	{"prfsha256", message.Transform{Type: message.TransformPRF, ID: uint16(PRFHMACSHA256)}, false},
@@ -124,15 +124,15 @@ type cipherInfo struct {
 }
 
 var ciphers = map[uint16]cipherInfo{
-	encrNull:             {},
-	encrAESCBC:           {iv: 16},
-	encrAESGCM16:         {aead: true, salt: 4, iv: 8},
-	encrChaCha20Poly1305: {aead: true, salt: 4, iv: 8},
+	Null:             {},
+	AESCBC:           {iv: 16},
+	AESGCM16:         {aead: true, salt: 4, iv: 8},
+	ChaCha20Poly1305: {aead: true, salt: 4, iv: 8},
 }
 
 // keyLen is the length of a cipher's key with its salt, in bytes.
 func keyLen(encr uint16, bits int) int {
-	if encr == encrChaCha20Poly1305 {
+	if encr == ChaCha20Poly1305 {
 		bits = 256 // it has no attribute (RFC 7634, section 4)
 	}
 	return bits/8 + ciphers[encr].salt
@@ -147,8 +147,8 @@ type macInfo struct {
 
 // RFC 4868 and RFC 2404.
 var macs = map[uint16]macInfo{
-	integSHA1:   {sha1.New, 20, 12},
-	integSHA256: {sha256.New, 32, 16},
-	integSHA384: {sha512.New384, 48, 24},
-	integSHA512: {sha512.New, 64, 32},
+	HMACSHA1:   {sha1.New, 20, 12},
+	HMACSHA256: {sha256.New, 32, 16},
+	HMACSHA384: {sha512.New384, 48, 24},
+	HMACSHA512: {sha512.New, 64, 32},
 }

@@ -98,7 +98,7 @@ func ParseIKE(text string, allowWeak bool) (message.Proposal, error) {
 	return ordered(p), checkAdditional(text, p)
 }
 
-var prfOf = map[uint16]PRF{integSHA1: PRFHMACSHA1, integSHA256: PRFHMACSHA256, integSHA384: PRFHMACSHA384, integSHA512: PRFHMACSHA512}
+var prfOf = map[uint16]PRF{HMACSHA1: PRFHMACSHA1, HMACSHA256: PRFHMACSHA256, HMACSHA384: PRFHMACSHA384, HMACSHA512: PRFHMACSHA512}
 
 // ParseESP reads a proposal for child SAs in strongSwan's words. Without esn or noesn it is noesn.
 func ParseESP(text string, allowWeak, allowNull bool) (message.Proposal, error) {
@@ -121,7 +121,7 @@ func ParseESP(text string, allowWeak, allowNull bool) (message.Proposal, error) 
 		return p, fmt.Errorf("%q: the cipher checks integrity itself", text)
 	}
 	for _, i := range integ {
-		if i.ID == integSHA384 || i.ID == integSHA512 {
+		if i.ID == HMACSHA384 || i.ID == HMACSHA512 {
 			return p, fmt.Errorf("%q: ESP has sha256 here, and sha1 for old routers", text)
 		}
 	}
@@ -131,7 +131,7 @@ func ParseESP(text string, allowWeak, allowNull bool) (message.Proposal, error) 
 	return ordered(p), checkAdditional(text, p)
 }
 
-func isNull(t message.Transform) bool { return t.ID == encrNull }
+func isNull(t message.Transform) bool { return t.ID == Null }
 
 // combined reports whether the ciphers check integrity themselves. The two kinds do not go into one proposal (RFC 7296,
 // section 3.3).
@@ -394,7 +394,7 @@ func IKEOf(p message.Proposal) (IKE, error) {
 		}
 	}
 	c, known := ciphers[s.Encr]
-	if !known || s.Encr == encrNull || c.aead != (s.Integ == integNone) || s.KE == 0 || s.PRF == 0 {
+	if !known || s.Encr == Null || c.aead != (s.Integ == integNone) || s.KE == 0 || s.PRF == 0 {
 		return s, fmt.Errorf("%s does not make an IKE SA", Words(p))
 	}
 	return s, nil
