@@ -34,7 +34,7 @@ func (e ExchangeType) String() string {
 	return fmt.Sprintf("exchange %d", uint8(e))
 }
 
-// A PayloadType says what a payload is.
+// A PayloadType says what a payload is (RFC 7296, section 3.2).
 type PayloadType uint8
 
 // The payloads of RFC 7296 and RFC 7383.
@@ -59,22 +59,22 @@ const (
 	PayloadSKF     PayloadType = 53
 )
 
-var payloadNames = map[PayloadType]string{PayloadSA: "SA", PayloadKE: "KE", PayloadIDi: "IDi", PayloadIDr: "IDr", PayloadCert: "CERT",
-	PayloadCertReq: "CERTREQ", PayloadAuth: "AUTH", PayloadNonce: "Nonce", PayloadNotify: "N", PayloadDelete: "D", PayloadVendor: "V",
-	PayloadTSi: "TSi", PayloadTSr: "TSr", PayloadSK: "SK", PayloadCP: "CP", PayloadEAP: "EAP", PayloadSKF: "SKF"}
+var payloadNames = map[PayloadType]string{NoNextPayload: "none", PayloadSA: "SA", PayloadKE: "KE", PayloadIDi: "IDi", PayloadIDr: "IDr",
+	PayloadCert: "CERT", PayloadCertReq: "CERTREQ", PayloadAuth: "AUTH", PayloadNonce: "Nonce", PayloadNotify: "N", PayloadDelete: "D",
+	PayloadVendor: "V", PayloadTSi: "TSi", PayloadTSr: "TSr", PayloadSK: "SK", PayloadCP: "CP", PayloadEAP: "EAP", PayloadSKF: "SKF"}
 
 // String is the RFC's notation.
 func (p PayloadType) String() string {
 	if name, ok := payloadNames[p]; ok {
 		return name
 	}
-	return fmt.Sprintf("payload %d", uint8(p))
+	return fmt.Sprintf("type %d", uint8(p))
 }
 
-// A Protocol is what an SPI belongs to.
+// A Protocol is what an SPI belongs to (RFC 7296, section 3.3.1).
 type Protocol uint8
 
-// The protocols of RFC 7296, section 3.3.1.
+// The protocols of RFC 7296. ProtocolNone is that of notifications without an SPI.
 const (
 	ProtocolNone Protocol = 0
 	ProtocolIKE  Protocol = 1
@@ -84,16 +84,16 @@ const (
 
 // String is the protocol's name.
 func (p Protocol) String() string {
-	if int(p) < 4 {
+	if p <= ProtocolESP {
 		return [...]string{"none", "IKE", "AH", "ESP"}[p]
 	}
 	return fmt.Sprintf("protocol %d", uint8(p))
 }
 
-// A TransformType is what a transform is for.
+// A TransformType is what a transform is for (RFC 7296, section 3.3.2).
 type TransformType uint8
 
-// The transforms of RFC 7296, section 3.3.2, and RFC 9370.
+// The transforms of RFC 7296 and RFC 9370.
 const (
 	TransformEncryption        TransformType = 1
 	TransformPRF               TransformType = 2
@@ -101,34 +101,26 @@ const (
 	TransformKeyExchangeMethod TransformType = 4
 	TransformSequenceNumbers   TransformType = 5
 	TransformAdditionalKE1     TransformType = 6
+	TransformAdditionalKE2     TransformType = 7
+	TransformAdditionalKE3     TransformType = 8
+	TransformAdditionalKE4     TransformType = 9
+	TransformAdditionalKE5     TransformType = 10
+	TransformAdditionalKE6     TransformType = 11
 	TransformAdditionalKE7     TransformType = 12
 )
 
 // String is what people call it.
 func (t TransformType) String() string {
 	switch {
-	case t >= 1 && t <= 5:
-		return [...]string{"", "encryption", "prf", "integrity", "key exchange", "sequence numbers"}[t]
+	case t >= TransformEncryption && t <= TransformSequenceNumbers:
+		return [...]string{"encryption", "prf", "integrity", "key exchange", "sequence numbers"}[t-TransformEncryption]
 	case t >= TransformAdditionalKE1 && t <= TransformAdditionalKE7:
 		return fmt.Sprintf("additional key exchange %d", t-TransformAdditionalKE1+1)
 	}
 	return fmt.Sprintf("transform type %d", uint8(t))
 }
 
-// An IDType says what an identity is.
-type IDType uint8
-
-// The identities of RFC 7296, section 3.5.
-const (
-	IDIPv4   IDType = 1
-	IDFQDN   IDType = 2
-	IDRFC822 IDType = 3
-	IDIPv6   IDType = 5
-	IDDN     IDType = 9
-	IDKeyID  IDType = 11
-)
-
-// An AuthMethod says how a peer proves who it is.
+// An AuthMethod says how a peer proves who it is (RFC 7296, section 3.8).
 type AuthMethod uint8
 
 // The methods of RFC 7296, RFC 4754 and RFC 7427.
@@ -141,5 +133,24 @@ const (
 	AuthSignature AuthMethod = 14
 )
 
-// CertX509 is the encoding of a DER certificate, and of certificate requests by hashes of keys.
+// String is what people call it.
+func (m AuthMethod) String() string {
+	switch m {
+	case AuthRSA:
+		return "RSA signature"
+	case AuthSharedKey:
+		return "pre-shared key"
+	case AuthECDSA256:
+		return "ECDSA with SHA-256 on P-256"
+	case AuthECDSA384:
+		return "ECDSA with SHA-384 on P-384"
+	case AuthECDSA521:
+		return "ECDSA with SHA-512 on P-521"
+	case AuthSignature:
+		return "digital signature"
+	}
+	return fmt.Sprintf("authentication method %d", uint8(m))
+}
+
+// CertX509 is the encoding of a certificate in DER, and of certificate requests by hashes of keys (RFC 7296, section 3.6).
 const CertX509 = 4

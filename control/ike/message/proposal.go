@@ -2,152 +2,194 @@ package message
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 )
 
 // A Proposal is algorithms that go together; of several transforms of one type the other side chooses one (RFC 7296,
-// section 3.3).
+// section 3.3.1).
 type Proposal struct {
 	Number     uint8
 	Protocol   Protocol
-	SPI        []byte
+	SPI        []byte // of AH and ESP 4 bytes, of IKE 8 for a rekey, else none
 	Transforms []Transform
 }
 
-// A Transform is one algorithm.
+// A Transform is one algorithm (RFC 7296, section 3.3.2).
 type Transform struct {
 	Type    TransformType
 	ID      uint16
-	KeyBits int // 0: it has no attribute
+	KeyBits int // the Key Length attribute in bits; 0: there is none; UnknownAttribute
 }
 
+// UnknownAttribute is the KeyBits of a transform with an attribute that we do not know, or with a Key Length that is 0, comes
+// twice or is not encoded as it must be. Such a transform cannot be chosen, but it is there: a proposal that has no other of its
+// type cannot be chosen either (RFC 7296, section 3.3.6).
+const UnknownAttribute = -1
+
 const (
-	moreProposals  = 2
-	moreTransforms = 3
+	proposalHeader  = 8 // bytes
+	transformHeader = 8
+	attributeHeader = 4
+
+	lastSubstructure = 0
+	moreProposals    = 2
+	moreTransforms   = 3
 
 	attributeKeyLength = 14
-	attributeFixed     = 0x8000 // its value is in the header
+	attributeFixed     = 0x8000 // the value is in the header
 )
 
-func parseSA(b []byte) ([]Proposal, string) {
+// parseSA reads proposals until one says that it is the last (RFC 7296, section 3.3).
+func parseSA(b []byte) ([]Proposal, error) {
 	list := []Proposal{}
 	for more := true; more; {
-		if len(b) < 8 {
-			return nil, "has a proposal that is cut off"
+		if len(b) < proposalHeader {
+			return nil, errors.New("has a proposal that is cut off")
 		}
 		size := int(binary.BigEndian.Uint16(b[2:]))
-		if size < 8 || size > len(b) {
-			return nil, fmt.Sprintf("has a proposal of %d bytes, of which %d are there", size, len(b))
+		switch {
+		case size < proposalHeader || size > len(b):
+			return nil, fmt.Errorf("has a proposal with a length of %d, in %d bytes", size, len(b))
+		case b[0] != lastSubstructure && b[0] != moreProposals:
+			return nil, fmt.Errorf("has a proposal that is followed by %d: by 0 for nothing or 2 for a proposal is permitted", b[0])
+		case len(list) == maxProposals:
+			return nil, fmt.Errorf("has more than %d proposals", maxProposals)
 		}
-		if len(list) == maxProposals {
-			return nil, fmt.Sprintf("has more than %d proposals", maxProposals)
+		p, err := parseProposal(b[:size])
+		if err != nil {
+			return nil, err
+		}
+		// The numbers are 1, 2 and so on (section 3.3.1). Gaps do no harm, but a number that is not new would make the
+		// answer ambiguous.
+		if n := len(list); n > 0 && p.Number <= list[n-1].Number {
+			return nil, fmt.Errorf("has proposal %d behind proposal %d", p.Number, list[n-1].Number)
 		}
 		more = b[0] == moreProposals
-		if !more && b[0] != 0 {
-			return nil, "has a proposal that is neither the last nor not"
-		}
-		p, why := parseProposal(b[4:size])
-		if why != "" {
-			return nil, why
-		}
 		list, b = append(list, p), b[size:]
 	}
 	if len(b) > 0 {
-		return nil, fmt.Sprintf("has %d bytes behind its last proposal", len(b))
+		return nil, fmt.Errorf("has %d bytes behind its last proposal", len(b))
 	}
-	return list, ""
+	return list, nil
 }
 
-func parseProposal(b []byte) (Proposal, string) {
-	p := Proposal{Number: b[0], Protocol: Protocol(b[1])}
-	size, count := int(b[2]), int(b[3])
-	if len(b) < 4+size {
-		return p, "has an SPI that is cut off"
+// parseProposal reads a proposal: number, protocol, size of the SPI, number of transforms, SPI, transforms.
+func parseProposal(b []byte) (Proposal, error) {
+	p := Proposal{Number: b[4], Protocol: Protocol(b[5])}
+	size, count := int(b[6]), int(b[7])
+	b = b[proposalHeader:]
+	switch {
+	case size > len(b):
+		return p, errors.New("has a proposal whose SPI is cut off")
+	case !p.Protocol.spiSize(size):
+		return p, fmt.Errorf("has a proposal for %v with an SPI of %d bytes", p.Protocol, size)
+	case count > maxTransforms:
+		return p, fmt.Errorf("has a proposal of %d transforms: %d are read", count, maxTransforms)
 	}
-	p.SPI, b = b[4:4+size:4+size], b[4+size:]
-	if count > maxTransforms {
-		return p, fmt.Sprintf("has a proposal with %d transforms: at most %d are read", count, maxTransforms)
-	}
+	p.SPI, b = b[:size:size], b[size:]
 	for k := range count {
-		if len(b) < 8 {
-			return p, "has a transform that is cut off"
+		t, size, err := parseTransform(b, k == count-1)
+		if err != nil {
+			return p, err
 		}
-		size := int(binary.BigEndian.Uint16(b[2:]))
-		last := k == count-1
-		if size < 8 || size > len(b) || last != (b[0] == 0) || !last && b[0] != moreTransforms {
-			return p, fmt.Sprintf("has a transform of %d bytes, of which %d are there, or that is not where it says", size, len(b))
-		}
-		t := Transform{Type: TransformType(b[4]), ID: binary.BigEndian.Uint16(b[6:])}
-		usable, why := t.attributes(b[8:size])
-		if why != "" {
-			return p, why
-		}
-		if usable { // one with an attribute that we do not know is as if it were not there (RFC 7296, section 3.3.6)
-			p.Transforms = append(p.Transforms, t)
-		}
-		b = b[size:]
+		p.Transforms, b = append(p.Transforms, t), b[size:]
 	}
 	if len(b) > 0 {
-		return p, fmt.Sprintf("has %d bytes behind the last transform of a proposal", len(b))
+		return p, fmt.Errorf("has %d bytes behind the %d transforms of a proposal", len(b), count)
 	}
-	return p, ""
+	return p, nil
 }
 
-// attributes reads what belongs to a transform; the length of a key is all that there is.
-func (t *Transform) attributes(b []byte) (usable bool, why string) {
-	usable = true
+// spiSize reports whether an SPI in a proposal may have n bytes (RFC 7296, section 3.3.1). Of a protocol that we do not know,
+// any: such a proposal is not chosen.
+func (p Protocol) spiSize(n int) bool {
+	switch p {
+	case ProtocolIKE:
+		return n == 0 || n == 8
+	case ProtocolAH, ProtocolESP:
+		return n == 4
+	}
+	return true
+}
+
+// parseTransform reads the transform at the beginning of b, which has size bytes (RFC 7296, section 3.3.2).
+func parseTransform(b []byte, last bool) (t Transform, size int, err error) {
+	if len(b) < transformHeader {
+		return t, 0, errors.New("has a transform that is cut off")
+	}
+	next := byte(moreTransforms)
+	if last {
+		next = lastSubstructure
+	}
+	size = int(binary.BigEndian.Uint16(b[2:]))
+	switch {
+	case size < transformHeader || size > len(b):
+		return t, 0, fmt.Errorf("has a transform with a length of %d, in %d bytes", size, len(b))
+	case b[0] != next:
+		return t, 0, fmt.Errorf("has a transform that is followed by %d where their number says %d", b[0], next)
+	}
+	t = Transform{Type: TransformType(b[4]), ID: binary.BigEndian.Uint16(b[6:])}
+	t.KeyBits, err = parseAttributes(b[transformHeader:size])
+	return t, size, err
+}
+
+// parseAttributes reads the attributes of a transform, each of which has its value in place of a length, or a length and a value
+// behind it (RFC 7296, section 3.3.5).
+func parseAttributes(b []byte) (keyBits int, err error) {
 	for len(b) > 0 {
-		if len(b) < 4 {
-			return false, "has an attribute that is cut off"
+		if len(b) < attributeHeader {
+			return 0, errors.New("has an attribute that is cut off")
 		}
-		kind, value := binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
-		b = b[4:]
-		switch {
-		case kind == attributeFixed|attributeKeyLength && t.KeyBits == 0 && value > 0:
-			t.KeyBits = int(value)
-		case kind&attributeFixed != 0:
-			usable = false
-		case int(value) > len(b):
-			return false, "has an attribute that is cut off"
-		default:
-			usable, b = false, b[value:]
+		kind, value := binary.BigEndian.Uint16(b), int(binary.BigEndian.Uint16(b[2:]))
+		b = b[attributeHeader:]
+		if kind == attributeFixed|attributeKeyLength && keyBits == 0 && value > 0 {
+			keyBits = value
+			continue
+		}
+		keyBits = UnknownAttribute
+		if kind&attributeFixed == 0 {
+			if value > len(b) {
+				return 0, fmt.Errorf("has an attribute with a length of %d, in %d bytes", value, len(b))
+			}
+			b = b[value:]
 		}
 	}
-	return usable, ""
+	return keyBits, nil
 }
 
 func appendSA(b []byte, list []Proposal) []byte {
 	for i, p := range list {
-		at := len(b)
-		more := byte(moreProposals)
+		at, next := len(b), byte(moreProposals)
 		if i == len(list)-1 {
-			more = 0
+			next = lastSubstructure
 		}
-		b = append(b, more, 0, 0, 0, p.Number, byte(p.Protocol), byte(len(p.SPI)), byte(len(p.Transforms)))
+		b = append(b, next, 0, 0, 0, p.Number, byte(p.Protocol), byte(len(p.SPI)), byte(len(p.Transforms)))
 		b = append(b, p.SPI...)
 		for k, t := range p.Transforms {
-			b = t.append(b, k == len(p.Transforms)-1)
+			b = appendTransform(b, t, k == len(p.Transforms)-1)
 		}
 		binary.BigEndian.PutUint16(b[at+2:], uint16(len(b)-at))
 	}
 	return b
 }
 
-func (t Transform) append(b []byte, last bool) []byte {
-	more, size := byte(moreTransforms), uint16(8)
+// appendTransform writes a transform. One with an unknown attribute gets a Key Length of 0, which nobody can take.
+func appendTransform(b []byte, t Transform, last bool) []byte {
+	next, size := byte(moreTransforms), transformHeader
 	if last {
-		more = 0
+		next = lastSubstructure
 	}
-	if t.KeyBits > 0 {
-		size = 12
+	if t.KeyBits != 0 {
+		size += attributeHeader
 	}
-	b = append(b, more, 0)
-	b = binary.BigEndian.AppendUint16(b, size)
+	b = append(b, next, 0)
+	b = binary.BigEndian.AppendUint16(b, uint16(size))
 	b = append(b, byte(t.Type), 0)
 	b = binary.BigEndian.AppendUint16(b, t.ID)
-	if t.KeyBits > 0 {
+	if t.KeyBits != 0 {
 		b = binary.BigEndian.AppendUint16(b, attributeFixed|attributeKeyLength)
-		b = binary.BigEndian.AppendUint16(b, uint16(t.KeyBits))
+		b = binary.BigEndian.AppendUint16(b, uint16(max(t.KeyBits, 0)))
 	}
 	return b
 }
