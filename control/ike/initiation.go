@@ -105,7 +105,7 @@ func (d *Daemon) receiveInit(local, remote netip.AddrPort, h message.Header, b [
 func (d *Daemon) loaded() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.half >= d.opts.CookiesFrom || len(d.pool.fresh) > newDepth/2
+	return d.half >= d.opts.CookiesFrom || len(d.pool.fresh) > freshDepth/2
 }
 
 // repeatInit sends the IKE_SA_INIT response again.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -67,9 +68,8 @@ func (s *Sockets) SetEndpoints(endpoints []netip.Addr) error {
 				continue
 			}
 			s.byEnd[at] = e
-			for _, c := range []*net.UDPConn{e.fresh, e.known} {
-				s.wg.Go(func() { s.read(at, c) })
-			}
+			s.wg.Go(func() { s.read(at, e.fresh, freshRate) })
+			s.wg.Go(func() { s.read(at, e.known, knownRate) })
 		}
 	}
 	for at, e := range s.byEnd {
@@ -154,10 +154,25 @@ func choose(c *net.UDPConn, port uint16) error {
 	return errors.Join(err, set)
 }
 
-// read gives what comes to the daemon until the socket is closed.
-func (s *Sockets) read(at netip.AddrPort, c *net.UDPConn) {
+// How many datagrams are taken from a socket in a second at most. More are a flood, which the kernel drops when the socket's buffer
+// is full, for less than it would cost here: the workers of the dataplane need the cores.
+const (
+	freshRate = 20_000
+	knownRate = 100_000
+	burst     = 256
+)
+
+// read gives what comes to the daemon, at most so many in a second, until the socket is closed.
+func (s *Sockets) read(at netip.AddrPort, c *net.UDPConn, rate int) {
 	buf := make([]byte, 64<<10)
-	for {
+	begun := time.Now()
+	for n := 1; ; n++ {
+		if n%burst == 0 {
+			if early := burst*time.Second/time.Duration(rate) - time.Since(begun); early > 0 {
+				time.Sleep(early)
+			}
+			begun = time.Now()
+		}
 		n, from, err := c.ReadFromUDPAddrPort(buf)
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) {
