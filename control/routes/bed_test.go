@@ -52,6 +52,7 @@ func configure(t testing.TB, e *pipeline.Engine, m *Manager, c *config.Config) {
 		s.Tunnels = append(s.Tunnels, pipeline.TunnelSpec{
 			Name: x.Name, Account: x.Account, Endpoint: x.Endpoint, CustomerEndpoint: x.CustomerEndpoint,
 			Interface4: x.InterfaceAddress, Interface6: x.InterfaceAddress6, MTU: x.MTU, TTL: x.TTL, Prefixes: x.Prefixes,
+			Negotiated: x.IPsec != nil && x.IPsec.IKE != nil,
 		})
 	}
 	if err := e.Apply(&s); err != nil {
