@@ -320,6 +320,27 @@ func TestChildrenLiveThroughApply(t *testing.T) {
 	b.wantDrop(p.seal(up), ESPNoSA)
 }
 
+// TestChildrenTakeTurns: what one tunnel has got stays when another gets something, in either copy of the tables.
+func TestChildrenTakeTurns(t *testing.T) {
+	b := newESPBed(t, 1, negotiated(false), negotiated(false, func(s *TunnelSpec) {
+		s.Name, s.Prefixes = "cust-b", nil
+		s.Interface4, s.Interface6 = netip.MustParsePrefix("10.213.0.20/31"), netip.Prefix{}
+	}))
+	for n := range uint32(6) {
+		p, q := newESPPeer(t, espOptions{suite: esp.AES128GCM16, spi: 0x1000 + 16*n}), newESPPeer(t, espOptions{suite: esp.AES128GCM16, spi: 0x2000 + 16*n})
+		b.children(p.child())
+		for range 1 + n%3 {
+			if err := b.engine.SetChildren("cust-b", []SASpec{q.child()})(); err != nil {
+				t.Fatal(err)
+			}
+			b.wantOne(p.seal(udp(t, behind4, inetHost4, 60)))
+			if out := b.send(framed(udp(t, inetHost4, behind4, 60))); len(out) != 1 || spiOf(out[0], false, false) != p.in.SPI() {
+				t.Fatalf("%d: %d frames; dropped: %v", n, len(out), b.dropped())
+			}
+		}
+	}
+}
+
 // TestChildrenDoNotAllocate: several children with selectors behind NAT, whose source changes with each packet.
 func TestChildrenDoNotAllocate(t *testing.T) {
 	b := newESPBed(t, 1, negotiated(false))

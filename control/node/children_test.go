@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/cryptotest"
 
 	"causeway/config"
 	"causeway/control/ike/sa"
@@ -145,6 +146,33 @@ func TestSPIs(t *testing.T) {
 	}
 	if err := c.prepare(ikeConfig(t, map[string]string{"a": ""}, fmt.Sprintf(manualTunnel, k.SPIIn))); err == nil {
 		t.Error("the file may have the SPI of a child")
+	}
+}
+
+// TestSPIsOfTheFile: chance does not choose one.
+func TestSPIsOfTheFile(t *testing.T) {
+	var chosen [2]uint32
+	for i := range chosen {
+		cryptotest.SetGlobalRandom(t, 7)
+		more := ""
+		if i > 0 {
+			more = fmt.Sprintf(manualTunnel, chosen[0])
+		}
+		c, _ := newTestChildren(t, ikeConfig(t, map[string]string{"a": ""}, more))
+		cryptotest.SetGlobalRandom(t, 8)
+		var err error
+		if chosen[i], err = c.ReserveSPI(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if chosen[0] == chosen[1] {
+		t.Errorf("spi %#x is the file's", chosen[0])
+	}
+	cryptotest.SetGlobalRandom(t, 8)
+	c, _ := newTestChildren(t, ikeConfig(t, map[string]string{"a": ""}, ""))
+	cryptotest.SetGlobalRandom(t, 8)
+	if spi, err := c.ReserveSPI(); err != nil || spi != chosen[0] {
+		t.Errorf("chance is not fixed: %#x and %#x, %v", spi, chosen[0], err)
 	}
 }
 
