@@ -79,15 +79,17 @@ func TestLossyWire(t *testing.T) {
 }
 
 func TestBothRekeyAtOnce(t *testing.T) {
-	for _, ike := range []bool{false, true} {
+	for _, ike := range [][2]bool{{false, false}, {true, true}, {false, true}, {true, false}} {
 		onBed(t, Options{}, func(b *bed) {
 			t := b.t
 			b.usual()
 			b.up()
 			for range 20 {
 				done := make(chan error, 2)
-				go func() { done <- b.left.Rekey(t.Context(), "cust-a", ike) }()
-				go func() { done <- b.right.Rekey(t.Context(), "cust-a", ike) }()
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+				defer cancel()
+				go func() { done <- b.left.Rekey(ctx, "cust-a", ike[0]) }()
+				go func() { done <- b.right.Rekey(ctx, "cust-a", ike[1]) }()
 				for range 2 {
 					if err := <-done; err != nil {
 						t.Log(err)

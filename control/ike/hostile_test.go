@@ -323,6 +323,9 @@ func TestForgeries(t *testing.T) {
 		b.wire.mu.Lock()
 		forged := slices.Clone(seen)
 		b.wire.mu.Unlock()
+		backwards := slices.Clone(forged)
+		slices.Reverse(backwards)
+		forged = append(forged, backwards...)
 		for _, d := range forged {
 			b.right.Receive(rightPort, leftPort, d)
 			for i := 0; i < len(d); i += 7 {

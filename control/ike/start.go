@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"causeway/control/ike/message"
@@ -113,7 +114,7 @@ func (d *Daemon) Rekey(ctx context.Context, name string, ike bool) error {
 			return err
 		}
 		select {
-		case <-time.After(firstRetry):
+		case <-time.After(firstRetry/2 + rand.N(firstRetry)): // two that are busy with each other do not meet again and again
 		case <-ctx.Done():
 			return err
 		}
