@@ -90,23 +90,23 @@ var kinds = map[string][]string{
 	"ed448":   {"-algorithm", "ED448"},
 }
 
-// key makes NAME.key.
-func (w *workshop) key(name, kind string) {
+// key makes NAME.key of a kind, and its public half, NAME.pub. They are the same in all tests.
+func (w *workshop) key(name, kind string) crypto.Signer {
 	w.t.Helper()
-	w.write(name+".key", w.run(nil, "openssl", append([]string{"genpkey"}, kinds[kind]...)...))
-}
-
-// haveKey has KIND.key, which is the same in all tests, and its public half in KIND.pub.
-func (w *workshop) haveKey(kind string) crypto.Signer {
-	w.t.Helper()
-	w.write(kind+".key", once(kind, func() []byte { return w.run(nil, "openssl", append([]string{"genpkey"}, kinds[kind]...)...) }))
-	w.write(kind+".pub", once(kind+".pub", func() []byte { return w.run(nil, "openssl", "pkey", "-in", kind+".key", "-pubout") }))
-	key, err := readKey(w.path(kind + ".key"))
-	if err != nil {
+	once := func(what string, args ...string) []byte {
+		return once(what+" "+kind+" "+name, func() []byte { return w.run(nil, "openssl", args...) })
+	}
+	w.write(name+".key", once("private", append([]string{"genpkey"}, kinds[kind]...)...))
+	w.write(name+".pub", once("public", "pkey", "-in", name+".key", "-pubout"))
+	key, err := readKey(w.path(name + ".key"))
+	if err != nil && kind != "ed448" {
 		w.t.Fatal(err)
 	}
 	return key
 }
+
+// haveKey makes KIND.key and KIND.pub.
+func (w *workshop) haveKey(kind string) crypto.Signer { return w.key(kind, kind) }
 
 const authorityExtensions = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n"
 
@@ -114,8 +114,10 @@ const authorityExtensions = "basicConstraints=critical,CA:TRUE\nkeyUsage=critica
 func (w *workshop) authority(name string) {
 	w.t.Helper()
 	w.key(name, "p256")
-	w.run(nil, "openssl", "req", "-x509", "-new", "-key", name+".key", "-out", name+".pem", "-days", "3650", "-subj", "/O=Example/CN="+name,
-		"-addext", "keyUsage=critical,keyCertSign,cRLSign")
+	w.write(name+".pem", once("root "+name, func() []byte {
+		return w.run(nil, "openssl", "req", "-x509", "-new", "-key", name+".key", "-days", "3650", "-subj", "/O=Example/CN="+name,
+			"-addext", "keyUsage=critical,keyCertSign,cRLSign")
+	}))
 }
 
 // A sheet is what stands in a certificate. extensions are lines of openssl's configuration; none make one of version 1.
@@ -130,23 +132,20 @@ const edgeNames = "subjectAltName=DNS:edge.example.net,email:noc@example.net,IP:
 // edge is a certificate as a router's should be.
 var edge = sheet{subject: "/C=DE/O=Example/CN=edge", extensions: edgeNames + "keyUsage=digitalSignature\nextendedKeyUsage=serverAuth\n"}
 
-// issue makes NAME.key of a kind if it is not there, and NAME.pem, signed by issuer.
+// issue makes NAME.key of a kind, and NAME.pem, signed by issuer.
 func (w *workshop) issue(name, kind, issuer string, s sheet) {
 	w.t.Helper()
-	if _, err := os.Stat(w.path(name + ".key")); err != nil {
-		w.key(name, kind)
-	}
-	w.run(nil, "openssl", "req", "-new", "-utf8", "-key", name+".key", "-out", name+".csr", "-subj", s.subject)
+	w.key(name, kind)
 	days := s.days
 	if days == "" {
 		days = "365"
 	}
-	args := []string{"x509", "-req", "-in", name + ".csr", "-CA", issuer + ".pem", "-CAkey", issuer + ".key", "-CAcreateserial", "-days", days, "-out", name + ".pem"}
+	args := []string{"x509", "-new", "-force_pubkey", name + ".pub", "-subj", s.subject, "-CA", issuer + ".pem", "-CAkey", issuer + ".key", "-days", days}
 	if s.extensions != "" {
 		w.write(name+".ext", []byte(s.extensions))
 		args = append(args, "-extfile", name+".ext")
 	}
-	w.run(nil, "openssl", append(args, s.options...)...)
+	w.write(name+".pem", w.run(nil, "openssl", append(args, s.options...)...))
 }
 
 // certs are CERT payloads with the certificates of files.

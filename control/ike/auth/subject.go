@@ -73,8 +73,10 @@ func matches(c *x509.Certificate, id message.ID) error {
 		found = containsName(c.DNSNames, id.Data)
 	case message.IDRFC822:
 		found = containsName(c.EmailAddresses, id.Data)
-	case message.IDIPv4, message.IDIPv6:
-		found = slices.ContainsFunc(c.IPAddresses, func(a net.IP) bool { return bytes.Equal(short4(a), id.Data) })
+	case message.IDIPv4:
+		found = len(id.Data) == net.IPv4len && containsAddress(c.IPAddresses, id.Data)
+	case message.IDIPv6:
+		found = len(id.Data) == net.IPv6len && containsAddress(c.IPAddresses, id.Data)
 	case message.IDKeyID:
 		return fmt.Errorf("identity %s is a KEY_ID, which no certificate has: use one of %s", idText(id), namesIn(c))
 	default:
@@ -99,12 +101,9 @@ func containsName(names []string, name []byte) bool {
 		slices.ContainsFunc(names, func(n string) bool { return lowerASCII(n) == wanted })
 }
 
-// short4 is an address in 4 or 16 bytes, as the certificate has it.
-func short4(a net.IP) []byte {
-	if four := a.To4(); four != nil {
-		return four
-	}
-	return a
+// containsAddress compares the bytes: an IPv4 address in IPv6 form is another (RFC 5280, section 4.2.1.6).
+func containsAddress(addresses []net.IP, address []byte) bool {
+	return slices.ContainsFunc(addresses, func(a net.IP) bool { return bytes.Equal(a, address) })
 }
 
 // namesIn lists for people whom a certificate is for.
