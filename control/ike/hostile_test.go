@@ -323,6 +323,13 @@ func TestForgeries(t *testing.T) {
 		b.wire.mu.Lock()
 		forged := slices.Clone(seen)
 		b.wire.mu.Unlock()
+		next := func() uint32 {
+			s := b.right.of("cust-a")[0]
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.NextResponse
+		}
+		before := next()
 		backwards := slices.Clone(forged)
 		slices.Reverse(backwards)
 		forged = append(forged, backwards...)
@@ -335,6 +342,9 @@ func TestForgeries(t *testing.T) {
 			}
 			b.right.Receive(rightPort, leftPort, d[:len(d)/2])
 			synctest.Wait()
+		}
+		if n := next(); n != before {
+			b.t.Fatalf("the next message ID was %d and is %d", before, n)
 		}
 		time.Sleep(time.Minute)
 		b.agree()
