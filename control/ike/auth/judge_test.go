@@ -26,11 +26,11 @@ func once(name string, do func() []byte) []byte {
 
 // A workshop makes keys and certificates with openssl, whose word on them is not ours.
 type workshop struct {
-	t   *testing.T
+	t   testing.TB
 	dir string
 }
 
-func newWorkshop(t *testing.T) *workshop {
+func newWorkshop(t testing.TB) *workshop {
 	t.Helper()
 	if _, err := exec.LookPath("openssl"); err != nil {
 		t.Fatal("openssl is not here: apt-get install openssl")
