@@ -31,6 +31,9 @@ func (s IKE) NewCipher(e, a []byte) (*Cipher, error) {
 	if n := keyLen(s.Encr, s.KeyBits); len(e) != n {
 		return nil, fmt.Errorf("a key of %d bytes: %s needs %d", len(e), s, n)
 	}
+	if n := macs[s.Integ].key; len(a) != n {
+		return nil, fmt.Errorf("an integrity key of %d bytes: %s needs %d", len(a), s, n)
+	}
 	key := e[:len(e)-c.info.salt]
 	copy(c.salt[:], e[len(key):])
 	var err error
@@ -50,6 +53,9 @@ func (s IKE) NewCipher(e, a []byte) (*Cipher, error) {
 	}
 	return c, err
 }
+
+// Format hides the keys.
+func (c *Cipher) Format(f fmt.State, _ rune) { fmt.Fprint(f, "cipher of an IKE SA") }
 
 const icvAEAD = 16
 

@@ -86,6 +86,9 @@ func (o *Offer) Finish(peer []byte) ([]byte, error) {
 	return nil, unknownMethod(o.method)
 }
 
+// Format hides the private key.
+func (o *Offer) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "offer of %s", MethodName(o.method)) }
+
 // Wipe ends the offer.
 func (o *Offer) Wipe() {
 	clear(o.secret)

@@ -70,7 +70,7 @@ func (p PRF) Plus(key, seed []byte, n int) []byte {
 type Keys struct{ D, Ai, Ar, Ei, Er, Pi, Pr []byte }
 
 // Format hides the keys.
-func (k *Keys) Format(f fmt.State, _ rune) { fmt.Fprint(f, "keys of an IKE SA") }
+func (k Keys) Format(f fmt.State, _ rune) { fmt.Fprint(f, "keys of an IKE SA") }
 
 // Wipe ends the keys.
 func (k *Keys) Wipe() {

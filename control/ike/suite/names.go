@@ -6,6 +6,7 @@ import (
 	"crypto/sha512"
 	"fmt"
 	"hash"
+	"slices"
 
 	"causeway/control/ike/message"
 )
@@ -75,7 +76,6 @@ var words = []word{
 	{"ecp521", message.Transform{Type: message.TransformKeyExchangeMethod, ID: ECP521}, false},
 	{"ecp384", message.Transform{Type: message.TransformKeyExchangeMethod, ID: ECP384}, false},
 	{"x25519", message.Transform{Type: message.TransformKeyExchangeMethod, ID: X25519}, false},
-	{"curve25519", message.Transform{Type: message.TransformKeyExchangeMethod, ID: X25519}, false},
 	{"ecp256", message.Transform{Type: message.TransformKeyExchangeMethod, ID: ECP256}, false},
 	{"modp4096", message.Transform{Type: message.TransformKeyExchangeMethod, ID: MODP4096}, false},
 	{"modp3072", message.Transform{Type: message.TransformKeyExchangeMethod, ID: MODP3072}, false},
@@ -85,6 +85,14 @@ var words = []word{
 	{"mlkem768", message.Transform{Type: message.TransformKeyExchangeMethod, ID: MLKEM768}, false},
 	{"esn", message.Transform{Type: message.TransformSequenceNumbers, ID: 1}, false},
 	{"noesn", message.Transform{Type: message.TransformSequenceNumbers, ID: 0}, false},
+}
+
+// isOurs reports whether a transform is NONE or has a word.
+func isOurs(t message.Transform) bool {
+	if t.Type >= message.TransformAdditionalKE1 && t.Type <= message.TransformAdditionalKE7 {
+		t.Type = message.TransformKeyExchangeMethod
+	}
+	return t.ID == 0 && t.KeyBits == 0 || slices.ContainsFunc(words, func(w word) bool { return w.t == t })
 }
 
 // textOf is the word of a transform. One that we do not know is named by its numbers.
@@ -103,6 +111,9 @@ func textOf(t message.Transform) string {
 	switch {
 	case t.ID == 0:
 		return prefix + "none"
+	case t.KeyBits == message.UnknownAttribute:
+		t.KeyBits = 0
+		return prefix + textOf(t) + "_unknown_attribute"
 	case t.Type >= 1 && int(t.Type) < len(kind) && t.KeyBits > 0:
 		return fmt.Sprintf("%s%s_%d_%d", prefix, kind[t.Type], t.ID, t.KeyBits)
 	case t.Type >= 1 && int(t.Type) < len(kind):

@@ -1,7 +1,6 @@
 package suite
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -80,8 +79,7 @@ func ParseIKE(text string, allowWeak bool) (message.Proposal, error) {
 	if len(encr) == 0 || len(all(p, message.TransformKeyExchangeMethod)) == 0 || has(p, message.TransformSequenceNumbers) || slices.ContainsFunc(encr, isNull) {
 		return p, fmt.Errorf("%q: an IKE proposal has an encryption and a key exchange, such as aes256gcm16-prfsha384-ecp384", text)
 	}
-	aead, err := combined(text, encr, integ)
-	if err != nil {
+	if err := checkIntegrity(text, encr, integ); err != nil {
 		return p, err
 	}
 	if len(all(p, message.TransformPRF)) == 0 { // as strongSwan has it: that of the integrity algorithm
@@ -91,9 +89,6 @@ func ParseIKE(text string, allowWeak bool) (message.Proposal, error) {
 	}
 	if len(all(p, message.TransformPRF)) == 0 {
 		return p, fmt.Errorf("%q: a cipher that checks integrity itself needs a prf, such as prfsha384", text)
-	}
-	if aead {
-		p.Transforms = slices.DeleteFunc(p.Transforms, func(t message.Transform) bool { return t.Type == message.TransformIntegrity })
 	}
 	return ordered(p), checkAdditional(text, p)
 }
@@ -113,12 +108,8 @@ func ParseESP(text string, allowWeak, allowNull bool) (message.Proposal, error) 
 	if slices.ContainsFunc(encr, isNull) && !allowNull {
 		return p, fmt.Errorf("%q: null leaves packets readable: allow_null_cipher: true permits it", text)
 	}
-	aead, err := combined(text, encr, integ)
-	if err != nil {
+	if err := checkIntegrity(text, encr, integ); err != nil {
 		return p, err
-	}
-	if aead && len(integ) > 0 {
-		return p, fmt.Errorf("%q: the cipher checks integrity itself", text)
 	}
 	for _, i := range integ {
 		if i.ID == HMACSHA384 || i.ID == HMACSHA512 {
@@ -133,29 +124,38 @@ func ParseESP(text string, allowWeak, allowNull bool) (message.Proposal, error) 
 
 func isNull(t message.Transform) bool { return t.ID == Null }
 
-// combined reports whether the ciphers check integrity themselves. The two kinds do not go into one proposal (RFC 7296,
-// section 3.3).
-func combined(text string, encr, integ []message.Transform) (bool, error) {
+// checkIntegrity demands an integrity algorithm for ciphers that do not check integrity themselves, and none for those that do. The
+// two kinds do not go into one proposal (RFC 7296, section 3.3).
+func checkIntegrity(text string, encr, integ []message.Transform) error {
 	aead := ciphers[encr[0].ID].aead
 	for _, e := range encr {
 		if ciphers[e.ID].aead != aead {
-			return false, fmt.Errorf("%q: ciphers that check integrity themselves and others need proposals of their own", text)
+			return fmt.Errorf("%q: ciphers that check integrity themselves and others need proposals of their own", text)
 		}
 	}
-	if !aead && len(integ) == 0 {
-		return false, fmt.Errorf("%q: this encryption needs an integrity algorithm, such as sha256", text)
+	switch {
+	case !aead && len(integ) == 0:
+		return fmt.Errorf("%q: this encryption needs an integrity algorithm, such as sha256", text)
+	case aead && len(integ) > 0:
+		return fmt.Errorf("%q: the cipher checks integrity itself: %s is one algorithm too many", text, textOf(integ[0]))
 	}
-	return aead, nil
+	return nil
 }
 
-// checkAdditional demands that additional key exchanges are ML-KEM beside a curve, and nothing else is.
+// checkAdditional demands that additional key exchanges are ML-KEM beside a curve, and nothing else is. Each method is in one of
+// them alone: nobody may choose one twice (RFC 9370, section 2.2.1).
 func checkAdditional(text string, p message.Proposal) error {
 	more := false
+	slot := map[uint16]message.TransformType{}
 	for _, t := range p.Transforms {
 		kem := t.ID == MLKEM768 || t.ID == MLKEM1024
 		switch {
 		case t.Type >= message.TransformAdditionalKE1 && t.ID != 0:
 			more = true
+			if first, twice := slot[t.ID]; twice && first != t.Type {
+				return fmt.Errorf("%q: %s is in two additional key exchanges, of which one is all that can be agreed on", text, MethodName(t.ID))
+			}
+			slot[t.ID] = t.Type
 			if !kem {
 				return fmt.Errorf("%q: additional key exchanges are mlkem768 and mlkem1024", text)
 			}
@@ -187,9 +187,10 @@ func parseWords(p *message.Proposal, text string, allowWeak bool) error {
 		case weak && !allowWeak:
 			return fmt.Errorf("%q: %s is for old routers alone: allow_weak: true permits it", text, w)
 		}
-		if !slices.Contains(p.Transforms, t) {
-			p.Transforms = append(p.Transforms, t)
+		if slices.Contains(p.Transforms, t) {
+			return fmt.Errorf("%q: %s stands in it twice", text, w)
 		}
+		p.Transforms = append(p.Transforms, t)
 	}
 	return nil
 }
@@ -271,158 +272,4 @@ func parsed(list []string, parse func(string) (message.Proposal, error)) (out []
 		out = append(out, p)
 	}
 	return out
-}
-
-// Choose returns what both sides want, by our order of preference: the number and SPI are those of the offered proposal, with one
-// transform of each type that it has. The error says why each one fails.
-func Choose(own, offered []message.Proposal) (message.Proposal, error) {
-	for _, o := range own {
-		for _, p := range offered {
-			if o.Protocol == p.Protocol {
-				if chosen, missing := match(o, p); missing == 0 {
-					return chosen, nil
-				}
-			}
-		}
-	}
-	var why []string
-	for _, p := range offered {
-		why = append(why, failure(own, p))
-	}
-	if len(why) == 0 {
-		return message.Proposal{}, errors.New("nothing was offered")
-	}
-	return message.Proposal{}, errors.New(strings.Join(why, "; "))
-}
-
-// match picks a transform of each type that both have. Where one has none of a type, it is as if it had NONE: no perfect forward
-// secrecy, no additional key exchange (RFC 9370, section 2.2.1), no integrity algorithm beside the cipher's own. Else the type that is
-// missing is returned.
-func match(own, offered message.Proposal) (chosen message.Proposal, missing message.TransformType) {
-	chosen = message.Proposal{Number: offered.Number, Protocol: offered.Protocol, SPI: offered.SPI}
-	for t := message.TransformEncryption; t <= message.TransformAdditionalKE7; t++ {
-		theirs := all(offered, t)
-		x, ok := common(orNone(all(own, t), t), orNone(theirs, t))
-		if !ok {
-			return message.Proposal{}, t
-		}
-		if len(theirs) > 0 {
-			chosen.Transforms = append(chosen.Transforms, x)
-		}
-	}
-	return chosen, 0
-}
-
-func orNone(list []message.Transform, t message.TransformType) []message.Transform {
-	if len(list) == 0 {
-		return []message.Transform{{Type: t}}
-	}
-	return list
-}
-
-func common(own, theirs []message.Transform) (message.Transform, bool) {
-	for _, x := range own {
-		if slices.Contains(theirs, x) {
-			return x, true
-		}
-	}
-	return message.Transform{}, false
-}
-
-// failure says why an offered proposal has nothing that one of ours permits: what the one that comes closest lacks.
-func failure(own []message.Proposal, p message.Proposal) string {
-	var lacks message.TransformType
-	var best message.Proposal
-	for _, o := range own {
-		if o.Protocol != p.Protocol {
-			continue
-		}
-		if _, missing := match(o, p); missing > lacks {
-			lacks, best = missing, o
-		}
-	}
-	if lacks == 0 {
-		return fmt.Sprintf("%s: nothing is permitted for %v", Words(p), p.Protocol)
-	}
-	var ours []string
-	for _, t := range orNone(all(best, lacks), lacks) {
-		ours = append(ours, textOf(t))
-	}
-	return fmt.Sprintf("%s: no common %v, ours are %s", Words(p), lacks, strings.Join(ours, ", "))
-}
-
-// Check reports whether a responder's choice is one of what we offered, the proposal of the same number, and one transform of each
-// type.
-func Check(chosen message.Proposal, own []message.Proposal) error {
-	for _, o := range own {
-		if o.Number != chosen.Number || o.Protocol != chosen.Protocol {
-			continue
-		}
-		for i, t := range chosen.Transforms {
-			if !slices.Contains(o.Transforms, t) && !(t.Type == message.TransformIntegrity && t.ID == integNone && !has(o, t.Type)) {
-				return fmt.Errorf("%s was not offered", textOf(t))
-			}
-			if slices.ContainsFunc(chosen.Transforms[:i], func(x message.Transform) bool { return x.Type == t.Type }) {
-				return fmt.Errorf("two of %v", t.Type)
-			}
-		}
-		for _, t := range o.Transforms {
-			if !has(chosen, t.Type) && !slices.ContainsFunc(all(o, t.Type), func(x message.Transform) bool { return x.ID == 0 }) {
-				return fmt.Errorf("no %v", t.Type)
-			}
-		}
-		return nil
-	}
-	return fmt.Errorf("proposal %d was not offered", chosen.Number)
-}
-
-// IKEOf reads the algorithms of a choice.
-func IKEOf(p message.Proposal) (IKE, error) {
-	var s IKE
-	for _, t := range p.Transforms {
-		switch {
-		case t.Type == message.TransformEncryption:
-			s.Encr, s.KeyBits = t.ID, t.KeyBits
-		case t.Type == message.TransformIntegrity:
-			s.Integ = t.ID
-		case t.Type == message.TransformPRF:
-			s.PRF = PRF(t.ID)
-		case t.Type == message.TransformKeyExchangeMethod:
-			s.KE = t.ID
-		case t.Type >= message.TransformAdditionalKE1 && t.ID != 0:
-			s.AddKE = append(s.AddKE, t.ID)
-		}
-	}
-	c, known := ciphers[s.Encr]
-	if !known || s.Encr == Null || c.aead != (s.Integ == integNone) || s.KE == 0 || s.PRF == 0 {
-		return s, fmt.Errorf("%s does not make an IKE SA", Words(p))
-	}
-	return s, nil
-}
-
-// ESPOf reads the algorithms of a choice.
-func ESPOf(p message.Proposal) (ESP, error) {
-	var s ESP
-	var encr, integ message.Transform
-	for _, t := range p.Transforms {
-		switch {
-		case t.Type == message.TransformEncryption:
-			encr = t
-		case t.Type == message.TransformIntegrity && t.ID != integNone:
-			integ = t
-		case t.Type == message.TransformSequenceNumbers:
-			s.ESN = t.ID == 1
-		case t.Type == message.TransformKeyExchangeMethod:
-			s.KE = t.ID
-		case t.Type >= message.TransformAdditionalKE1 && t.ID != 0:
-			s.AddKE = append(s.AddKE, t.ID)
-		}
-	}
-	name := textOf(encr)
-	if integ.ID != integNone {
-		name += "-" + textOf(integ)
-	}
-	var err error
-	s.Suite, err = esp.ParseSuite(name)
-	return s, err
 }
