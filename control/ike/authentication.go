@@ -103,7 +103,7 @@ func (s *ikeSA) takeAuth(c *message.Contents) {
 	}
 	t := s.tunnel
 	err := s.verify(t, *c.IDr, c)
-	if err == nil && !t.AnyID && !t.RemoteID.Equal(*c.IDr) {
+	if err == nil && !t.AnyID && !auth.SameID(t.RemoteID, *c.IDr) {
 		err = fmt.Errorf("the peer is %v, remote_id is %v", c.IDr, t.RemoteID)
 	}
 	if err != nil {
@@ -115,12 +115,14 @@ func (s *ikeSA) takeAuth(c *message.Contents) {
 	s.establish()
 	s.d.counts.established.Add(1)
 	s.note("IKE SA established", "role", "initiator", "suite", s.Suite, "remote_id", s.RemoteID, "nat_here", s.NATHere, "nat_there", s.NATThere)
-	if err := s.takeFirstChild(hs, c); err != nil {
-		s.childFailed(err)
-	}
+	err = s.takeFirstChild(hs, c)
 	hs.wipe(s.d)
 	s.hs = nil
-	s.tell(nil)
+	if err != nil {
+		s.childFailed(err)
+		err = fmt.Errorf("the IKE SA is established, without a child SA: %w", err)
+	}
+	s.tell(err)
 }
 
 func (s *ikeSA) takeFirstChild(hs *handshake, c *message.Contents) error {

@@ -78,8 +78,11 @@ func (s *ikeSA) acceptChild(n *negotiation, c *message.Contents, first bool) *me
 	if n.chosen, err = suite.Choose(own, offered); err != nil {
 		return no(message.NotifyNoProposalChosen, fmt.Errorf("the peer offers %s: %w", wordsOf(offered), err))
 	}
-	if n.suite, err = suite.ESPOf(n.chosen); err != nil || len(n.chosen.SPI) != 4 {
-		return no(message.NotifyNoProposalChosen, fmt.Errorf("%s with an SPI of %d bytes: %w", suite.Words(n.chosen), len(n.chosen.SPI), err))
+	if n.suite, err = suite.ESPOf(n.chosen); err != nil {
+		return no(message.NotifyNoProposalChosen, fmt.Errorf("%s: %w", suite.Words(n.chosen), err))
+	}
+	if len(n.chosen.SPI) != 4 {
+		return no(message.NotifyNoProposalChosen, fmt.Errorf("%s with an SPI of %d bytes", suite.Words(n.chosen), len(n.chosen.SPI)))
 	}
 	n.spiOut = binary.BigEndian.Uint32(n.chosen.SPI)
 	n.local, n.remote = narrow(selectorsOf(n.tunnel.Local), c.TSr), narrow(selectorsOf(n.tunnel.Remote), c.TSi)
@@ -90,7 +93,9 @@ func (s *ikeSA) acceptChild(n *negotiation, c *message.Contents, first bool) *me
 		return no(message.NotifyNoAdditionalSAs, fmt.Errorf("there are %d children, or one has the peer's SPI %#x", len(s.Children), n.spiOut))
 	}
 	if refusal, why := n.answerKE(c); refusal != nil {
-		s.childFailed(why)
+		if refusal.Type != message.NotifyInvalidKEPayload { // that is how a group is agreed on
+			s.childFailed(why)
+		}
 		return refusal
 	}
 	if n.spiIn, err = s.d.plane.ReserveSPI(); err != nil {
@@ -270,7 +275,7 @@ func (s *ikeSA) createChild(old *ChildState, method uint16, done func(error)) {
 				end(errors.New(s.why))
 				return
 			}
-			err := s.takeChild(n, c, offer, local, remote)
+			err := s.takeChild(n, old, c, offer, local, remote)
 			var refused refusedError
 			if errors.As(err, &refused) {
 				s.childRefused(n, old, refused, method, done)
@@ -303,12 +308,12 @@ func (s *ikeSA) offerChild(n *negotiation, old *ChildState, method uint16, offer
 	if n.spiIn, err = s.d.plane.ReserveSPI(); err != nil {
 		return nil, err
 	}
-	c := &message.Contents{SA: numbered(s.tunnel.ChildProposals, spiBytes(n.spiIn)), Nonce: n.ni}
+	c := &message.Contents{SA: numbered(s.childProposals(old), spiBytes(n.spiIn)), Nonce: n.ni}
 	if old != nil {
 		c.Notifies = append(c.Notifies, message.Notify{Type: message.NotifyRekeySA, Protocol: message.ProtocolESP, SPI: spiBytes(old.SPIIn)})
 	}
 	if method == 0 {
-		method = firstMethod(s.tunnel.ChildProposals)
+		method = firstMethod(s.childProposals(old))
 	}
 	if method != 0 {
 		if *offer, err = suite.NewOffer(method); err != nil {
@@ -319,9 +324,34 @@ func (s *ikeSA) offerChild(n *negotiation, old *ChildState, method uint16, offer
 	return c, nil
 }
 
+// childProposals are what may be agreed on for a pair. One that takes the place of another has its algorithms: a responder chooses
+// by its own taste, which may be for something weaker.
+func (s *ikeSA) childProposals(old *ChildState) []message.Proposal {
+	if old == nil {
+		return s.tunnel.ChildProposals
+	}
+	stays, err := suite.ParseESP(suite.ESP{Suite: old.Suite.Suite, ESN: old.Suite.ESN}.String(), true, true)
+	if err != nil {
+		return s.tunnel.ChildProposals
+	}
+	var list []message.Proposal
+	for _, p := range s.tunnel.ChildProposals {
+		p.Transforms = slices.DeleteFunc(slices.Clone(p.Transforms), func(t message.Transform) bool {
+			return t.Type != message.TransformKeyExchangeMethod && t.Type < message.TransformAdditionalKE1 && !slices.Contains(stays.Transforms, t)
+		})
+		if !slices.ContainsFunc(stays.Transforms, func(t message.Transform) bool { return !slices.Contains(p.Transforms, t) }) {
+			list = append(list, p)
+		}
+	}
+	if len(list) == 0 { // the configuration has changed
+		return s.tunnel.ChildProposals
+	}
+	return list
+}
+
 // takeChild takes the response to offerChild.
-func (s *ikeSA) takeChild(n *negotiation, c *message.Contents, offer *suite.Offer, local, remote []message.Selector) error {
-	if err := n.takeChoice(c, s.tunnel.ChildProposals, local, remote); err != nil {
+func (s *ikeSA) takeChild(n *negotiation, old *ChildState, c *message.Contents, offer *suite.Offer, local, remote []message.Selector) error {
+	if err := n.takeChoice(c, s.childProposals(old), local, remote); err != nil {
 		return err
 	}
 	if c.Nonce == nil {

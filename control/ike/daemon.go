@@ -145,11 +145,18 @@ func (d *Daemon) leave() {
 func (d *Daemon) SetTunnels(tunnels []*Tunnel) {
 	old, x := d.index.Load(), newIndex(tunnels)
 	d.index.Store(x)
+	stays := func(t *Tunnel) bool { return t != nil && old.byName[t.Name] != nil && t.same(old.byName[t.Name]) }
 	d.mu.Lock()
-	var gone []*ikeSA
+	var gone, live []*ikeSA
 	for name, list := range d.byTunnel {
-		if t := x.byName[name]; t == nil || !t.same(old.byName[name]) {
+		if stays(x.byName[name]) {
+			live = append(live, list...)
+		} else {
 			gone = append(gone, list...)
+		}
+	}
+	for name := range d.failures {
+		if !stays(x.byName[name]) {
 			delete(d.failures, name)
 		}
 	}
@@ -157,8 +164,11 @@ func (d *Daemon) SetTunnels(tunnels []*Tunnel) {
 	for _, s := range gone {
 		d.post(s, func() { s.deleteSelf("the tunnel's configuration changed") })
 	}
+	for _, s := range live {
+		d.post(s, func() { s.tunnel = x.byName[s.Tunnel] })
+	}
 	for _, t := range tunnels {
-		if t.Initiate && (old.byName[t.Name] == nil || !t.same(old.byName[t.Name])) {
+		if t.Initiate && (!stays(t) || !old.byName[t.Name].Initiate) {
 			d.startLater(t.Name, 0)
 		}
 	}

@@ -44,17 +44,18 @@ type ikeSA struct {
 	incoming     [2]reassembly // of requests and of responses
 	incomingHash [32]byte      // of the request that is being received: of its first datagram
 
-	rekeyed   *rekeyIKE             // our rekeying of this SA that is under way
-	followups []*followup           // exchanges that the peer is to go on with
-	collision map[uint32]*collision // by the SPI of the child that both rekey
-	heard     time.Time             // the last authentic message or ESP packet
-	keepalive time.Time             // the next NAT keepalive
-	expire    time.Time             // of what is not established
-	looked    time.Time             // at the children, the last time
-	timer     *time.Timer
-	graves    []grave // children whose packets may still come
-	waiters   []chan<- error
-	why       string // it ends
+	rekeyed    *rekeyIKE             // our rekeying of this SA that is under way
+	followups  []*followup           // exchanges that the peer is to go on with
+	collision  map[uint32]*collision // by the SPI of the child that both rekey
+	heard      time.Time             // the last authentic message or ESP packet
+	keepalive  time.Time             // the next NAT keepalive
+	expire     time.Time             // of what is not established
+	retryChild time.Time             // when a first pair may be asked for again
+	looked     time.Time             // at the children, the last time
+	timer      *time.Timer
+	graves     []grave // children whose packets may still come
+	waiters    []chan<- error
+	why        string // it ends
 }
 
 // A grave is a child that was deleted and is removed later: packets that were sent before may still come.

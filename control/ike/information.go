@@ -28,7 +28,7 @@ func (s *ikeSA) handleInformational(c *message.Contents) (*message.Contents, fun
 			}
 		}
 	}
-	return answer, func() { s.missChild() }
+	return answer, func() { s.missChild(time.Now()) }
 }
 
 // deleted buries the pairs that the peer has deleted, and returns our SPIs of them. Where both delete one at the same time, the
@@ -48,8 +48,9 @@ func (s *ikeSA) deleted(spis []uint32) (ours []uint32) {
 }
 
 // missChild asks for a new pair where we are the one to begin, and none is left.
-func (s *ikeSA) missChild() {
-	if s.phase == established && s.tunnel.Initiate && len(s.Children) == 0 {
+func (s *ikeSA) missChild(now time.Time) {
+	if s.phase == established && s.tunnel.Initiate && len(s.Children) == 0 && s.pending == nil && now.After(s.retryChild) {
+		s.retryChild = now.Add(jittered(2 * busyTime))
 		s.createChild(nil, 0, nil)
 	}
 }

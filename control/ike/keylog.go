@@ -26,7 +26,7 @@ type keyLog struct {
 // be filled from, for a time of at most MaxKeyLog. Whoever has the file can read the tunnel's packets. The file is closed at the end.
 func (d *Daemon) LogKeys(name string, to io.WriteCloser, span time.Duration) error {
 	if d.index.Load().byName[name] == nil {
-		return errors.Join(fmt.Errorf("there is no tunnel %q with ike:", name), to.Close())
+		return errors.Join(fmt.Errorf("there is no tunnel %q with ike", name), to.Close())
 	}
 	if span <= 0 || span > MaxKeyLog {
 		return errors.Join(fmt.Errorf("keys for %v: at most %v are possible", span, MaxKeyLog), to.Close())

@@ -45,7 +45,7 @@ func (s *ikeSA) schedule() {
 		soonest(s.Rekey)
 		soonest(s.Expire)
 		soonest(s.keepalive)
-		if len(s.Children) > 0 || s.tunnel.DPD > 0 {
+		if len(s.Children) > 0 || s.tunnel.DPD > 0 || s.tunnel.Initiate {
 			soonest(s.looked.Add(lookTime))
 		}
 		for _, c := range s.Children {
@@ -113,7 +113,7 @@ func (s *ikeSA) expired() string {
 // unanswered ends an SA whose peer is silent.
 func (s *ikeSA) unanswered() {
 	p := s.pending
-	why := fmt.Sprintf("%v has not answered %d requests within %v", s.Remote, p.tries, time.Since(s.heard).Round(time.Second))
+	why := fmt.Sprintf("%v has not answered a request that was sent %d times, and was heard last before %v", s.Remote, p.tries, time.Since(s.heard).Round(time.Second))
 	if s.phase < established {
 		why = fmt.Sprintf("%v does not answer to %v", s.Remote, p.exchange)
 		if s.why != "" {
@@ -154,6 +154,9 @@ func (s *ikeSA) tickChildren(now time.Time) {
 			c.Rekey = now.Add(jittered(4 * busyTime)) // if it fails
 			s.createChild(c, 0, nil)
 		}
+	}
+	if look {
+		s.missChild(now)
 	}
 	if s.tunnel.DPD > 0 && look && now.Sub(s.heard) > s.tunnel.DPD && s.pending == nil {
 		s.probe()

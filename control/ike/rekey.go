@@ -72,7 +72,7 @@ func (s *ikeSA) rekeySelf(method uint16, done func(error)) {
 				end(errors.New(s.why))
 				return
 			}
-			if m := otherIKEMethod(c, s.tunnel.Proposals, method); m != 0 {
+			if m := otherIKEMethod(c, s.successors(), method); m != 0 {
 				s.rekeyed = nil
 				r.offer.Wipe()
 				r.sa.do(func() { r.sa.end("the peer wants another key exchange") })
@@ -110,6 +110,32 @@ func otherIKEMethod(c *message.Contents, own []message.Proposal, method uint16) 
 	return 0
 }
 
+// successors are what may be agreed on for the SA that takes the place of s: with the same algorithms but for the group. The
+// PRF has to stay because peers differ where it does not: it is the old SA's that makes SKEYSEED (RFC 7296, section 2.18), and
+// the new one's that makes keys of it (section 2.14), but strongSwan (5.9.8) takes the old one for both. The others stay because
+// a responder chooses by its own taste, which may be for something weaker.
+func (s *ikeSA) successors() []message.Proposal {
+	stays := map[message.TransformType]message.Transform{
+		message.TransformEncryption: {Type: message.TransformEncryption, ID: s.Suite.Encr, KeyBits: s.Suite.KeyBits},
+		message.TransformIntegrity:  {Type: message.TransformIntegrity, ID: s.Suite.Integ},
+		message.TransformPRF:        {Type: message.TransformPRF, ID: uint16(s.Suite.PRF)},
+	}
+	var list []message.Proposal
+	for _, p := range s.tunnel.Proposals {
+		p.Transforms = slices.DeleteFunc(slices.Clone(p.Transforms), func(t message.Transform) bool {
+			old, ok := stays[t.Type]
+			return ok && t != old
+		})
+		if _, err := suite.Choose([]message.Proposal{p}, s.tunnel.Proposals); err == nil {
+			list = append(list, p)
+		}
+	}
+	if len(list) == 0 { // the configuration has changed
+		return s.tunnel.Proposals
+	}
+	return list
+}
+
 func (s *ikeSA) offerIKE(r *rekeyIKE, method uint16) (*message.Contents, error) {
 	if method == 0 {
 		method = s.Suite.KE
@@ -121,7 +147,7 @@ func (s *ikeSA) offerIKE(r *rekeyIKE, method uint16) (*message.Contents, error) 
 	r.sa = s.d.newSA(true)
 	r.sa.SPIi = s.d.enter(r.sa)
 	r.sa.phase = proving
-	return &message.Contents{SA: numbered(s.tunnel.Proposals, spi64(r.sa.SPIi)), Nonce: r.ni,
+	return &message.Contents{SA: numbered(s.successors(), spi64(r.sa.SPIi)), Nonce: r.ni,
 		KE: &message.KE{Method: method, Data: r.offer.Public()}}, nil
 }
 
@@ -135,7 +161,7 @@ func (s *ikeSA) takeIKE(r *rekeyIKE, c *message.Contents) error {
 	if len(c.SA) != 1 || len(c.SA[0].SPI) != 8 || c.Nonce == nil || c.KE == nil {
 		return errors.New("the peer's response has no IKE SA")
 	}
-	if err := suite.Check(c.SA[0], numbered(s.tunnel.Proposals, nil)); err != nil {
+	if err := suite.Check(c.SA[0], numbered(s.successors(), nil)); err != nil {
 		return fmt.Errorf("the peer chose %s: %w", suite.Words(c.SA[0]), err)
 	}
 	var err error
@@ -214,8 +240,14 @@ func (s *ikeSA) handleRekeyIKE(c *message.Contents) (*message.Contents, func()) 
 	if s.rekeyed == nil && s.busyWithChild() || s.rekeyed != nil && s.rekeyed.theirs != nil {
 		return refuse(message.NotifyTemporaryFailure), nil // RFC 7296, section 2.25.2
 	}
-	chosen, err := suite.Choose(s.tunnel.Proposals, c.SA)
-	if err != nil || len(chosen.SPI) != 8 || c.KE == nil {
+	chosen, err := suite.Choose(s.successors(), c.SA)
+	if err != nil {
+		chosen, err = suite.Choose(s.tunnel.Proposals, c.SA)
+	}
+	if err == nil && (len(chosen.SPI) != 8 || c.KE == nil) {
+		err = errors.New("the request has no SPI, or no key exchange")
+	}
+	if err != nil {
 		s.warn("no proposal chosen for a new IKE SA", "offered", wordsOf(c.SA), "why", err)
 		return refuse(message.NotifyNoProposalChosen), nil
 	}

@@ -80,9 +80,11 @@ func (d *Daemon) Initiate(ctx context.Context, name string) error {
 	t := d.index.Load().byName[name]
 	switch {
 	case t == nil:
-		return fmt.Errorf("there is no tunnel %q with ike:", name)
+		return fmt.Errorf("there is no tunnel %q with ike", name)
 	case !t.Customer.IsValid():
 		return fmt.Errorf("tunnel %s has no customer_endpoint: its customer has to begin", name)
+	case len(d.of(name)) > 0:
+		return fmt.Errorf("tunnel %s has an IKE SA already: `causeway ike rekey %s` makes new child SAs, `causeway ike terminate %s` ends it", name, name, name)
 	}
 	s := d.initiate(t)
 	done := make(chan error, 1)
@@ -134,6 +136,10 @@ func (d *Daemon) rekey(ctx context.Context, name string, ike bool) error {
 			s.rekeySelf(0, func(err error) { done <- err })
 			return
 		}
+		if len(s.Children) == 0 {
+			n = 1
+			s.createChild(nil, 0, func(err error) { done <- err })
+		}
 		for _, c := range append([]*ChildState(nil), s.Children...) {
 			if !c.Replaced && !c.deleting && !c.rekeying {
 				n++
@@ -142,7 +148,7 @@ func (d *Daemon) rekey(ctx context.Context, name string, ike bool) error {
 		}
 	})
 	if n == 0 {
-		return fmt.Errorf("tunnel %s has no child SA that can be rekeyed now", name)
+		return fmt.Errorf("tunnel %s: its child SAs are being rekeyed or deleted just now", name)
 	}
 	for range n {
 		select {
@@ -178,7 +184,7 @@ func (d *Daemon) Terminate(ctx context.Context, name string) error {
 // newest is the IKE SA of a tunnel that was established last.
 func (d *Daemon) newest(name string) (*ikeSA, error) {
 	if d.index.Load().byName[name] == nil {
-		return nil, fmt.Errorf("there is no tunnel %q with ike:", name)
+		return nil, fmt.Errorf("there is no tunnel %q with ike", name)
 	}
 	list := d.of(name)
 	if len(list) == 0 {

@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"causeway/control/ike/auth"
@@ -34,10 +33,14 @@ type Tunnel struct {
 	Initiate                 bool
 }
 
-// same reports whether SAs that were made for t are right for u.
+// same reports whether SAs that were made for t are right for u. What is only about when to do something may differ: it takes effect
+// on the SAs that live.
 func (t *Tunnel) same(u *Tunnel) bool {
 	a, b := *t, *u
-	a.Certificate, b.Certificate, a.Trust, b.Trust = nil, nil, nil, nil
+	for _, x := range []*Tunnel{&a, &b} {
+		x.Certificate, x.Trust = nil, nil
+		x.IKELife, x.ChildLife, x.DPD, x.Initiate = 0, 0, 0, false
+	}
 	return reflect.DeepEqual(a, b) && t.Certificate.Equal(u.Certificate) && t.Trust.Equal(u.Trust)
 }
 
@@ -53,8 +56,7 @@ type index struct {
 
 type identity struct {
 	endpoint netip.Addr
-	kind     message.IDType
-	data     string
+	id       string // that equal ones have in common
 }
 
 type addressPair struct{ endpoint, customer netip.Addr }
@@ -120,13 +122,8 @@ func addTo[K comparable](groups map[K]*group, key K, proposals []message.Proposa
 	g.add(proposals)
 }
 
-// identityOf is a key under which equal identities meet: names without regard to case (RFC 5280, section 7).
 func identityOf(endpoint netip.Addr, id message.ID) identity {
-	data := string(id.Data)
-	if id.Type == message.IDFQDN || id.Type == message.IDRFC822 {
-		data = strings.ToLower(data)
-	}
-	return identity{endpoint, id.Type, data}
+	return identity{endpoint, auth.Comparable(id)}
 }
 
 // proposals is what may be agreed on with a peer of which only the addresses are known.
@@ -145,7 +142,7 @@ func (x *index) proposals(endpoint, customer netip.Addr) []message.Proposal {
 func (x *index) find(endpoint, customer netip.Addr, remote message.ID, local *message.ID) *Tunnel {
 	list := x.byID[identityOf(endpoint, remote)]
 	if local != nil {
-		list = slices.DeleteFunc(slices.Clone(list), func(t *Tunnel) bool { return !t.LocalID.Equal(*local) })
+		list = slices.DeleteFunc(slices.Clone(list), func(t *Tunnel) bool { return !auth.SameID(t.LocalID, *local) })
 	}
 	for _, t := range list {
 		if t.Customer == customer {
@@ -156,7 +153,7 @@ func (x *index) find(endpoint, customer netip.Addr, remote message.ID, local *me
 		return list[0]
 	}
 	for _, t := range x.byPair[addressPair{endpoint, customer}] {
-		if t.AnyID && t.PSK != nil && (local == nil || t.LocalID.Equal(*local)) {
+		if t.AnyID && t.PSK != nil && (local == nil || auth.SameID(t.LocalID, *local)) {
 			return t
 		}
 	}

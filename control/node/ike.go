@@ -59,6 +59,7 @@ func ikeTunnel(t config.Tunnel) (*ike.Tunnel, error) {
 		if err := x.Certificate.Matches(x.LocalID); err != nil {
 			return nil, fmt.Errorf("local_id: %w", err)
 		}
+		x.LocalID = x.Certificate.Named(x.LocalID)
 		if x.Trust, err = auth.LoadTrust(k.CA); err != nil {
 			return nil, err
 		}

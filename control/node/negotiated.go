@@ -20,7 +20,8 @@ func renewed(changes config.Changes) map[string]bool {
 	out := map[string]bool{}
 	for _, t := range changes.TunnelsChanged {
 		for _, field := range t.Fields {
-			if strings.HasPrefix(field, "ike") || slices.Contains([]string{"endpoint", "customer_endpoint", "selectors", "allow_null_cipher"}, field) {
+			timing := slices.Contains([]string{"ike.dpd", "ike.initiate", "ike.lifetime"}, field) // it takes effect on what lives
+			if strings.HasPrefix(field, "ike") && !timing || slices.Contains([]string{"endpoint", "customer_endpoint", "selectors", "allow_null_cipher"}, field) {
 				out[t.New.Name] = true
 			}
 		}
