@@ -46,12 +46,18 @@ func (s IKE) NewCipher(e, a []byte) (*Cipher, error) {
 	case ChaCha20Poly1305:
 		c.aead, err = chacha20poly1305.New(key)
 	case AESCBC:
-		c.mac, c.macKey = macs[s.Integ], slices.Clone(a)
+		if c.mac = macs[s.Integ]; c.mac.hash == nil {
+			return nil, fmt.Errorf("%s has no integrity algorithm", s)
+		}
+		c.macKey = slices.Clone(a)
 		c.block, err = aes.NewCipher(key)
 	default:
 		err = fmt.Errorf("%s does not encrypt IKE", s)
 	}
-	return c, err
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // Format hides the keys.
