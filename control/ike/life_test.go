@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -150,11 +151,80 @@ func TestReload(t *testing.T) {
 		if b.planes[1].used("cust-a").SPIIn != same {
 			b.t.Fatal("a reload without changes took the tunnel down")
 		}
+		timing := tunnelOf(b.t, false, usualIKE, usualESP)
+		timing.DPD, timing.ChildLife = time.Minute, 2*time.Minute
+		b.right.SetTunnels([]*Tunnel{timing})
+		time.Sleep(5 * time.Second)
+		if b.planes[1].used("cust-a").SPIIn != same {
+			b.t.Fatal("a reload that changes times took the tunnel down")
+		}
+		if err := b.right.Rekey(b.t.Context(), "cust-a", false); err != nil {
+			b.t.Fatal(err)
+		}
+		time.Sleep(2 * time.Minute)
+		if n := b.right.Stats().RekeyedChildren; n != 2 {
+			b.t.Fatalf("%d pairs were replaced within two lifetimes that the reload set, want 2", n)
+		}
 		changed := tunnelOf(b.t, false, usualIKE, usualESP)
 		changed.PSK = []byte("another key since the reload")
 		b.right.SetTunnels([]*Tunnel{changed})
 		time.Sleep(10 * time.Second)
 		b.counts(0, 0)
+	})
+}
+
+// Whoever begins asks again for a pair that it did not get.
+func TestMissingChild(t *testing.T) {
+	onBed(t, Options{}, func(b *bed) {
+		l := tunnelOf(b.t, true, usualIKE, usualESP)
+		r := tunnelOf(b.t, false, usualIKE, "aes128-sha256")
+		b.left.SetTunnels([]*Tunnel{l})
+		b.right.SetTunnels([]*Tunnel{r})
+		if err := b.left.Initiate(b.t.Context(), "cust-a"); err == nil || !strings.Contains(err.Error(), "NO_PROPOSAL_CHOSEN") {
+			b.t.Fatalf("initiate says %v", err)
+		}
+		keep := *l
+		keep.Initiate = true
+		b.left.SetTunnels([]*Tunnel{&keep})
+		s := b.right.of("cust-a")[0]
+		s.do(func() { s.tunnel = tunnelOf(b.t, false, usualIKE, usualESP) }) // the router's operator mends it
+		time.Sleep(30 * time.Second)
+		b.agree()
+		b.counts(1, 1)
+	})
+}
+
+// What is rekeyed keeps its algorithms, whichever of our list the peer would rather have.
+func TestRekeyingDoesNotWeaken(t *testing.T) {
+	onBed(t, Options{}, func(b *bed) {
+		l, r := tunnelOf(b.t, true, usualIKE, usualESP), tunnelOf(b.t, false, usualIKE, usualESP)
+		b.left.SetTunnels([]*Tunnel{l})
+		b.right.SetTunnels([]*Tunnel{r})
+		b.up()
+		lax := func(x *Tunnel, first bool) *Tunnel {
+			weak := tunnelOf(b.t, true, "aes128-sha256-x25519", "aes128gcm16-x25519")
+			out := *x
+			out.Proposals, out.ChildProposals = append(slices.Clone(x.Proposals), weak.Proposals...), append(slices.Clone(x.ChildProposals), weak.ChildProposals...)
+			if first {
+				slices.Reverse(out.Proposals)
+				slices.Reverse(out.ChildProposals)
+			}
+			return &out
+		}
+		for d, x := range map[*Daemon]*Tunnel{b.left: lax(l, false), b.right: lax(r, true)} {
+			s := d.of("cust-a")[0]
+			s.do(func() { s.tunnel = x })
+		}
+		for _, ike := range []bool{false, true} {
+			if err := b.left.Rekey(b.t.Context(), "cust-a", ike); err != nil {
+				b.t.Fatal(err)
+			}
+		}
+		time.Sleep(5 * time.Second)
+		views, _ := b.left.Show("cust-a")
+		if v := views[0]; !strings.HasPrefix(v.Suite, "aes256gcm16") || !strings.HasPrefix(v.Children[0].Suite, "aes256gcm16") {
+			b.t.Fatalf("rekeyed to %s and %s", v.Suite, v.Children[0].Suite)
+		}
 	})
 }
 
