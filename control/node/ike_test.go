@@ -1,0 +1,91 @@
+package node
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"causeway/config"
+	"causeway/control/ike/suite"
+)
+
+// proposalWords are all words that packages config and suite know, and some that neither does.
+var proposalWords = append([]string{
+	"aes256gcm16", "aes128gcm16", "chacha20poly1305", "aes256", "aes128", "null", "sha1", "sha256", "sha384", "sha512", "prfsha1", "prfsha256", "prfsha384",
+	"prfsha512", "modp1536", "modp2048", "modp3072", "modp4096", "ecp256", "ecp384", "ecp521", "x25519", "esn", "noesn",
+}, "aes192", "AES256", "curve25519", "mlkem768", "ke1_x25519", "ke0_mlkem768", "ke8_mlkem768", "none")
+
+// likelyWords are a group of words that make a proposal together, to which others are added.
+var likelyWords = []string{"aes256gcm16-prfsha384-ecp384", "aes256gcm16", "aes128gcm16-x25519", "aes128-sha256-modp2048", "aes256-sha1", "null-sha256", ""}
+
+// TestProposalsOfConfigAndSuite: package config checks the words of a proposal, package suite makes a proposal of them. They accept the same.
+func TestProposalsOfConfigAndSuite(t *testing.T) {
+	words := slices.Clone(proposalWords)
+	for n := '1'; n <= '7'; n++ {
+		words = append(words, "ke"+string(n)+"_mlkem768", "ke"+string(n)+"_mlkem1024")
+	}
+	accepted := 0
+	rapid.Check(t, func(t *rapid.T) {
+		list := strings.FieldsFunc(rapid.SampledFrom(likelyWords).Draw(t, "begins"), func(r rune) bool { return r == '-' })
+		list = append(list, rapid.SliceOfN(rapid.SampledFrom(words), 0, 4).Draw(t, "words")...)
+		text := strings.Join(list, "-")
+		weak, null, child := rapid.Bool().Draw(t, "weak"), rapid.Bool().Draw(t, "null"), rapid.Bool().Draw(t, "child")
+		if text == "" {
+			return
+		}
+		field := "proposals"
+		if child {
+			field = "child_proposals"
+		}
+		_, inConfig := config.Parse("test.yaml", []byte(head+fmt.Sprintf("tunnels:\n  - {name: t, type: ipsec, endpoint: 192.0.2.1, customer_endpoint: 198.51.100.2, "+
+			"interface_address: 10.0.0.1/31, allow_null_cipher: %v, ike: {psk: 0123456789abcdef, allow_weak: %v, %s: [%s]}}\n", null, weak, field, text)))
+		var inSuite error
+		if child {
+			_, inSuite = suite.ParseESP(text, weak, null)
+		} else {
+			_, inSuite = suite.ParseIKE(text, weak)
+		}
+		if (inConfig == nil) != (inSuite == nil) {
+			t.Errorf("%s (child %v, weak %v, null %v):\nconfig: %v\nsuite: %v", text, child, weak, null, inConfig, inSuite)
+		}
+		if inConfig == nil {
+			accepted++
+		}
+	})
+	if accepted == 0 {
+		t.Error("no proposal was accepted")
+	}
+}
+
+// TestEveryWordOfSuite: what is offered where nothing is configured can also be configured.
+func TestEveryWordOfSuite(t *testing.T) {
+	for _, weak := range []bool{false, true} {
+		var ike, child []string
+		for _, p := range suite.DefaultIKE(weak) {
+			ike = append(ike, suite.Words(p))
+		}
+		for _, p := range suite.DefaultESP(weak, weak) {
+			child = append(child, suite.Words(p))
+		}
+		c := parse(t, head+fmt.Sprintf("tunnels:\n  - {name: t, type: ipsec, endpoint: 192.0.2.1, customer_endpoint: 198.51.100.2, interface_address: 10.0.0.1/31, "+
+			"allow_null_cipher: %v, ike: {psk: 0123456789abcdef, allow_weak: %v, proposals: [%s], child_proposals: [%s]}}\n",
+			weak, weak, strings.Join(ike, ", "), strings.Join(child, ", ")))
+		tunnels, err := ikeTunnels(c)
+		if err != nil || len(tunnels) != 1 || len(tunnels[0].Proposals) != len(ike) || len(tunnels[0].ChildProposals) != len(child) {
+			t.Fatalf("%d tunnels, %v", len(tunnels), err)
+		}
+		for i, p := range tunnels[0].Proposals {
+			if suite.Words(p) != ike[i] {
+				t.Errorf("%s became %s", ike[i], suite.Words(p))
+			}
+		}
+		for i, p := range tunnels[0].ChildProposals {
+			if suite.Words(p) != child[i] {
+				t.Errorf("%s became %s", child[i], suite.Words(p))
+			}
+		}
+	}
+}
