@@ -92,7 +92,7 @@ func parseKeyID(rest string) (message.ID, error) {
 		return parseHexKeyID("keyid:"+rest, digits)
 	}
 	if rest == "" {
-		return message.ID{}, errors.New("there is nothing behind keyid:")
+		return message.ID{}, errors.New("the identity keyid: has nothing behind it")
 	}
 	return message.ID{Type: message.IDKeyID, Data: []byte(rest)}, nil
 }
@@ -106,7 +106,7 @@ func parseHexKeyID(text, digits string) (message.ID, error) {
 }
 
 func refusePrefix(rest string) (message.ID, error) {
-	return message.ID{}, fmt.Errorf("the type before %q is not known here: write the identity alone, or behind fqdn: or keyid:", rest)
+	return message.ID{}, fmt.Errorf("the type before %q is not known here: write the identity alone, or with fqdn: or keyid: before it", rest)
 }
 
 func isDomain(name string) bool {

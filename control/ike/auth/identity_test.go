@@ -53,7 +53,7 @@ func TestParseIDRefuses(t *testing.T) {
 		"@#":                      "hexadecimal",
 		"@#0":                     "hexadecimal",
 		"@#xy":                    "hexadecimal",
-		"keyid:":                  "nothing behind",
+		"keyid:":                  "has nothing behind it",
 		"keyid:#0":                "hexadecimal",
 		"fqdn:":                   "letters, digits",
 		"@":                       "letters, digits",

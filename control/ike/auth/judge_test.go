@@ -156,6 +156,7 @@ func (w *workshop) certs(names ...string) []message.Cert {
 		block, _ := pem.Decode(w.read(name + ".pem"))
 		if block == nil {
 			w.t.Fatalf("%s.pem is not PEM", name)
+			return nil
 		}
 		certs = append(certs, message.Cert{Encoding: message.CertX509, Data: block.Bytes})
 	}

@@ -112,9 +112,7 @@ func namesIn(c *x509.Certificate) string {
 	if subject := dnText(c.RawSubject); subject != "" {
 		names = append(names, subject)
 	}
-	for _, n := range append(slices.Clone(c.DNSNames), c.EmailAddresses...) {
-		names = append(names, n)
-	}
+	names = append(append(names, c.DNSNames...), c.EmailAddresses...)
 	for _, a := range c.IPAddresses {
 		names = append(names, a.String())
 	}

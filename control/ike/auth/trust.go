@@ -16,6 +16,7 @@ import (
 const (
 	maxAuthorities = 32       // of a file
 	maxCertificate = 16 << 10 // bytes
+	maxAlike       = 2        // intermediate authorities of one name
 	maxConstraints = 1024     // comparisons with the name constraints of authorities
 )
 
@@ -123,10 +124,8 @@ func parseChain(certs []message.Cert) ([]*x509.Certificate, error) {
 // verifyChain finds a way from leaf to a trusted authority (RFC 5280, section 6). The extended key usage is checkUsage's.
 func (t *Trust) verifyChain(leaf *x509.Certificate, others []*x509.Certificate, now time.Time) error {
 	between := x509.NewCertPool()
-	for _, c := range others {
-		if mayCertify(c) {
-			between.AddCert(c)
-		}
+	for _, c := range intermediates(others) {
+		between.AddCert(c)
 	}
 	_, err := leaf.Verify(x509.VerifyOptions{Roots: t.pool, Intermediates: between, CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, MaxConstraintComparisions: maxConstraints})
@@ -143,6 +142,24 @@ func (t *Trust) verifyChain(leaf *x509.Certificate, others []*x509.Certificate, 
 		return fmt.Errorf("%s, issued by %q, does not lead to one of the trusted authorities %s: %w", nameOf(leaf), dnText(leaf.RawIssuer), t.names(), err)
 	}
 	return fmt.Errorf("%s cannot be believed: %w", nameOf(leaf), err)
+}
+
+// intermediates are those that may lead to a trusted authority. Of one name there are two at the most, an old key and a new
+// one: each of many with the same name would be tried behind each other, and a signature on P-521 takes milliseconds.
+func intermediates(others []*x509.Certificate) []*x509.Certificate {
+	var list []*x509.Certificate
+	for _, c := range others {
+		alike := 0
+		for _, before := range list {
+			if bytes.Equal(before.RawSubject, c.RawSubject) {
+				alike++
+			}
+		}
+		if mayCertify(c) && alike < maxAlike {
+			list = append(list, c)
+		}
+	}
+	return list
 }
 
 func (t *Trust) names() string {

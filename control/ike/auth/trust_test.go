@@ -2,6 +2,7 @@ package auth
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"strings"
@@ -146,6 +147,26 @@ func TestVerifyProof(t *testing.T) {
 	revocations := message.Cert{Encoding: 7, Data: []byte("a list of revocations")}
 	if err := verify([]message.Cert{revocations, {Encoding: 4, Data: der}}, sign("edge")); err != nil {
 		t.Errorf("beside a payload of another encoding: %v", err)
+	}
+}
+
+// TestIntermediatesBounded has a stranger who wants to see us try out all orders of authorities that could all have signed
+// each other.
+func TestIntermediatesBounded(t *testing.T) {
+	w := newWorkshop(t)
+	w.authority("ca")
+	w.issue("same", "p521", "ca", sheet{subject: "/CN=same", extensions: authorityExtensions})
+	var chain []*x509.Certificate
+	for i := range maxChain - 1 {
+		w.issue("same", "p521", "same", sheet{subject: "/CN=same", extensions: fmt.Sprintf("%ssubjectAltName=DNS:%d.example.net\n", authorityExtensions, i)})
+		chain = append(chain, w.parse("same"))
+	}
+	w.issue("middle", "p256", "ca", sheet{subject: "/CN=middle", extensions: authorityExtensions})
+	w.issue("leaf", "p256", "ca", edge)
+	chain = append(chain, w.parse("middle"), w.parse("leaf"))
+	got := intermediates(chain)
+	if len(got) != maxAlike+1 || !got[maxAlike].Equal(w.parse("middle")) {
+		t.Errorf("%d of %d are tried", len(got), len(chain))
 	}
 }
 
