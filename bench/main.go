@@ -48,6 +48,11 @@ type Result struct {
 	SecgwNS     float64 `json:"ipsec_secgw_ns,omitempty"`      // median of its windows, its ports' cost counted in
 	SecgwBestNS float64 `json:"ipsec_secgw_best_ns,omitempty"` // the fastest window
 	SecgwPortNS float64 `json:"ipsec_secgw_port_ns,omitempty"` // its ports alone: testpmd on them
+
+	// ike scenario
+	Unit         string  `json:"unit,omitempty"`             // what stands in the place of a packet
+	InitiatorNS  float64 `json:"initiator_ns,omitempty"`     // what the other end took for it
+	TunnelMemory float64 `json:"bytes_per_tunnel,omitempty"` // of the responder
 }
 
 // A scenario measures one thing and reports results as they come.
@@ -68,6 +73,7 @@ var scenarios = map[string]scenario{
 	"esp":      {"the worker over memory: IPsec tunnels with AES-128-GCM, both ways, against DPDK's ipsec-secgw", espScenario},
 	"fib":      {"route look-up against bart on the same table", fibScenario},
 	"gap":      {"longest time between two polls of a worker while tables change and metrics are scraped", gapScenario},
+	"ike":      {"IKEv2 handshakes beside strongSwan's charon, and 10,000 tunnels that are rekeyed (root)", ikeScenario},
 	"veth":     {"forwarding between namespaces against bare rings, asavie/xdp and DPDK (root)", vethScenario},
 }
 
@@ -99,6 +105,9 @@ func run(args []string) int {
 	}
 	if args[0] == forwarderCommand {
 		return runForwarder(args[1:], os.Stdout) // a child of the veth scenario
+	}
+	if args[0] == ikeEndCommand {
+		return runIKEEnd(args[1:], os.Stdin, os.Stdout) // a child of the ike scenario
 	}
 	s, ok := scenarios[args[0]]
 	if !ok {
@@ -148,6 +157,10 @@ func print(o options, r Result) {
 		fmt.Println(string(b))
 		return
 	}
+	if r.Unit != "" {
+		printUnit(r)
+		return
+	}
 	fmt.Printf("%-44s %7.1f ns/packet  %7.2f M/s  spread %4.0f %%", r.Name, r.NS, r.PPS/1e6, 100*r.Spread)
 	if r.BestNS > 0 {
 		fmt.Printf("  best %5.1f", r.BestNS)
@@ -177,6 +190,15 @@ func print(o options, r Result) {
 		fmt.Printf("  %s", r.Note)
 	}
 	fmt.Println()
+}
+
+// printUnit prints what is longer than a packet.
+func printUnit(r Result) {
+	fmt.Printf("%-36s %8.1f µs/%s  %7.0f /s  spread %4.0f %%", r.Name, r.NS/1e3, r.Unit, r.PPS, 100*r.Spread)
+	if r.Against != "" {
+		fmt.Printf("  %s %.1f µs, ratio %.2f, goal %.1f", r.Against, r.AgainstNS/1e3, r.Ratio, r.GoalNS/1e3)
+	}
+	fmt.Println("  " + r.Note)
 }
 
 // goamd64 is the instruction set level that the binary was built for.
