@@ -50,10 +50,12 @@ type Dataplane interface {
 	// ReleaseSPI gives up an SPI that no child has got.
 	ReleaseSPI(spi uint32)
 
-	// Install makes a child, whose inbound association receives when Install returns. The outbound one is used at once if the
-	// tunnel has none with these selectors, else from Use on. The keys are copied.
+	// Install makes a child, whose inbound association receives when Install returns. The outbound one is used at once, before
+	// those of other selectors, if the tunnel has none with these selectors; else from Use on, or when the last of the others
+	// is removed. The SPI has been reserved; it is the child's from then on, unless Install fails. The keys are copied.
 	Install(c *Child) error
-	// Use makes the outbound association the one by which packets within its selectors leave, before all others.
+	// Use makes the outbound association the one by which packets within its selectors leave, before the others of the tunnel
+	// with the same selectors.
 	Use(tunnel string, spiIn uint32) error
 	// Remove ends children, both directions of each, and returns when no worker uses them and their keys are wiped. Those that
 	// do not exist are passed over.
