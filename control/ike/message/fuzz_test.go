@@ -2,10 +2,26 @@ package message
 
 import (
 	"bytes"
+	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 )
+
+// recordings adds the messages of testdata, which scapy and strongSwan have written, and what is within the encrypted ones.
+func recordings(f *testing.F, message func(b []byte), within func(first PayloadType, text []byte)) {
+	for _, digits := range recorded[scapyRecord](f, "scapy.json").Messages {
+		message(unhex(digits))
+	}
+	for _, m := range recorded[swanRecord](f, "strongswan.json").Messages {
+		b := unhex(m.Message)
+		message(b)
+		if m.Plain != "" {
+			within(PayloadType(b[HeaderLen]), unhex(m.Plain))
+		}
+	}
+}
 
 // FuzzParse: what is parsed and appended is parsed as the same again, and appended as the same bytes. Payloads that are
 // known but not kept (CP, EAP) and unknown ones are gone by then.
@@ -17,6 +33,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(byte(PayloadDelete), plain([]byte{1, 0, 0, 0}))
 	f.Add(byte(99), chain(PayloadType(99), plain([]byte("unknown"))))
 	f.Add(byte(NoNextPayload), []byte{})
+	recordings(f, func(b []byte) { f.Add(b[16], b[HeaderLen:]) }, func(first PayloadType, text []byte) { f.Add(byte(first), text) })
 	f.Fuzz(func(t *testing.T, first byte, b []byte) {
 		before := bytes.Clone(b)
 		c, err := Parse(PayloadType(first), b)
@@ -57,6 +74,7 @@ func FuzzParse(f *testing.F) {
 func FuzzHeader(f *testing.F) {
 	f.Add(Header{SPIi: 1, First: PayloadSA, Major: 2, Exchange: IKESAInit, Initiator: true, Length: HeaderLen}.Append(nil))
 	f.Add(append(Header{Major: 3, Minor: 15, Response: true, HigherVersion: true, Length: HeaderLen + 1}.Append(nil), 0))
+	recordings(f, func(b []byte) { f.Add(b) }, func(PayloadType, []byte) {})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := ParseHeader(b)
 		if err != nil {
@@ -75,6 +93,7 @@ func FuzzSealed(f *testing.F) {
 	for _, s := range []Sealed{{First: PayloadIDi}, {}, {First: PayloadIDi, Fragment: 1, Fragments: 2}, {Fragment: 2, Fragments: 2}} {
 		f.Add(append(AppendSealedHeader(nil, Header{SPIi: 1, SPIr: 2, Major: 2, Exchange: IKEAuth}, s, 24), make([]byte, 24)...))
 	}
+	recordings(f, func(b []byte) { f.Add(b) }, func(PayloadType, []byte) {})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := ParseHeader(b)
 		if err != nil {
@@ -92,6 +111,26 @@ func FuzzSealed(f *testing.F) {
 		want[HeaderLen+1] = 0 // critical bit and reserved bits
 		if got := AppendSealedHeader(nil, h, s, len(b)-s.At); !bytes.Equal(got, want) {
 			t.Errorf("%x\nwant %x", got, want)
+		}
+	})
+}
+
+// FuzzIDString: whatever a peer calls itself, nothing but printable characters reaches a terminal or a log.
+func FuzzIDString(f *testing.F) {
+	for _, s := range []string{"", "edge.example.net", "192.0.2.1", "a\x00\xff\u202e\x1b[31m", "#1"} {
+		f.Add(byte(IDFQDN), []byte(s))
+		f.Add(byte(IDKeyID), []byte(s))
+	}
+	for _, dn := range opensslNames {
+		f.Add(byte(IDDN), unhex(dn.der))
+	}
+	f.Fuzz(func(t *testing.T, kind byte, data []byte) {
+		id := ID{IDType(kind), data}
+		if s := id.String(); strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("%q has what cannot be printed", s)
+		}
+		if !id.Equal(ID{IDType(kind), bytes.Clone(data)}) {
+			t.Error("an identity is not equal to itself")
 		}
 	})
 }

@@ -133,21 +133,21 @@ const (
 	AuthSignature AuthMethod = 14
 )
 
-// String is what people call it.
+// String is the name of the method in IANA's registry.
 func (m AuthMethod) String() string {
 	switch m {
 	case AuthRSA:
-		return "RSA signature"
+		return "RSA Digital Signature"
 	case AuthSharedKey:
-		return "pre-shared key"
+		return "Shared Key Message Integrity Code"
 	case AuthECDSA256:
-		return "ECDSA with SHA-256 on P-256"
+		return "ECDSA with SHA-256 on the P-256 curve"
 	case AuthECDSA384:
-		return "ECDSA with SHA-384 on P-384"
+		return "ECDSA with SHA-384 on the P-384 curve"
 	case AuthECDSA521:
-		return "ECDSA with SHA-512 on P-521"
+		return "ECDSA with SHA-512 on the P-521 curve"
 	case AuthSignature:
-		return "digital signature"
+		return "Digital Signature"
 	}
 	return fmt.Sprintf("authentication method %d", uint8(m))
 }
