@@ -40,6 +40,33 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
+// TestCertificatesOfStrongSwan has a chain of strongSwan's pki, signed with RSA-PSS at the top.
+func TestCertificatesOfStrongSwan(t *testing.T) {
+	w := newWorkshop(t)
+	pki := func(file string, args ...string) {
+		w.write(file, w.run(nil, "pki", append(args, "--outform", "pem")...))
+	}
+	w.haveKey("rsa")
+	pki("ca.pem", "--self", "--in", "rsa.key", "--ca", "--dn", "C=CH, O=strongSwan, CN=ca", "--rsa-padding", "pss", "--digest", "sha384")
+	w.key("middle", "p384")
+	pki("middle.pem", "--issue", "--cacert", "ca.pem", "--cakey", "rsa.key", "--rsa-padding", "pss", "--in", "middle.key", "--type", "priv", "--ca", "--dn", "C=CH, CN=middle")
+	w.key("swan", "ed25519")
+	pki("swan.pem", "--issue", "--cacert", "middle.pem", "--cakey", "middle.key", "--in", "swan.key", "--type", "priv", "--dn", "C=CH, O=strongSwan, CN=cust",
+		"--san", "cust.example.net", "--san", "192.0.2.7", "--san", "noc@example.net", "--flag", "serverAuth", "--flag", "ikeIntermediate")
+	w.write("chain.pem", append(w.read("swan.pem"), w.read("middle.pem")...))
+	w.write("chain.key", w.read("swan.key"))
+	c := w.load("chain")
+	a, err := c.Sign([]byte("octets"), []uint16{hashIdentity}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"C=CH, O=strongSwan, CN=cust", "cust.example.net", "192.0.2.7", "noc@example.net"} {
+		if err := w.trust("ca").Verify(c.Certs(), mustID(t, id), a, []byte("octets"), time.Now()); err != nil {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+}
+
 // TestNamed has a subject as openssl encodes it, in UTF8Strings, where ParseID makes PrintableStrings.
 func TestNamed(t *testing.T) {
 	w := newWorkshop(t)
