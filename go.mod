@@ -3,6 +3,7 @@ module causeway
 go 1.26.8
 
 require (
+	filippo.io/bigmod v0.1.0
 	github.com/asavie/xdp v0.3.3
 	github.com/c2sp/wycheproof v0.0.0-20260902155932-3fa63dd0344a
 	github.com/cilium/ebpf v0.22.0
@@ -22,7 +23,6 @@ require (
 )
 
 require (
-	filippo.io/bigmod v0.1.0 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect

@@ -10,8 +10,11 @@ import (
 	"causeway/crypto/esp"
 )
 
+// maxReasons is how many proposals an error explains. A stranger writes what is in them.
+const maxReasons = 8
+
 // Choose returns what both sides want, by our order of preference: the number and SPI are those of the offered proposal, with one
-// transform of each type that it has. The error says why each one fails.
+// transform of each type that it has. The error says why each one fails, of the first maxReasons.
 func Choose(own, offered []message.Proposal) (message.Proposal, error) {
 	for _, o := range own {
 		for _, p := range offered {
@@ -22,12 +25,15 @@ func Choose(own, offered []message.Proposal) (message.Proposal, error) {
 			}
 		}
 	}
+	if len(offered) == 0 {
+		return message.Proposal{}, errors.New("nothing was offered")
+	}
 	var why []string
-	for _, p := range offered {
+	for _, p := range offered[:min(len(offered), maxReasons)] {
 		why = append(why, failure(own, p))
 	}
-	if len(why) == 0 {
-		return message.Proposal{}, errors.New("nothing was offered")
+	if more := len(offered) - len(why); more > 0 {
+		why = append(why, fmt.Sprintf("and %d more", more))
 	}
 	return message.Proposal{}, errors.New(strings.Join(why, "; "))
 }
@@ -40,36 +46,48 @@ func unknownType(t message.Transform) bool {
 
 // match picks a transform of each type that both have. Where one has none of a type, it is as if it had NONE: no perfect forward
 // secrecy, no additional key exchange (RFC 9370, section 2.2.1), no integrity algorithm beside the cipher's own. Else the type that is
-// missing is returned.
+// missing is returned. A stranger may ask for this with thousands of transforms: it allocates only for what is chosen.
 func match(own, offered message.Proposal) (chosen message.Proposal, missing message.TransformType) {
-	chosen = message.Proposal{Number: offered.Number, Protocol: offered.Protocol, SPI: offered.SPI}
+	var picked [message.TransformAdditionalKE7]message.Transform
+	n := 0
 	for t := message.TransformEncryption; t <= message.TransformAdditionalKE7; t++ {
-		theirs := all(offered, t)
-		x, ok := common(orNone(all(own, t), t), orNone(theirs, t))
+		x, ok := common(own.Transforms, offered.Transforms, t)
 		if !ok {
 			return message.Proposal{}, t
 		}
-		if len(theirs) > 0 {
-			chosen.Transforms = append(chosen.Transforms, x)
+		if has(offered, t) {
+			picked[n] = x
+			n++
 		}
 	}
-	return chosen, 0
+	return message.Proposal{Number: offered.Number, Protocol: offered.Protocol, SPI: offered.SPI, Transforms: slices.Clone(picked[:n])}, 0
 }
 
-func orNone(list []message.Transform, t message.TransformType) []message.Transform {
-	if len(list) == 0 {
-		return []message.Transform{{Type: t}}
-	}
-	return list
-}
-
-func common(own, theirs []message.Transform) (message.Transform, bool) {
+// common is the first of our transforms of a type that is offered too.
+func common(own, theirs []message.Transform, t message.TransformType) (message.Transform, bool) {
+	none := true
 	for _, x := range own {
-		if slices.Contains(theirs, x) {
-			return x, true
+		if x.Type == t {
+			none = false
+			if permits(theirs, x) {
+				return x, true
+			}
 		}
 	}
-	return message.Transform{}, false
+	x := message.Transform{Type: t}
+	return x, none && permits(theirs, x)
+}
+
+// permits reports whether a transform is in the list, or is the NONE that a list with none of its type stands for.
+func permits(list []message.Transform, x message.Transform) bool {
+	none := x == message.Transform{Type: x.Type}
+	for _, y := range list {
+		if y == x {
+			return true
+		}
+		none = none && y.Type != x.Type
+	}
+	return none
 }
 
 // failure says why an offered proposal has nothing that one of ours permits: what the one that comes closest lacks.
@@ -91,8 +109,11 @@ func failure(own []message.Proposal, p message.Proposal) string {
 		return fmt.Sprintf("%s: nothing is permitted for %v", Words(p), p.Protocol)
 	}
 	var ours []string
-	for _, t := range orNone(all(best, lacks), lacks) {
+	for _, t := range all(best, lacks) {
 		ours = append(ours, textOf(t))
+	}
+	if len(ours) == 0 {
+		ours = []string{textOf(message.Transform{Type: lacks})}
 	}
 	return fmt.Sprintf("%s: no common %v, ours are %s", Words(p), lacks, strings.Join(ours, ", "))
 }

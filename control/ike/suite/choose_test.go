@@ -162,6 +162,46 @@ func check(t *testing.T, err error) {
 	}
 }
 
+// flood is as much as a message may have, and fails as late as it can.
+func flood() (list []message.Proposal) {
+	for i := range 32 {
+		p := message.Proposal{Number: uint8(i + 1), Protocol: message.ProtocolIKE}
+		for k := range 123 {
+			p.Transforms = append(p.Transforms, message.Transform{Type: message.TransformType(1 + k%4), ID: uint16(1000 + k)})
+		}
+		list = append(list, message.Proposal{Number: p.Number, Protocol: p.Protocol, Transforms: append(p.Transforms, message.Transform{Type: 1, ID: AESGCM16, KeyBits: 128},
+			message.Transform{Type: 2, ID: uint16(PRFHMACSHA256)}, message.Transform{Type: 3}, message.Transform{Type: 4, ID: MODP2048}, message.Transform{Type: 12, ID: MLKEM768})})
+	}
+	return list
+}
+
+// TestChooseUnderAttack: a stranger's message costs little memory, and no long lines in the log.
+func TestChooseUnderAttack(t *testing.T) {
+	own, offered := DefaultIKE(false), flood()
+	_, err := Choose(own, offered)
+	if err == nil || len(err.Error()) > 5000 {
+		t.Fatalf("an error of %d bytes", len(err.Error()))
+	}
+	if !strings.Contains(err.Error(), " and 88 more: ") || !strings.HasSuffix(err.Error(), "; and 24 more") {
+		t.Error(err)
+	}
+	if n := testing.AllocsPerRun(10, func() { Choose(own, offered) }); n > 1500 { // of the error's text
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkChoose(b *testing.B) {
+	own := DefaultIKE(false)
+	for name, offered := range map[string][]message.Proposal{"ours": own, "flood": flood()} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				Choose(own, offered)
+			}
+		})
+	}
+}
+
 // TestCheck: a responder cannot choose what was not offered, nothing at all, or two of a type.
 func TestCheck(t *testing.T) {
 	own := []message.Proposal{{Number: 1, Protocol: message.ProtocolESP, Transforms: []message.Transform{{Type: 1, ID: AESGCM16, KeyBits: 256}, {Type: 4, ID: ECP384}, {Type: 5}}},

@@ -5,9 +5,11 @@ import (
 	"crypto/cipher"
 	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha512"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"slices"
 
 	"golang.org/x/crypto/chacha20poly1305"
@@ -16,48 +18,63 @@ import (
 // A Cipher protects the encrypted payloads of one direction (RFC 7296, section 3.14; RFC 5282; RFC 7634). It may be used by one
 // goroutine at a time.
 type Cipher struct {
-	info cipherInfo
-	aead cipher.AEAD
-	salt [4]byte
+	iv, icv int // bytes
 
-	block  cipher.Block // CBC
-	mac    macInfo
-	macKey []byte
+	aead  cipher.AEAD
+	nonce [12]byte // salt and IV
+
+	encrypt, decrypt cbcMode // nil: AEAD
+	mac              hash.Hash
+	sum              [sha512.Size]byte
+}
+
+// cbcMode is what crypto/cipher's CBC modes have beside their interface.
+type cbcMode interface {
+	cipher.BlockMode
+	SetIV([]byte)
 }
 
 // NewCipher makes the cipher of one direction from SK_e and SK_a, which it does not keep.
 func (s IKE) NewCipher(e, a []byte) (*Cipher, error) {
-	c := &Cipher{info: ciphers[s.Encr]}
+	info := ciphers[s.Encr]
 	if n := keyLen(s.Encr, s.KeyBits); len(e) != n {
 		return nil, fmt.Errorf("a key of %d bytes: %s needs %d", len(e), s, n)
 	}
 	if n := macs[s.Integ].key; len(a) != n {
 		return nil, fmt.Errorf("an integrity key of %d bytes: %s needs %d", len(a), s, n)
 	}
-	key := e[:len(e)-c.info.salt]
-	copy(c.salt[:], e[len(key):])
-	var err error
+	key, salt := e[:len(e)-info.salt], e[len(e)-info.salt:]
 	switch s.Encr {
 	case AESGCM16:
-		var block cipher.Block
-		if block, err = aes.NewCipher(key); err == nil {
-			c.aead, err = cipher.NewGCM(block)
+		block, err := aes.NewCipher(key)
+		if err != nil {
+			return nil, err
 		}
+		aead, err := cipher.NewGCM(block)
+		return newAEAD(info, aead, salt), err
 	case ChaCha20Poly1305:
-		c.aead, err = chacha20poly1305.New(key)
+		aead, err := chacha20poly1305.New(key)
+		return newAEAD(info, aead, salt), err
 	case AESCBC:
-		if c.mac = macs[s.Integ]; c.mac.hash == nil {
+		mac, known := macs[s.Integ]
+		if !known {
 			return nil, fmt.Errorf("%s has no integrity algorithm", s)
 		}
-		c.macKey = slices.Clone(a)
-		c.block, err = aes.NewCipher(key)
-	default:
-		err = fmt.Errorf("%s does not encrypt IKE", s)
+		block, err := aes.NewCipher(key)
+		if err != nil {
+			return nil, err
+		}
+		var zero [aes.BlockSize]byte
+		return &Cipher{iv: info.iv, icv: mac.icv, mac: hmac.New(mac.hash, a), encrypt: cipher.NewCBCEncrypter(block, zero[:]).(cbcMode),
+			decrypt: cipher.NewCBCDecrypter(block, zero[:]).(cbcMode)}, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	return c, nil
+	return nil, fmt.Errorf("%s does not encrypt IKE", s)
+}
+
+func newAEAD(info cipherInfo, aead cipher.AEAD, salt []byte) *Cipher {
+	c := &Cipher{iv: info.iv, icv: icvAEAD, aead: aead}
+	copy(c.nonce[:], salt)
+	return c
 }
 
 // Format hides the keys.
@@ -66,46 +83,41 @@ func (c *Cipher) Format(f fmt.State, _ rune) { fmt.Fprint(f, "cipher of an IKE S
 const icvAEAD = 16
 
 // Len is the number of bytes from IV to ICV for a text.
-func (c *Cipher) Len(text int) int {
+func (c *Cipher) Len(text int) int { return c.iv + text + 1 + c.padding(text) + c.icv }
+
+// padding is as little as there can be: none with an AEAD (RFC 5282, section 3), else what fills the last block.
+func (c *Cipher) padding(text int) int {
 	if c.aead != nil {
-		return c.info.iv + text + 1 + icvAEAD
+		return 0
 	}
-	return c.info.iv + (text/aes.BlockSize+1)*aes.BlockSize + c.mac.icv
+	return aes.BlockSize - 1 - text%aes.BlockSize
 }
 
 // Seal appends IV, ciphertext and ICV of a text to b, the message up to the IV, all of which is authenticated. The counter is the IV
 // of counter modes, and must never come again with the key.
 func (c *Cipher) Seal(b, text []byte, counter uint64) []byte {
-	head := len(b)
+	head, padding := len(b), c.padding(len(text))
 	b = slices.Grow(b, c.Len(len(text)))
+	at := head + c.iv
+	b = append(b[:at], text...)
+	clear(b[len(b) : len(b)+padding])
+	b = append(b[:len(b)+padding], byte(padding))
 	if c.aead != nil {
-		b = binary.BigEndian.AppendUint64(b, counter)
-		at := len(b)
-		b = append(append(b, text...), 0) // no padding, and its length
-		nonce := c.nonce(b[head:at])
-		return c.aead.Seal(b[:at], nonce[:], b[at:], b[:head])
+		binary.BigEndian.PutUint64(b[head:], counter)
+		copy(c.nonce[4:], b[head:at])
+		return c.aead.Seal(b[:at], c.nonce[:], b[at:], b[:head])
 	}
-	b = b[:head+aes.BlockSize]
-	rand.Read(b[head:])
-	at := len(b)
-	b = append(b, text...)
-	padding := aes.BlockSize - 1 - len(text)%aes.BlockSize
-	b = append(b, make([]byte, padding)...)
-	b = append(b, byte(padding))
-	cipher.NewCBCEncrypter(c.block, b[head:at]).CryptBlocks(b[at:], b[at:])
-	return append(b, c.sum(b)...)
+	rand.Read(b[head:at])
+	c.encrypt.SetIV(b[head:at])
+	c.encrypt.CryptBlocks(b[at:], b[at:])
+	return append(b, c.tag(b)...)
 }
 
-func (c *Cipher) nonce(iv []byte) (n [12]byte) {
-	copy(n[:], c.salt[:])
-	copy(n[4:], iv)
-	return n
-}
-
-func (c *Cipher) sum(b []byte) []byte {
-	m := hmac.New(c.mac.hash, c.macKey)
-	m.Write(b)
-	return m.Sum(nil)[:c.mac.icv]
+// tag is good until the next call.
+func (c *Cipher) tag(b []byte) []byte {
+	c.mac.Reset()
+	c.mac.Write(b)
+	return c.mac.Sum(c.sum[:0])[:c.icv]
 }
 
 var (
@@ -119,28 +131,33 @@ func (c *Cipher) Open(b []byte, at int) ([]byte, error) {
 	if at < 0 || at > len(b) {
 		return nil, errShort
 	}
-	body := b[at:]
 	if c.aead != nil {
-		if len(body) < c.info.iv+1+icvAEAD {
-			return nil, errShort
-		}
-		nonce := c.nonce(body[:c.info.iv])
-		sealed := body[c.info.iv:]
-		text, err := c.aead.Open(sealed[:0], nonce[:], sealed, b[:at])
-		if err != nil {
-			return nil, errICV
-		}
-		return unpad(text)
+		return c.openAEAD(b, at)
 	}
-	end := len(body) - c.mac.icv
+	body := b[at:]
+	end := len(body) - c.icv
 	if end < 2*aes.BlockSize || end%aes.BlockSize != 0 {
 		return nil, errShort
 	}
-	if !hmac.Equal(c.sum(b[:at+end]), body[end:]) {
+	if !hmac.Equal(c.tag(b[:at+end]), body[end:]) {
 		return nil, errICV
 	}
-	text := body[aes.BlockSize:end]
-	cipher.NewCBCDecrypter(c.block, body[:aes.BlockSize]).CryptBlocks(text, text)
+	text := body[c.iv:end]
+	c.decrypt.SetIV(body[:c.iv])
+	c.decrypt.CryptBlocks(text, text)
+	return unpad(text)
+}
+
+func (c *Cipher) openAEAD(b []byte, at int) ([]byte, error) {
+	if len(b)-at < c.iv+1+c.icv {
+		return nil, errShort
+	}
+	copy(c.nonce[4:], b[at:at+c.iv])
+	sealed := b[at+c.iv:]
+	text, err := c.aead.Open(sealed[:0], c.nonce[:], sealed, b[:at])
+	if err != nil {
+		return nil, errICV
+	}
 	return unpad(text)
 }
 

@@ -203,21 +203,11 @@ func TestWycheproofAEAD(t *testing.T) {
 func resealed(t *testing.T, c *Cipher, padded []byte) (b []byte, at int) {
 	t.Helper()
 	b, at = sealed(c, padded[:len(padded)-1], 0)
-	iv := b[at : at+16]
 	out := make([]byte, len(padded))
-	for i := range 16 {
-		out[i] = padded[i] ^ iv[i]
-	}
-	for k := 0; k < len(padded); k += 16 {
-		if k > 0 {
-			for i := range 16 {
-				out[k+i] = padded[k+i] ^ out[k-16+i]
-			}
-		}
-		c.block.Encrypt(out[k:k+16], out[k:k+16])
-	}
+	c.encrypt.SetIV(b[at : at+16])
+	c.encrypt.CryptBlocks(out, padded)
 	b = append(b[:at+16], out...)
-	return append(b, c.sum(b)...), at
+	return append(b, c.tag(b)...), at
 }
 
 // TestPadding: any contents and up to 255 bytes of padding are accepted, more than there is text is not (RFC 7296, section 3.14).
@@ -270,6 +260,26 @@ func TestJudgedByOpenSSL(t *testing.T) {
 		mac := openssl(b[:end], "mac", "-digest", v.digest, "-macopt", "hexkey:"+hex.EncodeToString(a), "HMAC")
 		if want := fmt.Sprintf("%X", b[end:]); !strings.HasPrefix(string(mac), want) {
 			t.Errorf("%s: OpenSSL's ICV is %s, want %s...", v.words, mac, want)
+		}
+	}
+}
+
+// TestCipherAllocatesNothing: neither into a buffer that is long enough, nor in place.
+func TestCipherAllocatesNothing(t *testing.T) {
+	for _, words := range cipherWords {
+		c, _, _ := cipherOf(t, words)
+		text := make([]byte, 300)
+		b := make([]byte, message.HeaderLen+4, 1000)
+		whole := c.Seal(b, text, 1)
+		into := make([]byte, len(whole))
+		if n := testing.AllocsPerRun(100, func() {
+			c.Seal(b, text, 2)
+			copy(into, whole)
+			if _, err := c.Open(into, len(b)); err != nil {
+				t.Fatal(err)
+			}
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", words, n)
 		}
 	}
 }

@@ -57,10 +57,16 @@ func exchangeWords(ke uint16, more []uint16) []string {
 	return out
 }
 
+// maxWords is how many transforms of a proposal are written: ours never have as many, those of a stranger who fills the log may.
+const maxWords = 40
+
 // Words writes a proposal in strongSwan's words.
 func Words(p message.Proposal) string {
 	var out []string
-	for _, t := range p.Transforms {
+	for i, t := range p.Transforms {
+		if i == maxWords {
+			return strings.Join(out, "-") + fmt.Sprintf(" and %d more", len(p.Transforms)-i)
+		}
 		if t.Type == message.TransformIntegrity && t.ID == integNone {
 			continue
 		}
@@ -231,7 +237,9 @@ func all(p message.Proposal, t message.TransformType) (out []message.Transform) 
 	return out
 }
 
-func has(p message.Proposal, t message.TransformType) bool { return len(all(p, t)) > 0 }
+func has(p message.Proposal, t message.TransformType) bool {
+	return slices.ContainsFunc(p.Transforms, func(x message.Transform) bool { return x.Type == t })
+}
 
 // DefaultIKE is what is offered and taken where nothing else is configured, the strongest first.
 func DefaultIKE(allowWeak bool) []message.Proposal {
