@@ -16,12 +16,13 @@ var certificateKinds = []struct{ name, kind, size string }{
 	{"ed25519", "ed25519", ""},
 }
 
-// addCertificates adds each kind of certificate, and the types of identity that a certificate may bear.
-func addCertificates(add addTunnel) {
+// certificateVariants are each kind of certificate, and the types of identity that a certificate may bear.
+func certificateVariants() []variant {
+	var list []variant
 	for _, k := range certificateKinds {
-		add("cert-"+k.name, someIKE, someESP, func(x *ikeTunnel) {
+		list = append(list, variant{"cert-" + k.name, func(x *ikeTunnel) {
 			x.credential, x.localID, x.remoteID = k.name, subject("node", k.name), subject("cust", k.name)
-		})
+		}})
 	}
 	for _, id := range []struct{ name, local, remote string }{
 		{"cert-fqdn", "node.example.net", "cust.example.net"},
@@ -29,10 +30,11 @@ func addCertificates(add addTunnel) {
 		{"cert-ipv4", "10.9.8.1", "10.9.8.2"},
 		{"cert-ipv6", "2001:db8:98::1", "2001:db8:98::2"},
 	} {
-		add(id.name, someIKE, someESP, func(x *ikeTunnel) {
+		list = append(list, variant{id.name, func(x *ikeTunnel) {
 			x.credential, x.localID, x.remoteID = "ecdsa256", id.local, id.remote
-		})
+		}})
 	}
+	return list
 }
 
 func subject(who, kind string) string { return "C=CH, O=Example, CN=" + who + "-" + kind }

@@ -3,6 +3,7 @@ package main_test
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -23,41 +24,54 @@ type ikeTunnel struct {
 	vti      bool   // route-based: a VTI device, and selectors that take anything
 	initiate bool   // the node begins by itself
 
-	proposals, child         string // in strongSwan's words, at both ends
-	theirs, theirChild       string // strongSwan's, where they differ
-	localID, remoteID        string // the node's and the router's; empty: the addresses
-	credential               string // kind of certificates; empty: a PSK
-	weak, null               bool   // what the tunnel permits
-	connection               string // further lines of strongSwan's connection
-	want, wantChild          string // words of what must have been agreed on, where that is not the whole proposal
-	udp                      bool   // ESP in UDP although there is no NAT
-	errs                     []string
-	ikeSPIs, childSPIs, role string // as the two ends last agreed
+	proposals, child   string   // in strongSwan's words, at both ends
+	theirs, theirChild string   // strongSwan's, where they differ
+	localID, remoteID  string   // the node's and the router's; empty: the addresses
+	credential         string   // kind of certificates; empty: a PSK
+	weak, null         bool     // what the tunnel permits
+	connection         string   // further lines of strongSwan's connection
+	want, wantChild    string   // words of what must have been agreed on, where that is not the whole proposal
+	udp                bool     // ESP in UDP although there is no NAT
+	errs               []string // what went wrong
+	told               int      // of them, how many are in the log
+	ikeSPIs, childSPIs string   // as the two ends last agreed
 }
 
-// ikeTable is every tunnel of the test: each suite, identity and certificate at both places.
+// A variant is what one tunnel has differently from others.
+type variant struct {
+	name string
+	set  func(x *ikeTunnel)
+}
+
+// ikeTable is the tunnels of the test: at both places each suite once, and each way to be known and to be reached once. One
+// tunnel has one of each kind, so that there are not too many.
 func ikeTable() []*ikeTunnel {
 	var list []*ikeTunnel
 	for _, place := range []string{inGuest, inUser} {
-		add := func(name, proposals, child string, change ...func(*ikeTunnel)) {
-			x := &ikeTunnel{number: len(list) + 101, name: place + "-" + name, place: place, proposals: proposals, child: child, v6: len(list)%4 == 3}
-			for _, f := range change {
-				f(x)
-			}
+		suites := suiteVariants(place)
+		ways := slices.Concat(identityVariants(), certificateVariants(), pathVariants(place))
+		for i := range max(len(suites), len(ways)) {
+			s, w := suites[i%len(suites)], ways[i%len(ways)]
+			x := &ikeTunnel{number: len(list) + 101, name: fmt.Sprintf("%s-%s-%s", place, s.name, w.name), place: place, v6: i%4 == 3}
+			s.set(x)
+			w.set(x)
 			list = append(list, x)
 		}
-		addSuites(place, add)
-		addIdentities(add)
-		addCertificates(add)
-		addPaths(place, add)
 	}
 	return list
 }
 
-type addTunnel func(name, proposals, child string, change ...func(*ikeTunnel))
-
-// addSuites adds each algorithm and each group.
-func addSuites(place string, add addTunnel) {
+// suiteVariants are each algorithm and each group.
+func suiteVariants(place string) []variant {
+	var list []variant
+	add := func(name, proposals, child string, more ...func(x *ikeTunnel)) {
+		list = append(list, variant{name, func(x *ikeTunnel) {
+			x.proposals, x.child = proposals, child
+			for _, f := range more {
+				f(x)
+			}
+		}})
+	}
 	weak := func(x *ikeTunnel) { x.weak = true }
 	null := func(x *ikeTunnel) { x.null = true }
 	add("gcm128-ecp384", "aes128gcm16-prfsha384-ecp384", "aes128gcm16-ecp384")
@@ -78,11 +92,6 @@ func addSuites(place string, add addTunnel) {
 	add("sha1-modp2048", "aes256-sha1-modp2048", "aes256-sha1", weak)
 	add("null-sha256", "aes128gcm16-prfsha256-ecp256", "null-sha256-ecp256", null)
 	add("null-sha1", "aes128gcm16-prfsha256-ecp256", "null-sha1-ecp256", null, weak)
-	if place == inGuest {
-		add("esn-gcm", "aes256gcm16-prfsha384-ecp384", "aes256gcm16-ecp384-esn")
-		add("esn-cbc", "aes256-sha256-ecp256", "aes256-sha256-ecp256-esn")
-		add("esn-chacha", "aes256gcm16-prfsha384-ecp384", "chacha20poly1305-esn")
-	}
 	// What the two ends take when nobody says anything.
 	add("defaults", "", "", func(x *ikeTunnel) { x.theirs, x.theirChild = "default", "default" })
 	// The router's first group is not permitted: INVALID_KE_PAYLOAD, for the IKE SA and for new keys.
@@ -94,15 +103,17 @@ func addSuites(place string, add addTunnel) {
 		x.theirs, x.theirChild = "aes256-sha512-modp4096,aes128gcm16-prfsha256-x25519", "aes256-sha256-modp4096,aes256gcm16-x25519"
 		x.want, x.wantChild = "aes128gcm16-prfsha256-x25519", "aes256gcm16-x25519"
 	})
+	if place == inGuest {
+		add("esn-gcm", "aes256gcm16-prfsha384-ecp384", "aes256gcm16-ecp384-esn")
+		add("esn-cbc", "aes256-sha256-ecp256", "aes256-sha256-ecp256-esn")
+		add("esn-chacha", "aes256gcm16-prfsha384-ecp384", "chacha20poly1305-esn")
+	}
+	return list
 }
 
-const (
-	someIKE = "aes256gcm16-prfsha384-ecp384"
-	someESP = "aes256gcm16-ecp384"
-)
-
-// addIdentities adds each type of identity, with a PSK.
-func addIdentities(add addTunnel) {
+// identityVariants are each type of identity, with a PSK.
+func identityVariants() []variant {
+	list := []variant{{"id-address", func(*ikeTunnel) {}}}
 	for _, id := range []struct{ name, local, remote string }{
 		{"id-fqdn", "edge.example.net", "cust-1.example.net"},
 		{"id-rfc822", "edge@example.net", "router@cust-2.example.net"},
@@ -112,27 +123,35 @@ func addIdentities(add addTunnel) {
 		{"id-ipv4", "10.9.9.1", "10.9.9.2"},
 		{"id-ipv6", "2001:db8:9::1", "2001:db8:9::2"},
 	} {
-		add(id.name, someIKE, someESP, func(x *ikeTunnel) { x.localID, x.remoteID = id.local, id.remote })
+		list = append(list, variant{id.name, func(x *ikeTunnel) { x.localID, x.remoteID = id.local, id.remote }})
 	}
+	return list
 }
 
-// addPaths adds what differs on the way.
-func addPaths(place string, add addTunnel) {
-	add("anywhere", someIKE, someESP, func(x *ikeTunnel) { x.anywhere, x.remoteID = true, "roaming.example.net" })
-	nat := func(x *ikeTunnel) { x.nat, x.anywhere, x.remoteID = true, true, x.name+".example.net" }
-	add("nat-1", someIKE, someESP, nat, func(x *ikeTunnel) { x.v6 = false })
-	add("nat-2", someIKE, "chacha20poly1305-x25519", nat, func(x *ikeTunnel) { x.v6 = false })
-	// strongSwan's default: ports 4500 from IKE_AUTH on, and addresses that it may change to.
-	add("mobike", someIKE, someESP, func(x *ikeTunnel) { x.connection = "mobike = yes" })
-	add("fragments", someIKE, someESP, func(x *ikeTunnel) { x.connection, x.credential = "fragmentation = force", "rsa" })
-	if place == inUser {
-		return // the rest needs a kernel
+// pathVariants are what differs on the way.
+func pathVariants(place string) []variant {
+	nat := func(x *ikeTunnel) {
+		x.nat, x.anywhere, x.v6, x.remoteID = true, true, false, x.name+".example.net"
 	}
-	add("nat-v6", someIKE, someESP, nat, func(x *ikeTunnel) { x.v6 = true })
-	add("encap", someIKE, someESP, func(x *ikeTunnel) { x.connection, x.udp = "encap = yes", true })
-	add("encap-v6", someIKE, someESP, func(x *ikeTunnel) { x.connection, x.udp, x.v6 = "encap = yes", true, true })
-	add("vti", someIKE, someESP, func(x *ikeTunnel) { x.vti, x.v6 = true, false })
-	add("initiate", someIKE, someESP, func(x *ikeTunnel) { x.initiate = true })
+	list := []variant{
+		{"anywhere", func(x *ikeTunnel) { x.anywhere, x.remoteID = true, place+".roaming.example.net" }},
+		{"nat-1", nat},
+		{"nat-2", nat},
+		// strongSwan's default: ports 4500 from IKE_AUTH on, and addresses that it may change to.
+		{"mobike", func(x *ikeTunnel) { x.connection = "mobike = yes" }},
+		{"fragments", func(x *ikeTunnel) {
+			x.connection, x.credential, x.localID, x.remoteID = "fragmentation = force", "rsa", subject("node", "rsa"), subject("cust", "rsa")
+		}},
+	}
+	if place == inUser {
+		return list // the rest needs a kernel
+	}
+	return append(list,
+		variant{"nat-v6", func(x *ikeTunnel) { nat(x); x.v6 = true }},
+		variant{"encap", func(x *ikeTunnel) { x.connection, x.udp, x.v6 = "encap = yes", true, false }},
+		variant{"encap-v6", func(x *ikeTunnel) { x.connection, x.udp, x.v6 = "encap = yes", true, true }},
+		variant{"vti", func(x *ikeTunnel) { x.vti, x.v6 = true, false }},
+		variant{"initiate", func(x *ikeTunnel) { x.initiate = true }})
 }
 
 // outer is the router's own address; behind a NAT the node sees another.
