@@ -30,6 +30,7 @@ strongswan-swanctl              tells it what to do, and what it did
 libcharon-extra-plugins         for it, ESP in user space (kernel-libipsec): there is none in the kernel of a test machine
 libstrongswan-standard-plugins  for it, AES-GCM
 libstrongswan-extra-plugins     for it, AES-CCM, ChaCha20-Poly1305, X25519
+openssl                         makes certificates and signatures, and judges ours
 strongswan-pki                  certificates made by another than who must read them
 jq                              reads the JSON output of commands in scripts
 curl                            reads metrics in scripts
