@@ -46,6 +46,7 @@ type Daemon struct {
 	log       *slog.Logger
 	plane     sa.Dataplane
 	pool      *pool
+	clock     clock
 	cookies   cookies
 	index     atomic.Pointer[index]
 	counts    counters
@@ -87,6 +88,7 @@ func New(o Options) *Daemon {
 	d := &Daemon{opts: o, log: o.Log, plane: o.Dataplane, pool: newPool(),
 		bySPI: map[uint64]*ikeSA{}, byInit: map[initKey]*ikeSA{}, perSource: map[netip.Prefix]int{},
 		byTunnel: map[string][]*ikeSA{}, starting: map[string]*starter{}, failures: map[string]string{}, keyLogs: map[string]*keyLog{}}
+	d.clock.ring = func(s *ikeSA) bool { return try(d.pool.known, func() { s.do(s.tick) }) }
 	d.index.Store(newIndex(nil))
 	d.cookies.renew(time.Now())
 	return d

@@ -30,6 +30,8 @@ type ikeSA struct {
 	waiting   atomic.Int32
 	gone      chan struct{} // closed when it is dead
 	initKey   *initKey      // guarded by d.mu
+	due       time.Time     // when there is something to be done; guarded by d.clock.mu, like the next
+	dueSlot   int           // in the clock's heap, from 1 on; 0: nothing is to be done
 
 	mu sync.Mutex
 	State
@@ -52,8 +54,7 @@ type ikeSA struct {
 	expire     time.Time             // of what is not established
 	retryChild time.Time             // when a first pair may be asked for again
 	looked     time.Time             // at the children, the last time
-	timer      *time.Timer
-	graves     []grave // children whose packets may still come
+	graves     []grave               // children whose packets may still come
 	waiters    []chan<- error
 	why        string // it ends
 }
@@ -145,9 +146,7 @@ func (s *ikeSA) end(why string) {
 	}
 	was := s.phase
 	s.phase, s.why = dead, why
-	if s.timer != nil {
-		s.timer.Stop()
-	}
+	s.d.clock.drop(s)
 	s.d.forget(s)
 	var spis []uint32
 	for _, c := range s.Children {

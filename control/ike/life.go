@@ -9,6 +9,7 @@ import (
 // How often it is looked what the dataplane has counted, and how often while a new pair waits for its first packet.
 const (
 	lookTime      = 2 * time.Second
+	lookGrid      = 100 * time.Millisecond
 	quickTime     = 20 * time.Millisecond
 	keepaliveTime = 20 * time.Second // RFC 3948, section 4
 )
@@ -23,7 +24,12 @@ func jitteredCount(n uint64) uint64 {
 	return n/10*8 + rand.N(n/10+1)
 }
 
-// schedule sets the timer to what comes next.
+// together moves what need not be exact to where that of other SAs is too: workers are woken for many at once.
+func together(t time.Time) time.Time {
+	return t.Add(lookGrid - time.Duration(t.UnixNano())%lookGrid)
+}
+
+// schedule sets the clock to what comes next.
 func (s *ikeSA) schedule() {
 	next := time.Now().Add(time.Hour)
 	soonest := func(t time.Time) {
@@ -46,7 +52,7 @@ func (s *ikeSA) schedule() {
 		soonest(s.Expire)
 		soonest(s.keepalive)
 		if len(s.Children) > 0 || s.tunnel.DPD > 0 || s.tunnel.Initiate {
-			soonest(s.looked.Add(lookTime))
+			soonest(together(s.looked.Add(lookTime)))
 		}
 		for _, c := range s.Children {
 			soonest(c.Rekey)
@@ -56,12 +62,10 @@ func (s *ikeSA) schedule() {
 			}
 		}
 	}
-	wait := max(time.Until(next), time.Millisecond)
-	if s.timer == nil {
-		s.timer = time.AfterFunc(wait, func() { s.d.post(s, s.tick) })
-		return
+	if earliest := time.Now().Add(time.Millisecond); next.Before(earliest) {
+		next = earliest
 	}
-	s.timer.Reset(wait)
+	s.d.clock.set(s, next)
 }
 
 // tick does what time has brought.

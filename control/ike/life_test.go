@@ -362,7 +362,7 @@ func TestStateIsTakenOver(t *testing.T) {
 		}
 		old.mu.Lock() // this node is gone, without a word
 		old.phase = dead
-		old.timer.Stop()
+		old.d.clock.drop(old)
 		b.right.forget(old)
 		old.mu.Unlock()
 		if _, err := b.right.resume(st); err != nil {
