@@ -67,7 +67,7 @@ var identityPrefixes = []struct {
 }{
 	{"keyid:", func(s string) (string, error) {
 		if s == "" {
-			return "", errors.New("has nothing behind keyid:")
+			return "", errors.New("has nothing behind its keyid: prefix")
 		}
 		return "keyid " + s, nil
 	}},
@@ -77,7 +77,7 @@ var identityPrefixes = []struct {
 }
 
 func unknownPrefix(string) (string, error) {
-	return "", errors.New("begins with a type that is not known here: write the identity alone, or behind fqdn: or keyid:")
+	return "", errors.New("begins with a type that is not known here: write the identity alone, or behind keyid: or the prefix fqdn")
 }
 
 func addressIdentity(s string) (string, error) {

@@ -311,13 +311,7 @@ func (d *Daemon) admit(s *ikeSA, key initKey) bool {
 	return true
 }
 
-// settle ends the half-open state of s.
-func (d *Daemon) settle(s *ikeSA) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.settleLocked(s)
-}
-
+// settleLocked ends the half-open state of s. It is called with the lock held.
 func (d *Daemon) settleLocked(s *ikeSA) {
 	if s.initKey == nil {
 		return
