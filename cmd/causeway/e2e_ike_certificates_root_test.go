@@ -63,7 +63,7 @@ func makeCertificates(t *testing.T, dir string) {
 	ca := pki("x509ca/ca.pem", "--self", "--ca", "--in", authority, "--type", "ecdsa", "--dn", "C=CH, O=Example, CN=authority")
 	names := map[string][]string{
 		"node": {"node.example.net", "node@example.net", "10.9.8.1", "2001:db8:98::1"},
-		"cust": {"cust.example.net", "cust@example.net", "10.9.8.2", "2001:db8:98::2"},
+		"cust": {"cust.example.net", "cust@example.net", "10.9.8.2", "2001:db8:98::2", "fragments.example.net"},
 	}
 	for _, k := range certificateKinds {
 		for who, others := range names {

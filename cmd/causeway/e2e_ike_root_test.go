@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -444,6 +445,9 @@ func (b *ikeBed) wire(t *testing.T) {
 // TestRootIKE negotiates with strongSwan: the tunnels of ikeTable, side by side.
 func TestRootIKE(t *testing.T) {
 	tunnels := ikeTable()
+	if testing.Short() { // the others in make test-full
+		tunnels = slices.DeleteFunc(tunnels, func(x *ikeTunnel) bool { return x.number%3 != 0 })
+	}
 	if only := os.Getenv("CAUSEWAY_IKE"); only != "" { // for whoever looks for a fault
 		tunnels = slices.DeleteFunc(tunnels, func(x *ikeTunnel) bool { return !strings.Contains(x.name, only) })
 	}
@@ -468,6 +472,7 @@ func TestRootIKE(t *testing.T) {
 	b.ends(t, "the node deletes", b.causeway(api.IKETerminate), 20*time.Second)
 
 	b.step(t, "strongSwan initiates again", change{true, true}, b.initiates)
+	swans := maps.Clone(b.swans)
 	for place, s := range b.swans {
 		s.Kill()
 		delete(b.swans, place)
@@ -479,7 +484,22 @@ func TestRootIKE(t *testing.T) {
 			for _, e := range x.errs {
 				t.Error(e)
 			}
+			if t.Failed() {
+				t.Logf("of the node's log:\n%s", linesWith(b.daemon.Log(), "tunnel="+x.name))
+				t.Logf("of charon's log:\n%s", linesWith(swans[x.place].Log(), x.name, x.outer()))
+			}
 		})
 	}
 	b.end(t)
+}
+
+// linesWith are the lines of a text that have one of the words.
+func linesWith(text string, words ...string) string {
+	var list strings.Builder
+	for line := range strings.Lines(text) {
+		if slices.ContainsFunc(words, func(w string) bool { return strings.Contains(line, w) }) {
+			list.WriteString(line)
+		}
+	}
+	return list.String()
 }

@@ -140,7 +140,7 @@ func pathVariants(place string) []variant {
 		// strongSwan's default: ports 4500 from IKE_AUTH on, and addresses that it may change to.
 		{"mobike", func(x *ikeTunnel) { x.connection = "mobike = yes" }},
 		{"fragments", func(x *ikeTunnel) {
-			x.connection, x.credential, x.localID, x.remoteID = "fragmentation = force", "rsa", subject("node", "rsa"), subject("cust", "rsa")
+			x.connection, x.credential, x.localID, x.remoteID = "fragmentation = force", "rsa", "node.example.net", "fragments.example.net"
 		}},
 	}
 	if place == inUser {

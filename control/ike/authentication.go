@@ -68,7 +68,7 @@ func (s *ikeSA) askAuth() {
 	if t.AnyID {
 		c.IDr = nil
 	}
-	if len(s.d.of(t.Name)) == 0 {
+	if s.firstContact() {
 		c.Notifies = append(c.Notifies, message.Notify{Type: message.NotifyInitialContact})
 	}
 	if err := s.prove(c); err != nil {
@@ -87,6 +87,17 @@ func (s *ikeSA) askAuth() {
 			}
 			s.takeAuth(c)
 		}})
+}
+
+// firstContact reports whether there is no IKE SA between these identities yet, which is what INITIAL_CONTACT says (RFC 7296,
+// section 2.4). The same two may have several tunnels, to several addresses.
+func (s *ikeSA) firstContact() bool {
+	for _, t := range s.d.index.Load().byID[identityOf(s.tunnel.Endpoint, s.tunnel.RemoteID)] {
+		if auth.SameID(t.LocalID, s.tunnel.LocalID) && len(s.d.of(t.Name)) > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // takeAuth takes the responder's proof, and the first child.
