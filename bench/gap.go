@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"causeway/control/ike"
 	"causeway/control/metrics"
 	"causeway/control/pmtu"
 	"causeway/control/routes"
@@ -249,7 +250,7 @@ func metricsOf(w *world) metrics.Source {
 	return metrics.Source{
 		Engine: w.engine, Tunnels: func() []metrics.Tunnel { return tunnels },
 		Routes: func() routes.Stats { return routes.Stats{} }, PathMTU: func() map[pmtu.Verdict]uint64 { return nil },
-		TUN: func() tun.Stats { return tun.Stats{} }, SAs: func() []metrics.SA { return nil }, NotReady: func() []string { return nil },
+		TUN: func() tun.Stats { return tun.Stats{} }, IKE: func() ike.Stats { return ike.Stats{} }, SAs: func() []metrics.SA { return nil }, NotReady: func() []string { return nil },
 	}
 }
 
