@@ -143,6 +143,9 @@ func (m *manyTunnels) rest(report func(Result)) error {
 	if err != nil {
 		return err
 	}
+	if _, err := m.memory(); err != nil { // one that has died rests very well
+		return err
+	}
 	n := m.idle.Seconds() * float64(m.count)
 	share := func(i int) float64 { return (after[i] - before[i]).Seconds() / m.idle.Seconds() }
 	each := float64(after[1]-before[1]) / n
