@@ -71,7 +71,7 @@ func startCharon(l *ikeLab, proposals []string, esp string) (c *charon, missing 
 	if err := c.start(l, proposals, esp); err != nil {
 		return nil, "", errors.Join(fmt.Errorf("charon: %w", err), c.stop())
 	}
-	return c, "", nil
+	return c, "", os.RemoveAll(c.dir) // it has read them: nothing is left behind however this process ends
 }
 
 func (c *charon) start(l *ikeLab, proposals []string, esp string) error {
@@ -106,5 +106,5 @@ func (c *charon) stop() error {
 		_ = c.cmd.Process.Kill() // an error says that it has ended
 		_ = c.cmd.Wait()         // says that it was killed
 	}
-	return os.RemoveAll(c.dir)
+	return os.RemoveAll(c.dir) // there, if it did not start
 }
