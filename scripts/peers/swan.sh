@@ -23,6 +23,8 @@ cmd=${1:-} dir=${2:-}
 # openssl comes first, because the AES-GCM of the plugin gcm is several times slower.
 crypto="random nonce openssl aes sha1 sha2 hmac kdf pem pkcs1 pkcs8 x509 pubkey constraints gcm ccm ctr chapoly curve25519"
 
+# Each --initiate holds a thread until the peer has answered, and eight have other things to do: of 16, the default, eight
+# at the same time would leave none to receive the answers.
 configure() {
   local kernel=kernel-netlink
   [ "$1" = netlink ] || kernel="kernel-libipsec kernel-netlink"
@@ -30,6 +32,7 @@ configure() {
   cat >"$dir/strongswan.conf" <<CONF
 charon {
   load = $crypto $kernel socket-default updown vici
+  threads = 32
   retransmit_tries = 3
   retransmit_timeout = 2
   plugins {
