@@ -199,8 +199,10 @@ func (s *ikeSA) install(n *negotiation, use bool) (*ChildState, error) {
 	child := &ChildState{SPIIn: n.spiIn, SPIOut: n.spiOut, Suite: n.suite, Local: n.local, Remote: n.remote, UDP: udp,
 		Made: now, Rekey: now.Add(jittered(n.tunnel.ChildLife)), Expire: now.Add(n.tunnel.ChildLife)}
 	n.spiIn, n.made = 0, child
+	// A pair that was deleted receives for a while, and packets would leave through it too: the peer takes none.
+	deleted := len(s.graves) > 0 && !s.hasPairFor(child)
 	s.Children = append(s.Children, child)
-	if use {
+	if use || deleted {
 		s.use(child)
 	} else {
 		child.Switch = now.Add(switchTime)
@@ -208,6 +210,13 @@ func (s *ikeSA) install(n *negotiation, use bool) (*ChildState, error) {
 	s.note("child SA installed", "spi_in", fmt.Sprintf("%#x", child.SPIIn), "spi_out", fmt.Sprintf("%#x", child.SPIOut),
 		"suite", n.suite, "local", textOf(n.local), "customer", textOf(n.remote), "udp", udp)
 	return child, nil
+}
+
+// hasPairFor reports whether a pair carries packets that are within the selectors of another.
+func (s *ikeSA) hasPairFor(c *ChildState) bool {
+	return slices.ContainsFunc(s.Children, func(o *ChildState) bool {
+		return len(narrow(o.Local, c.Local)) > 0 && len(narrow(o.Remote, c.Remote)) > 0
+	})
 }
 
 // use lets packets leave through a pair.

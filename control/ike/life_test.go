@@ -174,6 +174,24 @@ func TestReload(t *testing.T) {
 }
 
 // Whoever begins asks again for a pair that it did not get.
+// Where the peer has deleted the only pair, packets leave through the next one at once.
+func TestPairAfterDeletion(t *testing.T) {
+	onBed(t, Options{}, func(b *bed) {
+		b.usual()
+		b.up()
+		old := b.planes[1].used("cust-a").SPIIn
+		s := b.left.of("cust-a")[0]
+		s.do(func() {
+			s.deleteChild(s.Children[0])
+			s.createChild(nil, 0, nil)
+		})
+		time.Sleep(quickTime)
+		if got := b.planes[1].used("cust-a"); got == nil || got.SPIIn == old {
+			b.t.Fatalf("packets leave through %+v, which the peer has deleted", got)
+		}
+	})
+}
+
 func TestMissingChild(t *testing.T) {
 	onBed(t, Options{}, func(b *bed) {
 		l := tunnelOf(b.t, true, usualIKE, usualESP)
