@@ -37,6 +37,9 @@ func (s *ikeSA) prove(c *message.Contents) error {
 		c.Auth = &message.Auth{Method: message.AuthSharedKey, Data: auth.SharedKey(s.Suite.PRF, t.PSK, octets)}
 		return nil
 	}
+	if err := t.Certificate.Valid(time.Now()); err != nil {
+		return err
+	}
 	a, err := t.Certificate.Sign(octets, s.hs.hashes, s.hs.rfc7427)
 	if err != nil {
 		return err
@@ -131,6 +134,7 @@ func (s *ikeSA) takeAuth(c *message.Contents) {
 	s.hs = nil
 	if err != nil {
 		s.childFailed(err)
+		s.retryChild = time.Now().Add(jittered(2 * busyTime))
 		err = fmt.Errorf("the IKE SA is established, without a child SA: %w", err)
 	}
 	s.tell(err)

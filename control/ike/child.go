@@ -1,7 +1,6 @@
 package ike
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -49,17 +48,6 @@ func (n *negotiation) wipe(d *Daemon) {
 }
 
 func spiBytes(spi uint32) []byte { return binary.BigEndian.AppendUint32(nil, spi) }
-
-// withoutKE is what IKE_AUTH may offer: its child has the keys of the IKE SA (RFC 7296, section 1.2).
-func withoutKE(list []message.Proposal) []message.Proposal {
-	out := slices.Clone(list)
-	for i := range out {
-		out[i].Transforms = slices.DeleteFunc(slices.Clone(out[i].Transforms), func(t message.Transform) bool {
-			return t.Type == message.TransformKeyExchangeMethod || t.Type >= message.TransformAdditionalKE1
-		})
-	}
-	return out
-}
 
 // acceptChild agrees to a child that the peer wants, or says why not.
 func (s *ikeSA) acceptChild(n *negotiation, c *message.Contents, first bool) *message.Notify {
@@ -141,10 +129,8 @@ func (n *negotiation) answer(c *message.Contents) {
 
 // takeChoice takes the response to a child that we offered.
 func (n *negotiation) takeChoice(c *message.Contents, own []message.Proposal, local, remote []message.Selector) error {
-	for _, t := range c.Notifies {
-		if t.Type.Error() {
-			return refusedError{t.Type, t.Data}
-		}
+	if err := refusalIn(c); err != nil {
+		return err
 	}
 	if len(c.SA) != 1 || len(c.SA[0].SPI) != 4 {
 		return errors.New("the peer chose no child, or several")
@@ -164,14 +150,6 @@ func (n *negotiation) takeChoice(c *message.Contents, own []message.Proposal, lo
 	n.local, n.remote = slices.Clone(c.TSi), slices.Clone(c.TSr)
 	return nil
 }
-
-// A refusedError is an error that the peer answered.
-type refusedError struct {
-	is   message.NotifyType
-	data []byte
-}
-
-func (e refusedError) Error() string { return "the peer answered " + e.is.String() }
 
 // install makes the pair and gives it to the dataplane. Packets leave through it at once if use, else when the peer has used it.
 func (s *ikeSA) install(n *negotiation, use bool) (*ChildState, error) {
@@ -236,227 +214,6 @@ func lifeOf(t *Tunnel) esp.Life {
 func (s *ikeSA) childFailed(err error) {
 	s.d.failed(s.Tunnel, err.Error())
 	s.warn("no child SA", "why", err)
-}
-
-// createChild asks for a pair: one more, or one in place of old (RFC 7296, sections 1.3.1 and 1.3.3).
-func (s *ikeSA) createChild(old *ChildState, method uint16, done func(error)) {
-	n := &negotiation{tunnel: s.tunnel, begun: true, ni: newNonce()}
-	local, remote := selectorsOf(s.tunnel.Local), selectorsOf(s.tunnel.Remote)
-	if old != nil {
-		old.rekeying = true
-		local, remote = old.Local, old.Remote
-	}
-	end := func(err error) {
-		n.wipe(s.d)
-		if old != nil {
-			old.rekeying = false
-			delete(s.collision, old.SPIIn)
-		}
-		if err != nil {
-			s.childFailed(err)
-		}
-		if done != nil {
-			done(err)
-		}
-	}
-	var offer *suite.Offer
-	s.ask(&request{exchange: message.CreateChildSA, ofChild: true,
-		contents: func() *message.Contents {
-			if old != nil && (s.child(old.SPIIn) != old || old.Replaced || old.deleting) {
-				end(nil)
-				return nil
-			}
-			c, err := s.offerChild(n, old, method, &offer)
-			if err != nil {
-				end(err)
-				return nil
-			}
-			c.TSi, c.TSr = local, remote
-			return c
-		},
-		done: func(c *message.Contents) {
-			defer func() {
-				if offer != nil {
-					offer.Wipe()
-				}
-			}()
-			if c == nil {
-				end(errors.New(s.why))
-				return
-			}
-			err := s.takeChild(n, old, c, offer, local, remote)
-			var refused refusedError
-			if errors.As(err, &refused) {
-				s.childRefused(n, old, refused, method, done)
-				return
-			}
-			if err != nil {
-				end(err)
-				return
-			}
-			s.followUp(n.suite.AddKE, c, func(secrets [][]byte, err error) {
-				if err != nil {
-					end(err)
-					return
-				}
-				n.more = secrets
-				child, err := s.install(n, false)
-				if err != nil {
-					end(err)
-					return
-				}
-				s.takeOver(old, child, n)
-				end(nil)
-			})
-		}})
-}
-
-// offerChild makes the request for a pair.
-func (s *ikeSA) offerChild(n *negotiation, old *ChildState, method uint16, offer **suite.Offer) (*message.Contents, error) {
-	var err error
-	if n.spiIn, err = s.d.plane.ReserveSPI(); err != nil {
-		return nil, err
-	}
-	c := &message.Contents{SA: numbered(s.childProposals(old), spiBytes(n.spiIn)), Nonce: n.ni}
-	if old != nil {
-		c.Notifies = append(c.Notifies, message.Notify{Type: message.NotifyRekeySA, Protocol: message.ProtocolESP, SPI: spiBytes(old.SPIIn)})
-	}
-	if method == 0 {
-		method = firstMethod(s.childProposals(old))
-	}
-	if method != 0 {
-		if *offer, err = suite.NewOffer(method); err != nil {
-			return nil, err
-		}
-		c.KE = &message.KE{Method: method, Data: (*offer).Public()}
-	}
-	return c, nil
-}
-
-// childProposals are what may be agreed on for a pair. One that takes the place of another has its algorithms: a responder chooses
-// by its own taste, which may be for something weaker.
-func (s *ikeSA) childProposals(old *ChildState) []message.Proposal {
-	if old == nil {
-		return s.tunnel.ChildProposals
-	}
-	stays, err := suite.ParseESP(suite.ESP{Suite: old.Suite.Suite, ESN: old.Suite.ESN}.String(), true, true)
-	if err != nil {
-		return s.tunnel.ChildProposals
-	}
-	var list []message.Proposal
-	for _, p := range s.tunnel.ChildProposals {
-		p.Transforms = slices.DeleteFunc(slices.Clone(p.Transforms), func(t message.Transform) bool {
-			return t.Type != message.TransformKeyExchangeMethod && t.Type < message.TransformAdditionalKE1 && !slices.Contains(stays.Transforms, t)
-		})
-		if !slices.ContainsFunc(stays.Transforms, func(t message.Transform) bool { return !slices.Contains(p.Transforms, t) }) {
-			list = append(list, p)
-		}
-	}
-	if len(list) == 0 { // the configuration has changed
-		return s.tunnel.ChildProposals
-	}
-	return list
-}
-
-// takeChild takes the response to offerChild.
-func (s *ikeSA) takeChild(n *negotiation, old *ChildState, c *message.Contents, offer *suite.Offer, local, remote []message.Selector) error {
-	if err := n.takeChoice(c, s.childProposals(old), local, remote); err != nil {
-		return err
-	}
-	if c.Nonce == nil {
-		return errors.New("the peer's response has no nonce")
-	}
-	n.nr = slices.Clone(c.Nonce)
-	if n.suite.KE == 0 {
-		return nil
-	}
-	if offer == nil || c.KE == nil || c.KE.Method != n.suite.KE {
-		return fmt.Errorf("the peer chose %s without that key exchange", n.suite)
-	}
-	var err error
-	n.secret, err = offer.Finish(c.KE.Data)
-	return err
-}
-
-// Waits after a refusal that passes (RFC 7296, section 2.25).
-const busyTime = 5 * time.Second
-
-// childRefused does what a refusal asks for.
-func (s *ikeSA) childRefused(n *negotiation, old *ChildState, refused refusedError, method uint16, done func(error)) {
-	n.wipe(s.d)
-	if old != nil {
-		old.rekeying = false
-	}
-	tell := func(err error) {
-		if done != nil {
-			done(err)
-		}
-	}
-	if old != nil && (s.child(old.SPIIn) != old || old.Replaced) { // meanwhile the peer has replaced it
-		tell(nil)
-		return
-	}
-	switch refused.is {
-	case message.NotifyInvalidKEPayload:
-		if len(refused.data) == 2 && method == 0 {
-			if m := binary.BigEndian.Uint16(refused.data); offers(s.tunnel.ChildProposals, m) {
-				s.createChild(old, m, done)
-				return
-			}
-		}
-	case message.NotifyChildSANotFound:
-		if old != nil {
-			s.note("the peer does not have a child SA any more", "spi_in", fmt.Sprintf("%#x", old.SPIIn))
-			s.bury(old)
-			s.createChild(nil, 0, done)
-			return
-		}
-	case message.NotifyTemporaryFailure:
-		if old != nil {
-			old.Rekey = time.Now().Add(jittered(2 * busyTime))
-			tell(refused)
-			return
-		}
-	}
-	if old != nil {
-		old.Rekey = time.Now().Add(jittered(4 * busyTime))
-	}
-	s.childFailed(refused)
-	tell(refused)
-}
-
-// A collision is a pair that the peer has made in place of one for which we ask for another.
-type collision struct {
-	low   []byte // the lower nonce of that exchange
-	child *ChildState
-}
-
-// takeOver lets a new pair take the place of old. If the peer has made one too, the one of the exchange with the lowest of the four
-// nonces is deleted, by whoever made it (RFC 7296, section 2.8.1).
-func (s *ikeSA) takeOver(old, child *ChildState, n *negotiation) {
-	if old == nil {
-		s.use(child)
-		return
-	}
-	if c := s.collision[old.SPIIn]; c != nil && bytes.Compare(lower(n.ni, n.nr), c.low) < 0 {
-		s.note("both sides rekeyed: ours is deleted", "spi_in", fmt.Sprintf("%#x", child.SPIIn))
-		child.Replaced = true
-		s.deleteChild(child)
-		return
-	}
-	s.d.counts.rekeyedChildren.Add(1)
-	s.use(child)
-	old.Replaced, old.Expire = true, time.Now().Add(replacedTime)
-	if s.child(old.SPIIn) == old {
-		s.deleteChild(old)
-	}
-}
-
-func lower(a, b []byte) []byte {
-	if bytes.Compare(a, b) < 0 {
-		return a
-	}
-	return b
 }
 
 // deleteChild tells the peer that a pair is no more used.

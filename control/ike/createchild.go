@@ -47,7 +47,7 @@ func (s *ikeSA) rekeyedChild(c *message.Contents) (*ChildState, *message.Notify)
 	if r == nil {
 		return nil, nil
 	}
-	if len(r.SPI) != 4 {
+	if len(r.SPI) != 4 || r.Protocol != message.ProtocolESP {
 		return nil, &message.Notify{Type: message.NotifyInvalidSyntax}
 	}
 	old := s.peerChild(binary.BigEndian.Uint32(r.SPI))

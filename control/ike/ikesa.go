@@ -102,10 +102,10 @@ func (s *ikeSA) heardFrom(local, remote netip.AddrPort) {
 	if s.Local == local && s.Remote == remote {
 		return
 	}
-	if s.phase >= established && (!s.NATThere || s.NATHere && !s.NATThere) {
+	moved := s.phase >= established
+	if moved && !s.NATThere {
 		return
 	}
-	moved := s.phase >= established
 	s.Local, s.Remote = local, remote
 	if !moved {
 		return
@@ -197,7 +197,7 @@ func (s *ikeSA) abandon(why string) {
 	}
 }
 
-// direction gives a cipher for what we send and one for what we receive.
+// setKeys makes the ciphers of both directions. The keys are the SA's from now on; those before are wiped.
 func (s *ikeSA) setKeys(k *suite.Keys) error {
 	i, err := s.Suite.NewCipher(k.Ei, k.Ai)
 	if err != nil {

@@ -28,7 +28,10 @@ func (s *ikeSA) handleInformational(c *message.Contents) (*message.Contents, fun
 			}
 		}
 	}
-	return answer, func() { s.missChild(time.Now()) }
+	if len(answer.Deletes) > 0 {
+		s.retryChild = time.Now().Add(missTime)
+	}
+	return answer, nil
 }
 
 // deleted buries the pairs that the peer has deleted, and returns our SPIs of them. Where both delete one at the same time, the
@@ -47,13 +50,13 @@ func (s *ikeSA) deleted(spis []uint32) (ours []uint32) {
 	return ours
 }
 
-// missChild asks for a new pair where we are the one to begin, and none is left.
-func (s *ikeSA) missChild(now time.Time) {
-	if s.phase == established && s.tunnel.Initiate && len(s.Children) == 0 && s.pending == nil && now.After(s.retryChild) {
-		s.retryChild = now.Add(jittered(2 * busyTime))
-		s.createChild(nil, 0, nil)
-	}
+// missesChild reports whether we, who begin this tunnel, have to ask for a pair because none is left.
+func (s *ikeSA) missesChild() bool {
+	return s.tunnel.Initiate && len(s.Children) == 0 && s.pending == nil
 }
+
+// missTime is how long a peer that has deleted the last pair has to make another one itself.
+const missTime = 500 * time.Millisecond
 
 // deleteSelf tells the peer that the SA is no more, and ends it when the peer has answered, or soon.
 func (s *ikeSA) deleteSelf(why string) {

@@ -174,10 +174,6 @@ func (d *Daemon) chooseIKE(endpoint, customer netip.Addr, c *message.Contents) (
 	return suite.Choose(own, c.SA)
 }
 
-func needsIntermediate(p message.Proposal) bool {
-	return slices.ContainsFunc(p.Transforms, func(t message.Transform) bool { return t.Type >= message.TransformAdditionalKE1 && t.ID != 0 })
-}
-
 // acceptInit makes a half-open SA of a request that is good.
 func (s *ikeSA) acceptInit(local, remote netip.AddrPort, h message.Header, b []byte, c *message.Contents, chosen message.Proposal, su suite.IKE) error {
 	public, secret, err := suite.Respond(su.KE, c.KE.Data)
@@ -245,26 +241,6 @@ func (d *Daemon) initiate(t *Tunnel) *ikeSA {
 	return s
 }
 
-// firstMethod is the key exchange that is tried first.
-func firstMethod(proposals []message.Proposal) uint16 {
-	for _, p := range proposals {
-		for _, t := range p.Transforms {
-			if t.Type == message.TransformKeyExchangeMethod {
-				return t.ID
-			}
-		}
-	}
-	return 0
-}
-
-func offers(proposals []message.Proposal, method uint16) bool {
-	return slices.ContainsFunc(proposals, func(p message.Proposal) bool {
-		return slices.ContainsFunc(p.Transforms, func(t message.Transform) bool {
-			return t.Type == message.TransformKeyExchangeMethod && t.ID == method
-		})
-	})
-}
-
 // askInit sends the IKE_SA_INIT request, first or again with what the peer wants in it.
 func (s *ikeSA) askInit() {
 	if s.hs.offer == nil {
@@ -288,15 +264,6 @@ func (s *ikeSA) askInit() {
 				s.end(fmt.Sprintf("%v does not answer", s.Remote))
 			}
 		}})
-}
-
-// numbered gives proposals their numbers, and an SPI of ours.
-func numbered(proposals []message.Proposal, spi []byte) []message.Proposal {
-	out := slices.Clone(proposals)
-	for i := range out {
-		out[i].Number, out[i].SPI = uint8(i+1), spi
-	}
-	return out
 }
 
 // receiveInitResponse takes the answer to askInit. It is not authenticated yet: what is wrong with it is noted, and the peer may

@@ -48,24 +48,42 @@ func (s *ikeSA) schedule() {
 		soonest(f.expire)
 	}
 	if s.phase == established {
-		soonest(s.Rekey)
-		soonest(s.Expire)
-		soonest(s.keepalive)
-		if len(s.Children) > 0 || s.tunnel.DPD > 0 || s.tunnel.Initiate {
-			soonest(together(s.looked.Add(lookTime)))
-		}
-		for _, c := range s.Children {
-			soonest(c.Rekey)
-			soonest(c.Expire)
-			if !c.Switch.IsZero() {
-				soonest(time.Now().Add(quickTime))
-			}
-		}
+		s.scheduleLife(soonest)
 	}
 	if earliest := time.Now().Add(time.Millisecond); next.Before(earliest) {
 		next = earliest
 	}
 	s.d.clock.set(s, next)
+}
+
+// scheduleLife is schedule for what an established SA does. What is under way is not waited for here: it would be due all the time.
+func (s *ikeSA) scheduleLife(soonest func(time.Time)) {
+	if s.pending == nil {
+		soonest(s.Rekey)
+	}
+	soonest(s.Expire)
+	soonest(s.keepalive)
+	if len(s.Children) > 0 || s.tunnel.DPD > 0 {
+		soonest(together(s.looked.Add(lookTime)))
+	}
+	if s.missesChild() {
+		at := s.retryChild
+		if at.IsZero() {
+			at = time.Now()
+		}
+		soonest(at)
+	}
+	for _, c := range s.Children {
+		if !c.deleting {
+			soonest(c.Expire)
+		}
+		if !c.rekeying && !c.Replaced && !c.deleting {
+			soonest(c.Rekey)
+		}
+		if !c.Switch.IsZero() {
+			soonest(time.Now().Add(quickTime))
+		}
+	}
 }
 
 // tick does what time has brought.
@@ -100,7 +118,7 @@ func (s *ikeSA) tick() {
 		s.deleteSelf("its lifetime is over")
 	case now.After(s.Rekey) && s.pending == nil:
 		s.Rekey = now.Add(jittered(4 * busyTime)) // if it fails
-		s.rekeySelf(0, nil)
+		s.rekeySelf(nil)
 	}
 }
 
@@ -156,11 +174,12 @@ func (s *ikeSA) tickChildren(now time.Time) {
 			s.deleteChild(c)
 		case now.After(c.Rekey) && !c.rekeying && !c.Replaced:
 			c.Rekey = now.Add(jittered(4 * busyTime)) // if it fails
-			s.createChild(c, 0, nil)
+			s.createChild(c, nil)
 		}
 	}
-	if look {
-		s.missChild(now)
+	if s.missesChild() && !now.Before(s.retryChild) {
+		s.retryChild = now.Add(jittered(2 * busyTime)) // if it fails
+		s.createChild(nil, nil)
 	}
 	if s.tunnel.DPD > 0 && look && now.Sub(s.heard) > s.tunnel.DPD && s.pending == nil {
 		s.probe()

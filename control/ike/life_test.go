@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -183,7 +184,7 @@ func TestPairAfterDeletion(t *testing.T) {
 		s := b.left.of("cust-a")[0]
 		s.do(func() {
 			s.deleteChild(s.Children[0])
-			s.createChild(nil, 0, nil)
+			s.createChild(nil, nil)
 		})
 		time.Sleep(quickTime)
 		if got := b.planes[1].used("cust-a"); got == nil || got.SPIIn == old {
@@ -209,6 +210,28 @@ func TestMissingChild(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		b.agree()
 		b.counts(1, 1)
+	})
+}
+
+// What is under way must not be due all the time: a dead peer would cost a core.
+func TestNothingIsDueAllTheTime(t *testing.T) {
+	onBed(t, Options{}, func(b *bed) {
+		l, r := tunnelOf(b.t, true, usualIKE, usualESP), tunnelOf(b.t, false, usualIKE, usualESP)
+		l.ChildLife, l.IKELife, l.Initiate, l.DPD = 20*time.Second, 40*time.Second, true, 0
+		b.left.SetTunnels([]*Tunnel{l})
+		b.right.SetTunnels([]*Tunnel{r})
+		time.Sleep(10 * time.Second)
+		b.agree()
+		var rings atomic.Int64
+		ring := b.left.clock.ring
+		b.left.clock.mu.Lock()
+		b.left.clock.ring = func(s *ikeSA) bool { rings.Add(1); return ring(s) }
+		b.left.clock.mu.Unlock()
+		b.wire.set(func(w *wire) { w.closed = true })
+		time.Sleep(60 * time.Second) // rekeying of pair and IKE SA begins, and nobody answers
+		if n := rings.Load(); n > 200 {
+			b.t.Fatalf("%d times in a minute", n)
+		}
 	})
 }
 

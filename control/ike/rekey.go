@@ -23,152 +23,89 @@ type newIKE struct {
 // A rekeyIKE is our rekeying of an IKE SA that is under way.
 type rekeyIKE struct {
 	newIKE
-	offer  *suite.Offer
-	theirs *newIKE // the peer's, at the same time, which is ready
+	old      *ikeSA
+	own      []message.Proposal
+	method   uint16 // of the key exchange
+	repeated bool   // with the key exchange that the peer wanted
+	offer    *suite.Offer
+	theirs   *newIKE // the peer's, at the same time, which is ready
+	tell     func(error)
 }
 
 func spi64(spi uint64) []byte { return binary.BigEndian.AppendUint64(nil, spi) }
 
-// rekeySelf begins to replace the SA.
-func (s *ikeSA) rekeySelf(method uint16, done func(error)) {
-	r := &rekeyIKE{newIKE: newIKE{ni: newNonce()}}
-	end := func(err error) {
-		if r.offer != nil {
-			r.offer.Wipe()
-		}
-		if s.rekeyed == r {
-			s.rekeyed = nil
-		}
-		if err != nil && r.sa != nil {
-			r.sa.do(func() { r.sa.end(err.Error()) })
-		}
-		if err != nil {
-			s.warn("IKE SA not rekeyed", "why", err)
-		}
-		if err != nil && r.theirs != nil { // the peer's is ready
-			s.adoptInto(r.theirs.sa, established)
-			s.phase, s.expire = replaced, time.Now().Add(replacedTime)
-		}
-		if done != nil {
-			done(err)
-		}
-	}
-	s.ask(&request{exchange: message.CreateChildSA,
-		contents: func() *message.Contents {
-			if s.phase != established || s.rekeyed != nil {
-				end(nil)
-				return nil
-			}
-			c, err := s.offerIKE(r, method)
-			if err != nil {
-				end(err)
-				return nil
-			}
-			s.rekeyed = r
-			return c
-		},
-		done: func(c *message.Contents) {
-			if c == nil {
-				end(errors.New(s.why))
-				return
-			}
-			if m := otherIKEMethod(c, s.successors(), method); m != 0 {
-				s.rekeyed = nil
-				r.offer.Wipe()
-				r.sa.do(func() { r.sa.end("the peer wants another key exchange") })
-				s.rekeySelf(m, done)
-				return
-			}
-			if err := s.takeIKE(r, c); err != nil {
-				s.Rekey = time.Now().Add(jittered(4 * busyTime))
-				end(err)
-				return
-			}
-			s.followUp(r.suite.AddKE, c, func(secrets [][]byte, err error) {
-				if err == nil {
-					err = s.derive(&r.newIKE, secrets)
-				}
-				if err != nil {
-					end(err)
-					return
-				}
-				s.takeOverIKE(r)
-				end(nil)
-			})
-		}})
+// rekeySelf begins to replace the SA, and tells how it ended.
+func (s *ikeSA) rekeySelf(tell func(error)) {
+	r := &rekeyIKE{old: s, method: s.Suite.KE, tell: tell}
+	r.ask()
 }
 
-// otherIKEMethod is the key exchange that the peer wants instead, once.
-func otherIKEMethod(c *message.Contents, own []message.Proposal, method uint16) uint16 {
-	n := c.Notify(message.NotifyInvalidKEPayload)
-	if n == nil || len(n.Data) != 2 || method != 0 {
-		return 0
-	}
-	if m := binary.BigEndian.Uint16(n.Data); offers(own, m) {
-		return m
-	}
-	return 0
+func (r *rekeyIKE) ask() {
+	r.newIKE = newIKE{ni: newNonce()}
+	r.old.ask(&request{exchange: message.CreateChildSA, contents: r.contents, done: r.answered})
 }
 
-// successors are what may be agreed on for the SA that takes the place of s: with the same algorithms but for the group. The
-// PRF has to stay because peers differ where it does not: it is the old SA's that makes SKEYSEED (RFC 7296, section 2.18), and
-// the new one's that makes keys of it (section 2.14), but strongSwan (5.9.8) takes the old one for both. The others stay because
-// a responder chooses by its own taste, which may be for something weaker.
-func (s *ikeSA) successors() []message.Proposal {
-	stays := map[message.TransformType]message.Transform{
-		message.TransformEncryption: {Type: message.TransformEncryption, ID: s.Suite.Encr, KeyBits: s.Suite.KeyBits},
-		message.TransformIntegrity:  {Type: message.TransformIntegrity, ID: s.Suite.Integ},
-		message.TransformPRF:        {Type: message.TransformPRF, ID: uint16(s.Suite.PRF)},
+// contents makes the request, when it is its turn.
+func (r *rekeyIKE) contents() *message.Contents {
+	s := r.old
+	if s.phase != established || s.rekeyed != nil {
+		r.end(nil)
+		return nil
 	}
-	var list []message.Proposal
-	for _, p := range s.tunnel.Proposals {
-		p.Transforms = slices.DeleteFunc(slices.Clone(p.Transforms), func(t message.Transform) bool {
-			old, ok := stays[t.Type]
-			return ok && t != old
-		})
-		if _, err := suite.Choose([]message.Proposal{p}, s.tunnel.Proposals); err == nil {
-			list = append(list, p)
-		}
-	}
-	if len(list) == 0 { // the configuration has changed
-		return s.tunnel.Proposals
-	}
-	return list
-}
-
-func (s *ikeSA) offerIKE(r *rekeyIKE, method uint16) (*message.Contents, error) {
-	if method == 0 {
-		method = s.Suite.KE
-	}
+	r.own = s.successors()
 	var err error
-	if r.offer, err = suite.NewOffer(method); err != nil {
-		return nil, err
+	if r.offer, err = suite.NewOffer(r.method); err != nil {
+		r.end(err)
+		return nil
 	}
+	s.rekeyed = r
 	r.sa = s.d.newSA(true)
 	r.sa.SPIi = s.d.enter(r.sa)
 	r.sa.phase = proving
-	return &message.Contents{SA: numbered(s.successors(), spi64(r.sa.SPIi)), Nonce: r.ni,
-		KE: &message.KE{Method: method, Data: r.offer.Public()}}, nil
+	return &message.Contents{SA: numbered(r.own, spi64(r.sa.SPIi)), Nonce: r.ni, KE: &message.KE{Method: r.method, Data: r.offer.Public()}}
 }
 
-// takeIKE takes the peer's choice for a new IKE SA.
-func (s *ikeSA) takeIKE(r *rekeyIKE, c *message.Contents) error {
-	for _, n := range c.Notifies {
-		if n.Type.Error() {
-			return refusedError{n.Type, n.Data}
-		}
+// answered takes the response; nil: there is none.
+func (r *rekeyIKE) answered(c *message.Contents) {
+	s := r.old
+	if c == nil {
+		r.end(errors.New(s.why))
+		return
+	}
+	err := r.take(c)
+	r.offer.Wipe()
+	var refused refusedError
+	if errors.As(err, &refused) && !r.repeated && offers(r.own, refused.method()) {
+		s.rekeyed = nil
+		r.drop("the peer wants another key exchange")
+		r.method, r.repeated = refused.method(), true
+		r.ask()
+		return
+	}
+	if err != nil {
+		s.Rekey = time.Now().Add(jittered(4 * busyTime))
+		r.end(err)
+		return
+	}
+	s.followUp(r.suite.AddKE, c, r.complete)
+}
+
+// take reads what the peer has chosen.
+func (r *rekeyIKE) take(c *message.Contents) error {
+	if err := refusalIn(c); err != nil {
+		return err
 	}
 	if len(c.SA) != 1 || len(c.SA[0].SPI) != 8 || c.Nonce == nil || c.KE == nil {
 		return errors.New("the peer's response has no IKE SA")
 	}
-	if err := suite.Check(c.SA[0], numbered(s.successors(), nil)); err != nil {
+	if err := suite.Check(c.SA[0], numbered(r.own, nil)); err != nil {
 		return fmt.Errorf("the peer chose %s: %w", suite.Words(c.SA[0]), err)
 	}
 	var err error
 	if r.suite, err = suite.IKEOf(c.SA[0]); err != nil {
 		return err
 	}
-	if c.KE.Method != r.suite.KE {
+	if c.KE.Method != r.suite.KE || r.method != r.suite.KE {
 		return fmt.Errorf("the peer chose %s and sent %s", suite.MethodName(r.suite.KE), suite.MethodName(c.KE.Method))
 	}
 	if r.secret, err = r.offer.Finish(c.KE.Data); err != nil {
@@ -177,6 +114,42 @@ func (s *ikeSA) takeIKE(r *rekeyIKE, c *message.Contents) error {
 	r.nr = slices.Clone(c.Nonce)
 	r.sa.SPIr = binary.BigEndian.Uint64(c.SA[0].SPI)
 	return nil
+}
+
+// complete lets the new SA live when all key exchanges are done.
+func (r *rekeyIKE) complete(secrets [][]byte, err error) {
+	if err == nil {
+		err = r.old.derive(&r.newIKE, secrets)
+	}
+	if err == nil {
+		r.old.takeOverIKE(r)
+	}
+	r.end(err)
+}
+
+// drop forgets the SA that was to be.
+func (r *rekeyIKE) drop(why string) {
+	if r.sa != nil {
+		r.sa.do(func() { r.sa.end(why) })
+	}
+}
+
+// end forgets the rekeying. If it failed while the peer's succeeded, the peer's counts.
+func (r *rekeyIKE) end(err error) {
+	s := r.old
+	if s.rekeyed == r {
+		s.rekeyed = nil
+	}
+	if err != nil {
+		s.warn("IKE SA not rekeyed", "why", err)
+		r.drop(err.Error())
+		if r.theirs != nil {
+			s.giveWayTo(r.theirs.sa)
+		}
+	}
+	if r.tell != nil {
+		r.tell(err)
+	}
 }
 
 // derive gives the new SA its keys: SKEYSEED = prf(SK_d (old), secret | Ni | Nr | more), with the old SA's PRF.
@@ -191,13 +164,12 @@ func (s *ikeSA) derive(n *newIKE, more [][]byte) error {
 // (RFC 7296, section 2.8.1).
 func (s *ikeSA) takeOverIKE(r *rekeyIKE) {
 	if t := r.theirs; t != nil && bytes.Compare(lower(r.ni, r.nr), lower(t.ni, t.nr)) < 0 {
-		s.adoptInto(t.sa, established)
-		s.phase, s.expire = replaced, time.Now().Add(replacedTime)
+		s.giveWayTo(t.sa)
 		s.lend(r.sa, replaced)
 		s.d.post(r.sa, func() { r.sa.deleteSelf("both sides rekeyed") })
 		return
 	}
-	s.adoptInto(r.sa, established)
+	s.adoptInto(r.sa)
 	if r.theirs != nil {
 		s.lend(r.theirs.sa, replaced)
 	}
@@ -210,9 +182,15 @@ func (s *ikeSA) busyWithChild() bool {
 	return s.pending != nil && s.pending.ofChild || slices.ContainsFunc(s.queue, func(r *request) bool { return r.ofChild })
 }
 
+// giveWayTo gives all that s has to an SA that the peer has begun, and waits for the peer to delete s.
+func (s *ikeSA) giveWayTo(n *ikeSA) {
+	s.adoptInto(n)
+	s.phase, s.expire = replaced, time.Now().Add(replacedTime)
+}
+
 // adoptInto gives all that s has to the SA that takes its place.
-func (s *ikeSA) adoptInto(n *ikeSA, p phase) {
-	s.lend(n, p)
+func (s *ikeSA) adoptInto(n *ikeSA) {
+	s.lend(n, established)
 	n.do(func() {
 		n.Children, s.Children = s.Children, nil
 		for _, c := range n.Children {
@@ -289,8 +267,5 @@ func (s *ikeSA) completeRekeyIKE(n *newIKE, more [][]byte) (after func(), err er
 		s.lend(n.sa, replaced) // until it is known which one wins
 		return nil, nil
 	}
-	return func() {
-		s.adoptInto(n.sa, established)
-		s.phase, s.expire = replaced, time.Now().Add(replacedTime)
-	}, nil
+	return func() { s.giveWayTo(n.sa) }, nil
 }

@@ -55,6 +55,7 @@ func (s *ikeSA) nextRequest() {
 		}
 		if err != nil {
 			s.warn("request not sent", "exchange", r.exchange, "error", err)
+			s.why = err.Error()
 			r.done(nil)
 			continue
 		}

@@ -133,17 +133,17 @@ func (d *Daemon) rekey(ctx context.Context, name string, ike bool) error {
 	s.do(func() {
 		if ike {
 			n = 1
-			s.rekeySelf(0, func(err error) { done <- err })
+			s.rekeySelf(func(err error) { done <- err })
 			return
 		}
 		if len(s.Children) == 0 {
 			n = 1
-			s.createChild(nil, 0, func(err error) { done <- err })
+			s.createChild(nil, func(err error) { done <- err })
 		}
 		for _, c := range append([]*ChildState(nil), s.Children...) {
 			if !c.Replaced && !c.deleting && !c.rekeying {
 				n++
-				s.createChild(c, 0, func(err error) { done <- err })
+				s.createChild(c, func(err error) { done <- err })
 			}
 		}
 	})

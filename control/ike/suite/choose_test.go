@@ -79,6 +79,12 @@ func TestChooseAgainstOracle(t *testing.T) {
 	chosen := 0
 	rapid.Check(t, func(t *rapid.T) {
 		own, offered := anyProposals(false).Draw(t, "own"), anyProposals(true).Draw(t, "offered")
+		if rapid.Bool().Draw(t, "alike") { // or they seldom have anything in common
+			offered = append(offered, slices.Clone(own)...)
+			for i := range offered {
+				offered[i].Number = uint8(i + 1)
+			}
+		}
 		got, err := Choose(own, offered)
 		want, ok := slowChoose(own, offered)
 		if ok != (err == nil) {
