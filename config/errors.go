@@ -30,6 +30,15 @@ func (e Error) Error() string {
 	return b.String()
 }
 
+// TunnelFault is a mistake in a field of the tunnel c.Tunnels[i] that only somebody who uses the configuration can find, such as a
+// certificate that is none.
+func (c *Config) TunnelFault(i int, field string, err error) Error {
+	path := tunnelPath(i, field)
+	d := &decoder{file: c.File, where: c.where}
+	p := d.at(path)
+	return Error{File: c.File, Line: p.line, Column: p.column, Path: path, Message: err.Error()}
+}
+
 // Errors is every mistake of a file, in the order of their positions. It is
 // what Load and Parse return; errors.As finds it.
 type Errors []Error

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -69,6 +70,9 @@ var identityPrefixes = []struct {
 		if s == "" {
 			return "", errors.New("has nothing behind its keyid: prefix")
 		}
+		if digits, ok := strings.CutPrefix(s, "#"); ok {
+			return hexIdentity(digits)
+		}
 		return "keyid " + s, nil
 	}},
 	{"fqdn:", domainIdentity},
@@ -108,14 +112,20 @@ func domainIdentity(s string) (string, error) {
 }
 
 func mailIdentity(local, domain string) (string, error) {
-	if _, err := domainIdentity(domain); err != nil || strings.ContainsAny(local, " *") {
+	strange := func(r rune) bool { return r <= ' ' || r >= unicode.MaxASCII || r == '*' }
+	if _, err := domainIdentity(domain); err != nil || strings.ContainsFunc(local, strange) {
 		return "", errors.New("is not user@host: behind the @ is a name of letters, digits, '.', '-' and '_'")
 	}
 	return "mail " + strings.ToLower(local+"@"+domain), nil
 }
 
-// nameAttributes are the parts of a distinguished name that have a word.
-var nameAttributes = []string{"C", "ST", "L", "O", "OU", "CN", "DC", "E", "emailAddress", "serialNumber", "SN", "GN", "T", "UID"}
+// nameAttributes are the parts of a distinguished name that have a word. Package
+// control/ike/auth has the same ones, and control/node compares the two.
+var nameAttributes = []string{"C", "ST", "L", "O", "OU", "CN", "DC", "UID", "E", "email", "emailAddress", "serialNumber", "SN", "G", "GN", "I", "T",
+	"STREET", "postalCode", "D", "N", "dnQualifier"}
+
+// sameAttribute has the words, in capitals, that stand for another one.
+var sameAttribute = map[string]string{"EMAIL": "E", "EMAILADDRESS": "E", "GN": "G"}
 
 // nameIdentity is the subject of a certificate (RFC 4514, loosely).
 func nameIdentity(s string) (string, error) {
@@ -132,7 +142,9 @@ func nameIdentity(s string) (string, error) {
 		case text == "*":
 			return "", errors.New("has a *, and a subject is compared to the letter: write it out")
 		}
-		parts = append(parts, strings.ToUpper(key)+"="+text)
+		// Authorities compare without regard to case and to how many spaces there are (RFC 5280 7.1).
+		key = strings.ToUpper(key)
+		parts = append(parts, cmp.Or(sameAttribute[key], key)+"="+strings.ToLower(strings.Join(strings.Fields(text), " ")))
 	}
 	return "dn " + strings.Join(parts, ","), nil
 }

@@ -89,10 +89,11 @@ func checkCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := node.CheckIKE(c); err != nil {
-			return fmt.Errorf("%s: %w", file, err)
+		more, err := node.CheckIKE(c)
+		if err != nil {
+			return err
 		}
-		for _, w := range c.Warnings() {
+		for _, w := range append(c.Warnings(), more...) {
 			fmt.Fprintln(cmd.ErrOrStderr(), w, "(warning)")
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: good: %s, %s, %s, %s\n", file, count(len(c.Interfaces), "interface"),

@@ -21,62 +21,57 @@ import (
 	"causeway/control/ike/suite"
 )
 
-// ikeTunnels are those of c whose keys are negotiated. The errors name the tunnel.
+// ikeTunnels are those of c whose keys are negotiated. Every mistake in what they name is returned, with its place in the file.
 func ikeTunnels(c *config.Config) ([]*ike.Tunnel, error) {
 	var list []*ike.Tunnel
-	var errs []error
-	for _, t := range c.Tunnels {
+	var mistakes config.Errors
+	for i, t := range c.Tunnels {
 		if t.IPsec == nil || t.IPsec.IKE == nil {
 			continue
 		}
-		x, err := ikeTunnel(t)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("tunnel %s: ike: %w", t.Name, err))
-		}
-		list = append(list, x)
+		list = append(list, ikeTunnel(t, func(field string, err error) {
+			if err != nil {
+				mistakes = append(mistakes, c.TunnelFault(i, "ike."+field, err))
+			}
+		}))
 	}
-	return list, errors.Join(errs...)
+	if len(mistakes) > 0 {
+		return nil, mistakes
+	}
+	return list, nil
 }
 
-func ikeTunnel(t config.Tunnel) (*ike.Tunnel, error) {
+// ikeTunnel is what IKE needs of a tunnel. Mistakes are given to fault; then it is not to be used.
+func ikeTunnel(t config.Tunnel, fault func(field string, err error)) *ike.Tunnel {
 	k := t.IPsec.IKE
 	x := &ike.Tunnel{Name: t.Name, Endpoint: t.Endpoint, Customer: t.CustomerEndpoint, PSK: k.PSK, Local: t.IPsec.Local, Remote: t.IPsec.Remote,
 		IKELife: k.Lifetime.IKE, ChildLife: k.Lifetime.Child, ChildPackets: k.Lifetime.Packets, ChildBytes: k.Lifetime.Bytes,
 		DPD: k.DPD, Initiate: k.Initiate}
 	var err error
-	if x.LocalID, err = auth.ParseID(k.LocalID); err != nil {
-		return nil, fmt.Errorf("local_id: %w", err)
-	}
-	if x.RemoteID, err = auth.ParseID(k.RemoteID); err != nil {
-		return nil, fmt.Errorf("remote_id: %w", err)
-	}
+	x.LocalID, err = auth.ParseID(k.LocalID)
+	fault("local_id", err)
+	x.RemoteID, err = auth.ParseID(k.RemoteID)
+	fault("remote_id", err)
 	// Without a remote_id of its own the peer is known by where it comes from, whatever it calls itself.
 	x.AnyID = len(k.PSK) > 0 && t.CustomerEndpoint.IsValid() && k.RemoteID == t.CustomerEndpoint.String()
 	if len(k.PSK) == 0 {
-		if x.Certificate, err = auth.LoadCertificate(k.Certificate, k.Key); err != nil {
-			return nil, err
+		if x.Certificate, err = auth.LoadCertificate(k.Certificate, k.Key); err == nil {
+			fault("local_id", x.Certificate.Matches(x.LocalID))
+			x.LocalID = x.Certificate.Named(x.LocalID)
 		}
-		if err := x.Certificate.Matches(x.LocalID); err != nil {
-			return nil, fmt.Errorf("local_id: %w", err)
-		}
-		x.LocalID = x.Certificate.Named(x.LocalID)
-		if x.Trust, err = auth.LoadTrust(k.CA); err != nil {
-			return nil, err
-		}
+		fault("certificate", err)
+		x.Trust, err = auth.LoadTrust(k.CA)
+		fault("ca", err)
 	}
 	x.Proposals, err = proposals(k.Proposals, suite.DefaultIKE(k.AllowWeak), func(words string) (message.Proposal, error) {
 		return suite.ParseIKE(words, k.AllowWeak)
 	})
-	if err != nil {
-		return nil, fmt.Errorf("proposals: %w", err)
-	}
+	fault("proposals", err)
 	x.ChildProposals, err = proposals(k.ChildProposals, suite.DefaultESP(k.AllowWeak, t.IPsec.AllowNull), func(words string) (message.Proposal, error) {
 		return suite.ParseESP(words, k.AllowWeak, t.IPsec.AllowNull)
 	})
-	if err != nil {
-		return nil, fmt.Errorf("child_proposals: %w", err)
-	}
-	return x, nil
+	fault("child_proposals", err)
+	return x
 }
 
 // proposals parses words, or takes what is usual if there are none.
@@ -95,10 +90,25 @@ func proposals(words []string, usual []message.Proposal, parse func(string) (mes
 	return list, nil
 }
 
-// CheckIKE says what is wrong with the certificates, keys and words that c names.
-func CheckIKE(c *config.Config) error {
-	_, err := ikeTunnels(c)
-	return err
+// CheckIKE says what is wrong with the certificates, keys and words that c names, and what works but not for long. The error is nil
+// or of type config.Errors.
+func CheckIKE(c *config.Config) ([]config.Warning, error) {
+	tunnels, err := ikeTunnels(c)
+	if err != nil {
+		return nil, err
+	}
+	var warnings []config.Warning
+	for i, t := range c.Tunnels {
+		for _, x := range tunnels {
+			if x.Name != t.Name || x.Certificate == nil {
+				continue
+			}
+			if err := x.Certificate.Valid(time.Now()); err != nil { // it is that tunnel's misfortune alone
+				warnings = append(warnings, config.Warning(c.TunnelFault(i, "ike.certificate", fmt.Errorf("%w: the tunnel cannot be negotiated", err))))
+			}
+		}
+	}
+	return warnings, nil
 }
 
 // startIKE begins to negotiate. The endpoints' addresses are there: answers come from them.

@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"causeway/config"
+	"causeway/control/ike/auth"
 	"causeway/control/ike/suite"
 )
 
@@ -85,6 +86,41 @@ func TestEveryWordOfSuite(t *testing.T) {
 		for i, p := range tunnels[0].ChildProposals {
 			if suite.Words(p) != child[i] {
 				t.Errorf("%s became %s", child[i], suite.Words(p))
+			}
+		}
+	}
+}
+
+// TestIdentitiesOfTheFile: what config takes for an identity auth takes too, and both say of the same ones that they are equal.
+func TestIdentitiesOfTheFile(t *testing.T) {
+	identities := []string{"edge.example.net", "EDGE.example.net", "edge", "192.0.2.7", "2001:db8::7", "2001:DB8:0::7", "user@example.net", "User@Example.net",
+		"ä@example.net", "@edge.example.net", "fqdn:edge.example.net", "fqdn:192.0.2.7", "@#616263", "keyid:abc", "keyid:#616263", "keyid:ABC", "@#", "a b", "*",
+		"CN=edge", "cn = EDGE", "C=CH, O=Example  AG, CN=edge", "c=ch,o=example ag,cn=Edge", "E=a@b.c", "email=a@b.c", "emailAddress=a@b.c", "SN=x", "serialNumber=x",
+		"GN=x", "T=x", "UID=x", "DC=net, DC=example", "STREET=x", "CN=", "=x", "CN=*", "X=y", "192.0.2.7%eth0", "::ffff:192.0.2.7", "mail:x@y.z", "%any"}
+	equal := map[string]string{}
+	for _, s := range identities {
+		c, err := config.Parse("x.yaml", []byte(head+fmt.Sprintf("tunnels:\n  - {name: t, type: ipsec, endpoint: 192.0.2.1, customer_endpoint: 198.51.100.2, "+
+			"interface_address: 10.0.0.1/31, ike: {psk: 0123456789abcdef, remote_id: %q}}\n", s)))
+		if err != nil {
+			continue
+		}
+		tunnels, err := ikeTunnels(c)
+		if err != nil {
+			t.Errorf("config takes %q, and auth does not: %v", s, err)
+			continue
+		}
+		equal[s] = auth.Comparable(tunnels[0].RemoteID)
+	}
+	for a := range equal {
+		for b := range equal {
+			if a == b {
+				continue
+			}
+			_, err := config.Parse("x.yaml", []byte(head+fmt.Sprintf("tunnels:\n"+
+				"  - {name: t, type: ipsec, endpoint: 192.0.2.1, interface_address: 10.0.0.1/31, ike: {psk: 0123456789abcdef, remote_id: %q}}\n"+
+				"  - {name: u, type: ipsec, endpoint: 192.0.2.1, interface_address: 10.0.0.3/31, ike: {psk: 0123456789abcdef, remote_id: %q}}\n", a, b)))
+			if same := equal[a] == equal[b]; same != (err != nil) {
+				t.Errorf("%q and %q: auth says that they are the same: %v; config says %v", a, b, same, err)
 			}
 		}
 	}

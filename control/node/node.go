@@ -109,7 +109,8 @@ func (n *Node) open(c *config.Config) error {
 	if err := n.listen(c); err != nil {
 		return err
 	}
-	if err := errors.Join(CheckIKE(c), n.sas.prepare(c), n.children.prepare(c)); err != nil {
+	warnings, err := CheckIKE(c)
+	if err := errors.Join(err, n.sas.prepare(c), n.children.prepare(c)); err != nil {
 		return err
 	}
 	if err := n.openPorts(c); err != nil {
@@ -118,7 +119,7 @@ func (n *Node) open(c *config.Config) error {
 	if err := n.openEngine(); err != nil {
 		return err
 	}
-	n.say(c)
+	n.say(c, warnings)
 	return n.openControl(c)
 }
 
@@ -373,7 +374,7 @@ func (n *Node) closeUnused() {
 }
 
 // say prints one line for each port and each worker.
-func (n *Node) say(c *config.Config) {
+func (n *Node) say(c *config.Config, more []config.Warning) {
 	for _, p := range n.ports {
 		mode, why := p.Mode()
 		args := []any{"name", p.Name(), "mode", mode, "queues", len(p.Sockets()), "driver", p.Interface().Driver}
@@ -390,7 +391,7 @@ func (n *Node) say(c *config.Config) {
 			"cores", list(n.plan.Idle))
 	}
 	n.log.Info("packet memory", "frames", n.umem.Parts()*n.umem.FramesPerPart(), "pages", n.umem.Pages())
-	for _, w := range c.Warnings() {
+	for _, w := range append(c.Warnings(), more...) {
 		n.log.Warn("configuration", "warning", w)
 	}
 }

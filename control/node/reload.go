@@ -33,6 +33,7 @@ func (n *Node) Reload() (api.Reload, error) {
 	}
 	old := n.Config()
 	tunnels, err := ikeTunnels(c)
+	more, _ := CheckIKE(c) // the mistakes are those of before
 	if err := errors.Join(err, n.sas.prepare(c), n.children.prepare(c)); err != nil {
 		n.giveUp(old)
 		err = fmt.Errorf("%s: not taken over: %w", n.path, err)
@@ -50,6 +51,9 @@ func (n *Node) Reload() (api.Reload, error) {
 		return api.Reload{}, err
 	}
 	r := summary(c, changes)
+	for _, w := range more {
+		r.Warnings = append(r.Warnings, w.String())
+	}
 	n.log.Info("configuration reloaded", "file", n.path, "tunnels_added", len(r.TunnelsAdded), "tunnels_removed", len(r.TunnelsRemoved),
 		"tunnels_changed", len(r.TunnelsChanged), "routes_added", r.RoutesAdded, "routes_removed", r.RoutesRemoved)
 	for _, t := range firstOf(changes.TunnelsChanged) {
