@@ -14,7 +14,7 @@ $(error go is not in PATH: install Go 1.26 or later; where sudo does not find it
 endif
 endif
 FUZZTIME ?= 30s
-BENCH ?= pipeline crypto esp fib veth gap
+BENCH ?= pipeline crypto esp ike fib veth gap
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
 # Packages with tests that need root. They run one after the other: a guest that is starved of
@@ -59,7 +59,7 @@ lint: deps ## gofmt, go vet, staticcheck, shellcheck
 .PHONY: test
 test: root deps ## each feature and each failure once: vet, unit tests with fuzz corpora, root tests
 	$(GO) vet ./...
-	$(GO) run ./scripts/testsum -- $(UNIT_TESTS) -short ./... -- $(ROOT_TESTS) -short -timeout 10m $(ROOT_PACKAGES)
+	$(GO) run ./scripts/testsum -- $(UNIT_TESTS) -short ./... -- $(ROOT_TESTS) -short -timeout 15m $(ROOT_PACKAGES)
 
 .PHONY: test-full
 test-full: export CAUSEWAY_FULL = 1

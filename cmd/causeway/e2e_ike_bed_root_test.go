@@ -32,6 +32,7 @@ type ikeBed struct {
 	keys      string // directory of PSKs and certificates
 	tunnels   []*ikeTunnel
 	swans     map[string]*hosts.Swan // by place
+	swansMade int                    // times that they were started anew
 	client    *api.Client            // asks the node without a process for each of many questions
 }
 
@@ -154,8 +155,8 @@ func (b *ikeBed) startSwans(t *testing.T) {
 }
 
 // ikeConfiguration is the node's file.
-func (b *ikeBed) ikeConfiguration() string {
-	s := b.configuration(nil)
+func (b *ikeBed) ikeConfiguration(top ...string) string {
+	s := b.configuration(nil, top...)
 	for _, x := range b.tunnels {
 		s += x.configuration(b.keys)
 	}

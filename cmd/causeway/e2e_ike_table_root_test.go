@@ -30,6 +30,8 @@ type ikeTunnel struct {
 	credential         string   // kind of certificates; empty: a PSK
 	weak, null         bool     // what the tunnel permits
 	connection         string   // further lines of strongSwan's connection
+	childTiming        string   // and of its child
+	lifetime           string   // of the node's SAs, where it is not the usual one
 	want, wantChild    string   // words of what must have been agreed on, where that is not the whole proposal
 	udp                bool     // ESP in UDP although there is no NAT
 	errs               []string // what went wrong
@@ -239,6 +241,9 @@ func (x *ikeTunnel) configuration(dir string) string {
 	line("  allow_weak: %v", x.weak)
 	line("  initiate: %v", x.initiate)
 	line("  dpd: 5s")
+	if x.lifetime != "" {
+		line("  lifetime: %s", x.lifetime)
+	}
 	return s.String()
 }
 
@@ -262,6 +267,7 @@ func (x *ikeTunnel) swanctl() (connection, secret string) {
 	case x.place == inUser:
 		outside = fmt.Sprintf("%s/32, %s/128", x.from4(), x.from6())
 	}
+	marks += "\n" + x.childTiming
 	more := x.connection
 	if !strings.Contains(more, "mobike") {
 		more += "\nmobike = no"
