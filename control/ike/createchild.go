@@ -97,7 +97,7 @@ func (f *followup) wipe(d *Daemon) {
 		f.child.wipe(d)
 	}
 	if f.ike != nil {
-		f.ike.sa.end("the peer did not go on")
+		f.ike.sa.do(func() { f.ike.sa.end("the peer did not go on") })
 	}
 }
 

@@ -103,6 +103,37 @@ func TestBothRekeyAtOnce(t *testing.T) {
 	}
 }
 
+// TestBothRekeyOnLossyWire has either side hear nothing of the other's request for a while, so that one deletes what the other still
+// replaces (RFC 7296, section 2.25.2). Pairs must move to the new IKE SA with it, and not be lost or made anew.
+func TestBothRekeyOnLossyWire(t *testing.T) {
+	onBed(t, Options{}, func(b *bed) {
+		t := b.t
+		b.usual()
+		b.up()
+		before := b.planes[0].used("cust-a").SPIIn
+		for range 40 {
+			b.wire.set(func(w *wire) { w.loss = 0.3 })
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			done := make(chan error, 2)
+			go func() { done <- b.left.Rekey(ctx, "cust-a", true) }()
+			go func() { done <- b.right.Rekey(ctx, "cust-a", true) }()
+			for range 2 {
+				if err := <-done; err != nil {
+					t.Log(err)
+				}
+			}
+			b.wire.set(func(w *wire) { w.loss = 0 })
+			time.Sleep(45 * time.Second)
+			b.agree()
+			b.counts(1, 1)
+			if now := b.planes[0].used("cust-a").SPIIn; now != before {
+				t.Fatalf("the pair %#x was replaced by %#x, though only IKE SAs were to be", before, now)
+			}
+		}
+	})
+}
+
 func TestPeerDies(t *testing.T) {
 	onBed(t, Options{}, func(b *bed) {
 		b.usual()

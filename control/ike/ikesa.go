@@ -144,6 +144,12 @@ func (s *ikeSA) end(why string) {
 	if s.phase == dead {
 		return
 	}
+	if r := s.rekeyed; r != nil && r.theirs != nil {
+		// A peer that has not got our request deletes what both sides replace (RFC 7296, section 2.25.2): it has its own in its place.
+		n := r.theirs.sa
+		r.theirs = nil
+		s.giveWayTo(n)
+	}
 	was := s.phase
 	s.phase, s.why = dead, why
 	s.d.clock.drop(s)

@@ -60,8 +60,8 @@ func (r *rekeyIKE) contents() *message.Contents {
 	}
 	s.rekeyed = r
 	r.sa = s.d.newSA(true)
-	r.sa.SPIi = s.d.enter(r.sa)
 	r.sa.phase = proving
+	r.sa.SPIi = s.d.enter(r.sa)
 	return &message.Contents{SA: numbered(r.own, spi64(r.sa.SPIi)), Nonce: r.ni, KE: &message.KE{Method: r.method, Data: r.offer.Public()}}
 }
 
@@ -112,7 +112,7 @@ func (r *rekeyIKE) take(c *message.Contents) error {
 		return err
 	}
 	r.nr = slices.Clone(c.Nonce)
-	r.sa.SPIr = binary.BigEndian.Uint64(c.SA[0].SPI)
+	r.sa.do(func() { r.sa.SPIr = binary.BigEndian.Uint64(c.SA[0].SPI) })
 	return nil
 }
 
@@ -156,24 +156,28 @@ func (r *rekeyIKE) end(err error) {
 func (s *ikeSA) derive(n *newIKE, more [][]byte) error {
 	defer clear(n.secret)
 	seed := suite.NextSeed(s.Suite.PRF, s.Keys.D, n.secret, n.ni, n.nr, more...)
-	n.sa.Suite = n.suite
-	return n.sa.setKeys(n.suite.Keys(seed, n.ni, n.nr, n.sa.SPIi, n.sa.SPIr))
+	err := errors.New("the new IKE SA is gone")
+	n.sa.do(func() {
+		n.sa.Suite = n.suite
+		err = n.sa.setKeys(n.suite.Keys(seed, n.ni, n.nr, n.sa.SPIi, n.sa.SPIr))
+	})
+	return err
 }
 
 // takeOverIKE lets our new SA take the place of s, unless the peer's wins: the exchange with the lowest nonce loses
 // (RFC 7296, section 2.8.1).
 func (s *ikeSA) takeOverIKE(r *rekeyIKE) {
-	if t := r.theirs; t != nil && bytes.Compare(lower(r.ni, r.nr), lower(t.ni, t.nr)) < 0 {
+	s.lend(r.sa, replaced)
+	t := r.theirs
+	if t != nil && bytes.Compare(lower(r.ni, r.nr), lower(t.ni, t.nr)) < 0 {
 		s.giveWayTo(t.sa)
-		s.lend(r.sa, replaced)
 		s.d.post(r.sa, func() { r.sa.deleteSelf("both sides rekeyed") })
 		return
 	}
-	s.adoptInto(r.sa)
-	if r.theirs != nil {
-		s.lend(r.theirs.sa, replaced)
+	s.giveWayTo(r.sa)
+	if t != nil {
+		s.lend(t.sa, replaced) // until the peer deletes it
 	}
-	s.phase = replaced
 	s.deleteSelf("replaced by a new IKE SA")
 }
 
@@ -182,16 +186,17 @@ func (s *ikeSA) busyWithChild() bool {
 	return s.pending != nil && s.pending.ofChild || slices.ContainsFunc(s.queue, func(r *request) bool { return r.ofChild })
 }
 
-// giveWayTo gives all that s has to an SA that the peer has begun, and waits for the peer to delete s.
+// giveWayTo gives all that s has to the SA that takes its place; one of the two sides deletes s then. If s is being deleted already,
+// so is what was to follow it; if the other one is gone, s stays.
 func (s *ikeSA) giveWayTo(n *ikeSA) {
-	s.adoptInto(n)
-	s.phase, s.expire = replaced, time.Now().Add(replacedTime)
-}
-
-// adoptInto gives all that s has to the SA that takes its place.
-func (s *ikeSA) adoptInto(n *ikeSA) {
+	if s.phase != established {
+		why := s.why
+		s.d.post(n, func() { n.deleteSelf(why) })
+		return
+	}
 	s.lend(n, established)
 	n.do(func() {
+		s.phase, s.expire = replaced, time.Now().Add(replacedTime)
 		n.Children, s.Children = s.Children, nil
 		for _, c := range n.Children {
 			c.rekeying, c.deleting = false, false // what was to be asked about them is asked anew
