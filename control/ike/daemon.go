@@ -58,6 +58,7 @@ type Daemon struct {
 	half      int
 	perSource map[netip.Prefix]int
 	byTunnel  map[string][]*ikeSA // established, oldest first
+	opening   map[string]*ikeSA   // begun by us and not established, by tunnel
 	starting  map[string]*starter
 	failures  map[string]string // why the last negotiation of a tunnel failed
 	keyLogs   map[string]*keyLog
@@ -87,7 +88,7 @@ func New(o Options) *Daemon {
 	}
 	d := &Daemon{opts: o, log: o.Log, plane: o.Dataplane, pool: newPool(),
 		bySPI: map[uint64]*ikeSA{}, byInit: map[initKey]*ikeSA{}, perSource: map[netip.Prefix]int{},
-		byTunnel: map[string][]*ikeSA{}, starting: map[string]*starter{}, failures: map[string]string{}, keyLogs: map[string]*keyLog{}}
+		byTunnel: map[string][]*ikeSA{}, opening: map[string]*ikeSA{}, starting: map[string]*starter{}, failures: map[string]string{}, keyLogs: map[string]*keyLog{}}
 	d.clock.ring = func(s *ikeSA) bool { return try(d.pool.known, func() { s.do(s.tick) }) }
 	d.index.Store(newIndex(nil))
 	d.cookies.renew(time.Now())
@@ -155,6 +156,11 @@ func (d *Daemon) SetTunnels(tunnels []*Tunnel) {
 			live = append(live, list...)
 		} else {
 			gone = append(gone, list...)
+		}
+	}
+	for name, s := range d.opening {
+		if !stays(x.byName[name]) {
+			gone = append(gone, s)
 		}
 	}
 	for name := range d.failures {
@@ -330,6 +336,9 @@ func (d *Daemon) forget(s *ikeSA) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.settleLocked(s)
+	if d.opening[s.Tunnel] == s {
+		delete(d.opening, s.Tunnel)
+	}
 	if d.bySPI[s.spi()] == s {
 		delete(d.bySPI, s.spi())
 	}
@@ -355,6 +364,9 @@ func (d *Daemon) establish(s *ikeSA) (surplus []*ikeSA) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.settleLocked(s)
+	if d.opening[s.Tunnel] == s {
+		delete(d.opening, s.Tunnel)
+	}
 	list := append(d.byTunnel[s.Tunnel], s)
 	if n := len(list) - perTunnel; n > 0 {
 		surplus = append(surplus, list[:n]...)

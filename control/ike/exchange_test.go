@@ -2,6 +2,8 @@ package ike
 
 import (
 	"context"
+	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -168,4 +170,65 @@ func TestWrongKeyAndUnknownIdentityLookTheSame(t *testing.T) {
 	if answers[0] != answers[1] || !strings.Contains(answers[0], "AUTHENTICATION_FAILED") {
 		t.Errorf("answers %q", answers)
 	}
+}
+
+// TestStorm does at random what operators, timers and networks do, for an hour each, and then looks whether one IKE SA with one pair is
+// left that both ends know.
+func TestStorm(t *testing.T) {
+	seeds := uint64(20)
+	if testing.Short() {
+		seeds = 3
+	}
+	for seed := range seeds {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { onBed(t, Options{}, func(b *bed) { b.storm(rand.New(rand.NewPCG(seed, 0))) }) })
+	}
+}
+
+func (b *bed) storm(rng *rand.Rand) {
+	t := b.t
+	left, right := tunnelOf(t, true, usualIKE, usualESP), tunnelOf(t, false, usualIKE, usualESP)
+	left.Initiate = true
+	for _, x := range []*Tunnel{left, right} {
+		x.IKELife, x.ChildLife = 4*time.Minute, time.Minute
+	}
+	reload := func() {
+		l, r := *left, *right
+		b.left.SetTunnels([]*Tunnel{&l})
+		b.right.SetTunnels([]*Tunnel{&r})
+	}
+	reload()
+	time.Sleep(10 * time.Second)
+	b.agree()
+	for end := time.Now().Add(time.Hour); time.Now().Before(end); {
+		d := []*Daemon{b.left, b.right}[rng.IntN(2)]
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		switch rng.IntN(12) {
+		case 0, 1, 2:
+			go d.Rekey(ctx, "cust-a", false)
+		case 3, 4:
+			go d.Rekey(ctx, "cust-a", true)
+		case 5:
+			go d.Terminate(ctx, "cust-a")
+		case 6:
+			go b.left.Initiate(ctx, "cust-a")
+		case 7:
+			reload()
+		case 8:
+			b.wire.set(func(w *wire) { w.loss = rng.Float64() / 2 })
+		case 9:
+			b.wire.set(func(w *wire) { w.loss, w.closed = 0, rng.IntN(3) == 0 })
+		}
+		time.Sleep(time.Duration(rng.ExpFloat64() * float64(2*time.Second)))
+		time.AfterFunc(10*time.Second, cancel)
+	}
+	b.wire.set(func(w *wire) { w.loss, w.closed = 0, false })
+	time.Sleep(5 * time.Minute)
+	for i := 0; len(b.planes[0].pairs()) != 1 || len(b.planes[1].pairs()) != 1; i++ { // between two rekeyings
+		if i == 100 {
+			b.counts(1, 1)
+		}
+		time.Sleep(time.Second)
+	}
+	b.agree()
+	b.counts(1, 1)
 }

@@ -227,11 +227,18 @@ func (s *ikeSA) takeInitNotifies(c *message.Contents) {
 	s.NATThere, s.NATHere = natDetected(c, s.SPIi, spir, s.Local, s.Remote)
 }
 
-// initiate begins to negotiate a tunnel.
+// initiate begins to negotiate a tunnel, unless that is under way: two negotiations would leave two IKE SAs.
 func (d *Daemon) initiate(t *Tunnel) *ikeSA {
 	s := d.newSA(true)
+	s.tunnel, s.Tunnel = t, t.Name
+	d.mu.Lock()
+	if o := d.opening[t.Name]; o != nil {
+		d.mu.Unlock()
+		return o
+	}
+	d.opening[t.Name] = s
+	d.mu.Unlock()
 	s.do(func() {
-		s.tunnel, s.Tunnel = t, t.Name
 		s.SPIi = d.enter(s)
 		s.Local, s.Remote = netip.AddrPortFrom(t.Endpoint, Port), netip.AddrPortFrom(t.Customer, Port)
 		s.expire = time.Now().Add(2 * openTime)
