@@ -189,7 +189,7 @@ type bed struct {
 	left, right *Daemon
 	planes      [2]*plane
 	stop        context.CancelFunc
-	log         *bytes.Buffer
+	log         *lockedBuffer
 }
 
 var (
@@ -255,12 +255,12 @@ func (b *bed) end() {
 }
 
 func newBed(t *testing.T, o Options) *bed {
-	b := &bed{t: t, wire: &wire{rng: rand.New(rand.NewPCG(1, 2)), ends: map[netip.Addr]*Daemon{}}, log: new(bytes.Buffer)}
+	b := &bed{t: t, wire: &wire{rng: rand.New(rand.NewPCG(1, 2)), ends: map[netip.Addr]*Daemon{}}, log: &lockedBuffer{}}
 	b.planes = [2]*plane{newPlane("left", 0x1000), newPlane("right", 0x2000)}
 	make := func(i int, name string) *Daemon {
 		oo := o
 		oo.Transport, oo.Dataplane, oo.Workers = b.wire, b.planes[i], 2
-		oo.Log = slog.New(slog.NewTextHandler(&lockedBuffer{b: b.log}, &slog.HandlerOptions{Level: slog.LevelDebug})).With("end", name)
+		oo.Log = slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})).With("end", name)
 		return New(oo)
 	}
 	b.left, b.right = make(0, "left"), make(1, "right")
@@ -272,14 +272,22 @@ func newBed(t *testing.T, o Options) *bed {
 	return b
 }
 
-var logLock sync.Mutex
-
-type lockedBuffer struct{ b *bytes.Buffer }
+// A lockedBuffer is a log that both ends write.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
 
 func (l *lockedBuffer) Write(p []byte) (int, error) {
-	logLock.Lock()
-	defer logLock.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // usual gives both ends the usual tunnel.

@@ -159,6 +159,10 @@ func (s *ikeSA) handleFollowup(c *message.Contents) (*message.Contents, func()) 
 
 // completeFollowup makes what was agreed on.
 func (s *ikeSA) completeFollowup(f *followup, answer *message.Contents) (*message.Contents, func()) {
+	if s.phase != established || f.ike != nil && s.rekeyed == nil && s.busyWithChild() { // since it began
+		f.wipe(s.d)
+		return refuse(message.NotifyTemporaryFailure), nil
+	}
 	if f.ike != nil {
 		after, err := s.completeRekeyIKE(f.ike, f.secrets)
 		if err != nil {

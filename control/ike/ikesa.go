@@ -192,13 +192,19 @@ func (s *ikeSA) end(why string) {
 
 // abandon ends all requests that were not answered.
 func (s *ikeSA) abandon(why string) {
-	s.why = why
-	list := s.queue
 	if s.pending != nil {
-		list = append([]*request{s.pending}, list...)
+		s.queue = append([]*request{s.pending}, s.queue...)
+		s.pending = nil
 	}
-	s.pending, s.queue = nil, nil
-	for _, r := range list {
+	s.dropQueue(why)
+}
+
+// dropQueue ends all requests that were not sent.
+func (s *ikeSA) dropQueue(why string) {
+	s.why = why
+	dropped := s.queue
+	s.queue = nil
+	for _, r := range dropped {
 		r.done(nil)
 	}
 }

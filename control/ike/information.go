@@ -69,12 +69,7 @@ func (s *ikeSA) deleteSelf(why string) {
 		return
 	}
 	s.phase, s.expire = deleting, time.Now().Add(failedTime)
-	s.why = why
-	dropped := s.queue
-	s.queue = nil
-	for _, r := range dropped {
-		r.done(nil)
-	}
+	s.dropQueue(why)
 	s.ask(&request{exchange: message.Informational,
 		contents: func() *message.Contents {
 			return &message.Contents{Deletes: []message.Delete{{Protocol: message.ProtocolIKE}}}

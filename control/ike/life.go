@@ -124,10 +124,10 @@ func (s *ikeSA) tick() {
 
 func (s *ikeSA) expired() string {
 	switch {
-	case s.why != "":
-		return s.why
 	case s.phase == replaced:
 		return "replaced, and not deleted by the peer"
+	case s.why != "":
+		return s.why
 	}
 	return "not established in time"
 }

@@ -295,8 +295,6 @@ func TestKeyLog(t *testing.T) {
 		if strings.Count(f.String(), "\n") != 3 || !f.closed {
 			b.t.Fatalf("after its time the file has\n%s, closed %v", f, f.closed)
 		}
-		logLock.Lock()
-		defer logLock.Unlock()
 		if text := b.log.String(); strings.Contains(text, fmt.Sprintf("%x", key)) || !strings.Contains(text, "KEYS OF A TUNNEL") {
 			b.t.Fatal("the log has a key, or does not warn")
 		}

@@ -48,7 +48,7 @@ func (r *rekeyIKE) ask() {
 // contents makes the request, when it is its turn.
 func (r *rekeyIKE) contents() *message.Contents {
 	s := r.old
-	if s.phase != established || s.rekeyed != nil {
+	if s.phase != established || s.rekeyed != nil && s.rekeyed != r {
 		r.end(nil)
 		return nil
 	}
@@ -76,7 +76,6 @@ func (r *rekeyIKE) answered(c *message.Contents) {
 	r.offer.Wipe()
 	var refused refusedError
 	if errors.As(err, &refused) && !r.repeated && offers(r.own, refused.method()) {
-		s.rekeyed = nil
 		r.drop("the peer wants another key exchange")
 		r.method, r.repeated = refused.method(), true
 		r.ask()
@@ -194,12 +193,13 @@ func (s *ikeSA) giveWayTo(n *ikeSA) {
 		s.d.post(n, func() { n.deleteSelf(why) })
 		return
 	}
+	s.dropQueue("a new IKE SA took its place") // what is to be asked about pairs is asked in the new one
 	s.lend(n, established)
 	n.do(func() {
 		s.phase, s.expire = replaced, time.Now().Add(replacedTime)
 		n.Children, s.Children = s.Children, nil
 		for _, c := range n.Children {
-			c.rekeying, c.deleting = false, false // what was to be asked about them is asked anew
+			c.rekeying, c.deleting = false, false
 		}
 		n.graves, s.graves = s.graves, nil
 		n.keepalive = s.keepalive
