@@ -81,6 +81,7 @@ type plane struct {
 	inUse    map[string]uint32    // the pair that packets leave by
 	usage    map[uint32]sa.Usage
 	refuse   error
+	breaks   bool
 }
 
 func newPlane(name string, first uint32) *plane {
@@ -152,6 +153,9 @@ func (p *plane) Move(_ string, spi uint32, peer netip.AddrPort) {
 func (p *plane) Usage(_ string, spi uint32) (sa.Usage, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.breaks {
+		panic("a defect")
+	}
 	u, ok := p.usage[spi]
 	return u, ok || p.children[spi] != nil
 }
@@ -190,6 +194,7 @@ type bed struct {
 	planes      [2]*plane
 	stop        context.CancelFunc
 	log         *lockedBuffer
+	defects     [2]uint64 // that are wanted
 }
 
 var (
@@ -247,6 +252,11 @@ func (b *bed) end() {
 		}
 		if len(p.reserved) > 0 {
 			b.t.Errorf("%d SPIs are left over at end %d", len(p.reserved), i)
+		}
+	}
+	for i, d := range []*Daemon{b.left, b.right} {
+		if n := d.Stats().Defects; n != b.defects[i] {
+			b.t.Errorf("end %d panicked %d times", i, n)
 		}
 	}
 	if b.t.Failed() {

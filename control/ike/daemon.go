@@ -86,9 +86,10 @@ func New(o Options) *Daemon {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	d := &Daemon{opts: o, log: o.Log, plane: o.Dataplane, pool: newPool(),
+	d := &Daemon{opts: o, log: o.Log, plane: o.Dataplane,
 		bySPI: map[uint64]*ikeSA{}, byInit: map[initKey]*ikeSA{}, perSource: map[netip.Prefix]int{},
 		byTunnel: map[string][]*ikeSA{}, opening: map[string]*ikeSA{}, starting: map[string]*starter{}, failures: map[string]string{}, keyLogs: map[string]*keyLog{}}
+	d.pool = newPool(d.contain)
 	d.clock.ring = func(s *ikeSA) bool { return try(d.pool.known, func() { s.do(s.tick) }) }
 	d.index.Store(newIndex(nil))
 	d.cookies.renew(time.Now())
@@ -184,6 +185,7 @@ func (d *Daemon) SetTunnels(tunnels []*Tunnel) {
 
 // Receive takes a datagram that came to local: port 500 or 4500. It does not keep it.
 func (d *Daemon) Receive(local, remote netip.AddrPort, datagram []byte) {
+	defer d.contain()
 	b := datagram
 	if local.Port() == NATPort {
 		if len(b) < 4 || binary.BigEndian.Uint32(b) != 0 { // no non-ESP marker (RFC 3948, section 2.2): a keepalive, or ESP

@@ -136,6 +136,28 @@ func TestBothRekeyOnLossyWire(t *testing.T) {
 	})
 }
 
+// TestInitiateTwice has the operator, and the daemon itself, begin a tunnel that is being begun.
+func TestInitiateTwice(t *testing.T) {
+	onBed(t, Options{}, func(b *bed) {
+		l := tunnelOf(b.t, true, usualIKE, usualESP)
+		l.Initiate = true
+		b.right.SetTunnels([]*Tunnel{tunnelOf(b.t, false, usualIKE, usualESP)})
+		b.left.SetTunnels([]*Tunnel{l})
+		done := make(chan error)
+		for range 3 {
+			go func() { done <- b.left.Initiate(b.t.Context(), "cust-a") }()
+		}
+		for range 3 {
+			if err := <-done; err != nil {
+				b.t.Error(err)
+			}
+		}
+		time.Sleep(time.Second)
+		b.agree()
+		b.counts(1, 1)
+	})
+}
+
 func TestPeerDies(t *testing.T) {
 	onBed(t, Options{}, func(b *bed) {
 		b.usual()

@@ -80,10 +80,22 @@ func (s *ikeSA) do(f func()) {
 	if s.phase == dead {
 		return
 	}
+	defer s.contain()
 	f()
 	if s.phase != dead {
 		s.schedule()
 	}
+}
+
+// contain ends an SA that has shown a defect of ours: the same process has the packets of all other tunnels. It is deferred.
+func (s *ikeSA) contain() {
+	v := recover()
+	if v == nil {
+		return
+	}
+	s.d.defect(v, s.about(nil)...)
+	defer s.d.contain()
+	s.end("a defect of causeway, see the log")
 }
 
 // receive takes a datagram of the SA.

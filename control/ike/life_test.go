@@ -428,3 +428,30 @@ func TestStateIsTakenOver(t *testing.T) {
 		}
 	})
 }
+
+// TestDefect has the dataplane panic: the SA ends, the daemon does not, and the tunnel comes up again.
+func TestDefect(t *testing.T) {
+	onBed(t, Options{}, func(b *bed) {
+		b.usual()
+		b.up()
+		s := b.left.of("cust-a")[0]
+		breaks := func(v bool) {
+			b.planes[0].mu.Lock()
+			defer b.planes[0].mu.Unlock()
+			b.planes[0].breaks = v
+		}
+		breaks(true)
+		time.Sleep(lookTime + time.Second)
+		breaks(false)
+		b.defects[0] = 1
+		if s.phase != dead || len(s.Keys.D) > 0 && !bytes.Equal(s.Keys.D, make([]byte, len(s.Keys.D))) {
+			b.t.Errorf("the SA is in phase %d", s.phase)
+		}
+		if log := b.log.String(); !strings.Contains(log, "a defect of causeway; please report") || !strings.Contains(log, "TestDefect") && !strings.Contains(log, "Usage") {
+			b.t.Error("the log does not tell where")
+		}
+		time.Sleep(3 * time.Minute) // until the peer has noticed
+		b.up()
+		b.counts(1, 1)
+	})
+}

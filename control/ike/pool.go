@@ -22,11 +22,12 @@ const poolNice = 5
 // that a flood of these does not hold up the others; the rest do it when there is nothing else.
 type pool struct {
 	known, fresh chan func()
+	contain      func() // deferred around all work
 	wg           sync.WaitGroup
 }
 
-func newPool() *pool {
-	return &pool{known: make(chan func(), knownDepth), fresh: make(chan func(), freshDepth)}
+func newPool(contain func()) *pool {
+	return &pool{contain: contain, known: make(chan func(), knownDepth), fresh: make(chan func(), freshDepth)}
 }
 
 // run starts the workers, at least two, and waits for them to end.
@@ -47,18 +48,23 @@ func (p *pool) work(ctx context.Context, fresh chan func()) {
 	for ctx.Err() == nil {
 		select {
 		case f := <-p.known:
-			f()
+			p.do(f)
 			continue
 		default:
 		}
 		select {
 		case f := <-p.known:
-			f()
+			p.do(f)
 		case f := <-fresh:
-			f()
+			p.do(f)
 		case <-ctx.Done():
 		}
 	}
+}
+
+func (p *pool) do(f func()) {
+	defer p.contain()
+	f()
 }
 
 // try queues work, unless the queue is full.

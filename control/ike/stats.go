@@ -1,16 +1,32 @@
 package ike
 
 import (
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
+// contain keeps a defect of ours from ending the process, which has all tunnels' packets. It is deferred.
+func (d *Daemon) contain() {
+	if v := recover(); v != nil {
+		d.defect(v)
+	}
+}
+
+// defect counts and tells of a panic.
+func (d *Daemon) defect(v any, about ...any) {
+	d.counts.defects.Add(1)
+	if d.strangers.allow(time.Now()) {
+		d.log.Error("ike: a defect of causeway; please report these lines", append(about, "panic", v, "stack", string(debug.Stack()))...)
+	}
+}
+
 // counters count what no SA counts.
 type counters struct {
 	malformed, unknownSPI, cookieWrong, overload, tooManyHalfOpen, unauthentic atomic.Uint64
 
-	cookiesSent, retransmissions, established, failed, rekeyedIKE, rekeyedChildren, unlogged atomic.Uint64
+	cookiesSent, retransmissions, established, failed, rekeyedIKE, rekeyedChildren, unlogged, defects atomic.Uint64
 }
 
 // Stats is what the daemon has counted since its start, and how many SAs it has now.
@@ -21,6 +37,7 @@ type Stats struct {
 	RekeyedIKE, RekeyedChildren uint64
 	CookiesSent                 uint64
 	Retransmissions             uint64
+	Defects                     uint64            // panics, each of which ended one IKE SA at most
 	Dropped                     map[string]uint64 // datagrams, by reason
 }
 
@@ -28,7 +45,7 @@ type Stats struct {
 func (d *Daemon) Stats() Stats {
 	c := &d.counts
 	st := Stats{Established: c.established.Load(), Failed: c.failed.Load(), RekeyedIKE: c.rekeyedIKE.Load(), RekeyedChildren: c.rekeyedChildren.Load(),
-		CookiesSent: c.cookiesSent.Load(), Retransmissions: c.retransmissions.Load(),
+		CookiesSent: c.cookiesSent.Load(), Retransmissions: c.retransmissions.Load(), Defects: c.defects.Load(),
 		Dropped: map[string]uint64{
 			"malformed":          c.malformed.Load(),       // is no message, or no request that begins something
 			"unknown_spi":        c.unknownSPI.Load(),      // of no SA that is known

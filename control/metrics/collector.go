@@ -63,6 +63,7 @@ var (
 	ikeRekeys       = desc("ike_rekeys_total", "SAs that were replaced by new ones, by kind: ike, child.", "kind")
 	ikeCookies      = desc("ike_cookies_sent_total", "Requests that were answered with a cookie, because many peers began at once.")
 	ikeRepeats      = desc("ike_retransmissions_total", "Requests that were sent again, because no answer came.")
+	ikeDefects      = desc("ike_defects_total", "Panics of the IKE daemon; each ended one IKE SA at most. Please report the log's lines.")
 	ikeDropped      = desc("ike_dropped_datagrams_total", "Datagrams of IKE that were not processed, by reason.", "reason")
 	pathMTUReports  = desc("path_mtu_reports_total", "ICMP errors about packets too big for their path, by what was made of them.", "verdict")
 	tunPackets      = desc("tun_packets_total", "Packets between the workers and the kernel through the TUN device.", "direction")
@@ -254,6 +255,7 @@ func (o out) negotiation(s ike.Stats) {
 	o.counter(ikeRekeys, s.RekeyedChildren, "child")
 	o.counter(ikeCookies, s.CookiesSent)
 	o.counter(ikeRepeats, s.Retransmissions)
+	o.counter(ikeDefects, s.Defects)
 	for reason, n := range s.Dropped {
 		o.counter(ikeDropped, n, reason)
 	}
