@@ -80,7 +80,13 @@ func TestChooseAgainstOracle(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		own, offered := anyProposals(false).Draw(t, "own"), anyProposals(true).Draw(t, "offered")
 		if rapid.Bool().Draw(t, "alike") { // or they seldom have anything in common
-			offered = append(offered, slices.Clone(own)...)
+			for _, p := range own {
+				if rapid.Bool().Draw(t, "with more") {
+					more := message.Transform{Type: rapid.SampledFrom([]message.TransformType{1, 3, 6}).Draw(t, "type"), ID: rapid.Uint16Range(0, 2).Draw(t, "id")}
+					p.Transforms = append(slices.Clone(p.Transforms), more)
+				}
+				offered = append(offered, p)
+			}
 			for i := range offered {
 				offered[i].Number = uint8(i + 1)
 			}
