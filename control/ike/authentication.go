@@ -95,12 +95,8 @@ func (s *ikeSA) askAuth() {
 // firstContact reports whether there is no IKE SA between these identities yet, which is what INITIAL_CONTACT says (RFC 7296,
 // section 2.4). The same two may have several tunnels, to several addresses.
 func (s *ikeSA) firstContact() bool {
-	for _, t := range s.d.index.Load().byID[identityOf(s.tunnel.Endpoint, s.tunnel.RemoteID)] {
-		if auth.SameID(t.LocalID, s.tunnel.LocalID) && len(s.d.of(t.Name)) > 0 {
-			return false
-		}
-	}
-	return true
+	both := s.d.index.Load().byID[identityOf(s.tunnel.Endpoint, s.tunnel.RemoteID, &s.tunnel.LocalID)]
+	return !slices.ContainsFunc(both, func(t *Tunnel) bool { return len(s.d.of(t.Name)) > 0 })
 }
 
 // takeAuth takes the responder's proof, and the first child.

@@ -47,7 +47,7 @@ func (t *Tunnel) same(u *Tunnel) bool {
 // An index finds tunnels by what a peer shows of itself. It is not changed after newIndex.
 type index struct {
 	byName     map[string]*Tunnel
-	byID       map[identity][]*Tunnel
+	byID       map[identity][]*Tunnel // each tunnel with its local identity and without
 	byPair     map[addressPair][]*Tunnel
 	byEndpoint map[netip.Addr]*group // all tunnels of an endpoint
 	pairs      map[addressPair]*group
@@ -55,8 +55,8 @@ type index struct {
 }
 
 type identity struct {
-	endpoint netip.Addr
-	id       string // that equal ones have in common
+	endpoint      netip.Addr
+	remote, local string // that equal ones have in common; local may be empty: any
 }
 
 type addressPair struct{ endpoint, customer netip.Addr }
@@ -81,8 +81,10 @@ func newIndex(tunnels []*Tunnel) *index {
 	x := &index{map[string]*Tunnel{}, map[identity][]*Tunnel{}, map[addressPair][]*Tunnel{}, map[netip.Addr]*group{}, map[addressPair]*group{}, map[netip.Addr][]message.CertReq{}}
 	for _, t := range tunnels {
 		x.byName[t.Name] = t
-		id := identityOf(t.Endpoint, t.RemoteID)
-		x.byID[id] = append(x.byID[id], t)
+		for _, local := range []*message.ID{nil, &t.LocalID} {
+			id := identityOf(t.Endpoint, t.RemoteID, local)
+			x.byID[id] = append(x.byID[id], t)
+		}
 		addTo(x.byEndpoint, t.Endpoint, t.Proposals)
 		x.want(t)
 		if t.Customer.IsValid() {
@@ -122,8 +124,12 @@ func addTo[K comparable](groups map[K]*group, key K, proposals []message.Proposa
 	g.add(proposals)
 }
 
-func identityOf(endpoint netip.Addr, id message.ID) identity {
-	return identity{endpoint, auth.Comparable(id)}
+func identityOf(endpoint netip.Addr, remote message.ID, local *message.ID) identity {
+	id := identity{endpoint: endpoint, remote: auth.Comparable(remote)}
+	if local != nil {
+		id.local = auth.Comparable(*local)
+	}
+	return id
 }
 
 // proposals is what may be agreed on with a peer of which only the addresses are known.
@@ -140,10 +146,7 @@ func (x *index) proposals(endpoint, customer netip.Addr) []message.Proposal {
 // find returns the tunnel of a peer: by its identity, among several by its address, by the address alone if the identity is
 // that of an address which a NAT has changed.
 func (x *index) find(endpoint, customer netip.Addr, remote message.ID, local *message.ID) *Tunnel {
-	list := x.byID[identityOf(endpoint, remote)]
-	if local != nil {
-		list = slices.DeleteFunc(slices.Clone(list), func(t *Tunnel) bool { return !auth.SameID(t.LocalID, *local) })
-	}
+	list := x.byID[identityOf(endpoint, remote, local)]
 	for _, t := range list {
 		if t.Customer == customer {
 			return t
