@@ -25,7 +25,7 @@ func suggest(word string, known []string) string {
 	case len(known) == 0:
 		return "there are none"
 	case len(known) > most:
-		return fmt.Sprintf("it is none of the %d", len(known))
+		return fmt.Sprintf("none of the %d that there are is like it", len(known))
 	}
 	return "allowed are " + oneOf("and", known)
 }

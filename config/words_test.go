@@ -50,7 +50,7 @@ func TestSuggest(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", word, got, want)
 		}
 	}
-	if got := suggest("x", make([]string, 21)); got != "it is none of the 21" {
+	if got := suggest("x", make([]string, 21)); got != "none of the 21 that there are is like it" {
 		t.Errorf("many words: got %s", got)
 	}
 }

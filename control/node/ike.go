@@ -59,7 +59,11 @@ func ikeTunnel(t config.Tunnel, fault func(field string, err error)) *ike.Tunnel
 			fault("local_id", x.Certificate.Matches(x.LocalID))
 			x.LocalID = x.Certificate.Named(x.LocalID)
 		}
-		fault("certificate", err)
+		if errors.As(err, &auth.KeyError{}) {
+			fault("key", err)
+		} else {
+			fault("certificate", err)
+		}
 		x.Trust, err = auth.LoadTrust(k.CA)
 		fault("ca", err)
 	}

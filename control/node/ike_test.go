@@ -1,10 +1,20 @@
 package node
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -122,6 +132,57 @@ func TestIdentitiesOfTheFile(t *testing.T) {
 			if same := equal[a] == equal[b]; same != (err != nil) {
 				t.Errorf("%q and %q: auth says that they are the same: %v; config says %v", a, b, same, err)
 			}
+		}
+	}
+}
+
+// TestFaultsOfCertificates: each has the place of its field in the file; one that has expired is a warning, because the other tunnels
+// have nothing to do with it.
+func TestFaultsOfCertificates(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, kind string, der []byte) {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, until := range map[string]time.Duration{"good": time.Hour, "old": -time.Hour} {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{"edge.example.net"}, IsCA: true,
+			BasicConstraintsValid: true, NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(until)}
+		der, err := x509.CreateCertificate(rand.Reader, x, x, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		private, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file(name+".pem", "CERTIFICATE", der)
+		file(name+".key", "PRIVATE KEY", private)
+	}
+	for _, x := range []struct{ certificate, key, ca, id, fault, warning string }{
+		{"good.pem", "good.key", "good.pem", "edge.example.net", "", ""},
+		{"good.pem", "good.key", "good.pem", "another.example.net", `ike.local_id: certificate "CN=good" is not that of another.example.net`, ""},
+		{"none.pem", "good.key", "good.pem", "edge.example.net", "ike.certificate: ", ""},
+		{"good.pem", "none.key", "good.pem", "edge.example.net", "ike.key: ", ""},
+		{"good.pem", "old.key", "good.pem", "edge.example.net", "ike.key: the private key in ", ""},
+		{"good.pem", "good.key", "good.key", "edge.example.net", "ike.ca: ", ""},
+		{"old.pem", "old.key", "good.pem", "edge.example.net", "", `ike.certificate: certificate "CN=old" was valid until`},
+	} {
+		c, err := config.Parse("x.yaml", fmt.Appendf([]byte(head), "tunnels:\n  - {name: t, type: ipsec, endpoint: 192.0.2.1, interface_address: 10.0.0.1/31,\n"+
+			"    ike: {certificate: %s/%s, key: %[1]s/%[3]s, ca: %[1]s/%[4]s, local_id: %[5]s, remote_id: cust.example.net}}\n", dir, x.certificate, x.key, x.ca, x.id))
+		var warnings []config.Warning
+		if err == nil { // some are found without looking into the files
+			warnings, err = CheckIKE(c)
+		}
+		if (err == nil) != (x.fault == "") || err != nil && (!strings.Contains(err.Error(), x.fault) || !strings.HasPrefix(err.Error(), "x.yaml:")) {
+			t.Errorf("%+v: %v", x, err)
+		}
+		if len(warnings) > 1 || (len(warnings) == 0) != (x.warning == "") || len(warnings) > 0 && !strings.Contains(fmt.Sprint(warnings[0]), x.warning) {
+			t.Errorf("%+v: %v", x, warnings)
 		}
 	}
 }

@@ -42,14 +42,20 @@ func LoadCertificate(cert, key string) (*Certificate, error) {
 		}
 	}
 	if c.key, err = readKey(key); err != nil {
-		return nil, err
+		return nil, KeyError{err}
 	}
 	public, ok := c.leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
 	if !ok || !public.Equal(c.key.Public()) {
-		return nil, fmt.Errorf("the private key in %q does not belong to the first certificate in %q, %s", key, cert, nameOf(c.leaf))
+		return nil, KeyError{fmt.Errorf("the private key in %q does not belong to the first certificate in %q, %s", key, cert, nameOf(c.leaf))}
 	}
 	return c, nil
 }
+
+// A KeyError says that not the certificate is wrong but its private key.
+type KeyError struct{ error }
+
+// Unwrap returns what is wrong.
+func (e KeyError) Unwrap() error { return e.error }
 
 // Format hides the private key.
 func (c *Certificate) Format(f fmt.State, _ rune) {
