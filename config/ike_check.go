@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -98,6 +99,11 @@ func (d *decoder) warnIKE(i int, t Tunnel) {
 	}
 	if k.DPD == 0 {
 		d.warn(path("dpd"), "is off: a router that began anew or is gone is noticed by the next renewal only, and until then its packets are lost")
+	}
+	for _, id := range []struct{ field, text string }{{"local_id", k.LocalID}, {"remote_id", k.RemoteID}} {
+		if slices.Contains(nameAttributes, id.text) {
+			d.warn(path(id.field), "%s is a name of one word; the subject of a certificate is written with a text, as in %s=edge", quote(id.text), id.text)
+		}
 	}
 	if local, err := comparableIdentity(k.LocalID); err == nil && local == k.remote() {
 		d.warn(path("remote_id"), "%s is the identity of this end too: most routers take no peer that has their own name", quote(k.RemoteID))

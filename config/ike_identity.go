@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -58,9 +59,14 @@ func comparableIdentity(s string) (string, error) {
 		return domainIdentity(domain)
 	case mail:
 		return mailIdentity(local, domain)
+	case addressLike.MatchString(s):
+		return "", fmt.Errorf("looks like an address and is none: write the address, or fqdn:%s if it is a name", s)
 	}
 	return domainIdentity(s)
 }
+
+// addressLike is a name that was probably meant as an IPv4 address.
+var addressLike = regexp.MustCompile(`^[0-9]+(\.[0-9]+)+$`)
 
 var identityPrefixes = []struct {
 	prefix string
@@ -107,6 +113,9 @@ func domainIdentity(s string) (string, error) {
 	}
 	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return !allowed(r) }) {
 		return "", errors.New("is not an identity: a name has letters, digits, '.', '-' and '_'; others are an address, user@host, @#HEX, keyid:TEXT or \"CN=..., O=...\"")
+	}
+	if slices.Contains(strings.Split(s, "."), "") {
+		return "", errors.New("is not a name: between its dots, and at both ends, are letters, digits, '-' or '_'")
 	}
 	return "fqdn " + strings.ToLower(s), nil
 }

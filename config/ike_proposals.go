@@ -142,7 +142,7 @@ func (p *proposal) read() bool {
 		case !ok:
 			p.fail("there is no algorithm %s: %s", quote(name), suggestWord(name, p.child))
 		case !w.fits(p.child):
-			p.fail("%s", misplaced(w))
+			p.fail("%s", p.misplaced(w))
 		case slices.Contains(p.words, w):
 			p.fail("%s stands in it twice: remove one", name)
 		default:
@@ -154,8 +154,11 @@ func (p *proposal) read() bool {
 	return good
 }
 
-func misplaced(w proposalWord) string {
+func (p *proposal) misplaced(w proposalWord) string {
+	cipher, combined := p.combinedCipher()
 	switch {
+	case w.kind == integrityWord && combined: // another hash would be as wrong
+		return cipher + " checks integrity itself: remove " + w.name
 	case w.kind == prfWord:
 		return w.name + " belongs into proposals: ESP has no PRF; remove it"
 	case w.kind == integrityWord:
@@ -164,20 +167,50 @@ func misplaced(w proposalWord) string {
 	return w.name + " belongs into child_proposals: it is for ESP; remove it"
 }
 
-// suggestWord says which word was probably meant, or lists all.
+func (p *proposal) combinedCipher() (string, bool) {
+	for _, name := range strings.Split(p.text, "-") {
+		if w, ok := findWord(name); ok && w.combined {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+// withoutDigits is what words have in common that differ in their sizes.
+func withoutDigits(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' {
+			return -1
+		}
+		return r
+	}, name)
+}
+
+// suggestWord says which word was probably meant, or lists all. Of a size that there is none of, it does not guess the right one.
 func suggestWord(name string, child bool) string {
-	var all, short []string
+	var all, short, sizes []string
+	lower := strings.ToLower(name)
 	for _, w := range proposalWords {
 		if !w.fits(child) {
 			continue
 		}
 		all = append(all, w.name)
-		if w.kind != additionalWord {
-			short = append(short, w.name)
+		if w.kind == additionalWord {
+			continue
+		}
+		short = append(short, w.name)
+		if withoutDigits(w.name) == withoutDigits(lower) {
+			sizes = append(sizes, quote(w.name))
 		}
 	}
-	near, ok := otherNames[strings.ToLower(name)]
-	if !ok {
+	near, ok := otherNames[lower]
+	switch {
+	case ok:
+	case slices.Contains(all, lower):
+		near, ok = lower, true
+	case len(sizes) > 0:
+		return "did you mean " + oneOf("or", sizes) + "?"
+	default:
 		near, ok = nearest(name, all)
 	}
 	if ok {

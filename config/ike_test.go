@@ -206,7 +206,20 @@ func TestPSK(t *testing.T) {
 		{`correct horse`, "correct horse", ""},
 		{`'0123456789'`, "0123456789", ""},
 		{`0123456789`, "0123456789", ""},
-		{`123_456`, "123_456", ""},
+		{`"123_456"`, "123_456", ""},
+		{`'1e5'`, "1e5", ""},
+		{`1e5x`, "1e5x", ""},
+		{`-correct`, "-correct", ""},
+		{`123_456`, "", oddNumberMistake}, // others read 123456, which some would write back so
+		{`1e5`, "", oddNumberMistake},
+		{`1e+5`, "", oddNumberMistake},
+		{`1.5e5`, "", oddNumberMistake},
+		{`12.5`, "", oddNumberMistake},
+		{`.5`, "", oddNumberMistake},
+		{`-12`, "", oddNumberMistake},
+		{`+12`, "", oddNumberMistake},
+		{`0o17`, "", oddNumberMistake},
+		{`0b11`, "", oddNumberMistake},
 		{`0x00112233445566778899aabbccddeeff`, "\x00\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\xdd\xee\xff", ""},
 		{`"0xFF"`, "\xff", ""},
 		{`Schlüssel`, "Schlüssel", ""},
@@ -233,6 +246,8 @@ func TestPSK(t *testing.T) {
 		}
 	}
 }
+
+const oddNumberMistake = "psk: must be {file: PATH}, {env: NAME} or a text in quotes"
 
 // TestCertificateFiles: they must be there, and the key is its owner's alone. What is in them is found out at run.
 func TestCertificateFiles(t *testing.T) {
@@ -304,6 +319,9 @@ func TestIKEWarnings(t *testing.T) {
 				"c.yaml:9:70: tunnels[0].ike.lifetime.child: 59s is shorter than a minute, as for a test: both ends are always renewing"},
 		{"{psk: {env: CAUSEWAY_TEST_PSK}, dpd: off}",
 			"c.yaml:9:47: tunnels[0].ike.dpd: is off: a router that began anew or is gone is noticed by the next renewal only, and until then its packets are lost"},
+		{"{psk: {env: CAUSEWAY_TEST_PSK}, local_id: cn, remote_id: CN, dpd: 10s}",
+			"c.yaml:9:67: tunnels[0].ike.remote_id: \"CN\" is a name of one word; the subject of a certificate is written with a text, as in CN=edge\n" +
+				"c.yaml:9:67: tunnels[0].ike.remote_id: \"CN\" is the identity of this end too: most routers take no peer that has their own name"},
 		{"{psk: {env: CAUSEWAY_TEST_PSK}, local_id: Same.example, remote_id: same.example}",
 			"c.yaml:9:77: tunnels[0].ike.remote_id: \"same.example\" is the identity of this end too: most routers take no peer that has their own name"},
 	} {

@@ -14,6 +14,7 @@ import (
 	"unicode"
 
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/token"
 )
 
 // A Secret is a key. It is not printed.
@@ -185,12 +186,26 @@ func (v value) preShared() (Secret, bool) {
 	case ast.MapNode:
 		return v.preSharedElsewhere()
 	case *ast.IntegerNode:
-		return v.sharedOctets(n.Token.Value) // digits alone, or 0x and digits
+		if !oddNumber(n.Token.Value) {
+			return v.sharedOctets(n.Token.Value) // digits alone, or 0x and digits
+		}
 	case *ast.StringNode:
-		return v.sharedOctets(n.Value)
+		if n.Token.Type != token.StringType || !oddNumber(n.Value) {
+			return v.sharedOctets(n.Value)
+		}
 	}
 	v.fail("must be {file: PATH}, {env: NAME} or a text in quotes") // and is not shown
 	return nil, false
+}
+
+var (
+	digitsAlone = regexp.MustCompile(`^([0-9]+|0x.*)$`)
+	numberLike  = regexp.MustCompile(`^[-+]?(0[ob][0-9_]+|\.?[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9]+)?)$`)
+)
+
+// oddNumber reports whether a text without quotes is a number to some readers of YAML, which they would write in another way: 1e5 is 100000.
+func oddNumber(text string) bool {
+	return numberLike.MatchString(text) && !digitsAlone.MatchString(text)
 }
 
 func (v value) preSharedElsewhere() (Secret, bool) {

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// slowEdits is the definition of the Levenshtein distance.
+// slowEdits is the definition of the Levenshtein distance, with neighbours that are swapped.
 func slowEdits(a, b string) int {
 	switch {
 	case a == "":
@@ -15,7 +15,11 @@ func slowEdits(a, b string) int {
 	case a[0] == b[0]:
 		return slowEdits(a[1:], b[1:])
 	}
-	return 1 + min(slowEdits(a[1:], b), slowEdits(a, b[1:]), slowEdits(a[1:], b[1:]))
+	n := 1 + min(slowEdits(a[1:], b), slowEdits(a, b[1:]), slowEdits(a[1:], b[1:]))
+	if len(a) > 1 && len(b) > 1 && a[0] == b[1] && a[1] == b[0] {
+		n = min(n, 1+slowEdits(a[2:], b[2:]))
+	}
+	return n
 }
 
 func TestEdits(t *testing.T) {
@@ -43,6 +47,7 @@ func TestSuggest(t *testing.T) {
 		"endpiont":          `did you mean "endpoint"?`,
 		"customer-endpoint": `did you mean "customer_endpoint"?`,
 		"custom_endpoints":  `did you mean "customer_endpoint"?`,
+		"tmu":               `did you mean "mtu"?`,                                        // two letters swapped
 		"mss":               "allowed are mtu, pmtu, ttl, endpoint and customer_endpoint", // two edits of three
 		"xx":                "allowed are mtu, pmtu, ttl, endpoint and customer_endpoint",
 	} {

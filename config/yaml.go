@@ -167,7 +167,7 @@ type schema struct {
 type fields struct {
 	value
 	values map[string]value
-	given  map[string]bool // also fields without a usable value
+	given  map[string]bool // also fields without a usable value, and those whose names are misspelled
 }
 
 // mapping returns v's fields, and notes unknown and repeated ones.
@@ -220,6 +220,9 @@ func (f fields) add(s schema, name string, at position, node ast.Node) {
 	}
 	if !slices.Contains(s.fields, name) {
 		f.d.failAt(at, f.path, "unknown field %s: %s", quote(name), suggest(name, s.fields))
+		if meant, ok := nearest(name, s.fields); ok {
+			f.given[meant] = true
+		}
 		return
 	}
 	f.given[name] = true

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -9,16 +10,20 @@ import (
 	"github.com/spf13/cobra"
 
 	"causeway/control/api"
+	"causeway/control/ike"
 )
 
 // ikeCommand makes the daemon negotiate, at once rather than when it is time.
 func ikeCommand() *cobra.Command {
-	ike := &cobra.Command{
+	parent := &cobra.Command{
 		Use:   "ike",
 		Short: "negotiate, rekey or delete the associations of a tunnel now",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return fmt.Errorf("%s wants one of initiate, rekey, terminate, export-keys", cmd.CommandPath())
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return noSuchCommand(cmd, args[0])
+			}
+			return fmt.Errorf("%s wants one of %s", cmd.CommandPath(), subcommands(cmd))
 		},
 	}
 	var self bool
@@ -29,13 +34,13 @@ func ikeCommand() *cobra.Command {
 		return api.IKERekey
 	})
 	rekey.Flags().BoolVar(&self, "ike", false, "replace the IKE SA instead")
-	ike.AddCommand(
+	parent.AddCommand(
 		ikeVerb("initiate", "negotiate a tunnel, and wait until it is up", "established", func() string { return api.IKEInitiate }),
 		rekey,
 		ikeVerb("terminate", "delete all associations of a tunnel; one with initiate: true begins again", "terminated", func() string { return api.IKETerminate }),
 		exportKeysCommand(),
 	)
-	return ike
+	return parent
 }
 
 const exportKeysHelp = `Write the keys of a tunnel to a file for a while, so that Wireshark can read its packets: those of its IKE SAs, and of ESP
@@ -43,21 +48,43 @@ associations that are made from now on (causeway ike rekey makes new ones). Whoe
 carried. The file lies in node.state_dir, readable by its owner alone; the daemon's log says when the writing begins and ends.
 Each line is one of Wireshark's tables ikev2_decryption_table and esp_sa, with the table's name in front.`
 
+// An exportTime is for how long keys are written.
+type exportTime time.Duration
+
+// String of none is empty, so that the help does not call it the default.
+func (t *exportTime) String() string {
+	if *t == 0 {
+		return ""
+	}
+	return time.Duration(*t).String()
+}
+
+func (t *exportTime) Type() string { return "duration" }
+
+func (t *exportTime) Set(s string) error {
+	d, err := time.ParseDuration(s)
+	if err != nil || d < time.Second || d > ike.MaxKeyLog {
+		return errors.New("from 1s to 1h are possible")
+	}
+	*t = exportTime(d)
+	return nil
+}
+
 // exportKeysCommand has no default time: whoever wants keys says for how long.
 func exportKeysCommand() *cobra.Command {
 	var socket string
-	var span time.Duration
+	var span exportTime
 	cmd := command("export-keys TUNNEL --for DURATION", "write a tunnel's keys to a file for a while, for Wireshark", oneTunnel, func(cmd *cobra.Command, args []string) error {
-		f, err := api.NewClient(socket).ExportKeys(args[0], span)
+		f, err := api.NewClient(socket).ExportKeys(args[0], time.Duration(span))
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "%s: keys are written to %s for %v; remove it when it is not needed\n", args[0], f.Path, span)
+		fmt.Fprintf(cmd.OutOrStdout(), "%s: keys are written to %s for %v; remove it when it is not needed\n", args[0], f.Path, time.Duration(span))
 		return nil
 	})
 	cmd.Long = exportKeysHelp
 	socketFlag(cmd, &socket)
-	cmd.Flags().DurationVar(&span, "for", 0, "how long, such as 10m, at most 1h")
+	cmd.Flags().Var(&span, "for", "how long, such as 10m: from 1s to 1h")
 	if err := cmd.MarkFlagRequired("for"); err != nil {
 		panic(err) // the flag is there
 	}

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -56,13 +57,41 @@ func newRoot() *cobra.Command {
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE:          func(*cobra.Command, []string) error { return errors.New("a command is missing") },
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return noSuchCommand(cmd, args[0])
+			}
+			return errors.New("a command is missing")
+		},
 	}
+	root.SetFlagErrorFunc(wrongFlag)
 	root.SetVersionTemplate("causeway {{.Version}}\n") // as the command does
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(runCommand(), checkCommand(), showCommand(), reloadCommand(), ikeCommand(), doctorCommand(), replayCommand(), versionCommand())
 	return root
+}
+
+// wrongFlag names a command that is none before a flag that only the right one would know.
+func wrongFlag(cmd *cobra.Command, err error) error {
+	if cmd.HasAvailableSubCommands() && cmd.Flags().NArg() > 0 {
+		return noSuchCommand(cmd, cmd.Flags().Arg(0))
+	}
+	return err
+}
+
+func noSuchCommand(cmd *cobra.Command, name string) error {
+	return fmt.Errorf("unknown command %q: %s wants one of %s", name, cmd.CommandPath(), subcommands(cmd))
+}
+
+func subcommands(cmd *cobra.Command) string {
+	var names []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() && c.Name() != "help" {
+			names = append(names, c.Name())
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // noArgs refuses arguments, and says how the file is named that was perhaps meant.

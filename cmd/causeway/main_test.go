@@ -68,7 +68,19 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"show", "tunnels", "--socket", filepath.Join(dir, "none")}, 1, []string{"no daemon answers there"}},
 		{[]string{"reload", "--socket", filepath.Join(dir, "none")}, 1, []string{"no daemon answers there"}},
 		{nil, 2, []string{"a command is missing"}},
-		{[]string{"stop"}, 2, []string{`unknown command "stop"`}},
+		{[]string{"stop"}, 2, []string{`unknown command "stop": causeway wants one of check, doctor, ike, `}},
+		{[]string{"stop", "--socket", "x"}, 2, []string{`unknown command "stop"`}},
+		{[]string{"--socket", "x"}, 2, []string{"unknown flag: --socket"}},
+		{[]string{"ike"}, 2, []string{"causeway ike wants one of export-keys, initiate, rekey, terminate"}},
+		{[]string{"ike", "foo", "acme-1", "--socket", "x"}, 2, []string{`unknown command "foo": causeway ike wants one of export-keys, initiate, rekey, terminate`}},
+		{[]string{"ike", "foo"}, 2, []string{`unknown command "foo"`}},
+		{[]string{"ike", "--foo"}, 2, []string{"unknown flag: --foo"}},
+		{[]string{"ike", "initiate"}, 2, []string{"causeway ike initiate wants the name of one tunnel"}},
+		{[]string{"ike", "export-keys", "acme-1", "--for", "0s"}, 2, []string{`"0s" for "--for" flag: from 1s to 1h are possible`}},
+		{[]string{"ike", "export-keys", "acme-1", "--for", "-5m"}, 2, []string{`"-5m" for "--for" flag: from 1s to 1h are possible`}},
+		{[]string{"ike", "export-keys", "acme-1", "--for", "61m"}, 2, []string{`"61m" for "--for" flag: from 1s to 1h are possible`}},
+		{[]string{"ike", "export-keys", "acme-1"}, 2, []string{`required flag(s) "for" not set`}},
+		{[]string{"ike", "export-keys", "acme-1", "--for", "1h", "--socket", filepath.Join(dir, "none")}, 1, []string{"no daemon answers there"}},
 		{[]string{"show"}, 2, []string{`show wants one of tunnels, routes`, `got ""`}},
 		{[]string{"show", "everything"}, 2, []string{`show wants one of tunnels`, `got "everything"`, "causeway show --help"}},
 		{[]string{"show", "tunnels", "routes"}, 2, []string{`got "tunnels routes"`}},
@@ -100,6 +112,22 @@ a-longer-name  globex   gre   2001:db8::1  2001:db8:9::2  1456                 o
 `
 	if out.String() != want {
 		t.Errorf("table\n%s\nwant\n%s", out.String(), want)
+	}
+}
+
+// A tunnel of ike that is not up is not called none.
+func TestAssociationsOfNoTunnel(t *testing.T) {
+	for _, c := range []struct {
+		ike  []api.IKE
+		want string
+	}{
+		{nil, "there are no IPsec tunnels\n"},
+		{[]api.IKE{{Tunnel: "acme-1"}}, "no tunnel has associations now; what IKE does for each:\n"},
+	} {
+		var out bytes.Buffer
+		if saTable(&out, nil, c.ike); out.String() != c.want {
+			t.Errorf("%d tunnels of ike: %q, want %q", len(c.ike), out.String(), c.want)
+		}
 	}
 }
 

@@ -39,7 +39,8 @@ const showHelp = `Show what the running daemon knows:
   workers     each worker: its core, queues and packets; all frames that came and what became of them
   drops       the reasons that packets were dropped for, with the rule behind each
   ports       each queue of each interface: driver and mode, what rings and sockets lost; packets by class
-  sas         the security associations of IPsec tunnels: SPI, algorithms, owner; nothing about keys
+  sas         the security associations of IPsec tunnels: SPI, algorithms, owner, packets; of keys a checksum alone, by
+              which the two ends can be compared; then what ike has
   ike         what IKE does for each tunnel: its associations, ages, what was agreed on, why a negotiation failed
   status      the node's name, whether it is ready, version, uptime and configuration
 
@@ -59,7 +60,7 @@ func sasView(c *api.Client) (any, func(io.Writer), error) {
 	var ike []api.IKE
 	err := errors.Join(c.Show("sas", &sas), c.Show("ike", &ike))
 	return sas, func(w io.Writer) {
-		saTable(w, sas)
+		saTable(w, sas, ike)
 		if len(ike) > 0 {
 			fmt.Fprintln(w)
 			ikeTable(w, ike)

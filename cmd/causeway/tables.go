@@ -166,8 +166,13 @@ func portTable(w io.Writer, ports []api.Port) {
 	}
 }
 
-func saTable(w io.Writer, sas []api.SA) {
-	if len(sas) == 0 {
+// saTable shows associations; a tunnel of ike has none until it is negotiated.
+func saTable(w io.Writer, sas []api.SA, ike []api.IKE) {
+	switch {
+	case len(sas) == 0 && len(ike) > 0:
+		fmt.Fprintln(w, "no tunnel has associations now; what IKE does for each:")
+		return
+	case len(sas) == 0:
 		fmt.Fprintln(w, "there are no IPsec tunnels")
 		return
 	}
