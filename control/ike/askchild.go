@@ -84,6 +84,7 @@ func (r *childRequest) answered(c *message.Contents) {
 	case errors.As(err, &refused):
 		r.refused(refused)
 	case err != nil:
+		r.s.disown(c, r.spiIn)
 		r.end(err)
 	default:
 		r.s.followUp(r.suite.AddKE, c, r.complete)
@@ -114,12 +115,30 @@ func (r *childRequest) take(c *message.Contents) error {
 func (r *childRequest) complete(secrets [][]byte, err error) {
 	if err == nil {
 		r.more = secrets
+		spi := r.spiIn
 		var child *ChildState
 		if child, err = r.s.install(r.negotiation, false); err == nil {
 			r.s.takeOver(r.old, child, r.negotiation)
+		} else {
+			r.s.disownSPI(spi)
 		}
 	}
 	r.end(err)
+}
+
+// disown tells a peer that has agreed to a pair that there is none: it would send through it.
+func (s *ikeSA) disown(c *message.Contents, spi uint32) {
+	if len(c.SA) > 0 {
+		s.disownSPI(spi)
+	}
+}
+
+func (s *ikeSA) disownSPI(spi uint32) {
+	s.ask(&request{exchange: message.Informational, ofChild: true,
+		contents: func() *message.Contents {
+			return &message.Contents{Deletes: []message.Delete{{Protocol: message.ProtocolESP, SPIs: []uint32{spi}}}}
+		},
+		done: func(*message.Contents) {}})
 }
 
 func (r *childRequest) wipeOffer() {

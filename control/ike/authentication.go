@@ -125,11 +125,13 @@ func (s *ikeSA) takeAuth(c *message.Contents) {
 	s.establish()
 	s.d.counts.established.Add(1)
 	s.note("IKE SA established", "role", "initiator", "suite", s.Suite, "remote_id", s.RemoteID, "nat_here", s.NATHere, "nat_there", s.NATThere)
+	spi := hs.spiIn
 	err = s.takeFirstChild(hs, c)
 	hs.wipe(s.d)
 	s.hs = nil
 	if err != nil {
 		s.childFailed(err)
+		s.disown(c, spi)
 		s.retryChild = time.Now().Add(jittered(2 * busyTime))
 		err = fmt.Errorf("the IKE SA is established, without a child SA: %w", err)
 	}
@@ -143,13 +145,14 @@ func (s *ikeSA) takeFirstChild(hs *handshake, c *message.Contents) error {
 	}
 	hs.spiIn = 0
 	_, err := s.install(n, true)
+	n.wipe(s.d)
 	return err
 }
 
 // handleAuth answers IKE_AUTH: who is it, is it true, and which child does it want. A wrong key and an unknown identity look the
 // same from outside, and take the same time.
 func (s *ikeSA) handleAuth(c *message.Contents) (*message.Contents, func()) {
-	if s.phase != proving || s.initiator || len(s.hs.more) > 0 || c.IDi == nil {
+	if s.phase != proving || s.initiator || s.hs == nil || len(s.hs.more) > 0 || c.IDi == nil {
 		return refuse(message.NotifyInvalidSyntax), func() { s.failHandshake("IKE_AUTH came out of turn, or without an identity") }
 	}
 	t, err := s.authenticate(c)
@@ -175,6 +178,9 @@ func (s *ikeSA) handleAuth(c *message.Contents) (*message.Contents, func()) {
 		answer.Notifies = append(answer.Notifies, *refusal)
 	} else {
 		n.answer(answer)
+		if n.made != nil && c.Notify(message.NotifyInitialContact) != nil { // the peer has no other
+			s.use(n.made)
+		}
 	}
 	return answer, func() {}
 }
@@ -189,8 +195,7 @@ func (s *ikeSA) authenticate(c *message.Contents) (*Tunnel, error) {
 	case c.Auth == nil:
 		return nil, errors.New("the peer wants EAP, which is for people; a router has a key or a certificate")
 	case t == nil:
-		decoy := &Tunnel{PSK: decoyKey[:]}
-		_ = s.verify(decoy, *c.IDi, &message.Contents{Auth: &message.Auth{Method: message.AuthSharedKey, Data: c.Auth.Data}})
+		_ = s.verify(s.decoy(c), *c.IDi, c)
 		return nil, fmt.Errorf("no tunnel of endpoint %v has remote_id %v%s", s.Local.Addr(), c.IDi, wantedID(c.IDr))
 	}
 	if err := s.verify(t, *c.IDi, c); err != nil {
@@ -200,6 +205,14 @@ func (s *ikeSA) authenticate(c *message.Contents) (*Tunnel, error) {
 		return nil, fmt.Errorf("%s was agreed on before the peer said who it is, and this tunnel does not permit it: %w", s.Suite, err)
 	}
 	return t, nil
+}
+
+// decoy is a tunnel in place of one that is not there: what the peer has sent takes as long to be refused.
+func (s *ikeSA) decoy(c *message.Contents) *Tunnel {
+	if trust := s.d.index.Load().trusts[s.Local.Addr()]; trust != nil && c.Auth.Method != message.AuthSharedKey {
+		return &Tunnel{Trust: trust}
+	}
+	return &Tunnel{PSK: decoyKey[:]}
 }
 
 var decoyKey [32]byte

@@ -16,8 +16,9 @@ import (
 // maxChildren is how many pairs of child SAs an IKE SA may have: policy-based routers make one for each pair of networks.
 const maxChildren = 256
 
-// switchTime is when packets leave through a new pair at the latest (DESIGN 4.4).
-const switchTime = time.Second
+// switchTime is when packets leave through a new pair at the latest. DESIGN 4.4 has one second, in which a peer that has not got the response
+// does not ask again yet (strongSwan does after four): what we sent would be lost.
+const switchTime = 5 * time.Second
 
 // A negotiation is a pair of child SAs that is being agreed on.
 type negotiation struct {
@@ -64,7 +65,7 @@ func (s *ikeSA) acceptChild(n *negotiation, c *message.Contents, first bool) *me
 	}
 	var err error
 	if n.chosen, err = suite.Choose(own, offered); err != nil {
-		return no(message.NotifyNoProposalChosen, fmt.Errorf("the peer offers %s: %w", wordsOf(offered), err))
+		return no(message.NotifyNoProposalChosen, fmt.Errorf("the peer offers %s: %w", short(wordsOf(offered)), err))
 	}
 	if n.suite, err = suite.ESPOf(n.chosen); err != nil {
 		return no(message.NotifyNoProposalChosen, fmt.Errorf("%s: %w", suite.Words(n.chosen), err))
@@ -77,8 +78,8 @@ func (s *ikeSA) acceptChild(n *negotiation, c *message.Contents, first bool) *me
 	if len(n.local) == 0 || len(n.remote) == 0 {
 		return no(message.NotifyTSUnacceptable, fmt.Errorf("the peer's selectors %s === %s are outside of ours", textOf(c.TSi), textOf(c.TSr)))
 	}
-	if len(s.Children) >= maxChildren || s.peerChild(n.spiOut) != nil {
-		return no(message.NotifyNoAdditionalSAs, fmt.Errorf("there are %d children, or one has the peer's SPI %#x", len(s.Children), n.spiOut))
+	if err := s.roomFor(n); err != nil {
+		return no(message.NotifyNoAdditionalSAs, err)
 	}
 	if refusal, why := n.answerKE(c); refusal != nil {
 		if refusal.Type != message.NotifyInvalidKEPayload { // that is how a group is agreed on
@@ -96,6 +97,17 @@ func (s *ikeSA) acceptChild(n *negotiation, c *message.Contents, first bool) *me
 	if _, err := s.install(n, false); err != nil {
 		n.wipe(s.d)
 		return no(message.NotifyNoAdditionalSAs, err)
+	}
+	return nil
+}
+
+// roomFor says why there cannot be one more pair. Those that were deleted a moment ago count: the dataplane has them.
+func (s *ikeSA) roomFor(n *negotiation) error {
+	if have := len(s.Children) + len(s.graves); have >= maxChildren {
+		return fmt.Errorf("there are %d pairs, with those that were deleted in the last %v: at most %d", have, graveTime, maxChildren)
+	}
+	if s.peerChild(n.spiOut) != nil {
+		return fmt.Errorf("another pair has the peer's SPI %#x", n.spiOut)
 	}
 	return nil
 }
@@ -190,6 +202,15 @@ func (s *ikeSA) install(n *negotiation, use bool) (*ChildState, error) {
 	return child, nil
 }
 
+// postponeSwitch keeps packets on old pairs for longer: the peer, which asks again, has not got the answer with the new one.
+func (s *ikeSA) postponeSwitch() {
+	for _, c := range s.Children {
+		if !c.Switch.IsZero() {
+			c.Switch = time.Now().Add(switchTime)
+		}
+	}
+}
+
 // hasPairFor reports whether a pair carries packets that are within the selectors of another.
 func (s *ikeSA) hasPairFor(c *ChildState) bool {
 	return slices.ContainsFunc(s.Children, func(o *ChildState) bool {
@@ -212,8 +233,8 @@ func lifeOf(t *Tunnel) esp.Life {
 
 // childFailed tells that a child was not agreed on.
 func (s *ikeSA) childFailed(err error) {
-	s.d.failed(s.Tunnel, err.Error())
-	s.warn("no child SA", "why", err)
+	s.d.failed(s.Tunnel, short(err.Error()))
+	s.warn("no child SA", "why", short(err.Error()))
 }
 
 // deleteChild tells the peer that a pair is no more used.
@@ -229,7 +250,11 @@ func (s *ikeSA) deleteChild(c *ChildState) {
 			}
 			return &message.Contents{Deletes: []message.Delete{{Protocol: message.ProtocolESP, SPIs: []uint32{c.SPIIn}}}}
 		},
-		done: func(*message.Contents) { s.bury(c) }})
+		done: func(answer *message.Contents) {
+			if answer != nil || s.phase != established { // else it was not asked, and a new IKE SA asks
+				s.bury(c)
+			}
+		}})
 }
 
 // bury forgets a pair. Packets that were sent before are still taken for a while.
@@ -240,6 +265,11 @@ func (s *ikeSA) bury(c *ChildState) {
 	}
 	s.Children = slices.Delete(s.Children, i, i+1)
 	s.graves = append(s.graves, grave{c.SPIIn, time.Now().Add(graveTime)})
+	if o := s.child(c.Replaces); o != nil && o.Replaced { // the peer could not take the pair that it wanted in place of this one
+		o.Replaced = false
+		o.Rekey, o.Expire = time.Now().Add(jittered(4*busyTime)), o.Made.Add(s.tunnel.ChildLife)
+		s.use(o)
+	}
 	for _, o := range s.Children { // DESIGN 4.4: outbound switches on DELETE
 		if !o.Switch.IsZero() && !o.Replaced {
 			s.use(o)

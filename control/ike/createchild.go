@@ -70,7 +70,7 @@ func (s *ikeSA) peerReplaced(old, child *ChildState, n *negotiation) {
 		return
 	}
 	s.d.counts.rekeyedChildren.Add(1)
-	old.Replaced = true
+	old.Replaced, child.Replaces = true, old.SPIIn
 	old.Expire = time.Now().Add(replacedTime)
 }
 
@@ -97,6 +97,7 @@ func (f *followup) wipe(d *Daemon) {
 		f.child.wipe(d)
 	}
 	if f.ike != nil {
+		clear(f.ike.secret)
 		f.ike.sa.do(func() { f.ike.sa.end("the peer did not go on") })
 	}
 }
@@ -165,19 +166,28 @@ func (s *ikeSA) completeFollowup(f *followup, answer *message.Contents) (*messag
 	}
 	if f.ike != nil {
 		after, err := s.completeRekeyIKE(f.ike, f.secrets)
+		for _, b := range f.secrets {
+			clear(b)
+		}
 		if err != nil {
+			f.wipe(s.d)
 			return refuse(message.NotifyInvalidSyntax), nil
 		}
 		return answer, after
 	}
 	f.child.more = f.secrets
-	child, err := s.install(f.child, false)
+	err := s.roomFor(f.child) // others were made since it began
+	var child *ChildState
+	if err == nil {
+		child, err = s.install(f.child, false)
+	}
 	if err != nil {
 		s.childFailed(err)
 		f.wipe(s.d)
 		return refuse(message.NotifyNoAdditionalSAs), nil
 	}
 	s.peerReplaced(f.old, child, f.child)
+	f.child.wipe(s.d)
 	return answer, nil
 }
 

@@ -92,7 +92,9 @@ func New(o Options) *Daemon {
 	d.pool = newPool(d.contain)
 	d.clock.ring = func(s *ikeSA) bool { return try(d.pool.known, func() { s.do(s.tick) }) }
 	d.index.Store(newIndex(nil))
-	d.cookies.renew(time.Now())
+	for range d.cookies.secrets { // of the version before, too: all zeros would be known to everybody
+		d.cookies.renew(time.Now())
+	}
 	return d
 }
 
@@ -171,7 +173,7 @@ func (d *Daemon) SetTunnels(tunnels []*Tunnel) {
 	}
 	d.mu.Unlock()
 	for _, s := range gone {
-		d.post(s, func() { s.deleteSelf("the tunnel's configuration changed") })
+		d.post(s, func() { s.terminate("the tunnel's configuration changed") })
 	}
 	for _, s := range live {
 		d.post(s, func() { s.tunnel = x.byName[s.Tunnel] })
@@ -262,7 +264,11 @@ func (d *Daemon) receiveKnown(local, remote netip.AddrPort, h message.Header, b 
 		return
 	}
 	own := append([]byte(nil), b...)
-	if !try(d.pool.known, func() {
+	queue := d.pool.known
+	if !s.initiator && !s.proved.Load() {
+		queue = d.pool.fresh
+	}
+	if !try(queue, func() {
 		defer s.waiting.Add(-1)
 		s.do(func() { s.receive(local, remote, h, own) })
 	}) {
@@ -361,8 +367,9 @@ func (d *Daemon) forget(s *ikeSA) {
 // perTunnel is how many IKE SAs a tunnel may have: two, and those that replace them.
 const perTunnel = 4
 
-// establish enters s as one of its tunnel's, and returns those that are too many.
-func (d *Daemon) establish(s *ikeSA) (surplus []*ikeSA) {
+// establish enters s as one of its tunnel's, and returns those that are too many, which are of the tunnel no more. stale: the
+// configuration has changed since s began. s is locked.
+func (d *Daemon) establish(s *ikeSA) (surplus []*ikeSA, stale bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.settleLocked(s)
@@ -372,8 +379,14 @@ func (d *Daemon) establish(s *ikeSA) (surplus []*ikeSA) {
 	list := append(d.byTunnel[s.Tunnel], s)
 	if n := len(list) - perTunnel; n > 0 {
 		surplus = append(surplus, list[:n]...)
+		list = append([]*ikeSA(nil), list[n:]...)
 	}
 	d.byTunnel[s.Tunnel] = list
+	if now := d.index.Load().byName[s.Tunnel]; now != s.tunnel { // SetTunnels stores the index, and then looks for SAs
+		if stale = now == nil || !now.same(s.tunnel); !stale {
+			s.tunnel = now
+		}
+	}
 	delete(d.failures, s.Tunnel)
 	if st := d.starting[s.Tunnel]; st != nil { // the next time the waits begin anew
 		if st.timer != nil {
@@ -381,7 +394,7 @@ func (d *Daemon) establish(s *ikeSA) (surplus []*ikeSA) {
 		}
 		delete(d.starting, s.Tunnel)
 	}
-	return surplus
+	return surplus, stale
 }
 
 // of lists the established SAs of a tunnel.
@@ -389,6 +402,16 @@ func (d *Daemon) of(tunnel string) []*ikeSA {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return append([]*ikeSA(nil), d.byTunnel[tunnel]...)
+}
+
+// suspected is failed for what nobody has proved: anybody may have written the peer's address, so a tunnel that is up has not failed.
+func (d *Daemon) suspected(tunnel, why string) {
+	d.mu.Lock()
+	up := len(d.byTunnel[tunnel]) > 0
+	d.mu.Unlock()
+	if !up {
+		d.failed(tunnel, short(why))
+	}
 }
 
 // failed notes why a tunnel's negotiation failed, for `causeway show sas`.

@@ -31,13 +31,13 @@ func (r *reassembly) wants(id uint32, f message.Sealed) bool {
 }
 
 // add takes an authentic fragment that wants has let pass. The text is kept.
-func (r *reassembly) add(id uint32, f message.Sealed, text []byte) error {
+func (r *reassembly) add(id uint32, f message.Sealed, text []byte, most int) error {
 	if r.total == 0 || id != r.id || f.Fragments > r.total {
 		*r = reassembly{id: id, total: f.Fragments, parts: make([][]byte, f.Fragments)}
 	}
-	if r.bytes += len(text); r.bytes > maxMessage {
+	if r.bytes += len(text); r.bytes > most {
 		r.clear()
-		return fmt.Errorf("a message in fragments has more than %d bytes", maxMessage)
+		return fmt.Errorf("a message in fragments has more than %d bytes", most)
 	}
 	if f.Fragment == 1 {
 		r.first = f.First

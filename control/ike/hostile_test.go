@@ -197,8 +197,43 @@ func TestCookies(t *testing.T) {
 	})
 }
 
+// TestSourceIsAskedForCookies has somebody write a customer's address: it is asked for cookies, and the customer gets in with one.
+func TestSourceIsAskedForCookies(t *testing.T) {
+	onBed(t, Options{PerSource: 16}, func(b *bed) {
+		b.usual()
+		for spi := range uint64(2) {
+			if c := b.answerTo(initRequest(b.t, spi+1, nil)); c.SA == nil {
+				b.t.Fatal("the first ones need no cookie")
+			}
+		}
+		taken := 0
+		for spi := uint64(10); spi < 50; spi++ {
+			nonce := newNonce()
+			ask := func(cookie []byte) []byte {
+				return initRequest(b.t, spi, func(c *message.Contents) {
+					c.Nonce = nonce
+					if cookie != nil {
+						c.Notifies = []message.Notify{{Type: message.NotifyCookie, Data: cookie}}
+					}
+				})
+			}
+			n := b.answerTo(ask(nil)).Notify(message.NotifyCookie)
+			if n == nil {
+				b.t.Fatal("no cookie is asked for")
+			}
+			list := b.heard()
+			b.right.Receive(rightPort, leftPort, ask(bytes.Clone(n.Data)))
+			synctest.Wait()
+			taken += len(*list)
+		}
+		if half, _, _ := b.halfOpen(); half != 16 || taken != 14 {
+			b.t.Fatalf("%d half-open SAs, %d with cookies: want all that a source may have", half, taken)
+		}
+	})
+}
+
 func TestHalfOpenIsBounded(t *testing.T) {
-	onBed(t, Options{HalfOpen: 20, PerSource: 8, CookiesFrom: 1 << 30}, func(b *bed) {
+	onBed(t, Options{HalfOpen: 20, PerSource: 64, CookiesFrom: 1 << 30}, func(b *bed) {
 		b.usual()
 		b.heard()
 		for i := range 50 {
@@ -361,7 +396,7 @@ func TestFragmentsAreBounded(t *testing.T) {
 	if r.wants(1, frag(1, maxFragments+1)) {
 		t.Error("65 fragments are wanted")
 	}
-	if err := r.add(1, frag(1, 3), make([]byte, 100)); err != nil {
+	if err := r.add(1, frag(1, 3), make([]byte, 100), maxMessage); err != nil {
 		t.Fatal(err)
 	}
 	if r.wants(1, frag(1, 3)) {
@@ -370,12 +405,12 @@ func TestFragmentsAreBounded(t *testing.T) {
 	if r.wants(1, frag(1, 2)) {
 		t.Error("larger fragments are taken among smaller ones (RFC 7383, section 2.6)")
 	}
-	if err := r.add(1, frag(2, 5), []byte("x")); err != nil || r.total != 5 || r.have != 1 {
+	if err := r.add(1, frag(2, 5), []byte("x"), maxMessage); err != nil || r.total != 5 || r.have != 1 {
 		t.Errorf("smaller fragments do not begin anew: %v, %+v", err, r)
 	}
 	var err error
 	for i := uint16(1); i <= maxFragments && err == nil; i++ {
-		err = r.add(2, frag(i, maxFragments), make([]byte, 2000))
+		err = r.add(2, frag(i, maxFragments), make([]byte, 2000), maxMessage)
 	}
 	if err == nil || !strings.Contains(err.Error(), "more than") || r.bytes != 0 {
 		t.Errorf("128,000 bytes are kept: %v", err)

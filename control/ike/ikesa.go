@@ -1,6 +1,8 @@
 package ike
 
 import (
+	"context"
+	"log/slog"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -28,6 +30,7 @@ type ikeSA struct {
 	d         *Daemon
 	initiator bool // we began it
 	waiting   atomic.Int32
+	proved    atomic.Bool   // it has been established: its datagrams come before those of strangers
 	gone      chan struct{} // closed when it is dead
 	initKey   *initKey      // guarded by d.mu
 	due       time.Time     // when there is something to be done; guarded by d.clock.mu, like the next
@@ -43,10 +46,12 @@ type ikeSA struct {
 
 	pending      *request
 	queue        []*request
-	incoming     [2]reassembly // of requests and of responses
-	incomingHash [32]byte      // of the request that is being received: of its first datagram
+	incoming     [2]reassembly     // of requests and of responses
+	incomingHash [32]byte          // of the request that is being received: of its first datagram
+	unsent       *message.Contents // the response to NextResponse, if it could not be sealed: all else is done
 
 	rekeyed    *rekeyIKE             // our rekeying of this SA that is under way
+	heir       *ikeSA                // the SA that has taken its place
 	followups  []*followup           // exchanges that the peer is to go on with
 	collision  map[uint32]*collision // by the SPI of the child that both rekey
 	heard      time.Time             // the last authentic message or ESP packet
@@ -57,6 +62,7 @@ type ikeSA struct {
 	graves     []grave               // children whose packets may still come
 	waiters    []chan<- error
 	why        string // it ends
+	lines      throttle
 }
 
 // A grave is a child that was deleted and is removed later: packets that were sent before may still come.
@@ -141,13 +147,21 @@ func (s *ikeSA) send(datagrams [][]byte) {
 // establish makes the SA one that lives, after authentication or in place of one that is rekeyed.
 func (s *ikeSA) establish() {
 	s.phase = established
+	s.proved.Store(true)
 	now := time.Now()
 	s.heard, s.Established = now, now
 	s.Rekey, s.Expire = now.Add(jittered(s.tunnel.IKELife)), now.Add(s.tunnel.IKELife)
 	s.expire = time.Time{}
 	s.logKeys()
-	for _, o := range s.d.establish(s) {
-		s.d.post(o, func() { o.deleteSelf("the tunnel has newer IKE SAs") })
+	surplus, stale := s.d.establish(s)
+	for _, o := range surplus { // each once, and its answer is not waited for: a peer that makes new ones does not make them pile up
+		s.d.post(o, func() {
+			o.deleteSelf("the tunnel has newer IKE SAs")
+			o.end("the tunnel has newer IKE SAs")
+		})
+	}
+	if stale {
+		s.d.post(s, func() { s.deleteSelf("the tunnel's configuration changed") })
 	}
 }
 
@@ -191,6 +205,8 @@ func (s *ikeSA) end(why string) {
 	if was == established || was == deleting {
 		s.note("IKE SA is gone", "why", why)
 		s.d.lost(s.Tunnel)
+	} else if was == replaced {
+		s.d.lost(s.Tunnel) // what took its place may be gone already
 	} else if was <= proving && s.initiator && s.tunnel != nil {
 		s.d.failed(s.Tunnel, why)
 		s.d.counts.failed.Add(1)
@@ -259,8 +275,22 @@ func (s *ikeSA) peerP() []byte {
 }
 
 // note and warn write one line about the SA.
-func (s *ikeSA) note(what string, args ...any) { s.d.log.Info("ike: "+what, s.about(args)...) }
-func (s *ikeSA) warn(what string, args ...any) { s.d.log.Warn("ike: "+what, s.about(args)...) }
+func (s *ikeSA) note(what string, args ...any) { s.line(slog.LevelInfo, what, args) }
+func (s *ikeSA) warn(what string, args ...any) { s.line(slog.LevelWarn, what, args) }
+
+// Lines that the peer of one IKE SA can cause: enough for all its pairs to be made and deleted, and not as many as it likes.
+const (
+	peerLogBurst = 3 * maxChildren
+	peerLogRate  = 10
+)
+
+func (s *ikeSA) line(level slog.Level, what string, args []any) {
+	if !s.lines.allow(time.Now(), peerLogBurst, peerLogRate) {
+		s.d.counts.unlogged.Add(1)
+		return
+	}
+	s.d.log.Log(context.Background(), level, "ike: "+what, s.about(args)...)
+}
 
 func (s *ikeSA) about(args []any) []any {
 	return append([]any{"tunnel", s.Tunnel, "ike_spi", spiText(s.spi()), "remote", s.Remote}, args...)

@@ -58,6 +58,14 @@ func (s *ikeSA) missesChild() bool {
 // missTime is how long a peer that has deleted the last pair has to make another one itself.
 const missTime = 500 * time.Millisecond
 
+// terminate ends the SA and what has taken its place.
+func (s *ikeSA) terminate(why string) {
+	if h := s.heir; h != nil {
+		s.d.post(h, func() { h.terminate(why) })
+	}
+	s.deleteSelf(why)
+}
+
 // deleteSelf tells the peer that the SA is no more, and ends it when the peer has answered, or soon.
 func (s *ikeSA) deleteSelf(why string) {
 	switch s.phase {

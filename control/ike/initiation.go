@@ -34,6 +34,8 @@ type handshake struct {
 	cookie []byte
 	tries  int
 
+	repeats int // of the IKE_SA_INIT response
+
 	more         []uint16 // additional key exchanges that are to come
 	authI, authR []byte   // IntAuth_i and IntAuth_r (RFC 9242, section 3.3.2)
 	hashes       []uint16 // that the peer can verify signatures of
@@ -69,7 +71,7 @@ func newNonce() []byte {
 
 // receiveInit does with an IKE_SA_INIT request what can be done at once.
 func (d *Daemon) receiveInit(local, remote netip.AddrPort, h message.Header, b []byte) {
-	if h.Exchange != message.IKESAInit || h.Response || h.ID != 0 || h.SPIi == 0 {
+	if h.Exchange != message.IKESAInit || h.Response || h.ID != 0 || h.SPIi == 0 || len(b) > maxInit {
 		d.counts.malformed.Add(1)
 		return
 	}
@@ -78,7 +80,7 @@ func (d *Daemon) receiveInit(local, remote netip.AddrPort, h message.Header, b [
 		d.counts.malformed.Add(1)
 		return
 	}
-	if d.loaded() && !d.cookies.check(time.Now(), cookie, remote, h.SPIi, nonce) {
+	if d.loaded(remote.Addr()) && !d.cookies.check(time.Now(), cookie, remote, h.SPIi, nonce) {
 		if cookie != nil {
 			d.counts.cookieWrong.Add(1)
 		}
@@ -101,19 +103,28 @@ func (d *Daemon) receiveInit(local, remote netip.AddrPort, h message.Header, b [
 	}
 }
 
-// loaded reports whether peers have to send cookies.
-func (d *Daemon) loaded() bool {
+// loaded reports whether peers of a source have to send cookies: when there is much to do, and when the source itself has begun much.
+// Somebody else may write its address: that must not use up what the source may have half open.
+func (d *Daemon) loaded(source netip.Addr) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.half >= d.opts.CookiesFrom || len(d.pool.fresh) > freshDepth/2
+	return d.half >= d.opts.CookiesFrom || len(d.pool.fresh) > freshDepth/2 || d.perSource[sourceOf(source)] >= max(d.opts.PerSource/8, 1)
 }
 
 // repeatInit sends the IKE_SA_INIT response again.
 func (s *ikeSA) repeatInit(local, remote netip.AddrPort) {
-	if s.phase == proving && s.hs != nil {
+	if s.phase == proving && s.hs != nil && s.hs.repeats < maxRepeats {
+		s.hs.repeats++
 		s.d.transmit(local, remote, s.hs.response)
 	}
 }
+
+// maxRepeats is how often an IKE_SA_INIT response is sent again: it is larger than a request can be, and whoever asks may have written
+// another's address.
+const maxRepeats = 8
+
+// maxInit is the largest IKE_SA_INIT request, in bytes: it is kept while the SA is half open.
+const maxInit = 8 << 10
 
 // respondInit answers an IKE_SA_INIT request (RFC 7296, section 1.2).
 func (d *Daemon) respondInit(local, remote netip.AddrPort, h message.Header, b []byte, key initKey) {
@@ -132,9 +143,9 @@ func (d *Daemon) respondInit(local, remote netip.AddrPort, h message.Header, b [
 	chosen, err := d.chooseIKE(local.Addr(), remote.Addr(), c)
 	if err != nil {
 		d.counts.failed.Add(1)
-		d.warnStranger("no proposal chosen", "endpoint", local.Addr(), "remote", remote, "offered", wordsOf(c.SA), "why", err)
+		d.warnStranger("no proposal chosen", "endpoint", local.Addr(), "remote", remote, "offered", offered(c.SA), "why", err)
 		for _, t := range d.index.Load().byPair[addressPair{local.Addr(), remote.Addr()}] {
-			d.failed(t.Name, fmt.Sprintf("no proposal chosen: %v", err))
+			d.suspected(t.Name, fmt.Sprintf("no proposal chosen: %v", err))
 		}
 		d.answerOpenly(local, remote, h, message.Notify{Type: message.NotifyNoProposalChosen})
 		return
@@ -281,22 +292,22 @@ func (s *ikeSA) receiveInitResponse(local, remote netip.AddrPort, h message.Head
 		s.why = "the answer to IKE_SA_INIT was not understood: " + err.Error()
 		return
 	}
-	if s.hs.tries > 4 {
-		return
-	}
 	if n := c.Notify(message.NotifyCookie); n != nil && c.SA == nil && len(n.Data) > 0 && len(n.Data) <= 64 {
-		s.hs.tries++
-		s.hs.cookie = slices.Clone(n.Data)
-		s.restartInit()
+		if s.hs.tries++; s.hs.tries <= maxRestarts {
+			s.hs.cookie = slices.Clone(n.Data)
+			s.restartInit()
+		}
 		return
 	}
 	if n := c.Notify(message.NotifyInvalidKEPayload); n != nil && len(n.Data) == 2 {
-		s.otherMethod(binary.BigEndian.Uint16(n.Data))
+		if s.hs.tries++; s.hs.tries <= maxRestarts {
+			s.otherMethod(binary.BigEndian.Uint16(n.Data))
+		}
 		return
 	}
 	for _, n := range c.Notifies {
 		if n.Type.Error() {
-			s.end(fmt.Sprintf("the peer answered %v to %s", n.Type, wordsOf(s.tunnel.Proposals)))
+			s.doubt(fmt.Sprintf("the peer answered %v to %s", n.Type, wordsOf(s.tunnel.Proposals)))
 			return
 		}
 	}
@@ -304,8 +315,23 @@ func (s *ikeSA) receiveInitResponse(local, remote netip.AddrPort, h message.Head
 		return
 	}
 	if err := s.takeInit(h, b, c); err != nil {
-		s.end(err.Error())
+		s.doubt(err.Error())
 	}
+}
+
+// maxRestarts is how often an answer may have IKE_SA_INIT begin again, with a cookie or another key exchange.
+const maxRestarts = 4
+
+// doubtTime is how long another answer is waited for after one that refuses.
+const doubtTime = 2 * time.Second
+
+// doubt ends the negotiation soon, unless another answer comes: this one was not authenticated, and somebody else may have sent it
+// (RFC 7296, section 2.21.1).
+func (s *ikeSA) doubt(why string) {
+	if s.why != "" {
+		return // the first one counts
+	}
+	s.why, s.expire = why, time.Now().Add(doubtTime)
 }
 
 func (s *ikeSA) restartInit() {
@@ -319,7 +345,6 @@ func (s *ikeSA) otherMethod(method uint16) {
 		s.why = fmt.Sprintf("the peer wants %s, which was not offered", suite.MethodName(method))
 		return
 	}
-	s.hs.tries++
 	s.hs.offer.Wipe()
 	s.hs.offer, s.hs.method = nil, method
 	s.restartInit()
@@ -359,6 +384,7 @@ func (s *ikeSA) takeInit(h message.Header, b []byte, c *message.Contents) error 
 	}
 	s.pending, s.Pending = nil, nil
 	s.NextRequest = 1
+	s.why, s.expire = "", time.Now().Add(2*openTime)
 	s.goOn()
 	return nil
 }

@@ -15,6 +15,9 @@ func (s *ikeSA) askIntermediate() {
 		s.end(err.Error())
 		return
 	}
+	if s.hs.offer != nil {
+		s.hs.offer.Wipe()
+	}
 	s.hs.offer = o
 	s.ask(&request{exchange: message.IKEIntermediate,
 		contents: func() *message.Contents {
@@ -55,7 +58,7 @@ func (s *ikeSA) mix(secret []byte) error {
 
 // handleIntermediate answers an additional key exchange. The answer has the keys of before.
 func (s *ikeSA) handleIntermediate(c *message.Contents) (*message.Contents, func()) {
-	if s.phase != proving || s.initiator || len(s.hs.more) == 0 || c.KE == nil || c.KE.Method != s.hs.more[0] {
+	if s.phase != proving || s.initiator || s.hs == nil || len(s.hs.more) == 0 || c.KE == nil || c.KE.Method != s.hs.more[0] {
 		return refuse(message.NotifyInvalidSyntax), func() { s.failHandshake("IKE_INTERMEDIATE does not have the key exchange that was agreed on") }
 	}
 	public, secret, err := suite.Respond(c.KE.Method, c.KE.Data)

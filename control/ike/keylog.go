@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"sync"
 	"time"
 
 	"causeway/control/ike/sa"
@@ -17,9 +18,12 @@ const MaxKeyLog = time.Hour
 
 // A keyLog is where the keys of one tunnel are written for a while, for Wireshark.
 type keyLog struct {
-	to    io.WriteCloser
 	until time.Time
 	timer *time.Timer
+
+	mu  sync.Mutex // a file may be slow
+	to  io.WriteCloser
+	err error // the first one
 }
 
 // LogKeys writes the keys of a tunnel's IKE SAs, and of the child SAs that are made from now on, to a file that Wireshark's tables can
@@ -44,7 +48,9 @@ func (d *Daemon) LogKeys(name string, to io.WriteCloser, span time.Duration) err
 	for _, s := range d.of(name) {
 		s.do(s.logKeys)
 	}
-	return nil
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.err
 }
 
 func (d *Daemon) endKeyLog(name string, k *keyLog) {
@@ -53,20 +59,27 @@ func (d *Daemon) endKeyLog(name string, k *keyLog) {
 		delete(d.keyLogs, name)
 	}
 	k.timer.Stop()
-	err := k.to.Close()
 	d.mu.Unlock()
-	d.log.Warn("ike: keys of a tunnel are not written to a file any more; remove it when it is not needed", "tunnel", name, "error", err)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.to.Close(); err != nil {
+		d.log.Warn("ike: file of keys not closed", "tunnel", name, "error", err)
+	}
+	d.log.Warn("ike: keys of a tunnel are not written to a file any more; remove it when it is not needed", "tunnel", name)
 }
 
 // writeKeys appends a line to the tunnel's file, if there is one.
 func (d *Daemon) writeKeys(name string, line func() string) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	k := d.keyLogs[name]
+	d.mu.Unlock()
 	if k == nil || time.Now().After(k.until) {
 		return
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if _, err := io.WriteString(k.to, line()); err != nil {
+		k.err = errors.Join(k.err, fmt.Errorf("keys are not written: %w", err))
 		d.log.Warn("ike: keys are not written", "tunnel", name, "error", err)
 	}
 }

@@ -255,6 +255,7 @@ func TestRekeyingDoesNotWeaken(t *testing.T) {
 		for d, x := range map[*Daemon]*Tunnel{b.left: lax(l, false), b.right: lax(r, true)} {
 			s := d.of("cust-a")[0]
 			s.do(func() { s.tunnel = x })
+			d.index.Store(newIndex([]*Tunnel{x}))
 		}
 		for _, ike := range []bool{false, true} {
 			if err := b.left.Rekey(b.t.Context(), "cust-a", ike); err != nil {

@@ -120,6 +120,9 @@ func (r *rekeyIKE) complete(secrets [][]byte, err error) {
 	if err == nil {
 		err = r.old.derive(&r.newIKE, secrets)
 	}
+	for _, b := range secrets {
+		clear(b)
+	}
 	if err == nil {
 		r.old.takeOverIKE(r)
 	}
@@ -138,6 +141,10 @@ func (r *rekeyIKE) end(err error) {
 	s := r.old
 	if s.rekeyed == r {
 		s.rekeyed = nil
+	}
+	clear(r.secret)
+	if r.offer != nil {
+		r.offer.Wipe()
 	}
 	if err != nil {
 		s.warn("IKE SA not rekeyed", "why", err)
@@ -193,10 +200,16 @@ func (s *ikeSA) giveWayTo(n *ikeSA) {
 		s.d.post(n, func() { n.deleteSelf(why) })
 		return
 	}
+	var deleting []*ChildState
+	for _, c := range s.Children {
+		if c.deleting {
+			deleting = append(deleting, c)
+		}
+	}
 	s.dropQueue("a new IKE SA took its place") // what is to be asked about pairs is asked in the new one
 	s.lend(n, established)
 	n.do(func() {
-		s.phase, s.expire = replaced, time.Now().Add(replacedTime)
+		s.phase, s.expire, s.heir = replaced, time.Now().Add(replacedTime), n
 		n.Children, s.Children = s.Children, nil
 		for _, c := range n.Children {
 			c.rekeying, c.deleting = false, false
@@ -206,6 +219,9 @@ func (s *ikeSA) giveWayTo(n *ikeSA) {
 		n.establish()
 		n.d.counts.rekeyedIKE.Add(1)
 		n.note("IKE SA rekeyed", "old_ike_spi", spiText(s.spi()), "suite", n.Suite)
+		for _, c := range deleting {
+			n.deleteChild(c)
+		}
 	})
 }
 
@@ -231,7 +247,7 @@ func (s *ikeSA) handleRekeyIKE(c *message.Contents) (*message.Contents, func()) 
 		err = errors.New("the request has no SPI, or no key exchange")
 	}
 	if err != nil {
-		s.warn("no proposal chosen for a new IKE SA", "offered", wordsOf(c.SA), "why", err)
+		s.warn("no proposal chosen for a new IKE SA", "offered", offered(c.SA), "why", err)
 		return refuse(message.NotifyNoProposalChosen), nil
 	}
 	su, err := suite.IKEOf(chosen)

@@ -17,7 +17,6 @@ func (s *ikeSA) receiveRequest(local, remote netip.AddrPort, h message.Header, b
 	case h.ID != s.NextResponse || s.phase == failed:
 		return // a window of one
 	}
-	hash := sha256.Sum256(b)
 	first, text, complete, err := s.open(h, b)
 	if err != nil {
 		s.unauthentic(err)
@@ -26,10 +25,6 @@ func (s *ikeSA) receiveRequest(local, remote netip.AddrPort, h message.Header, b
 	if h.Exchange != message.IKEAuth && h.Exchange != message.IKEIntermediate && s.phase < established {
 		return
 	}
-	// Of a message in fragments the first one stands for all when it comes again.
-	if f, err := message.ParseSealed(h, b); err == nil && f.Fragment <= 1 {
-		s.incomingHash = hash
-	}
 	if !complete {
 		return
 	}
@@ -37,6 +32,10 @@ func (s *ikeSA) receiveRequest(local, remote netip.AddrPort, h message.Header, b
 	c, err := message.Parse(first, text)
 	if err != nil {
 		s.refuseSyntax(h, err)
+		return
+	}
+	if s.unsent != nil {
+		s.answer(h, s.unsent)
 		return
 	}
 	answer, after := s.handle(h, c)
@@ -88,10 +87,12 @@ func (s *ikeSA) refuseSyntax(h message.Header, err error) {
 // answer sends a response, and remembers it until the next request.
 func (s *ikeSA) answer(h message.Header, c *message.Contents) {
 	datagrams, err := s.seal(h.Exchange, h.ID, true, c)
-	if err != nil {
+	if err != nil { // when the request comes again, there may be an IV
 		s.warn("response not sent", "exchange", h.Exchange, "error", err)
+		s.unsent = c
 		return
 	}
+	s.unsent = nil
 	s.Answer = Answer{Request: s.incomingHash, Datagrams: datagrams}
 	s.NextResponse = h.ID + 1
 	s.send(datagrams)
@@ -110,6 +111,7 @@ func (s *ikeSA) answerAgain(local, remote netip.AddrPort, h message.Header, b []
 			return
 		}
 	}
+	s.postponeSwitch()
 	for _, d := range s.Answer.Datagrams {
 		s.d.transmit(local, remote, d)
 	}

@@ -1,6 +1,7 @@
 package ike
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -54,6 +55,7 @@ func (s *ikeSA) open(h message.Header, b []byte) (first message.PayloadType, tex
 		}
 		r.clear()
 		first = sealed.First
+		s.opened(h, b)
 	} else {
 		if !r.wants(h.ID, sealed) {
 			return 0, nil, false, nil
@@ -61,7 +63,10 @@ func (s *ikeSA) open(h message.Header, b []byte) (first message.PayloadType, tex
 		if text, err = s.in.Open(b, sealed.At); err != nil { // RFC 7383, section 2.6: only what is authentic is kept
 			return 0, nil, false, err
 		}
-		if err = r.add(h.ID, sealed, text); err != nil || !r.complete() {
+		if sealed.Fragment == 1 { // it stands for all when the message comes again
+			s.opened(h, b)
+		}
+		if err = r.add(h.ID, sealed, text, s.maxMessage()); err != nil || !r.complete() {
 			return 0, nil, false, err
 		}
 		first, text = r.take()
@@ -70,6 +75,13 @@ func (s *ikeSA) open(h message.Header, b []byte) (first message.PayloadType, tex
 		s.hs.intAuth(s.Suite.PRF, s.peerP(), !s.initiator, h, first, text)
 	}
 	return first, text, true, nil
+}
+
+// opened remembers a request that is authentic, to know it again.
+func (s *ikeSA) opened(h message.Header, b []byte) {
+	if !h.Response {
+		s.incomingHash = sha256.Sum256(b)
+	}
 }
 
 // intAuthInput is what IKE_INTERMEDIATE adds to the authentication: the headers as if there were neither encryption nor
@@ -86,7 +98,16 @@ func intAuthInput(h message.Header, first message.PayloadType, text []byte) []by
 const (
 	maxFragments = 64
 	maxMessage   = 64 << 10 // bytes of text
+	maxUnproved  = 32 << 10 // of a peer that has not shown who it is: its certificates
 )
+
+// maxMessage is how much text a message in fragments may have.
+func (s *ikeSA) maxMessage() int {
+	if s.phase < established {
+		return maxUnproved
+	}
+	return maxMessage
+}
 
 // sealFragments cuts the text (RFC 7383, section 2.5).
 func (s *ikeSA) sealFragments(h message.Header, first message.PayloadType, text []byte, limit int) ([][]byte, error) {

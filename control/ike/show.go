@@ -2,6 +2,7 @@ package ike
 
 import (
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"time"
@@ -85,6 +86,23 @@ func wordsOf(list []message.Proposal) string {
 	}
 	return strings.Join(words, ", ")
 }
+
+// shortLen is how much of what a peer says stands in a line, in bytes.
+const shortLen = 400
+
+// short cuts a text that a peer can make long.
+func short(text string) string {
+	if len(text) <= shortLen {
+		return text
+	}
+	return text[:shortLen] + "..."
+}
+
+// offered are proposals for the log: they are written in words if the line is.
+type offered []message.Proposal
+
+// LogValue writes the proposals in words.
+func (o offered) LogValue() slog.Value { return slog.StringValue(short(wordsOf(o))) }
 
 // textOf writes selectors.
 func textOf(list []message.Selector) string {

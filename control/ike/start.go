@@ -128,9 +128,10 @@ func (d *Daemon) rekey(ctx context.Context, name string, ike bool) error {
 	if err != nil {
 		return err
 	}
-	done := make(chan error, maxChildren)
+	var done chan error
 	n := 0
 	s.do(func() {
+		done = make(chan error, 1+len(s.Children)) // nobody may be there to take the answers
 		if ike {
 			n = 1
 			s.rekeySelf(func(err error) { done <- err })
@@ -168,14 +169,18 @@ func (d *Daemon) Terminate(ctx context.Context, name string) error {
 	if _, err := d.newest(name); err != nil {
 		return err
 	}
-	for _, s := range d.of(name) {
-		d.post(s, func() { s.deleteSelf("the operator terminated it") })
+	list := d.of(name)
+	for _, s := range list {
+		d.post(s, func() { s.terminate("the operator terminated it") })
 	}
-	for _, s := range d.of(name) {
-		select {
-		case <-s.gone:
-		case <-ctx.Done():
-			return errors.New("the peer has not answered yet; the tunnel is deleted in a few seconds all the same")
+	for _, s := range list {
+		for s != nil {
+			select {
+			case <-s.gone:
+			case <-ctx.Done():
+				return errors.New("the peer has not answered yet; the tunnel is deleted in a few seconds all the same")
+			}
+			s = s.heir // which does not change any more
 		}
 	}
 	return nil

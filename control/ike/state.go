@@ -64,6 +64,8 @@ type ChildState struct {
 
 	// Replaced: a newer pair has taken its place, and whoever replaced it is about to delete it.
 	Replaced bool
+	// Replaces is our SPI of the pair whose place it takes because the peer wanted so; 0: it takes none.
+	Replaces uint32
 	// Switch is when packets leave through it at the latest; zero: they do.
 	Switch time.Time
 

@@ -17,7 +17,7 @@ func (d *Daemon) contain() {
 // defect counts and tells of a panic.
 func (d *Daemon) defect(v any, about ...any) {
 	d.counts.defects.Add(1)
-	if d.strangers.allow(time.Now()) {
+	if d.strangers.allow(time.Now(), logBurst, logRate) {
 		d.log.Error("ike: a defect of causeway; please report these lines", append(about, "panic", v, "stack", string(debug.Stack()))...)
 	}
 }
@@ -77,13 +77,13 @@ type throttle struct {
 }
 
 // allow reports whether a line may be written.
-func (t *throttle) allow(now time.Time) bool {
+func (t *throttle) allow(now time.Time, burst, rate float64) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.last.IsZero() {
-		t.tokens = logBurst
+		t.tokens = burst
 	} else {
-		t.tokens = min(t.tokens+logRate*now.Sub(t.last).Seconds(), logBurst)
+		t.tokens = min(t.tokens+rate*now.Sub(t.last).Seconds(), burst)
 	}
 	t.last = now
 	if t.tokens < 1 {
@@ -95,7 +95,7 @@ func (t *throttle) allow(now time.Time) bool {
 
 // warnStranger writes a line about somebody who has not shown who it is.
 func (d *Daemon) warnStranger(what string, args ...any) {
-	if !d.strangers.allow(time.Now()) {
+	if !d.strangers.allow(time.Now(), logBurst, logRate) {
 		d.counts.unlogged.Add(1)
 		return
 	}

@@ -52,6 +52,7 @@ type index struct {
 	byEndpoint map[netip.Addr]*group // all tunnels of an endpoint
 	pairs      map[addressPair]*group
 	wanted     map[netip.Addr][]message.CertReq // certificates, by endpoint
+	trusts     map[netip.Addr]*auth.Trust       // of one tunnel of an endpoint
 }
 
 type identity struct {
@@ -78,7 +79,7 @@ func (g *group) add(proposals []message.Proposal) {
 }
 
 func newIndex(tunnels []*Tunnel) *index {
-	x := &index{map[string]*Tunnel{}, map[identity][]*Tunnel{}, map[addressPair][]*Tunnel{}, map[netip.Addr]*group{}, map[addressPair]*group{}, map[netip.Addr][]message.CertReq{}}
+	x := &index{map[string]*Tunnel{}, map[identity][]*Tunnel{}, map[addressPair][]*Tunnel{}, map[netip.Addr]*group{}, map[addressPair]*group{}, map[netip.Addr][]message.CertReq{}, map[netip.Addr]*auth.Trust{}}
 	for _, t := range tunnels {
 		x.byName[t.Name] = t
 		for _, local := range []*message.ID{nil, &t.LocalID} {
@@ -104,6 +105,7 @@ func (x *index) want(t *Tunnel) {
 	if t.Trust == nil {
 		return
 	}
+	x.trusts[t.Endpoint] = t.Trust
 	for _, r := range t.Trust.Requests() {
 		list := x.wanted[t.Endpoint]
 		if !slices.ContainsFunc(list, func(o message.CertReq) bool { return slices.Equal(o.Authorities, r.Authorities) }) && len(list) < maxWanted {
