@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -124,7 +125,7 @@ func ikeTable(w io.Writer, list []api.IKE) {
 			rows = append(rows, []string{t.Tunnel, "none", "-", "-", "-", "-", "-", "-"})
 		}
 		for _, s := range t.SAs {
-			rows = append(rows, []string{t.Tunnel, "IKE " + s.SPIInitiator + "/" + s.SPIResponder, s.State + " " + s.Role, s.Suite,
+			rows = append(rows, []string{t.Tunnel, "IKE " + s.SPIInitiator + "/" + s.SPIResponder, s.State + " " + s.Role, cmp.Or(s.Suite, "-"),
 				s.LocalID + " " + s.Local, s.RemoteID + " " + s.Remote, age(s.Age), age(s.RekeyIn)})
 			for _, c := range s.Children {
 				rows = append(rows, []string{t.Tunnel, fmt.Sprintf("ESP %#x/%#x", c.SPIIn, c.SPIOut), c.State, c.Suite, c.Local, c.Remote, age(c.Age), age(c.RekeyIn)})
@@ -134,7 +135,7 @@ func ikeTable(w io.Writer, list []api.IKE) {
 	table(w, rows)
 	for _, t := range list {
 		if t.Failure != "" {
-			fmt.Fprintf(w, "%s: the last negotiation failed: %s\n", t.Tunnel, t.Failure)
+			fmt.Fprintf(w, "%s: %s ago: %s\n", t.Tunnel, age(t.FailureAge), t.Failure)
 		}
 	}
 }

@@ -126,12 +126,24 @@ func reloadCommand() *cobra.Command {
 		for _, w := range r.Warnings {
 			fmt.Fprintln(cmd.ErrOrStderr(), w, "(warning)")
 		}
+		if n := len(r.TunnelsRenewed); n > 0 {
+			fmt.Fprintf(cmd.OutOrStdout(), "%s to be negotiated anew: %s\n", count(n, "tunnel"), listed(r.TunnelsRenewed))
+		}
 		fmt.Fprintf(cmd.OutOrStdout(), "reloaded: %s added, %d removed, %d changed; %s added, %d removed\n",
 			count(len(r.TunnelsAdded), "tunnel"), len(r.TunnelsRemoved), len(r.TunnelsChanged), count(r.RoutesAdded, "route"), r.RoutesRemoved)
 		return nil
 	})
 	socketFlag(cmd, &socket)
 	return cmd
+}
+
+// listed names the first ones of a list.
+func listed(names []string) string {
+	const most = 10
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + ", ..."
+	}
+	return strings.Join(names, ", ")
 }
 
 // table writes aligned columns; the first row is the heading.

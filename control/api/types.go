@@ -127,9 +127,10 @@ type SA struct {
 
 // An IKE is what IKE does for one tunnel.
 type IKE struct {
-	Tunnel  string  `json:"tunnel"`
-	Failure string  `json:"failure"` // why the last negotiation failed; empty if it did not
-	SAs     []IKESA `json:"sas"`     // oldest first
+	Tunnel     string  `json:"tunnel"`
+	Failure    string  `json:"failure"` // what went wrong since a pair was made the last time; empty: nothing
+	FailureAge float64 `json:"failure_age_seconds"`
+	SAs        []IKESA `json:"sas"` // oldest first
 }
 
 // An IKESA is a security association of IKE, with the pairs of ESP associations that it has made.
@@ -137,7 +138,7 @@ type IKESA struct {
 	SPIInitiator string    `json:"spi_initiator"` // 16 hexadecimal digits
 	SPIResponder string    `json:"spi_responder"`
 	Role         string    `json:"role"`  // initiator or responder
-	State        string    `json:"state"` // established, replaced, deleting
+	State        string    `json:"state"` // opening and proving (of what we begin), established, replaced, deleting
 	Suite        string    `json:"suite"` // in strongSwan's words
 	Local        string    `json:"local"` // address and port
 	Remote       string    `json:"remote"`
@@ -215,6 +216,7 @@ type Reload struct {
 	TunnelsAdded   []string `json:"tunnels_added"`
 	TunnelsRemoved []string `json:"tunnels_removed"`
 	TunnelsChanged []string `json:"tunnels_changed"`
+	TunnelsRenewed []string `json:"tunnels_renewed"` // whose keys IKE has to negotiate anew
 	RoutesAdded    int      `json:"routes_added"`
 	RoutesRemoved  int      `json:"routes_removed"`
 	Endpoints      int      `json:"endpoints_changed"`

@@ -337,7 +337,7 @@ func (b *bed) agree() {
 func (b *bed) counts(ikes, pairs int) {
 	b.t.Helper()
 	for i, d := range []*Daemon{b.left, b.right} {
-		views, _ := d.Show("cust-a")
+		views, _, _ := d.Show("cust-a")
 		n := 0
 		for _, v := range views {
 			n += len(v.Children)

@@ -65,7 +65,7 @@ func (s *ikeSA) acceptChild(n *negotiation, c *message.Contents, first bool) *me
 	}
 	var err error
 	if n.chosen, err = suite.Choose(own, offered); err != nil {
-		return no(message.NotifyNoProposalChosen, fmt.Errorf("the peer offers %s: %w", short(wordsOf(offered)), err))
+		return no(message.NotifyNoProposalChosen, fmt.Errorf("the peer offers %w", err))
 	}
 	if n.suite, err = suite.ESPOf(n.chosen); err != nil {
 		return no(message.NotifyNoProposalChosen, fmt.Errorf("%s: %w", suite.Words(n.chosen), err))
@@ -189,6 +189,7 @@ func (s *ikeSA) install(n *negotiation, use bool) (*ChildState, error) {
 	child := &ChildState{SPIIn: n.spiIn, SPIOut: n.spiOut, Suite: n.suite, Local: n.local, Remote: n.remote, UDP: udp,
 		Made: now, Rekey: now.Add(jittered(n.tunnel.ChildLife)), Expire: now.Add(n.tunnel.ChildLife)}
 	n.spiIn, n.made = 0, child
+	s.d.succeeded(s.Tunnel)
 	// A pair that was deleted receives for a while, and packets would leave through it too: the peer takes none.
 	deleted := len(s.graves) > 0 && !s.hasPairFor(child)
 	s.Children = append(s.Children, child)

@@ -60,7 +60,7 @@ type Daemon struct {
 	byTunnel  map[string][]*ikeSA // established, oldest first
 	opening   map[string]*ikeSA   // begun by us and not established, by tunnel
 	starting  map[string]*starter
-	failures  map[string]string // why the last negotiation of a tunnel failed
+	failures  map[string]failure // of tunnels, until a pair is made
 	keyLogs   map[string]*keyLog
 	stopped   bool
 }
@@ -88,7 +88,7 @@ func New(o Options) *Daemon {
 	}
 	d := &Daemon{opts: o, log: o.Log, plane: o.Dataplane,
 		bySPI: map[uint64]*ikeSA{}, byInit: map[initKey]*ikeSA{}, perSource: map[netip.Prefix]int{},
-		byTunnel: map[string][]*ikeSA{}, opening: map[string]*ikeSA{}, starting: map[string]*starter{}, failures: map[string]string{}, keyLogs: map[string]*keyLog{}}
+		byTunnel: map[string][]*ikeSA{}, opening: map[string]*ikeSA{}, starting: map[string]*starter{}, failures: map[string]failure{}, keyLogs: map[string]*keyLog{}}
 	d.pool = newPool(d.contain)
 	d.clock.ring = func(s *ikeSA) bool { return try(d.pool.known, func() { s.do(s.tick) }) }
 	d.index.Store(newIndex(nil))
@@ -145,6 +145,17 @@ func (d *Daemon) leave() {
 	for _, s := range all {
 		s.do(func() { s.end("the daemon stops") })
 	}
+}
+
+// Renewed names the tunnels that are there and that SetTunnels would end the SAs of: those that were negotiated for something else.
+func (d *Daemon) Renewed(tunnels []*Tunnel) map[string]bool {
+	old, out := d.index.Load().byName, map[string]bool{}
+	for _, t := range tunnels {
+		if o := old[t.Name]; o != nil && !t.same(o) {
+			out[t.Name] = true
+		}
+	}
+	return out
 }
 
 // SetTunnels tells the daemon which tunnels there are. SAs of tunnels that stay as they were live on; others are deleted.
@@ -387,7 +398,6 @@ func (d *Daemon) establish(s *ikeSA) (surplus []*ikeSA, stale bool) {
 			s.tunnel = now
 		}
 	}
-	delete(d.failures, s.Tunnel)
 	if st := d.starting[s.Tunnel]; st != nil { // the next time the waits begin anew
 		if st.timer != nil {
 			st.timer.Stop()
@@ -404,6 +414,13 @@ func (d *Daemon) of(tunnel string) []*ikeSA {
 	return append([]*ikeSA(nil), d.byTunnel[tunnel]...)
 }
 
+// succeeded forgets what went wrong.
+func (d *Daemon) succeeded(tunnel string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.failures, tunnel)
+}
+
 // suspected is failed for what nobody has proved: anybody may have written the peer's address, so a tunnel that is up has not failed.
 func (d *Daemon) suspected(tunnel, why string) {
 	d.mu.Lock()
@@ -414,12 +431,18 @@ func (d *Daemon) suspected(tunnel, why string) {
 	}
 }
 
-// failed notes why a tunnel's negotiation failed, for `causeway show sas`.
+// A failure is what went wrong with a tunnel the last time.
+type failure struct {
+	why string
+	at  time.Time
+}
+
+// failed notes what went wrong with a tunnel, for `causeway show ike`.
 func (d *Daemon) failed(tunnel, why string) {
 	if tunnel == "" {
 		return
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.failures[tunnel] = why
+	d.failures[tunnel] = failure{why, time.Now()}
 }

@@ -124,11 +124,12 @@ func (s *ikeSA) heardFrom(local, remote netip.AddrPort) {
 	if moved && !s.NATThere {
 		return
 	}
+	was := s.Remote
 	s.Local, s.Remote = local, remote
 	if !moved {
 		return
 	}
-	s.note("peer moved", "local", local, "remote", remote)
+	s.note("peer moved", "from", was)
 	for _, c := range s.Children {
 		s.d.plane.Move(s.Tunnel, c.SPIIn, s.peerESP())
 	}

@@ -128,6 +128,8 @@ func (s *ikeSA) expired() string {
 		return "replaced, and not deleted by the peer"
 	case s.why != "":
 		return s.why
+	case s.initiator && s.pending != nil:
+		return fmt.Sprintf("%v does not answer to %v", s.Remote, s.pending.exchange)
 	}
 	return "not established in time"
 }
@@ -135,12 +137,15 @@ func (s *ikeSA) expired() string {
 // unanswered ends an SA whose peer is silent.
 func (s *ikeSA) unanswered() {
 	p := s.pending
-	why := fmt.Sprintf("%v has not answered a request that was sent %d times, and was heard last before %v", s.Remote, p.tries, time.Since(s.heard).Round(time.Second))
+	why := fmt.Sprintf("%v has not answered a request that was sent %d times, and was last heard %v ago", s.Remote, p.tries, time.Since(s.heard).Round(time.Second))
 	if s.phase < established {
 		why = fmt.Sprintf("%v does not answer to %v", s.Remote, p.exchange)
 		if s.why != "" {
 			why += "; " + s.why
 		}
+	} else {
+		s.d.failed(s.Tunnel, why)
+		s.warn("peer does not answer", "tries", p.tries)
 	}
 	s.end(why)
 }

@@ -263,7 +263,7 @@ func TestRekeyingDoesNotWeaken(t *testing.T) {
 			}
 		}
 		time.Sleep(5 * time.Second)
-		views, _ := b.left.Show("cust-a")
+		views, _, _ := b.left.Show("cust-a")
 		if v := views[0]; !strings.HasPrefix(v.Suite, "aes256gcm16") || !strings.HasPrefix(v.Children[0].Suite, "aes256gcm16") {
 			b.t.Fatalf("rekeyed to %s and %s", v.Suite, v.Children[0].Suite)
 		}

@@ -34,10 +34,10 @@ type ChildView struct {
 	Phase         string
 }
 
-// Show lists the established IKE SAs of a tunnel, oldest first, and why the last negotiation failed, if the one that followed
-// did not succeed.
-func (d *Daemon) Show(tunnel string) (views []View, failure string) {
-	for _, s := range d.of(tunnel) {
+// Show lists the IKE SAs of a tunnel, oldest first, behind the established ones that which we begin just now; and what went wrong since
+// a pair was made the last time, and when.
+func (d *Daemon) Show(tunnel string) (views []View, why string, at time.Time) {
+	for _, s := range d.allOf(tunnel) {
 		s.mu.Lock()
 		if s.phase != dead {
 			views = append(views, s.view())
@@ -46,13 +46,28 @@ func (d *Daemon) Show(tunnel string) (views []View, failure string) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return views, d.failures[tunnel]
+	f := d.failures[tunnel]
+	return views, f.why, f.at
+}
+
+// allOf lists the SAs of a tunnel, also one that we begin.
+func (d *Daemon) allOf(tunnel string) []*ikeSA {
+	list := d.of(tunnel)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s := d.opening[tunnel]; s != nil {
+		list = append(list, s)
+	}
+	return list
 }
 
 func (s *ikeSA) view() View {
-	v := View{Tunnel: s.Tunnel, SPIi: s.SPIi, SPIr: s.SPIr, Initiator: s.initiator, Phase: s.phase.String(), Suite: s.Suite.String(),
+	v := View{Tunnel: s.Tunnel, SPIi: s.SPIi, SPIr: s.SPIr, Initiator: s.initiator, Phase: s.phase.String(),
 		Local: s.Local, Remote: s.Remote, LocalID: s.LocalID.String(), RemoteID: s.RemoteID.String(), NATHere: s.NATHere, NATThere: s.NATThere,
 		Established: s.Established, Rekey: s.Rekey}
+	if s.Keys != nil {
+		v.Suite = s.Suite.String()
+	}
 	for _, c := range s.Children {
 		v.Children = append(v.Children, ChildView{SPIIn: c.SPIIn, SPIOut: c.SPIOut, Suite: c.Suite.String(),
 			Local: textOf(c.Local), Remote: textOf(c.Remote), Made: c.Made, Rekey: c.Rekey, Phase: c.phase()})

@@ -16,11 +16,21 @@ import (
 // Sockets are the daemon's UDP sockets: for each endpoint two of port 500, because a flood of new peers must not fill the
 // queue in which the datagrams of established ones wait, and two of port 4500.
 type Sockets struct {
-	mu    sync.Mutex
-	byEnd map[netip.AddrPort]*endpointSockets
-	to    *Daemon // nil before Serve
-	wg    sync.WaitGroup
+	mu     sync.Mutex
+	byEnd  map[netip.AddrPort]*endpointSockets
+	to     *Daemon // nil before Serve
+	want   []netip.Addr
+	again  *time.Timer // opens what could not be opened, and closes what is not wanted any more
+	closed bool
+	wg     sync.WaitGroup
 }
+
+// How long sockets of an endpoint that is not wanted any more stay open, for the last messages of its SAs, and when those that could
+// not be opened are tried again.
+const (
+	closeLater = 3 * time.Second
+	openAgain  = 5 * time.Second
+)
 
 // endpointSockets are those of one address and port: known is for datagrams with a responder's SPI.
 type endpointSockets struct{ fresh, known *net.UDPConn }
@@ -31,47 +41,103 @@ const receiveBuffer = 4 << 20
 // Serve opens sockets for endpoints and gives what they receive to d until Close.
 func (s *Sockets) Serve(d *Daemon, endpoints []netip.Addr) error {
 	s.mu.Lock()
-	s.to, s.byEnd = d, map[netip.AddrPort]*endpointSockets{}
+	s.to, s.byEnd, s.want = d, map[netip.AddrPort]*endpointSockets{}, endpoints
+	err := s.open()
 	s.mu.Unlock()
-	if err := s.SetEndpoints(endpoints); err != nil {
-		return errors.Join(err, s.SetEndpoints(nil))
+	if err != nil {
+		return errors.Join(err, s.Close())
 	}
 	return nil
 }
 
 // Close closes all sockets and waits for their readers.
 func (s *Sockets) Close() error {
-	err := s.SetEndpoints(nil)
+	s.mu.Lock()
+	s.closed, s.want = true, nil
+	if s.again != nil {
+		s.again.Stop()
+	}
+	err := s.close()
+	s.mu.Unlock()
 	s.wg.Wait()
 	return err
 }
 
-// SetEndpoints opens and closes sockets, so that those of endpoints are open.
+// SetEndpoints opens sockets, so that those of endpoints are open, and soon closes the others. What cannot be opened it returns as an
+// error, and goes on to try.
 func (s *Sockets) SetEndpoints(endpoints []netip.Addr) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.to == nil {
+	if s.to == nil || s.closed {
 		return nil // Serve opens them
 	}
-	want := map[netip.AddrPort]bool{}
-	var errs []error
-	for _, a := range endpoints {
-		for _, port := range []uint16{Port, NATPort} {
-			at := netip.AddrPortFrom(a, port)
-			want[at] = true
-			if s.byEnd[at] != nil {
-				continue
-			}
-			e, err := listen(at)
-			if err != nil {
-				errs = append(errs, fmt.Errorf("IKE on %v: %w%s", at, err, hint(err)))
-				continue
-			}
-			s.byEnd[at] = e
-			s.wg.Go(func() { s.read(at, e.fresh, freshRate) })
-			s.wg.Go(func() { s.read(at, e.known, knownRate) })
-		}
+	s.want = endpoints
+	err := s.open()
+	s.tryAgain(closeLater)
+	return err
+}
+
+// tryAgain plans settle. It is called with the lock held.
+func (s *Sockets) tryAgain(wait time.Duration) {
+	if s.again != nil {
+		s.again.Stop()
 	}
+	s.again = time.AfterFunc(wait, s.settle)
+}
+
+// settle opens and closes what is left to do.
+func (s *Sockets) settle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	before := len(s.byEnd)
+	err := s.open()
+	if len(s.byEnd) > before {
+		s.to.log.Info("ike: listening on what another process had", "sockets", len(s.byEnd)-before)
+	}
+	if err != nil {
+		s.to.log.Warn("ike: not listening", "error", err, "again_in", openAgain)
+		s.tryAgain(openAgain)
+	}
+	if err := s.close(); err != nil {
+		s.to.log.Warn("ike: sockets not closed", "error", err)
+	}
+}
+
+// wanted are the addresses and ports of the endpoints.
+func (s *Sockets) wanted() map[netip.AddrPort]bool {
+	want := map[netip.AddrPort]bool{}
+	for _, a := range s.want {
+		want[netip.AddrPortFrom(a, Port)], want[netip.AddrPortFrom(a, NATPort)] = true, true
+	}
+	return want
+}
+
+// open opens what is wanted. It is called with the lock held.
+func (s *Sockets) open() error {
+	var errs []error
+	for at := range s.wanted() {
+		if s.byEnd[at] != nil {
+			continue
+		}
+		e, err := listen(at)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("IKE on %v: %w%s", at, err, hint(err)))
+			continue
+		}
+		s.byEnd[at] = e
+		s.wg.Go(func() { s.read(at, e.fresh, freshRate) })
+		s.wg.Go(func() { s.read(at, e.known, knownRate) })
+	}
+	return errors.Join(errs...)
+}
+
+// close closes what is not wanted. It is called with the lock held.
+func (s *Sockets) close() error {
+	want := s.wanted()
+	var errs []error
 	for at, e := range s.byEnd {
 		if !want[at] {
 			errs = append(errs, e.fresh.Close(), e.known.Close())

@@ -166,10 +166,11 @@ func (d *Daemon) rekey(ctx context.Context, name string, ike bool) error {
 
 // Terminate deletes all IKE SAs of a tunnel with their children, and returns when the peer has confirmed it or did not answer.
 func (d *Daemon) Terminate(ctx context.Context, name string) error {
-	if _, err := d.newest(name); err != nil {
+	list := d.allOf(name)
+	if len(list) == 0 {
+		_, err := d.newest(name) // says why there is none
 		return err
 	}
-	list := d.of(name)
 	for _, s := range list {
 		d.post(s, func() { s.terminate("the operator terminated it") })
 	}

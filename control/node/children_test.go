@@ -13,6 +13,7 @@ import (
 	"testing/cryptotest"
 
 	"causeway/config"
+	"causeway/control/ike"
 	"causeway/control/ike/sa"
 	"causeway/crypto/aesgcm"
 	"causeway/crypto/esp"
@@ -362,6 +363,15 @@ func TestIVsAreReservedForIKE(t *testing.T) {
 	}
 }
 
+func negotiable(t *testing.T, c *config.Config) []*ike.Tunnel {
+	t.Helper()
+	list, err := ikeTunnels(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
 // TestChildrenOverReloads: which live on.
 func TestChildrenOverReloads(t *testing.T) {
 	old := ikeConfig(t, map[string]string{"a": "", "b": "", "c": "", "d": "", "e": "", "f": ""}, "")
@@ -383,7 +393,9 @@ func TestChildrenOverReloads(t *testing.T) {
 	if len(c.tunnels) != 7 {
 		t.Errorf("%d tunnels during the reload, want 7", len(c.tunnels))
 	}
-	c.retain(next, renewed(config.Diff(old, next)))
+	d := ike.New(ike.Options{})
+	d.SetTunnels(negotiable(t, old))
+	c.retain(next, d.Renewed(negotiable(t, next)))
 	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
 		_, lives := c.Usage(name, spis[name])
 		if lives != (name == "a") || lives != (len(e.has[name]) == 1) {

@@ -152,8 +152,11 @@ func (n *Node) IKE() []api.IKE {
 		if t.IPsec == nil || t.IPsec.IKE == nil {
 			continue
 		}
-		views, failure := n.ike.Show(t.Name)
+		views, failure, at := n.ike.Show(t.Name)
 		x := api.IKE{Tunnel: t.Name, Failure: failure, SAs: []api.IKESA{}}
+		if failure != "" {
+			x.FailureAge = time.Since(at).Seconds()
+		}
 		for _, v := range views {
 			x.SAs = append(x.SAs, ikeSA(v))
 		}
@@ -169,7 +172,10 @@ func ikeSA(v ike.View) api.IKESA {
 	}
 	s := api.IKESA{SPIInitiator: fmt.Sprintf("%016x", v.SPIi), SPIResponder: fmt.Sprintf("%016x", v.SPIr), Role: role, State: v.Phase, Suite: v.Suite,
 		Local: v.Local.String(), Remote: v.Remote.String(), LocalID: v.LocalID, RemoteID: v.RemoteID, NATLocal: v.NATHere, NATRemote: v.NATThere,
-		Age: time.Since(v.Established).Seconds(), RekeyIn: time.Until(v.Rekey).Seconds(), Children: []api.IKEPair{}}
+		Children: []api.IKEPair{}}
+	if !v.Established.IsZero() {
+		s.Age, s.RekeyIn = time.Since(v.Established).Seconds(), time.Until(v.Rekey).Seconds()
+	}
 	for _, c := range v.Children {
 		s.Children = append(s.Children, api.IKEPair{SPIIn: c.SPIIn, SPIOut: c.SPIOut, Suite: c.Suite, Local: c.Local, Remote: c.Remote, State: c.Phase,
 			Age: time.Since(c.Made).Seconds(), RekeyIn: time.Until(c.Rekey).Seconds()})

@@ -3,8 +3,6 @@ package node
 import (
 	"fmt"
 	"net/netip"
-	"slices"
-	"strings"
 
 	"causeway/config"
 	"causeway/control/api"
@@ -14,20 +12,6 @@ import (
 )
 
 // What the rest of the node does with the associations that IKE negotiates.
-
-// renewed names the tunnels whose associations were negotiated for something else than what the configuration says now.
-func renewed(changes config.Changes) map[string]bool {
-	out := map[string]bool{}
-	for _, t := range changes.TunnelsChanged {
-		for _, field := range t.Fields {
-			timing := slices.Contains([]string{"ike.dpd", "ike.initiate", "ike.lifetime"}, field) // it takes effect on what lives
-			if strings.HasPrefix(field, "ike") && !timing || slices.Contains([]string{"endpoint", "customer_endpoint", "selectors", "allow_null_cipher"}, field) {
-				out[t.New.Name] = true
-			}
-		}
-	}
-	return out
-}
 
 // prepare takes up the tunnels of a configuration beside those that there are. What manual SPIs it has IKE does not choose from
 // now on.

@@ -3,6 +3,8 @@ package node
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"causeway/config"
@@ -46,11 +48,14 @@ func (n *Node) Reload() (api.Reload, error) {
 		n.log.Error("configuration not taken over", "error", err)
 		return api.Reload{}, err
 	}
-	if err := n.change(c, renewed(changes), tunnels); err != nil {
+	renewed := n.ike.Renewed(tunnels)
+	if err := n.change(c, renewed, tunnels); err != nil {
 		n.log.Error("configuration not taken over completely", "error", err)
 		return api.Reload{}, err
 	}
 	r := summary(c, changes)
+	r.TunnelsRenewed = slices.AppendSeq(r.TunnelsRenewed, maps.Keys(renewed))
+	slices.Sort(r.TunnelsRenewed)
 	for _, w := range more {
 		r.Warnings = append(r.Warnings, w.String())
 	}
@@ -105,7 +110,7 @@ func firstOf[T any](list []T) []T { return list[:min(len(list), 20)] }
 
 func summary(c *config.Config, ch config.Changes) api.Reload {
 	r := api.Reload{
-		TunnelsAdded: tunnelNames(ch.TunnelsAdded), TunnelsRemoved: tunnelNames(ch.TunnelsRemoved), TunnelsChanged: []string{},
+		TunnelsAdded: tunnelNames(ch.TunnelsAdded), TunnelsRemoved: tunnelNames(ch.TunnelsRemoved), TunnelsChanged: []string{}, TunnelsRenewed: []string{},
 		RoutesAdded: len(ch.RoutesAdded), RoutesRemoved: len(ch.RoutesRemoved),
 		Endpoints: len(ch.EndpointsAdded) + len(ch.EndpointsRemoved),
 		Warnings:  []string{},
