@@ -142,8 +142,20 @@ func (c *children) mayInstall(k *sa.Child) (*negotiated, error) {
 	case !taken || has != nil:
 		return nil, fmt.Errorf("tunnel %s: spi %#x was not reserved, or a child has it already", k.Tunnel, k.SPIIn)
 	}
+	prefixes := len(k.Local) + len(k.Remote)
+	for _, o := range n.list {
+		prefixes += len(o.Local) + len(o.Remote)
+	}
+	if prefixes > maxSelectors {
+		return nil, fmt.Errorf("tunnel %s: the selectors of its children would have %d prefixes, %d at most are allowed", k.Tunnel, prefixes, maxSelectors)
+	}
 	return n, nil
 }
+
+// maxSelectors is how many prefixes all children of a tunnel may have in their selectors, with those that are being replaced. A worker
+// looks through them for a packet toward the customer, 12 ns each: more would let a customer, with packets to itself, take
+// a core that others share.
+const maxSelectors = 1024
 
 // make makes the associations of a child.
 func (c *children) make(k *sa.Child, window int) (*child, error) {
@@ -279,6 +291,9 @@ func (c *children) Move(tunnel string, spiIn uint32, peer netip.AddrPort) {
 		return
 	}
 	n.list[i].Peer = peer
+	if n.list[i].source != nil { // where packets came from before says nothing any more: IKE would move back
+		n.list[i].source = pipeline.NewPeerSource(peer)
+	}
 	wait := c.tell(tunnel)
 	c.mu.Unlock()
 	_ = wait() // the tunnel may be gone

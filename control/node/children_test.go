@@ -262,8 +262,8 @@ func TestWhatTheWorkersAreTold(t *testing.T) {
 	if p := e.has["a"][0].Peer; p.String() != "198.51.100.10:4501" {
 		t.Errorf("packets go to %s", p)
 	}
-	if u, ok := c.Usage("a", k.SPIIn); !ok || u.Source != k.Peer {
-		t.Errorf("%+v: packets came from the old place until now", u)
+	if u, ok := c.Usage("a", k.SPIIn); !ok || u.Source.IsValid() || e.has["a"][0].Source == got.Source || e.has["a"][0].Source.Get() != e.has["a"][0].Peer {
+		t.Errorf("%+v: no packet has come since IKE has moved the peer, and where they came from before says nothing", u)
 	}
 	for _, wrong := range []string{"[2001:db8::1]:4500", "198.51.100.10:0"} {
 		c.Move("a", k.SPIIn, netip.MustParseAddrPort(wrong))
@@ -284,17 +284,23 @@ func TestWhatTheWorkersAreTold(t *testing.T) {
 func TestInstallRefuses(t *testing.T) {
 	c, e := newTestChildren(t, ikeConfig(t, map[string]string{"a": ""}, fmt.Sprintf(manualTunnel, 0x1001)))
 	for name, f := range map[string]func(k *sa.Child){
-		"no such tunnel":     func(k *sa.Child) { k.Tunnel = "b" },
-		"keys in the file":   func(k *sa.Child) { k.Tunnel = "manual" },
-		"not reserved":       func(k *sa.Child) { k.SPIIn++ },
-		"other families":     func(k *sa.Child) { k.Peer = netip.MustParseAddrPort("[2001:db8::1]:500") },
-		"no peer":            func(k *sa.Child) { k.Peer = netip.AddrPort{} },
-		"no endpoint":        func(k *sa.Child) { k.Endpoint = netip.Addr{} },
-		"port 0":             func(k *sa.Child) { k.UDP, k.Peer = true, netip.AddrPortFrom(k.Peer.Addr(), 0) },
-		"reserved spi":       func(k *sa.Child) { k.SPIOut = 255 },
-		"short key":          func(k *sa.Child) { k.KeyOut = k.KeyOut[1:] },
-		"no suite":           func(k *sa.Child) { k.Suite = 0 },
-		"no prefix":          func(k *sa.Child) { k.Local = []netip.Prefix{{}} },
+		"no such tunnel":   func(k *sa.Child) { k.Tunnel = "b" },
+		"keys in the file": func(k *sa.Child) { k.Tunnel = "manual" },
+		"not reserved":     func(k *sa.Child) { k.SPIIn++ },
+		"other families":   func(k *sa.Child) { k.Peer = netip.MustParseAddrPort("[2001:db8::1]:500") },
+		"no peer":          func(k *sa.Child) { k.Peer = netip.AddrPort{} },
+		"no endpoint":      func(k *sa.Child) { k.Endpoint = netip.Addr{} },
+		"port 0":           func(k *sa.Child) { k.UDP, k.Peer = true, netip.AddrPortFrom(k.Peer.Addr(), 0) },
+		"reserved spi":     func(k *sa.Child) { k.SPIOut = 255 },
+		"short key":        func(k *sa.Child) { k.KeyOut = k.KeyOut[1:] },
+		"no suite":         func(k *sa.Child) { k.Suite = 0 },
+		"no prefix":        func(k *sa.Child) { k.Local = []netip.Prefix{{}} },
+		"too many selectors": func(k *sa.Child) {
+			for i := range maxSelectors {
+				k.Local = append(k.Local, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32))
+			}
+			k.Remote = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}
+		},
 		"workers that don't": func(*sa.Child) { e.err = errors.New("no") },
 	} {
 		k := testChild(t, c, f)
