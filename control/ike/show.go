@@ -121,6 +121,9 @@ func (o offered) LogValue() slog.Value { return slog.StringValue(short(wordsOf(o
 
 // textOf writes selectors.
 func textOf(list []message.Selector) string {
+	if len(list) == 0 {
+		return "none"
+	}
 	var out []string
 	for _, s := range list {
 		text := fmt.Sprintf("%v-%v", s.From, s.To)

@@ -96,21 +96,29 @@ func failure(own []message.Proposal, p message.Proposal) string {
 		return fmt.Sprintf("%s: %v is not known", Words(p), p.Transforms[i].Type)
 	}
 	var lacks message.TransformType
-	var best message.Proposal
+	var best []message.Proposal // those of ours that fit best: the peer may mean any of them
 	for _, o := range own {
 		if o.Protocol != p.Protocol {
 			continue
 		}
-		if _, missing := match(o, p); missing > lacks {
-			lacks, best = missing, o
+		_, missing := match(o, p)
+		if missing > lacks {
+			lacks, best = missing, nil
+		}
+		if missing == lacks {
+			best = append(best, o)
 		}
 	}
 	if lacks == 0 {
 		return fmt.Sprintf("%s: nothing is permitted for %v", Words(p), p.Protocol)
 	}
 	var ours []string
-	for _, t := range all(best, lacks) {
-		ours = append(ours, textOf(t))
+	for _, o := range best {
+		for _, t := range all(o, lacks) {
+			if text := textOf(t); !slices.Contains(ours, text) {
+				ours = append(ours, text)
+			}
+		}
 	}
 	if len(ours) == 0 {
 		ours = []string{textOf(message.Transform{Type: lacks})}

@@ -250,3 +250,18 @@ func TestCheck(t *testing.T) {
 		}
 	}
 }
+
+// TestOursAreAll: the error names what each of our proposals that fit equally well permits.
+func TestOursAreAll(t *testing.T) {
+	offered := message.Proposal{Number: 1, Protocol: message.ProtocolIKE, Transforms: []message.Transform{{Type: message.TransformEncryption, ID: 3}}}
+	_, err := Choose(DefaultIKE(false), []message.Proposal{offered})
+	if err == nil {
+		t.Fatal("chosen")
+	}
+	_, ours, _ := strings.Cut(err.Error(), "ours are ")
+	for _, word := range []string{"aes256gcm16", "chacha20poly1305", "aes256", "aes128"} {
+		if !slices.Contains(strings.Split(ours, ", "), word) {
+			t.Errorf("%v: without %s", err, word)
+		}
+	}
+}
