@@ -34,7 +34,8 @@ type handshake struct {
 	cookie []byte
 	tries  int
 
-	repeats int // of the IKE_SA_INIT response
+	repeats int  // of the IKE_SA_INIT response
+	doubted bool // an answer to IKE_SA_INIT has refused
 
 	more         []uint16 // additional key exchanges that are to come
 	authI, authR []byte   // IntAuth_i and IntAuth_r (RFC 9242, section 3.3.2)
@@ -328,9 +329,10 @@ const doubtTime = 2 * time.Second
 // doubt ends the negotiation soon, unless another answer comes: this one was not authenticated, and somebody else may have sent it
 // (RFC 7296, section 2.21.1).
 func (s *ikeSA) doubt(why string) {
-	if s.why != "" {
+	if s.hs.doubted {
 		return // the first one counts
 	}
+	s.hs.doubted = true
 	s.why, s.expire = why, time.Now().Add(doubtTime)
 }
 

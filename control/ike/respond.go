@@ -87,9 +87,11 @@ func (s *ikeSA) refuseSyntax(h message.Header, err error) {
 // answer sends a response, and remembers it until the next request.
 func (s *ikeSA) answer(h message.Header, c *message.Contents) {
 	datagrams, err := s.seal(h.Exchange, h.ID, true, c)
-	if err != nil { // when the request comes again, there may be an IV
+	if err != nil {
 		s.warn("response not sent", "exchange", h.Exchange, "error", err)
-		s.unsent = c
+		if s.phase >= established { // when the request comes again, there may be an IV
+			s.unsent = c
+		}
 		return
 	}
 	s.unsent = nil
