@@ -3,7 +3,6 @@ package pipeline
 import (
 	"encoding/binary"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"causeway/crypto/esp"
@@ -22,7 +21,8 @@ type associations struct {
 // espTunnel is the children of an IPsec tunnel. It does not change: other children are another one. Each association is used by
 // one worker alone, which its SPI chooses, so that it stays the same whatever the tunnel is called after a reload.
 type espTunnel struct {
-	senders   []sender // in the order in which they are asked whether they want a packet
+	senders   []sender // the first that wants a packet gets it
+	policy    *policy  // which that is, by its number; nil: always the first
 	receivers []receiver
 
 	secret   bool // what comes through it cannot be read on its way
@@ -31,10 +31,9 @@ type espTunnel struct {
 
 // sender is a child for sending.
 type sender struct {
-	tx        txTunnel // the tunnel's, with the child's outer header and owner
-	out       *esp.Outbound
-	udp       bool
-	selectors selectors
+	tx  txTunnel // the tunnel's, with the child's outer header and owner
+	out *esp.Outbound
+	udp bool
 }
 
 // receiver is an association for receiving, as it stands in the SPI index.
@@ -48,19 +47,24 @@ type receiver struct {
 func (e *Engine) newESPTunnel(id int, x txTunnel, children []SASpec) *espTunnel {
 	tun := &espTunnel{secret: true, encrypts: true}
 	readable := 0
+	children = sendersFirst(children)
+	chosen := make([]prefixes, len(children))
+	for i, c := range children {
+		chosen[i] = prefixes{c.Local, c.Remote}
+	}
+	tun.policy = newPolicy(chosen)
 	for i := range children {
 		c := &children[i]
-		chosen := selectors{c.Local, c.Remote}
 		for _, in := range c.Inbound {
-			tun.receivers = append(tun.receivers, receiver{in, e.inboundSA(id, in, c, chosen), newInboundMore(c, chosen)})
+			tun.receivers = append(tun.receivers, receiver{in, e.inboundSA(id, in, c, chosen[i]), newInboundMore(c, selectors{tun.policy, i})})
 		}
 		if c.Outbound == nil {
 			continue
 		}
-		s := sender{tx: x, out: c.Outbound, udp: c.UDP, selectors: chosen}
+		s := sender{tx: x, out: c.Outbound, udp: c.UDP}
 		s.tx.putESPOuter(c)
 		s.tx.owner = uint8(e.OwnerOfSPI(c.Outbound.SPI()))
-		s.tx.way = c.way(chosen.any4())
+		s.tx.way = c.way(chosen[i].any4())
 		tun.senders = append(tun.senders, s)
 		if c.Outbound.Suite().Null() {
 			readable++
@@ -70,6 +74,16 @@ func (e *Engine) newESPTunnel(id int, x txTunnel, children []SASpec) *espTunnel 
 		tun.secret, tun.encrypts = readable < len(tun.senders), false
 	}
 	return tun
+}
+
+// sendersFirst puts children that only receive behind the others, so that a sender has the number of its child.
+func sendersFirst(children []SASpec) []SASpec {
+	receives := func(c SASpec) bool { return c.Outbound == nil }
+	if !slices.ContainsFunc(children, receives) {
+		return children
+	}
+	sending := slices.DeleteFunc(slices.Clone(children), receives)
+	return append(sending, slices.DeleteFunc(slices.Clone(children), func(c SASpec) bool { return !receives(c) })...)
 }
 
 // put makes next the children of tunnel id. No other tunnel has one of its SPIs (see spiConflict).
@@ -145,65 +159,25 @@ func (x *txTunnel) putESPOuter(c *SASpec) {
 // sender is the first child that wants a packet for the customer, or the first of all if none does: then the packet must not
 // leave (RFC 4301 5.1). It is nil if there is none.
 func (tun *espTunnel) sender(ip []byte) (s *sender, selected bool) {
-	for i := range tun.senders {
-		if s := &tun.senders[i]; s.selectors.selects(ip) {
-			return s, true
-		}
-	}
 	if len(tun.senders) == 0 {
 		return nil, false
 	}
-	return &tun.senders[0], false
+	if tun.policy == nil {
+		return &tun.senders[0], true
+	}
+	i := tun.policy.selects(ip)
+	if uint(i) >= uint(len(tun.senders)) { // none, or one that only receives
+		return &tun.senders[0], false
+	}
+	return &tun.senders[i], true
 }
 
-// selectors are what may be behind us and behind the customer; none of a side: anything.
-type selectors struct{ local, remote []netip.Prefix }
-
-func (s *selectors) any() bool { return len(s.local) == 0 && len(s.remote) == 0 }
-
-// any4 reports whether all IPv4 packets lie within the selectors.
-func (s *selectors) any4() bool { return holdsAll4(s.local) && holdsAll4(s.remote) }
-
-func holdsAll4(prefixes []netip.Prefix) bool {
-	return len(prefixes) == 0 || slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Addr().Is4() && p.Bits() == 0 })
+// selectors are those of a child: the ones with its number in the policy of its tunnel, which is nil if all let through anything.
+type selectors struct {
+	policy *policy
+	number int
 }
 
 // admits reports whether a packet from the customer lies within the selectors (RFC 4301 5.2 step 4). What is too short to
 // have addresses is left to the checks of inner headers.
-func (s *selectors) admits(ip []byte) bool {
-	if s.any() {
-		return true
-	}
-	src, dst, ok := addresses(ip)
-	return !ok || within(s.remote, src) && within(s.local, dst)
-}
-
-// selects reports whether a packet for the customer lies within the selectors (RFC 4301 5.1).
-func (s *selectors) selects(ip []byte) bool {
-	if s.any() {
-		return true
-	}
-	src, dst, ok := addresses(ip)
-	return ok && within(s.local, src) && within(s.remote, dst)
-}
-
-func addresses(ip []byte) (src, dst netip.Addr, ok bool) {
-	switch {
-	case len(ip) >= ip4Len && ip[0]>>4 == 4:
-		src, dst = netip.AddrFrom4([4]byte(ip[12:])), netip.AddrFrom4([4]byte(ip[16:]))
-	case len(ip) >= ip6Len && ip[0]>>4 == 6:
-		src, dst = netip.AddrFrom16([16]byte(ip[8:])), netip.AddrFrom16([16]byte(ip[24:]))
-	default:
-		return src, dst, false
-	}
-	return src, dst, true
-}
-
-func within(prefixes []netip.Prefix, a netip.Addr) bool {
-	for _, p := range prefixes {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return len(prefixes) == 0
-}
+func (s *selectors) admits(ip []byte) bool { return s.policy == nil || s.policy.admits(s.number, ip) }

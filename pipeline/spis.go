@@ -35,7 +35,7 @@ type inboundMore struct {
 	source           *PeerSource
 }
 
-func (e *Engine) inboundSA(id int, in *esp.Inbound, c *SASpec, s selectors) inboundSA {
+func (e *Engine) inboundSA(id int, in *esp.Inbound, c *SASpec, s prefixes) inboundSA {
 	sa := inboundSA{tunnel: int32(id), owner: uint8(e.OwnerOfSPI(in.SPI()))}
 	set := func(on bool, bit saFlags) {
 		if on {

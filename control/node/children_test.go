@@ -265,6 +265,10 @@ func TestWhatTheWorkersAreTold(t *testing.T) {
 	if u, ok := c.Usage("a", k.SPIIn); !ok || u.Source.IsValid() || e.has["a"][0].Source == got.Source || e.has["a"][0].Source.Get() != e.has["a"][0].Peer {
 		t.Errorf("%+v: no packet has come since IKE has moved the peer, and where they came from before says nothing", u)
 	}
+	c.tunnels["a"].list[0].source = pipeline.NewPeerSource(got.Peer) // as if a packet had come from the old place since
+	if u, ok := c.Usage("a", k.SPIIn); !ok || u.Source != got.Peer {
+		t.Errorf("%+v: the peer is back at %s", u, got.Peer)
+	}
 	for _, wrong := range []string{"[2001:db8::1]:4500", "198.51.100.10:0"} {
 		c.Move("a", k.SPIIn, netip.MustParseAddrPort(wrong))
 		if p := e.has["a"][0].Peer; p.String() != "198.51.100.10:4501" {
