@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -364,6 +365,26 @@ func TestRepeatsAreBounded(t *testing.T) {
 		}
 		if n := len(*list); n > 1+maxRepeats || n < 2 {
 			b.t.Errorf("%d answers to one request", n)
+		}
+	})
+}
+
+// A pair with a life so short that its end comes before the peer has got the response with it is not replaced before.
+func TestRekeyWaitsForThePeer(t *testing.T) {
+	onBed(t, Options{}, func(b *bed) {
+		l, r := tunnelOf(b.t, true, usualIKE, usualESP), tunnelOf(b.t, false, usualIKE, usualESP)
+		r.ChildLife = 6 * time.Second
+		b.left.SetTunnels([]*Tunnel{l})
+		b.right.SetTunnels([]*Tunnel{r})
+		b.up()
+		b.lose(func(from netip.Addr, h message.Header) bool {
+			return h.Response && h.Exchange == message.CreateChildSA && from == rightAddr
+		})
+		time.AfterFunc(5500*time.Millisecond, func() { b.wire.set(func(w *wire) { w.tap = nil }) })
+		go b.left.Rekey(b.t.Context(), "cust-a", false)
+		time.Sleep(20 * time.Second)
+		if strings.Contains(b.log.String(), "the peer does not have a child SA any more") {
+			b.t.Error("asked about a pair that the peer did not have yet")
 		}
 	})
 }

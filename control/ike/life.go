@@ -77,7 +77,7 @@ func (s *ikeSA) scheduleLife(soonest func(time.Time)) {
 		if !c.deleting {
 			soonest(c.Expire)
 		}
-		if !c.rekeying && !c.Replaced && !c.deleting {
+		if c.mayBeRekeyed() {
 			soonest(c.Rekey)
 		}
 		if !c.Switch.IsZero() {
@@ -177,7 +177,7 @@ func (s *ikeSA) tickChildren(now time.Time) {
 		case c.deleting:
 		case now.After(c.Expire):
 			s.deleteChild(c)
-		case now.After(c.Rekey) && !c.rekeying && !c.Replaced:
+		case now.After(c.Rekey) && c.mayBeRekeyed():
 			c.Rekey = now.Add(jittered(4 * busyTime)) // if it fails
 			s.createChild(c, nil)
 		}
@@ -189,6 +189,12 @@ func (s *ikeSA) tickChildren(now time.Time) {
 	if s.tunnel.DPD > 0 && look && now.Sub(s.heard) > s.tunnel.DPD && s.pending == nil {
 		s.probe()
 	}
+}
+
+// mayBeRekeyed reports whether a pair can be replaced by us. One that waits for its first packet the peer may not have yet, when the
+// response with it was lost: it would answer CHILD_SA_NOT_FOUND, and get it afterwards.
+func (c *ChildState) mayBeRekeyed() bool {
+	return !c.rekeying && !c.Replaced && !c.deleting && c.Switch.IsZero()
 }
 
 // lookAt takes over what the dataplane has seen of a pair.
