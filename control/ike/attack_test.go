@@ -94,6 +94,16 @@ func TestRevokedKeyHasNoHeirs(t *testing.T) {
 	})
 }
 
+// replaceAtRight lets another IKE SA take the place of s, as if the peer had asked for it.
+func (b *bed) replaceAtRight(s *ikeSA) {
+	n := b.right.newSA(false)
+	s.do(func() {
+		n.SPIi, n.SPIr, n.Suite = 1, b.right.enter(n), s.Suite
+		n.do(func() { _ = n.setKeys(s.Suite.Keys(make([]byte, 48), newNonce(), newNonce(), 1, 2)) })
+		s.giveWayTo(n)
+	})
+}
+
 // An IKE SA that began before its tunnel was given other settings, and is established afterwards.
 func TestStaleNegotiation(t *testing.T) {
 	onBed(t, Options{}, func(b *bed) {
@@ -103,12 +113,7 @@ func TestStaleNegotiation(t *testing.T) {
 		other := *tunnelOf(b.t, false, usualIKE, usualESP)
 		other.PSK = []byte("another key, because others know the one before")
 		b.right.index.Store(newIndex([]*Tunnel{&other})) // as SetTunnels does, before it looks for SAs
-		n := b.right.newSA(false)
-		s.do(func() {
-			n.SPIi, n.SPIr, n.Suite = 1, b.right.enter(n), s.Suite
-			n.do(func() { _ = n.setKeys(s.Suite.Keys(make([]byte, 48), newNonce(), newNonce(), 1, 2)) })
-			s.giveWayTo(n)
-		})
+		b.replaceAtRight(s)
 		time.Sleep(time.Minute)
 		if n := len(b.right.of("cust-a")); n > 0 || len(b.planes[1].pairs()) > 0 {
 			b.t.Errorf("%d IKE SAs of other settings", n)
@@ -126,12 +131,7 @@ func TestIKESAsAreBounded(t *testing.T) {
 		for range 100 {
 			list := b.right.of("cust-a")
 			s := list[len(list)-1]
-			n := b.right.newSA(false)
-			s.do(func() {
-				n.SPIi, n.SPIr, n.Suite = 1, b.right.enter(n), s.Suite
-				n.do(func() { _ = n.setKeys(s.Suite.Keys(make([]byte, 48), newNonce(), newNonce(), 1, 2)) })
-				s.giveWayTo(n)
-			})
+			b.replaceAtRight(s)
 			synctest.Wait()
 		}
 		b.right.mu.Lock()

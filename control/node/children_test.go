@@ -375,7 +375,7 @@ func TestIVsAreReservedForIKE(t *testing.T) {
 
 func negotiable(t *testing.T, c *config.Config) []*ike.Tunnel {
 	t.Helper()
-	list, err := ikeTunnels(c)
+	list, _, err := ikeTunnels(c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,24 +21,31 @@ import (
 	"causeway/control/ike/suite"
 )
 
-// ikeTunnels are those of c whose keys are negotiated. Every mistake in what they name is returned, with its place in the file.
-func ikeTunnels(c *config.Config) ([]*ike.Tunnel, error) {
-	var list []*ike.Tunnel
+// ikeTunnels are those of c whose keys are negotiated. Every mistake in what they name is returned, with its place in the file, in an
+// error of type config.Errors. A warning is of what works but not for long.
+func ikeTunnels(c *config.Config) (list []*ike.Tunnel, warnings []config.Warning, err error) {
 	var mistakes config.Errors
 	for i, t := range c.Tunnels {
 		if t.IPsec == nil || t.IPsec.IKE == nil {
 			continue
 		}
-		list = append(list, ikeTunnel(t, func(field string, err error) {
+		x := ikeTunnel(t, func(field string, err error) {
 			if err != nil {
 				mistakes = append(mistakes, c.TunnelFault(i, "ike."+field, err))
 			}
-		}))
+		})
+		list = append(list, x)
+		if x.Certificate == nil {
+			continue
+		}
+		if err := x.Certificate.Valid(time.Now()); err != nil { // it is that tunnel's misfortune alone
+			warnings = append(warnings, config.Warning(c.TunnelFault(i, "ike.certificate", fmt.Errorf("%w: the tunnel cannot be negotiated", err))))
+		}
 	}
 	if len(mistakes) > 0 {
-		return nil, mistakes
+		return nil, nil, mistakes
 	}
-	return list, nil
+	return list, warnings, nil
 }
 
 // ikeTunnel is what IKE needs of a tunnel. Mistakes are given to fault; then it is not to be used.
@@ -94,25 +101,10 @@ func proposals(words []string, usual []message.Proposal, parse func(string) (mes
 	return list, nil
 }
 
-// CheckIKE says what is wrong with the certificates, keys and words that c names, and what works but not for long. The error is nil
-// or of type config.Errors.
+// CheckIKE says what is wrong with the certificates, keys and words that c names, as ikeTunnels does.
 func CheckIKE(c *config.Config) ([]config.Warning, error) {
-	tunnels, err := ikeTunnels(c)
-	if err != nil {
-		return nil, err
-	}
-	var warnings []config.Warning
-	for i, t := range c.Tunnels {
-		for _, x := range tunnels {
-			if x.Name != t.Name || x.Certificate == nil {
-				continue
-			}
-			if err := x.Certificate.Valid(time.Now()); err != nil { // it is that tunnel's misfortune alone
-				warnings = append(warnings, config.Warning(c.TunnelFault(i, "ike.certificate", fmt.Errorf("%w: the tunnel cannot be negotiated", err))))
-			}
-		}
-	}
-	return warnings, nil
+	_, warnings, err := ikeTunnels(c)
+	return warnings, err
 }
 
 // startIKE begins to negotiate. The endpoints' addresses are there: answers come from them.
@@ -120,7 +112,7 @@ func (n *Node) startIKE(ctx context.Context, g *group) error {
 	if err := n.sockets.Serve(n.ike, ikeEndpoints(n.Config())); err != nil {
 		return explain(err)
 	}
-	tunnels, err := ikeTunnels(n.Config())
+	tunnels, _, err := ikeTunnels(n.Config()) // which a reload may have changed
 	if err != nil {
 		return err
 	}

@@ -84,7 +84,7 @@ func TestEveryWordOfSuite(t *testing.T) {
 		c := parse(t, head+fmt.Sprintf("tunnels:\n  - {name: t, type: ipsec, endpoint: 192.0.2.1, customer_endpoint: 198.51.100.2, interface_address: 10.0.0.1/31, "+
 			"allow_null_cipher: %v, ike: {psk: 0123456789abcdef, allow_weak: %v, proposals: [%s], child_proposals: [%s]}}\n",
 			weak, weak, strings.Join(ike, ", "), strings.Join(child, ", ")))
-		tunnels, err := ikeTunnels(c)
+		tunnels, _, err := ikeTunnels(c)
 		if err != nil || len(tunnels) != 1 || len(tunnels[0].Proposals) != len(ike) || len(tunnels[0].ChildProposals) != len(child) {
 			t.Fatalf("%d tunnels, %v", len(tunnels), err)
 		}
@@ -114,7 +114,7 @@ func TestIdentitiesOfTheFile(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		tunnels, err := ikeTunnels(c)
+		tunnels, _, err := ikeTunnels(c)
 		if err != nil {
 			t.Errorf("config takes %q, and auth does not: %v", s, err)
 			continue

@@ -34,8 +34,7 @@ func (n *Node) Reload() (api.Reload, error) {
 		return api.Reload{}, err
 	}
 	old := n.Config()
-	tunnels, err := ikeTunnels(c)
-	more, _ := CheckIKE(c) // the mistakes are those of before
+	tunnels, more, err := ikeTunnels(c)
 	if err := errors.Join(err, n.sas.prepare(c), n.children.prepare(c)); err != nil {
 		n.giveUp(old)
 		err = fmt.Errorf("%s: not taken over: %w", n.path, err)
