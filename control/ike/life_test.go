@@ -456,3 +456,38 @@ func TestDefect(t *testing.T) {
 		b.counts(1, 1)
 	})
 }
+
+// An SA that takes another's place does so all at once: the clock, if it looked in between, would take it for one whose lifetime is
+// over. A mutex that was waited for is given on in the order of the waiters: a look that came after the first step comes before the second.
+func TestGiveWayIsOneStep(t *testing.T) {
+	b := newBed(t, Options{})
+	defer b.stop()
+	b.usual()
+	b.up()
+	s, err := b.left.newest("cust-a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := b.left.newSA(true)
+	n.phase, n.Suite, n.SPIi = proving, s.Suite, b.left.enter(n)
+	n.mu.Lock()
+	var waiters sync.WaitGroup
+	for _, f := range []func(){
+		func() { n.do(func() {}) },
+		func() { s.do(func() { s.giveWayTo(n) }) },
+		func() { n.do(n.tick) },
+	} {
+		waiters.Go(f)
+		time.Sleep(20 * time.Millisecond)
+	}
+	n.mu.Unlock()
+	n.mu.Lock() // the first waiter finds it taken again: from now on each gets it from the one before
+	time.Sleep(20 * time.Millisecond)
+	n.mu.Unlock()
+	waiters.Wait()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.phase != established || len(n.Children) != 1 {
+		t.Errorf("the new IKE SA is in phase %d with %d pairs", n.phase, len(n.Children))
+	}
+}

@@ -173,7 +173,7 @@ func (s *ikeSA) derive(n *newIKE, more [][]byte) error {
 // takeOverIKE lets our new SA take the place of s, unless the peer's wins: the exchange with the lowest nonce loses
 // (RFC 7296, section 2.8.1).
 func (s *ikeSA) takeOverIKE(r *rekeyIKE) {
-	s.lend(r.sa, replaced)
+	r.sa.standBy(s)
 	t := r.theirs
 	if t != nil && bytes.Compare(lower(r.ni, r.nr), lower(t.ni, t.nr)) < 0 {
 		s.giveWayTo(t.sa)
@@ -182,7 +182,7 @@ func (s *ikeSA) takeOverIKE(r *rekeyIKE) {
 	}
 	s.giveWayTo(r.sa)
 	if t != nil {
-		s.lend(t.sa, replaced) // until the peer deletes it
+		t.sa.standBy(s) // until the peer deletes it
 	}
 	s.deleteSelf("replaced by a new IKE SA")
 }
@@ -207,8 +207,9 @@ func (s *ikeSA) giveWayTo(n *ikeSA) {
 		}
 	}
 	s.dropQueue("a new IKE SA took its place") // what is to be asked about pairs is asked in the new one
-	s.lend(n, established)
+	// All at once: an established SA that has no lifetime yet would be taken for one whose lifetime is over.
 	n.do(func() {
+		n.inherit(s)
 		s.phase, s.expire, s.heir = replaced, time.Now().Add(replacedTime), n
 		n.Children, s.Children = s.Children, nil
 		for _, c := range n.Children {
@@ -225,13 +226,18 @@ func (s *ikeSA) giveWayTo(n *ikeSA) {
 	})
 }
 
-// lend tells a new SA where and who its ends are.
-func (s *ikeSA) lend(n *ikeSA, p phase) {
-	n.do(func() {
-		n.tunnel, n.Tunnel, n.Local, n.Remote = s.tunnel, s.Tunnel, s.Local, s.Remote
-		n.NATHere, n.NATThere, n.Fragmentation, n.LocalID, n.RemoteID = s.NATHere, s.NATThere, s.Fragmentation, s.LocalID, s.RemoteID
-		n.phase, n.heard, n.expire = p, time.Now(), time.Now().Add(replacedTime)
+// standBy has a new SA, which can be used already, wait until it is known which of two takes the place of old.
+func (s *ikeSA) standBy(old *ikeSA) {
+	s.do(func() {
+		s.inherit(old)
+		s.phase, s.heard, s.expire = replaced, time.Now(), time.Now().Add(replacedTime)
 	})
+}
+
+// inherit takes over where and who the ends are.
+func (s *ikeSA) inherit(old *ikeSA) {
+	s.tunnel, s.Tunnel, s.Local, s.Remote = old.tunnel, old.Tunnel, old.Local, old.Remote
+	s.NATHere, s.NATThere, s.Fragmentation, s.LocalID, s.RemoteID = old.NATHere, old.NATThere, old.Fragmentation, old.LocalID, old.RemoteID
 }
 
 // handleRekeyIKE answers a request to replace the SA.
@@ -285,7 +291,7 @@ func (s *ikeSA) completeRekeyIKE(n *newIKE, more [][]byte) (after func(), err er
 	}
 	if s.rekeyed != nil {
 		s.rekeyed.theirs = n
-		s.lend(n.sa, replaced) // until it is known which one wins
+		n.sa.standBy(s) // until it is known which one wins
 		return nil, nil
 	}
 	return func() { s.giveWayTo(n.sa) }, nil
