@@ -233,11 +233,11 @@ func TestSourceIsAskedForCookies(t *testing.T) {
 }
 
 func TestHalfOpenIsBounded(t *testing.T) {
-	onBed(t, Options{HalfOpen: 20, PerSource: 64, CookiesFrom: 1 << 30}, func(b *bed) {
+	onBed(t, Options{HalfOpen: 20, PerSource: 16, CookiesFrom: 1 << 30}, func(b *bed) {
 		b.usual()
-		b.heard()
+		heard := b.heard()
 		for i := range 50 {
-			from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i % 4)}), uint16(1000+i))
+			from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), uint16(1000+i))
 			b.right.Receive(rightPort, from, initRequest(b.t, uint64(i+1), nil))
 			synctest.Wait()
 		}
@@ -253,8 +253,34 @@ func TestHalfOpenIsBounded(t *testing.T) {
 			b.right.Receive(rightPort, leftPort, initRequest(b.t, uint64(i+1), nil))
 			synctest.Wait()
 		}
-		if half, _, _ := b.halfOpen(); half != 8 {
-			b.t.Fatalf("%d half-open SAs of one source, want 8", half)
+		if half, _, _ := b.halfOpen(); half != 2 {
+			b.t.Fatalf("%d half-open SAs of one source without cookies, want 2", half)
+		}
+		for i := range 50 { // and who shows that it is at its address may have more, within bounds too
+			nonce := newNonce()
+			request := func(cookie []byte) []byte {
+				return initRequest(b.t, uint64(i+1), func(c *message.Contents) {
+					c.Nonce = nonce
+					if cookie != nil {
+						c.Notifies = []message.Notify{{Type: message.NotifyCookie, Data: cookie}}
+					}
+				})
+			}
+			*heard = nil
+			b.right.Receive(rightPort, leftPort, request(nil))
+			synctest.Wait()
+			if len(*heard) != 1 {
+				b.t.Fatalf("%d answers to a request without cookie", len(*heard))
+			}
+			c, err := message.Parse(message.PayloadNotify, (*heard)[0][message.HeaderLen:])
+			if err != nil || len(c.Notifies) != 1 || c.Notifies[0].Type != message.NotifyCookie {
+				b.t.Fatalf("no cookie: %v", err)
+			}
+			b.right.Receive(rightPort, leftPort, request(c.Notifies[0].Data))
+			synctest.Wait()
+		}
+		if half, _, _ := b.halfOpen(); half != 16 {
+			b.t.Fatalf("%d half-open SAs of one source with cookies, want 16", half)
 		}
 	})
 }
