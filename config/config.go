@@ -128,6 +128,7 @@ type Config struct {
 	Routes     []Route
 	Metrics    Metrics
 	Control    Control
+	Cluster    *Cluster // nil: this node alone
 
 	// where remembers the position of each value by its path, for warnings
 	// and for errors that name a second place.

@@ -76,11 +76,13 @@ routes: [{prefix: 203.0.113.0/24, nexthop: a}]
 // TestContract reads the good example of the configuration contract, without
 // what this version refuses.
 func TestContract(t *testing.T) {
-	psk := filepath.Join(t.TempDir(), "cust-c.psk")
-	if err := os.WriteFile(psk, []byte("0123456789abcdef\n"), 0o600); err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	for _, name := range []string{"cust-c.psk", "cert.pem", "key.pem", "ca.pem", "roster"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("0123456789abcdef\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	c := mustParse(t, strings.Replace(string(contract), "/etc/causeway/cust-c.psk", psk, 1))
+	c := mustParse(t, strings.ReplaceAll(string(contract), "/etc/causeway", dir))
 	custA := Tunnel{
 		Name: "cust-a", Account: "acme",
 		Endpoint: addr("192.0.2.1"), CustomerEndpoint: addr("198.51.100.2"),
@@ -112,6 +114,13 @@ func TestContract(t *testing.T) {
 	if c.Node != node {
 		t.Errorf("node: got %+v, want %+v", c.Node, node)
 	}
+	cluster := &Cluster{
+		Servers: []string{"tls://hub1.example.net:4222"}, Hub: netip.MustParseAddrPort("0.0.0.0:4222"),
+		TLS: ClusterTLS{Certificate: dir + "/cert.pem", Key: dir + "/key.pem", CA: dir + "/ca.pem"}, Roster: dir + "/roster",
+	}
+	if !reflect.DeepEqual(c.Cluster, cluster) {
+		t.Errorf("cluster: got %+v, want %+v", c.Cluster, cluster)
+	}
 	if c.Metrics.Listen != netip.MustParseAddrPort("127.0.0.1:9150") {
 		t.Errorf("metrics.listen: got %v", c.Metrics.Listen)
 	}
@@ -127,13 +136,12 @@ func TestExample(t *testing.T) {
 	for _, w := range c.Warnings() {
 		t.Errorf("warning: %v", w)
 	}
-	unused := []string{"address"} // it gets a warning in this version
 	for _, s := range []schema{
 		rootSchema, nodeSchema, interfaceSchema, workersSchema, accountSchema, tunnelSchema, ipsecSchema, ikeSchema, lifetimeSchema, sharedSchema,
-		selectorSchema, manualSchema, keyFileSchema, routeSchema, metricsSchema, controlSchema,
+		selectorSchema, manualSchema, keyFileSchema, routeSchema, metricsSchema, controlSchema, clusterSchema, tlsSchema, hubSchema,
 	} {
 		for _, f := range s.fields {
-			if !strings.Contains(string(example), f+":") && !slices.Contains(unused, f) {
+			if !regexp.MustCompile(`\b` + f + `:`).Match(example) {
 				t.Errorf("the example does not show %s", f)
 			}
 		}

@@ -200,6 +200,7 @@ func (c *Changes) diffRestart(old, new *Config) {
 	note("workers.busy_poll", old.Workers.BusyPoll == new.Workers.BusyPoll,
 		"it is an option of sockets that are made at the start")
 	note("metrics.listen", old.Metrics == new.Metrics, "the address is bound at the start")
+	note("cluster", old.Cluster.same(new.Cluster), "the node joins at the start")
 	note("control.socket", old.Control == new.Control, "the socket is made at the start")
 }
 

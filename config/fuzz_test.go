@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"errors"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -14,8 +15,11 @@ func FuzzParse(f *testing.F) {
 	f.Add(string(example))
 	f.Add(string(contract))
 	f.Add(sharing)
-	for _, m := range slices.Concat(mistakes, ikeMistakes) {
-		f.Add(m.text)
+	for _, m := range slices.Concat(mistakes, ikeMistakes, clusterMistakes) {
+		f.Add(clusterFilesAnywhere.Replace(m.text))
+	}
+	for _, section := range []string{leaf, hub} {
+		f.Add(clusterFilesAnywhere.Replace(clustered(base, section)))
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		c, err := Parse("f.yaml", []byte(text))
@@ -88,12 +92,38 @@ func checkPromises(t *testing.T, c *Config) {
 			t.Errorf("route %+v", r)
 		}
 	}
+	if c.Cluster != nil {
+		checkClusterSection(t, c)
+	}
 	if d := Diff(c, c); !d.Empty() {
 		t.Errorf("differs from itself: %+v", d)
 	}
 	for _, w := range c.Warnings() {
 		if w.Line < 1 || w.Message == "" {
 			t.Errorf("a bad warning: %#v", w)
+		}
+	}
+}
+
+func checkClusterSection(t *testing.T, c *Config) {
+	k := c.Cluster
+	if len(k.Servers) == 0 && !k.Hub.IsValid() || k.Hub.IsValid() && k.Hub.Port() == 0 || !c.Node.Address.IsValid() {
+		t.Errorf("%+v of node %+v", k, c.Node)
+	}
+	for _, path := range []string{k.TLS.Certificate, k.TLS.Key, k.TLS.CA, k.Roster} {
+		if !strings.HasPrefix(path, "/") {
+			t.Errorf("%+v", k)
+		}
+	}
+	for _, s := range k.Servers {
+		u, err := url.Parse(s)
+		if err != nil || u.Scheme != "tls" || u.Hostname() == "" || u.Port() == "" || u.Port() == "0" || u.String() != "tls://"+u.Host || u.User != nil {
+			t.Errorf("server %q", s)
+		}
+	}
+	for _, tn := range c.Tunnels {
+		if tn.Sequence || tn.IPsec != nil && tn.IPsec.IKE == nil || tn.IPsec != nil && strings.Contains("-"+strings.Join(tn.IPsec.IKE.ChildProposals, "-")+"-", "-esn-") {
+			t.Errorf("in a cluster: %+v", tn)
 		}
 	}
 }

@@ -151,7 +151,7 @@ var ipsecSchema = schema{
 		"checksum":          "belongs to GRE: ESP checks every packet; remove the field",
 		"sequence":          "belongs to GRE: ESP numbers every packet; remove the field",
 		"psk":               "belongs into ike: write ike: {psk: {file: PATH}}",
-		"replay_protection": "this version has no cluster: one node's packets are always in sequence; remove the field",
+		"replay_protection": "this version has no owner of a tunnel's numbers yet: on one node packets are always in sequence, in a cluster the router's window must be off; remove the field",
 	},
 }
 

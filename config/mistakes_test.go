@@ -71,10 +71,10 @@ var mistakes = []struct{ name, text, want string }{
 		`c.yaml:1:1: the file is empty: it needs interfaces at least`},
 	{"a list", `- eth0
 `,
-		`c.yaml:1:1: must be a mapping with node, interfaces, workers, endpoints, accounts, tunnels, routes, metrics or control, got a list`},
+		`c.yaml:1:1: must be a mapping with node, interfaces, workers, endpoints, accounts, tunnels, routes, metrics, control or cluster, got a list`},
 	{"only a word", `hello
 `,
-		`c.yaml:1:1: must be a mapping with node, interfaces, workers, endpoints, accounts, tunnels, routes, metrics or control, got "hello"`},
+		`c.yaml:1:1: must be a mapping with node, interfaces, workers, endpoints, accounts, tunnels, routes, metrics, control or cluster, got "hello"`},
 	{"tab", "node:\n\tname: a\n",
 		`c.yaml:2:1: not valid YAML: a tab: indent with spaces`},
 	{"unclosed list", `endpoints: [192.0.2.1
@@ -93,7 +93,7 @@ node: {name: b}`),
 	{"unknown section", top(`tunnel: []`),
 		`c.yaml:9:1: unknown field "tunnel": did you mean "tunnels"?`},
 	{"unknown section, nothing near", top(`firewall: {}`),
-		`c.yaml:9:1: unknown field "firewall": allowed are node, interfaces, workers, endpoints, accounts, tunnels, routes, metrics and control`},
+		`c.yaml:9:1: unknown field "firewall": allowed are node, interfaces, workers, endpoints, accounts, tunnels, routes, metrics, control and cluster`},
 	{"section twice", top(`endpoints: [192.0.2.7]`),
 		`c.yaml:9:1: endpoints: given twice, first on line 2: remove one`},
 	{"number as key", top(`7: seven`),
@@ -106,8 +106,36 @@ node: {name: b}`),
 		`c.yaml:9:7: node: anchors and aliases (& and *) are not supported: write the value out`},
 	{"tag", top(`workers: {busy_poll: !!bool true}`),
 		`c.yaml:9:22: workers.busy_poll: tags (!) are not supported: write the value alone`},
-	{"cluster", top(`cluster: {servers: ["tls://hub1.example.net:4222"]}`),
-		`c.yaml:9:1: cluster: this version has no cluster: each node works alone; remove the section`},
+	{"cluster of servers alone", top(`cluster: {servers: ["tls://hub1.example.net:4222"]}`),
+		`c.yaml:1:1: node.address: is missing: in a cluster each node has a unicast address of its own beside the endpoints
+c.yaml:9:10: cluster: ` + noRoster + `
+c.yaml:9:10: cluster: ` + noTLS},
+	{"cluster of nothing", inCluster(`{}`),
+		`c.yaml:10:10: cluster: names nobody: write servers: ["tls://hub1.example.net:4222"], or hub: {listen: "0.0.0.0:4222"} where this node is to serve others
+c.yaml:10:10: cluster: ` + noRoster + `
+c.yaml:10:10: cluster: ` + noTLS},
+	{"cluster without a value", inCluster(``),
+		`c.yaml:10:10: cluster: has no value: give one, or remove it`},
+	{"cluster is a list", inCluster(`["tls://hub1.example.net:4222"]`),
+		`c.yaml:10:10: cluster: must be a mapping with servers, tls, hub or roster, got a list`},
+	{"cluster, unknown field", inCluster(`{servers: ["tls://hub1.example.net:4222"], tls: [], roster: 7, name: edge}`),
+		`c.yaml:10:58: cluster.tls: must be a mapping with certificate, key or ca, got a list
+c.yaml:10:70: cluster.roster: must be an absolute path, got 7
+c.yaml:10:73: cluster: unknown field "name": allowed are servers, tls, hub and roster`},
+	{"cluster, fields misspelled", inCluster(`{server: ["tls://hub1.example.net:4222"], tsl: {}, rooster: /x}`),
+		`c.yaml:10:11: cluster: unknown field "server": did you mean "servers"?
+c.yaml:10:52: cluster: unknown field "tsl": did you mean "tls"?
+c.yaml:10:61: cluster: unknown field "rooster": did you mean "roster"?`},
+	{"files of a cluster that are not there", inCluster(`{hub: {listen: ":4222"}, tls: {certificate: /nonexistent/cert.pem, key: /nonexistent/key.pem, ca: /nonexistent/ca.pem}, roster: /nonexistent/roster}`),
+		`c.yaml:10:54: cluster.tls.certificate: "/nonexistent/cert.pem": no such file or directory
+c.yaml:10:82: cluster.tls.key: "/nonexistent/key.pem": no such file or directory
+c.yaml:10:108: cluster.tls.ca: "/nonexistent/ca.pem": no such file or directory
+c.yaml:10:138: cluster.roster: "/nonexistent/roster": no such file or directory`},
+	{"files of a cluster that are none", inCluster(`{hub: {listen: ":4222"}, tls: {certificate: cert.pem, key: /dev/zero, ca: /}, roster: /}`),
+		`c.yaml:10:54: cluster.tls.certificate: "cert.pem" is not an absolute path: begin it with /
+c.yaml:10:69: cluster.tls.key: "/dev/zero": not a file with a key
+c.yaml:10:84: cluster.tls.ca: "/": not a file with certificates
+c.yaml:10:96: cluster.roster: "/": not a file with a line for each node`},
 	{"analytics", top(`analytics: {listen: "127.0.0.1:9151"}`),
 		`c.yaml:9:1: analytics: this version has no analytics: metrics has the counters; remove the section`},
 	{"ike", top(`ike: {}`),
@@ -259,8 +287,8 @@ c.yaml:9:138: tunnels[0].manual_sas[0].key_out: has 20 bytes: this encryption ne
 		`c.yaml:9:18: tunnels[0].manual_sas[0]: esn: true needs a replay_window: the upper half of a number, which is not sent, is found with it (RFC 4303 A2); write one from 1 on, or remove esn`},
 	{"mtu of ipsec too large", ipsec("lab: true\n    mtu: 1700", sa),
 		`c.yaml:11:10: tunnels[0].mtu: 1700 is too large: with 57 bytes of outer headers a frame holds an mtu of at most 1633; jumbo frames are not supported yet`},
-	{"replay protection without a cluster", ipsec("lab: true\n    replay_protection: true", sa),
-		`c.yaml:11:5: tunnels[0].replay_protection: this version has no cluster: one node's packets are always in sequence; remove the field`},
+	{"replay protection", ipsec("lab: true\n    replay_protection: true", sa),
+		`c.yaml:11:5: tunnels[0].replay_protection: this version has no owner of a tunnel's numbers yet: on one node packets are always in sequence, in a cluster the router's window must be off; remove the field`},
 	{"odd field twice", field("\"a\\nb\": 1\n    \"a\\nb\": 2"),
 		`c.yaml:9:5: tunnels[0]: unknown field "a\nb": allowed are name, account, type, endpoint, customer_endpoint, interface_address, interface_address6, mtu, pmtu, ttl, mss_clamp, df, prefixes, key, checksum and sequence
 c.yaml:10:5: tunnels[0]."a\nb": given twice, first on line 9: remove one`},
@@ -572,7 +600,7 @@ routes: [{prefix: 10.0.0.0/8, nexthop: 192.0.2.254, interface: eth0, account: ac
 `,
 		`c.yaml:2:79: routes[0].account: there is no account "acme": there are none`},
 	{"a very long word", top(`xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx: 1`),
-		`c.yaml:9:1: unknown field "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...": allowed are node, interfaces, workers, endpoints, accounts, tunnels, routes, metrics and control`},
+		`c.yaml:9:1: unknown field "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...": allowed are node, interfaces, workers, endpoints, accounts, tunnels, routes, metrics, control and cluster`},
 	{"several at once, in order", `workers: {cpus: none}
 endpoints: [192.0.2.1]
 interfaces: [{name: eth0, mod: copy}]

@@ -14,9 +14,8 @@ const (
 )
 
 var rootSchema = schema{
-	fields: []string{"node", "interfaces", "workers", "endpoints", "accounts", "tunnels", "routes", "metrics", "control"},
+	fields: []string{"node", "interfaces", "workers", "endpoints", "accounts", "tunnels", "routes", "metrics", "control", "cluster"},
 	refused: map[string]string{
-		"cluster":       "this version has no cluster: each node works alone; remove the section",
 		"analytics":     "this version has no analytics: metrics has the counters; remove the section",
 		"flow":          "this version has no flow analytics: metrics has the counters; remove the section",
 		"ike":           "a tunnel of type ipsec has ike itself: remove the section",
@@ -58,6 +57,9 @@ func (d *decoder) config(root value, c *Config) {
 	c.Control = Control{Socket: DefaultSocket}
 	if v, ok := f.get("control"); ok {
 		d.control(v, &c.Control)
+	}
+	if v, ok := f.get("cluster"); ok {
+		c.Cluster = d.cluster(v)
 	}
 }
 

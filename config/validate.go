@@ -36,6 +36,7 @@ func (d *decoder) check(c *Config) {
 	k.sameSubnets()
 	k.checkRoutes()
 	k.checkPrefixes()
+	k.checkCluster()
 }
 
 // at returns the position of a path, or of what contains it when the file does

@@ -17,7 +17,7 @@ func (w Warning) String() string { return Error(w).Error() }
 // mistakes, in the order of the file.
 func (c *Config) Warnings() []Warning {
 	d := &decoder{file: c.File, where: c.where}
-	d.warnNode(c.Node)
+	d.warnNode(c)
 	if len(c.Tunnels) == 0 {
 		d.warn("tunnels", "there are none: the node only forwards by its routes")
 	}
@@ -44,9 +44,9 @@ func (d *decoder) warn(path, format string, args ...any) {
 	d.failAt(d.at(path), path, format, args...)
 }
 
-func (d *decoder) warnNode(n Node) {
-	if n.Address.IsValid() {
-		d.warn("node.address", "%s is not used yet: it is for traffic between nodes, and this version has no cluster", n.Address)
+func (d *decoder) warnNode(c *Config) {
+	if c.Node.Address.IsValid() && c.Cluster == nil {
+		d.warn("node.address", "%s is not used: it is for traffic between nodes, and there is no section cluster", c.Node.Address)
 	}
 }
 

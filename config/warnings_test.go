@@ -12,7 +12,7 @@ func TestWarnings(t *testing.T) {
 		{"no tunnels", "interfaces: [{name: eth0}]\n", "c.yaml:1:1: tunnels: there are none: the node only forwards by its routes"},
 		{"no prefixes", base, "c.yaml:4:5: tunnels[0].prefixes: there are none: what the customer sends to others is dropped, since its sources are not known"},
 		{"node", quiet + "node: {address: 192.0.2.11, state_dir: /var/lib/causeway}\n",
-			"c.yaml:10:17: node.address: 192.0.2.11 is not used yet: it is for traffic between nodes, and this version has no cluster"},
+			"c.yaml:10:17: node.address: 192.0.2.11 is not used: it is for traffic between nodes, and there is no section cluster"},
 		{"sequence", quiet + "    sequence: true\n",
 			"c.yaml:10:15: tunnels[0].sequence: numbers come from one counter, so one worker sends all packets of this tunnel; " +
 				"several nodes on one endpoint count each for itself, and a router that checks the order drops what they send"},

@@ -44,6 +44,7 @@ type bed struct {
 	srv, srv2        *hosts.Host // behind the guest
 	guest            *hosts.Guest
 	dir, bin, socket string
+	name, more       string // of the node, and further fields of its section
 	daemon           *hosts.Process
 }
 
@@ -56,7 +57,7 @@ type bedOptions struct {
 func newBed(t *testing.T, o bedOptions) *bed {
 	t.Helper()
 	n := hosts.New(t)
-	b := &bed{net: n, inet: n.Host("inet"), rt: n.Host("rt"), node: n.Host("node"), dir: t.TempDir()}
+	b := &bed{net: n, inet: n.Host("inet"), rt: n.Host("rt"), node: n.Host("node"), dir: t.TempDir(), name: "edge-1"}
 	b.bin = n.Build("causeway/cmd/causeway")
 	b.socket = filepath.Join(b.dir, "s")
 
@@ -125,7 +126,7 @@ type tunnel struct {
 // configuration is the file for these tunnels. The top lines stand beside the sections that every test needs.
 func (b *bed) configuration(tunnels []tunnel, top ...string) string {
 	var s strings.Builder
-	fmt.Fprintf(&s, "node: {name: edge-1, state_dir: %s}\ninterfaces: [{name: eth0}, {name: eth1}]\ncontrol: {socket: %s}\n", b.dir, b.socket)
+	fmt.Fprintf(&s, "node: {name: %s, state_dir: %s%s}\ninterfaces: [{name: eth0}, {name: eth1}]\ncontrol: {socket: %s}\n", b.name, b.dir, b.more, b.socket)
 	fmt.Fprintf(&s, "endpoints: [%s, %q]\n", endpoint4, endpoint6)
 	for _, line := range top {
 		fmt.Fprintln(&s, line)

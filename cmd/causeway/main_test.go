@@ -13,7 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"causeway/control/api"
+	"causeway/control/cluster/seal"
 )
 
 // binary is the command, built once.
@@ -68,7 +71,11 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"show", "tunnels", "--socket", filepath.Join(dir, "none")}, 1, []string{"no daemon answers there"}},
 		{[]string{"reload", "--socket", filepath.Join(dir, "none")}, 1, []string{"no daemon answers there"}},
 		{nil, 2, []string{"a command is missing"}},
-		{[]string{"stop"}, 2, []string{`unknown command "stop": causeway wants one of check, doctor, ike, `}},
+		{[]string{"stop"}, 2, []string{`unknown command "stop": causeway wants one of check, cluster, doctor, ike, `}},
+		{[]string{"cluster"}, 2, []string{"causeway cluster wants one of identity"}},
+		{[]string{"cluster", "join"}, 2, []string{`unknown command "join": causeway cluster wants one of identity`}},
+		{[]string{"cluster", "identity", "edge-1"}, 2, []string{"causeway cluster identity takes no arguments"}},
+		{[]string{"cluster", "identity", "--state-dir", good}, 1, []string{good}},
 		{[]string{"stop", "--socket", "x"}, 2, []string{`unknown command "stop"`}},
 		{[]string{"--socket", "x"}, 2, []string{"unknown flag: --socket"}},
 		{[]string{"ike"}, 2, []string{"causeway ike wants one of export-keys, initiate, rekey, terminate"}},
@@ -207,4 +214,67 @@ func TestNotifyTellsTheServiceManager(t *testing.T) {
 	}
 	t.Setenv("NOTIFY_SOCKET", "")
 	notify("READY=1") // no manager: nothing happens
+}
+
+// The line for the roster is the same each time, also while the daemon has the directory.
+func TestIdentityStays(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	var lines []string
+	for range 2 {
+		out, err := exec.Command(binary, "cluster", "identity", "--state-dir", dir, "--name", "edge-1").CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		lines = append(lines, string(out))
+		if len(lines) == 1 {
+			lock(t, dir)
+		}
+	}
+	if lines[0] != lines[1] {
+		t.Errorf("%q, and then %q", lines[0], lines[1])
+	}
+	if r, err := seal.ParseRoster(lines[0]); err != nil || r["edge-1"] == "" {
+		t.Errorf("%q is no line of a roster: %v", lines[0], err)
+	}
+}
+
+// lock does to a state directory what a daemon does.
+func lock(t *testing.T, dir string) {
+	t.Helper()
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestClusterTables(t *testing.T) {
+	var out bytes.Buffer
+	nodeTable(&out, []api.ClusterNode{
+		{Name: "edge-1", State: "self", Address: "192.0.2.11", Datacenter: "ams1", Epoch: 7, SAs: 3, Agrees: true},
+		{Name: "edge-2", State: "silent", Address: "192.0.2.12", Epoch: 7, SAs: 2, NotReady: []string{"draining"}, HeardAgo: 3.21},
+		{Name: "rogue", State: "refused", Why: "its record is not signed by it"},
+	})
+	clusterTable(&out, api.Cluster{State: "away", Why: "no server of cluster.servers is reached", Numbered: true, Writer: 5, Generation: "0123456789abcdef", Epoch: 7, SAs: 3, Digest: "00000000000000ff", SPIsReserved: 64})
+	nodeTable(&out, nil)
+	want := `NODE    STATE    READY  ADDRESS     DATACENTER  REGION  RELEASE  EPOCH  CHILD SAS  SAME  HEARD
+edge-1  self     yes    192.0.2.11  ams1        -       -        7      3          yes   -
+edge-2  silent   no     192.0.2.12  -           -       -        7      2          no    3.2s ago
+rogue   refused  -      -           -           -       -        -      -          -     -
+edge-2 is not ready: draining
+rogue is refused: its record is not signed by it
+the store is not reached: no server of cluster.servers is reached
+tunnels that are up go on; nothing new is negotiated
+number for IVs 5, generation of the store 0123456789abcdef
+child SAs 3 (digest 00000000000000ff), SPIs reserved ahead 64
+not stored yet 0, not installed here 0, not opened for lack of a key 0
+acknowledgements that came late 0, values refused 0
+this node is alone: its configuration has no cluster
+`
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
 }

@@ -90,7 +90,7 @@ func checkCommand() *cobra.Command {
 			return err
 		}
 		more, err := node.CheckIKE(c)
-		if err != nil {
+		if err := errors.Join(err, node.CheckCluster(c)); err != nil {
 			return err
 		}
 		for _, w := range append(c.Warnings(), more...) {

@@ -25,11 +25,13 @@ var views = map[string]func(c *api.Client) (list any, table func(io.Writer), err
 	"ports":      view("ports", portTable),
 	"sas":        sasView,
 	"ike":        view("ike", ikeTable),
+	"nodes":      view("nodes", nodeTable),
+	"cluster":    view("cluster", clusterTable),
 	"status":     view("status", statusTable),
 }
 
 // shown is their order in help texts.
-var shown = []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "sas", "ike", "status"}
+var shown = []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "sas", "ike", "nodes", "cluster", "status"}
 
 const showHelp = `Show what the running daemon knows:
 
@@ -42,6 +44,8 @@ const showHelp = `Show what the running daemon knows:
   sas         the security associations of IPsec tunnels: SPI, algorithms, owner, packets; of keys a checksum alone, by
               which the two ends can be compared; then what ike has
   ike         what IKE does for each tunnel: its associations, ages, what was agreed on, why a negotiation failed
+  nodes       each node of the cluster: whether it lives and is ready, and whether it has the same child SAs as this one
+  cluster     how this node stands in the cluster: the store, its number for IVs, what is not stored or not installed
   status      the node's name, whether it is ready, version, uptime and configuration
 
 With -o json scripts get all fields; drops has all reasons then.`

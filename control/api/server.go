@@ -26,6 +26,8 @@ type Node interface {
 	Ports() []Port
 	SAs() []SA
 	IKE() []IKE
+	Nodes() []ClusterNode
+	Cluster() Cluster
 	Status() Status
 	Reload() (Reload, error)
 	CommandIKE(ctx context.Context, command, tunnel string) error
@@ -51,6 +53,8 @@ func NewHandler(n Node) http.Handler {
 	show(mux, "/v1/ports", n.Ports)
 	show(mux, "/v1/sas", n.SAs)
 	show(mux, "/v1/ike", n.IKE)
+	show(mux, "/v1/nodes", n.Nodes)
+	show(mux, "/v1/cluster", n.Cluster)
 	show(mux, "/v1/status", n.Status)
 	mux.HandleFunc("POST /v1/ike/export-keys", func(w http.ResponseWriter, r *http.Request) {
 		span, err := time.ParseDuration(r.FormValue("for"))

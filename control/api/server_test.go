@@ -33,6 +33,8 @@ func (filled) IKE() []IKE              { return []IKE{fill[IKE]()} }
 func (filled) Drops() []Drop           { return []Drop{fill[Drop]()} }
 func (filled) Ports() []Port           { return []Port{fill[Port]()} }
 func (filled) Status() Status          { return fill[Status]() }
+func (filled) Nodes() []ClusterNode    { return []ClusterNode{fill[ClusterNode]()} }
+func (filled) Cluster() Cluster        { return fill[Cluster]() }
 func (filled) Routes() iter.Seq[Route] {
 	return slices.Values([]Route{fill[Route](), fill[Route]()})
 }
@@ -86,7 +88,7 @@ func set(v reflect.Value, n *int) {
 func TestJSONIsAContract(t *testing.T) {
 	srv := httptest.NewServer(NewHandler(filled{}))
 	defer srv.Close()
-	for _, what := range []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "sas", "ike", "status", "reload"} {
+	for _, what := range []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "sas", "ike", "nodes", "cluster", "status", "reload"} {
 		var resp *http.Response
 		var err error
 		if what == "reload" {

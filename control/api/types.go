@@ -5,6 +5,7 @@
 //	GET  /v1/routes      []Route        GET  /v1/ports    []Port
 //	GET  /v1/neighbours  []Neighbour    GET  /v1/status   Status
 //	GET  /v1/workers     Workers        POST /v1/reload   Reload
+//	GET  /v1/nodes       []ClusterNode  GET  /v1/cluster  Cluster
 //
 // The field names are a contract: none changes its meaning or goes away. Counters count since the daemon's start (a
 // tunnel's since it was added), sizes are in bytes, times in seconds. An error is {"error": "..."} with a status
@@ -221,4 +222,40 @@ type Reload struct {
 	RoutesRemoved  int      `json:"routes_removed"`
 	Endpoints      int      `json:"endpoints_changed"`
 	Warnings       []string `json:"warnings"`
+}
+
+// A ClusterNode is a node of the cluster as the one that answers sees it.
+type ClusterNode struct {
+	Name       string   `json:"name"`
+	State      string   `json:"state"`         // self, live, silent, refused
+	Why        string   `json:"why,omitempty"` // it is refused
+	Address    string   `json:"address"`
+	Datacenter string   `json:"datacenter"`
+	Region     string   `json:"region"`
+	Release    string   `json:"release"`
+	Writer     uint32   `json:"writer"`    // the number in front of its IVs
+	Epoch      uint32   `json:"epoch"`     // the newest of which it has the key
+	SAs        int      `json:"child_sas"` // of the whole cluster, that it has
+	Agrees     bool     `json:"agrees"`    // they are the same as those of the one that answers
+	NotReady   []string `json:"not_ready"`
+	HeardAgo   float64  `json:"heard_ago_seconds"`
+}
+
+// Cluster is how a node stands in the cluster.
+type Cluster struct {
+	State        string `json:"state"` // alone, joined, away: the store is not reached
+	Why          string `json:"why,omitempty"`
+	Nodes        int    `json:"nodes"` // that live, with this one
+	Numbered     bool   `json:"numbered"`
+	Writer       uint32 `json:"writer"`
+	Generation   string `json:"generation"` // of the store
+	Epoch        uint32 `json:"epoch"`      // under which this node seals; 0: it has no key yet
+	SAs          int    `json:"child_sas"`
+	Digest       string `json:"digest"` // of them; equal on all nodes
+	SPIsReserved int    `json:"spis_reserved"`
+	NotStored    int    `json:"not_stored"`    // changes of this node that the store has not yet
+	NotInstalled int    `json:"not_installed"` // child SAs that this node could not take
+	NotOpened    int    `json:"not_opened"`    // values under epochs of which it has no key
+	LateAcks     uint64 `json:"late_acks"`     // acknowledgements that did not come in time
+	Refused      uint64 `json:"refused"`       // values that were not believed or not taken
 }

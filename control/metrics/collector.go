@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"causeway/control/cluster"
 	"causeway/control/ike"
 	"causeway/control/pmtu"
 	"causeway/pipeline"
@@ -65,6 +66,14 @@ var (
 	ikeRepeats      = desc("ike_retransmissions_total", "Requests that were sent again, because no answer came.")
 	ikeDefects      = desc("ike_defects_total", "Panics of the IKE daemon; each ended one IKE SA at most. Please report the log's lines.")
 	ikeDropped      = desc("ike_dropped_datagrams_total", "Datagrams of IKE that were not processed, by reason.", "reason")
+	clusterJoined   = desc("cluster_joined", "1 while the cluster's store is reached. A node that is alone has no metrics of the cluster.")
+	clusterNodes    = desc("cluster_nodes", "Nodes of the cluster that live, with this one.")
+	clusterSAs      = desc("cluster_child_sas", "Child SAs of the whole cluster that this node knows.")
+	clusterEpoch    = desc("cluster_epoch", "Number of the epoch under whose key this node seals; 0: it has none.")
+	clusterBehind   = desc("cluster_behind", "What is not done yet: changes of this node that the store has not (not_stored), child SAs that this node could not take (not_installed), values without a key (not_opened).", "what")
+	clusterSPIs     = desc("cluster_reserved_spis", "SPIs that are reserved ahead for negotiations of this node.")
+	clusterLate     = desc("cluster_late_acknowledgements_total", "Acknowledgements of new child SAs that did not come in time.")
+	clusterRefused  = desc("cluster_refused_values_total", "Values of the cluster that were not believed or not taken.")
 	pathMTUReports  = desc("path_mtu_reports_total", "ICMP errors about packets too big for their path, by what was made of them.", "verdict")
 	tunPackets      = desc("tun_packets_total", "Packets between the workers and the kernel through the TUN device.", "direction")
 	tunErrors       = desc("tun_errors_total", "Packets that the kernel (to_kernel) or the workers' queue (from_kernel) did not take.", "direction")
@@ -261,8 +270,24 @@ func (o out) negotiation(s ike.Stats) {
 	}
 }
 
+func (o out) cluster(s cluster.Status) {
+	o.gauge(clusterJoined, truth(s.Trouble == ""))
+	o.gauge(clusterNodes, float64(s.Nodes))
+	o.gauge(clusterSAs, float64(s.SAs))
+	o.gauge(clusterEpoch, float64(s.Epoch))
+	o.gauge(clusterBehind, float64(s.NotStored), "not_stored")
+	o.gauge(clusterBehind, float64(s.NotInstalled), "not_installed")
+	o.gauge(clusterBehind, float64(s.NotOpened), "not_opened")
+	o.gauge(clusterSPIs, float64(s.Stock))
+	o.counter(clusterLate, s.LateAcks)
+	o.counter(clusterRefused, s.Refused)
+}
+
 func (c *collector) control(o out) {
 	o.negotiation(c.s.IKE())
+	if c.s.Cluster != nil {
+		o.cluster(c.s.Cluster())
+	}
 	reports := c.s.PathMTU()
 	for _, v := range pmtu.Verdicts {
 		o.counter(pathMTUReports, reports[v], string(v))

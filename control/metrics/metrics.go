@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"causeway/control/cluster"
 	"causeway/control/ike"
 	"causeway/control/pmtu"
 	"causeway/control/routes"
@@ -37,6 +38,7 @@ type Source struct {
 	Tunnels  func() []Tunnel
 	SAs      func() []SA
 	IKE      func() ike.Stats
+	Cluster  func() cluster.Status // nil: the node is alone
 	Routes   func() routes.Stats
 	PathMTU  func() map[pmtu.Verdict]uint64
 	TUN      func() tun.Stats

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"causeway/control/cluster"
 	"causeway/control/ike"
 	"causeway/control/pmtu"
 	"causeway/control/routes"
@@ -45,6 +46,7 @@ func source(t *testing.T) Source {
 			return []SA{{Tunnel: "cust-a", Encryption: "aes128gcm16", SPI: 0x1001, Inbound: true}, {Tunnel: "cust-a", Encryption: "aes128gcm16", SPI: 0x2001, Sequence: 7}}
 		},
 		IKE:      func() ike.Stats { return ike.New(ike.Options{}).Stats() },
+		Cluster:  func() cluster.Status { return cluster.Status{Nodes: 3} },
 		Routes:   func() routes.Stats { return routes.Stats{Routes4: 3, Resyncs: 2} },
 		PathMTU:  func() map[pmtu.Verdict]uint64 { return map[pmtu.Verdict]uint64{pmtu.Lowered: 4} },
 		TUN:      func() tun.Stats { return tun.Stats{Written: 5} },

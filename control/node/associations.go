@@ -86,7 +86,7 @@ func (a *associations) prepare(c *config.Config) error {
 	a.writing.Lock()
 	defer a.writing.Unlock()
 	fresh := a.missing(c)
-	if len(fresh) == 0 && !negotiates(c) { // IVs are for those that IKE negotiates too, and for IKE itself
+	if len(fresh) == 0 && (!negotiates(c) || c.Cluster != nil) { // the cluster numbers the process; IVs are for those that IKE negotiates too, and for IKE itself
 		return nil
 	}
 	if err := a.load(); err != nil {

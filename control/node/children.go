@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"causeway/config"
+	"causeway/control/cluster"
 	"causeway/control/ike/sa"
 	"causeway/crypto/aesgcm"
 	"causeway/crypto/esp"
@@ -74,6 +75,17 @@ func (c *children) ReserveSPI() (uint32, error) {
 		return spi, nil
 	}
 	return 0, fmt.Errorf("no SPI is free: %d are in use", len(c.spis))
+}
+
+// Adopt is described with cluster.Dataplane.
+func (c *children) Adopt(spi uint32) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, taken := c.spis[spi]; taken || c.manual[spi] != "" {
+		return fmt.Errorf("spi %#x is taken on this node", spi)
+	}
+	c.spis[spi] = nil
+	return nil
 }
 
 // ReleaseSPI: see ReserveSPI.
@@ -329,7 +341,7 @@ func (c *children) IV() (uint64, error) {
 	return iv, nil
 }
 
-var _ sa.Dataplane = (*children)(nil)
+var _ cluster.Dataplane = (*children)(nil)
 
 // index is where the child with an SPI is, or -1.
 func (n *negotiated) index(spiIn uint32) int {

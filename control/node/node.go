@@ -26,7 +26,9 @@ import (
 
 	"causeway/config"
 	"causeway/control/api"
+	"causeway/control/cluster"
 	"causeway/control/ike"
+	"causeway/control/ike/sa"
 	"causeway/control/pmtu"
 	"causeway/control/routes"
 	"causeway/control/tun"
@@ -77,6 +79,7 @@ type Node struct {
 	numbers  *numbers
 	sas      *associations
 	children *children
+	cluster  *cluster.Cluster // nil: this node is alone
 	ike      *ike.Daemon
 	sockets  ike.Sockets
 	moving   sync.Mutex // taken before what routes and learned know of a tunnel with IKE is changed
@@ -96,7 +99,6 @@ func Open(path string, c *config.Config, o Options) (*Node, error) {
 	n.numbers = newNumbers(&n.state, n.nextNumber)
 	n.sas = newAssociations(&n.state, n.log)
 	n.children = newChildren(n.sas.vault, n.sas.ivs)
-	n.ike = ike.New(ike.Options{Log: n.log, Dataplane: n.children, Transport: &n.sockets})
 	n.spec = func(l []pipeline.LinkSpec) *pipeline.Spec { return specOf(c, l, n.sas.of) }
 	if err := n.open(c); err != nil {
 		return nil, errors.Join(err, n.Close())
@@ -113,6 +115,14 @@ func (n *Node) open(c *config.Config) error {
 	if err := errors.Join(err, n.sas.prepare(c), n.children.prepare(c)); err != nil {
 		return err
 	}
+	plane := sa.Dataplane(n.children)
+	if c.Cluster != nil {
+		if err := n.openCluster(c); err != nil {
+			return err
+		}
+		plane = n.cluster.Shared()
+	}
+	n.ike = ike.New(ike.Options{Log: n.log, Dataplane: plane, Transport: &n.sockets})
 	if err := n.openPorts(c); err != nil {
 		return err
 	}
@@ -345,6 +355,9 @@ func (n *Node) Close() error {
 	}
 	if n.filter != nil {
 		errs = append(errs, n.filter.Close())
+	}
+	if n.cluster != nil {
+		n.cluster.Close()
 	}
 	n.children.close()
 	errs = append(errs, n.sas.close())

@@ -9,6 +9,7 @@ import (
 
 	"causeway/config"
 	"causeway/control/api"
+	"causeway/control/cluster/seal"
 	"causeway/control/ike"
 	"causeway/pipeline"
 )
@@ -35,7 +36,8 @@ func (n *Node) Reload() (api.Reload, error) {
 	}
 	old := n.Config()
 	tunnels, more, err := ikeTunnels(c)
-	if err := errors.Join(err, n.sas.prepare(c), n.children.prepare(c)); err != nil {
+	roster, badRoster := n.rosterOf(c)
+	if err := errors.Join(err, badRoster, n.sas.prepare(c), n.children.prepare(c)); err != nil {
 		n.giveUp(old)
 		err = fmt.Errorf("%s: not taken over: %w", n.path, err)
 		n.log.Error("configuration not taken over", "error", err)
@@ -48,7 +50,7 @@ func (n *Node) Reload() (api.Reload, error) {
 		return api.Reload{}, err
 	}
 	renewed := n.ike.Renewed(tunnels)
-	if err := n.change(c, renewed, tunnels); err != nil {
+	if err := n.change(c, renewed, tunnels, roster); err != nil {
 		n.log.Error("configuration not taken over completely", "error", err)
 		return api.Reload{}, err
 	}
@@ -71,7 +73,7 @@ func (n *Node) Reload() (api.Reload, error) {
 
 // change follows on tables that have both the old tunnels and the new ones, so that no packet meets a route to a tunnel
 // that the workers do not know: now come the routes, and then the tables with the new tunnels alone.
-func (n *Node) change(c *config.Config, renewed map[string]bool, tunnels []*ike.Tunnel) error {
+func (n *Node) change(c *config.Config, renewed map[string]bool, tunnels []*ike.Tunnel, roster seal.Roster) error {
 	steered, routed := n.steer.setEndpoints(c.Endpoints, c.Endpoints), n.routes.Apply(c)
 	taken := n.takeTables(func(l []pipeline.LinkSpec) *pipeline.Spec { return specOf(c, l, n.sas.of) })
 	n.mu.Lock()
@@ -80,6 +82,10 @@ func (n *Node) change(c *config.Config, renewed map[string]bool, tunnels []*ike.
 	if taken == nil {
 		n.sas.retain(c) // no worker uses the others any more; one that came back later would have its window of today
 		n.children.retain(c, renewed)
+	}
+	if n.cluster != nil {
+		n.cluster.SetRoster(roster)
+		n.cluster.Retake() // there are tunnels now that there were not
 	}
 	n.moving.Lock()
 	n.learned.SetTunnels(n.learnable(c))

@@ -51,6 +51,10 @@ func (n *Node) Run(ctx context.Context, started func()) error {
 	workers, control := &group{fail: fail}, &group{fail: fail}
 	workers.start("workers", func() error { return n.engine.Run(workersCtx) })
 	n.startControl(controlCtx, control)
+	sharing, stopSharing := context.WithCancel(context.Background())
+	defer stopSharing()
+	shared := &group{fail: fail}
+	n.startCluster(sharing, shared)
 
 	negotiating, stopIKE := context.WithCancel(context.Background())
 	defer stopIKE()
@@ -65,6 +69,9 @@ func (n *Node) Run(ctx context.Context, started func()) error {
 	}
 	stopIKE() // the peers are told while packets are still taken
 	ike.wg.Wait()
+	n.leaveCluster()
+	stopSharing()
+	shared.wg.Wait()
 	n.drain()
 	n.reloading.Lock() // one that has begun ends first, and no other begins
 	defer n.reloading.Unlock()
@@ -72,7 +79,7 @@ func (n *Node) Run(ctx context.Context, started func()) error {
 	workers.wg.Wait()
 	stopControl()
 	control.wg.Wait()
-	return errors.Join(err, ike.err, n.sockets.Close(), workers.err, control.err, n.numbers.settle(), n.sas.settle())
+	return errors.Join(err, ike.err, n.sockets.Close(), shared.err, workers.err, control.err, n.numbers.settle(), n.sas.settle())
 }
 
 func (n *Node) startControl(ctx context.Context, g *group) {
@@ -203,6 +210,7 @@ func (n *Node) NotReady() []string {
 	if !n.loaded.Load() {
 		why = append(why, "the kernel's routes are not loaded yet")
 	}
+	why = append(why, n.clusterReady()...)
 	if n.withoutLink() {
 		why = append(why, "no port has a link")
 	}

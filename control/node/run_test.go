@@ -11,8 +11,8 @@ import (
 	"causeway/xsk"
 )
 
-// engine has one worker over memory, which sleeps like one over sockets.
-func engine(t *testing.T) *pipeline.Engine {
+// memoryEngine has one worker over memory, which sleeps like one over sockets.
+func memoryEngine(t *testing.T) *pipeline.Engine {
 	t.Helper()
 	u, err := xsk.NewUMEM(xsk.UMEMConfig{Parts: 1, FramesPerPart: 256})
 	if err != nil {
@@ -29,7 +29,7 @@ func engine(t *testing.T) *pipeline.Engine {
 }
 
 func TestReadyOnlyWhileEverythingIs(t *testing.T) {
-	n := &Node{engine: engine(t)}
+	n := &Node{engine: memoryEngine(t)}
 	not := func(want ...string) {
 		t.Helper()
 		got := strings.Join(n.NotReady(), "; ")

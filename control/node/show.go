@@ -12,6 +12,7 @@ import (
 
 	"causeway/config"
 	"causeway/control/api"
+	"causeway/control/cluster"
 	"causeway/control/metrics"
 	"causeway/control/routes"
 	"causeway/pipeline"
@@ -244,8 +245,13 @@ func (n *Node) workerOf(q QueueID) int {
 // metricsSource is what the metrics' page reads.
 func (n *Node) metricsSource() metrics.Source {
 	c := n.Config()
+	var status func() cluster.Status
+	if n.cluster != nil {
+		status = n.cluster.Status
+	}
 	return metrics.Source{
-		Engine: n.engine, Ports: n.ports, Tunnels: n.metricTunnels, SAs: n.metricSAs, IKE: n.ike.Stats,
+		Cluster: status,
+		Engine:  n.engine, Ports: n.ports, Tunnels: n.metricTunnels, SAs: n.metricSAs, IKE: n.ike.Stats,
 		Routes: n.routes.Stats, PathMTU: n.learned.Counts, TUN: n.tun.Stats, NotReady: n.NotReady,
 		Version: n.opts.Version, Node: c.Node.Name, Datacenter: c.Node.Datacenter, Region: c.Node.Region,
 	}

@@ -14,13 +14,13 @@ import (
 	"causeway/config"
 )
 
-// defaultStateDir is used when the configuration has no node.state_dir.
-const defaultStateDir = "/var/lib/causeway"
+// DefaultStateDir is used when the configuration has no node.state_dir.
+const DefaultStateDir = "/var/lib/causeway"
 
 // StateDir is where a node with this configuration keeps what must survive it.
 func StateDir(c *config.Config) string {
 	if c.Node.StateDir == "" {
-		return defaultStateDir
+		return DefaultStateDir
 	}
 	return c.Node.StateDir
 }
@@ -179,7 +179,9 @@ func (d *stateDir) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.root != nil {
-		d.self.Close() // the lock goes with it
+		if d.self != nil {
+			d.self.Close() // the lock goes with it
+		}
 		d.root.Close()
 		d.root, d.self = nil, nil
 	}

@@ -5,6 +5,7 @@ package sa
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"causeway/crypto/esp"
 )
@@ -25,7 +26,8 @@ type Child struct {
 	UDP      bool           // ESP in UDP (RFC 3948); our port is 4500
 	NAT      bool           // the peer is behind NAT: any source is believed once a packet is authentic
 
-	Life esp.Life // in packets and bytes, of each direction
+	Life    esp.Life  // in packets and bytes, of each direction
+	Expires time.Time // nothing of it is used any more after this, whatever is heard or not
 }
 
 // Format hides the keys.

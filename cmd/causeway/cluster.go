@@ -1,0 +1,105 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"causeway/control/api"
+	"causeway/control/node"
+)
+
+const identityHelp = `Print the line that admits this node to a cluster: its name and the fingerprint of its identity. It belongs into the roster
+of every node (cluster.roster). The identity lies in node.state_dir, and is made the first time.`
+
+// clusterCommand is about this node's part in a cluster.
+func clusterCommand() *cobra.Command {
+	parent := &cobra.Command{
+		Use:   "cluster",
+		Short: "what a node needs to be one of many",
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return noSuchCommand(cmd, args[0])
+			}
+			return fmt.Errorf("%s wants one of %s", cmd.CommandPath(), subcommands(cmd))
+		},
+	}
+	var state, name string
+	identity := command("identity", "print the line that admits this node", noArgs, func(cmd *cobra.Command, _ []string) error {
+		fingerprint, err := node.Fingerprint(state)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), name, fingerprint)
+		return err
+	})
+	identity.Long = identityHelp
+	identity.Flags().StringVar(&state, "state-dir", node.DefaultStateDir, "node.state_dir of the configuration, a `DIRECTORY`")
+	identity.Flags().StringVar(&name, "name", hostName(), "node.name of the configuration, a `NAME`")
+	parent.AddCommand(identity)
+	return parent
+}
+
+// hostName is node.name of a configuration that has none.
+func hostName() string {
+	name, _ := os.Hostname()
+	return name
+}
+
+func nodeTable(w io.Writer, nodes []api.ClusterNode) {
+	if len(nodes) == 0 {
+		fmt.Fprintln(w, "this node is alone: its configuration has no cluster")
+		return
+	}
+	rows := [][]string{{"NODE", "STATE", "READY", "ADDRESS", "DATACENTER", "REGION", "RELEASE", "EPOCH", "CHILD SAS", "SAME", "HEARD"}}
+	for _, n := range nodes {
+		heard, ready := "-", "yes"
+		if n.State == "live" || n.State == "silent" {
+			heard = time.Duration(n.HeardAgo*float64(time.Second)).Round(100*time.Millisecond).String() + " ago"
+		}
+		if len(n.NotReady) > 0 {
+			ready = "no"
+		}
+		if n.State == "refused" {
+			rows = append(rows, []string{n.Name, n.State, "-", "-", "-", "-", "-", "-", "-", "-", "-"})
+			continue
+		}
+		rows = append(rows, []string{n.Name, n.State, ready, or(n.Address, "-"), or(n.Datacenter, "-"), or(n.Region, "-"), or(n.Release, "-"), num(n.Epoch), num(n.SAs),
+			map[bool]string{false: "no", true: "yes"}[n.Agrees], heard})
+	}
+	table(w, rows)
+	for _, n := range nodes {
+		if n.Why != "" {
+			fmt.Fprintf(w, "%s is refused: %s\n", n.Name, n.Why)
+		}
+		if len(n.NotReady) > 0 {
+			fmt.Fprintf(w, "%s is not ready: %s\n", n.Name, strings.Join(n.NotReady, ", "))
+		}
+	}
+}
+
+func clusterTable(w io.Writer, c api.Cluster) {
+	switch c.State {
+	case "alone":
+		fmt.Fprintln(w, "this node is alone: its configuration has no cluster")
+		return
+	case "joined":
+		fmt.Fprintf(w, "joined: %s live, epoch %d\n", count(c.Nodes, "node"), c.Epoch)
+	default:
+		fmt.Fprintf(w, "the store is not reached: %s\ntunnels that are up go on; nothing new is negotiated\n", cmp.Or(c.Why, "not joined yet"))
+	}
+	if c.Numbered {
+		fmt.Fprintf(w, "number for IVs %d, generation of the store %s\n", c.Writer, c.Generation)
+	} else {
+		fmt.Fprintln(w, "this process has no number for IVs yet: it encrypts nothing")
+	}
+	fmt.Fprintf(w, "child SAs %d (digest %s), SPIs reserved ahead %d\n", c.SAs, c.Digest, c.SPIsReserved)
+	fmt.Fprintf(w, "not stored yet %d, not installed here %d, not opened for lack of a key %d\n", c.NotStored, c.NotInstalled, c.NotOpened)
+	fmt.Fprintf(w, "acknowledgements that came late %d, values refused %d\n", c.LateAcks, c.Refused)
+}

@@ -1,0 +1,327 @@
+package main_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"iter"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"github.com/google/gopacket/pcapgo"
+	"golang.org/x/sys/unix"
+
+	"causeway/control/api"
+	"causeway/scripts/hosts"
+)
+
+// A clusterBed is the bed of IKE with a second node. The router gives ESP from the customer and packets for it to the two in turn,
+// packet by packet; IKE goes to the first one.
+//
+//	rt  n0 n1 --- eth0 eth1 node   (edge-1, which serves the cluster)
+//	    m0 m1 --- eth0 eth1 node2  (edge-2)
+type clusterBed struct {
+	*ikeBed
+	second *bed
+	files  string // certificates and the roster
+}
+
+// Unicast addresses of the nodes.
+const (
+	address1 = "172.31.1.1"
+	address2 = "172.31.3.1"
+)
+
+func newClusterBed(t *testing.T, tunnels []*ikeTunnel) *clusterBed {
+	t.Helper()
+	b := &clusterBed{ikeBed: newIKEBed(t, tunnels), files: t.TempDir()}
+	second := *b.bed
+	b.second = &second
+	second.node, second.dir, second.name, second.daemon = b.net.Host("node2"), t.TempDir(), "edge-2", nil
+	second.socket = filepath.Join(second.dir, "s")
+	b.linkSecond()
+	b.bed.more, second.more = ", address: "+address1, ", address: "+address2
+	b.certify(t)
+	return b
+}
+
+// linkSecond joins the second node and the router as the first one is.
+func (b *clusterBed) linkSecond() {
+	node := b.second.node
+	b.net.Link(b.rt, "m0", node, "eth0", hosts.LinkOptions{})
+	b.net.Link(b.rt, "m1", node, "eth1", hosts.LinkOptions{})
+	b.rt.Addr("m0", "172.31.3.254/24", "2001:db8:33::fe/64")
+	b.rt.Addr("m1", "172.31.4.254/24", "2001:db8:34::fe/64")
+	node.Addr("eth0", "172.31.3.1/24", "2001:db8:33::1/64")
+	node.Addr("eth1", "172.31.4.1/24", "2001:db8:34::1/64")
+	node.Route("default", "via", "172.31.3.254")
+	node.Route("default", "via", "2001:db8:33::fe")
+	node.Route("198.51.100.0/24", "via", "172.31.4.254")
+	node.Route("2001:db8:c::/64", "via", "2001:db8:34::fe")
+	for table, gateways := range map[string][4]string{
+		"1": {"172.31.2.1", "172.31.1.1", "2001:db8:32::1", "2001:db8:31::1"},
+		"2": {"172.31.4.1", "172.31.3.1", "2001:db8:34::1", "2001:db8:33::1"},
+	} {
+		b.rt.MustRun("bash", "-c", fmt.Sprintf(`ip rule add fwmark %[1]s lookup 10%[1]s && ip -6 rule add fwmark %[1]s lookup 10%[1]s &&
+			ip route add %[2]s via %[3]s table 10%[1]s && ip route add 198.18.0.0/16 via %[4]s table 10%[1]s &&
+			ip -6 route add %[5]s via %[6]s table 10%[1]s && ip -6 route add 2001:db8:18::/48 via %[7]s table 10%[1]s`,
+			table, endpoint4, gateways[0], gateways[1], endpoint6, gateways[2], gateways[3]))
+	}
+}
+
+// spray has the router give packets to nodes in turn: "0 : 1, 1 : 2" to both, "0 : 2, 1 : 2" to the second alone.
+func (b *clusterBed) spray(turn string) {
+	b.rt.MustRun("nft", fmt.Sprintf(`table inet spray
+		delete table inet spray
+		table inet spray {
+		map turn { typeof numgen inc mod 2 : meta mark; elements = { %s }; }
+		chain pre { type filter hook prerouting priority mangle;
+			ip protocol esp ip daddr %s meta mark set numgen inc mod 2 map @turn
+			ip6 nexthdr esp ip6 daddr %s meta mark set numgen inc mod 2 map @turn
+			ip daddr 198.18.0.0/16 meta mark set numgen inc mod 2 map @turn
+			ip6 daddr 2001:db8:18::/48 meta mark set numgen inc mod 2 map @turn
+		}
+		}
+`, turn, endpoint4, endpoint6))
+}
+
+// certify makes the nodes' certificates and the roster.
+func (b *clusterBed) certify(t *testing.T) {
+	t.Helper()
+	authority := makeCertificate(t, b.files, "ca", nil, nil)
+	makeCertificate(t, b.files, "edge-1", authority, net.ParseIP(address1))
+	makeCertificate(t, b.files, "edge-2", authority, net.ParseIP(address2))
+	var roster strings.Builder
+	for _, x := range []*bed{b.bed, b.second} {
+		roster.WriteString(x.node.MustRun(b.bin, "cluster", "identity", "--state-dir", x.dir, "--name", x.name))
+	}
+	if err := os.WriteFile(filepath.Join(b.files, "roster"), []byte(roster.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A certificate is one that may certify others.
+type certificate struct {
+	*x509.Certificate
+	key *ecdsa.PrivateKey
+}
+
+// makeCertificate makes NAME.pem and NAME.key, certified by an authority or, without one, by itself.
+func makeCertificate(t *testing.T, dir, name string, by *certificate, address net.IP) *certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		BasicConstraintsValid: true, IsCA: by == nil}
+	if address != nil {
+		x.IPAddresses = []net.IP{address}
+	}
+	if by == nil {
+		by = &certificate{x, key}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, x, by.Certificate, key.Public(), by.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for suffix, block := range map[string]*pem.Block{".pem": {Type: "CERTIFICATE", Bytes: der}, ".key": {Type: "PRIVATE KEY", Bytes: secret}} {
+		if err := os.WriteFile(filepath.Join(dir, name+suffix), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return &certificate{x, key}
+}
+
+// section is a node's section cluster.
+func (b *clusterBed) section(x *bed) string {
+	with := fmt.Sprintf(`servers: ["tls://%s:4222"]`, address1)
+	if x == b.bed {
+		with = fmt.Sprintf(`hub: {listen: "%s:4222"}`, address1)
+	}
+	return fmt.Sprintf("cluster: {%s, roster: %[2]s/roster, tls: {certificate: %[2]s/%[3]s.pem, key: %[2]s/%[3]s.key, ca: %[2]s/ca.pem}}", with, b.files, x.name)
+}
+
+// startNodes starts both, and waits until each sees the other.
+func (b *clusterBed) startNodes(t *testing.T) {
+	t.Helper()
+	for _, x := range []*bed{b.bed, b.second} {
+		x.write(t, b.fileOf(x))
+		x.start()
+	}
+	b.joined(t)
+}
+
+// fileOf is a node's configuration: both have the same tunnels.
+func (b *clusterBed) fileOf(x *bed) string {
+	s := x.configuration(nil, b.section(x))
+	for _, tunnel := range b.tunnels {
+		s += tunnel.configuration(b.keys)
+	}
+	return s
+}
+
+func (b *clusterBed) joined(t *testing.T) {
+	t.Helper()
+	for _, x := range []*bed{b.bed, b.second} {
+		await(t, x.name+" has not joined", func() bool {
+			c := show[api.Cluster](t, x, "cluster")
+			return c.State == "joined" && c.Nodes == 2 && c.SPIsReserved > 0 && c.NotInstalled == 0
+		})
+	}
+}
+
+// await fails the test if something does not come true.
+func await(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(startLimit); !f(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s in %v", what, startLimit)
+		}
+	}
+}
+
+// carried is how many packets a node has taken from tunnels and given to them.
+func carried(t *testing.T, x *bed) (rx, tx uint64) {
+	t.Helper()
+	for _, v := range show[[]api.Tunnel](t, x, "tunnels") {
+		rx, tx = rx+v.RXPackets, tx+v.TXPackets
+	}
+	return rx, tx
+}
+
+// manyPings sends packets through each tunnel, each of which must be answered, and checks that both nodes had their part of them.
+func (b *clusterBed) manyPings(t *testing.T, step string, nodes ...*bed) {
+	t.Helper()
+	const times = 10
+	var before [][2]uint64
+	for _, x := range nodes {
+		rx, tx := carried(t, x)
+		before = append(before, [2]uint64{rx, tx})
+	}
+	for range times {
+		b.pings(step)
+	}
+	b.failures(t)
+	for i, x := range nodes {
+		rx, tx := carried(t, x)
+		if least := uint64(times * 2 * len(b.tunnels) / 4); rx-before[i][0] < least || tx-before[i][1] < least {
+			t.Errorf("%s: %s had %d packets of the customer's and %d for it: the test does not spray", step, x.name, rx-before[i][0], tx-before[i][1])
+		}
+	}
+}
+
+// TestRootCluster: what one node negotiates another one carries, packet by packet, also when the first is dead.
+func TestRootCluster(t *testing.T) {
+	tunnels := []*ikeTunnel{
+		{number: 101, name: "four", place: inGuest, proposals: "aes256gcm16-prfsha384-ecp384", child: "aes256gcm16-ecp384-noesn", childTiming: "replay_window = 0"},
+		{number: 102, name: "six", place: inGuest, v6: true, proposals: "aes128-sha256-x25519", child: "aes128-sha256-noesn", childTiming: "replay_window = 0"},
+		{number: 103, name: "chacha", place: inGuest, proposals: "chacha20poly1305-prfsha256-x25519", child: "chacha20poly1305-x25519-noesn", childTiming: "replay_window = 0"},
+	}
+	b := newClusterBed(t, tunnels)
+	b.spray("0 : 1, 1 : 2")
+	b.startNodes(t)
+	b.swans[inGuest] = b.guest.Swan("swan", hosts.SwanOptions{Conf: swanctlConf(b.tunnels, inGuest), Settings: "delete_rekeyed_delay = 1\ninstall_routes = no"}, b.rt, "198.51.100.2")
+	wires := []*hosts.Capture{b.rt.Capture("n1", "ip proto 50 or ip6 proto 50"), b.rt.Capture("m1", "ip proto 50 or ip6 proto 50")}
+
+	b.step(t, "strongSwan initiates", change{true, true}, b.initiates)
+	b.manyPings(t, "sprayed", b.bed, b.second)
+	b.step(t, "strongSwan rekeys the child", change{child: true}, b.swanctl("--rekey", "--child"))
+	b.manyPings(t, "sprayed after a rekey", b.bed, b.second)
+	b.step(t, "the node rekeys the child", change{child: true}, b.causeway(api.IKERekey))
+	b.manyPings(t, "sprayed after another rekey", b.bed, b.second)
+	await(t, "what was replaced is not gone on both nodes", func() bool {
+		for _, n := range show[[]api.ClusterNode](t, b.second, "nodes") {
+			if n.SAs != len(tunnels) || !n.Agrees {
+				return false
+			}
+		}
+		return true
+	})
+
+	b.daemon.Signal(unix.SIGKILL) // it has negotiated all, and has the store
+	_ = b.daemon.Wait(startLimit)
+	b.daemon = nil
+	b.spray("0 : 2, 1 : 2")
+	b.manyPings(t, "the negotiator is dead", b.second)
+	await(t, "the second node does not say that the store is away", func() bool { return show[api.Cluster](t, b.second, "cluster").State == "away" })
+
+	b.start()
+	b.joined(t)
+	b.spray("0 : 1, 1 : 2")
+	b.manyPings(t, "the first node is there again", b.bed, b.second)
+	b.differentIVs(t, wires[0].Stop(), wires[1].Stop())
+	for _, x := range []*bed{b.second, b.bed} {
+		x.end(t)
+	}
+}
+
+// differentIVs checks that no two packets of the nodes have one IV under one SPI, and so under one key.
+func (b *clusterBed) differentIVs(t *testing.T, pcaps ...string) {
+	t.Helper()
+	type use struct {
+		spi uint32
+		iv  string
+	}
+	seen := map[use]string{}
+	for _, pcap := range pcaps {
+		packets := 0
+		for p := range readESP(t, pcap) {
+			u := use{p.SPI, string(p.Encrypted[:8])}
+			if before, twice := seen[u]; twice {
+				t.Errorf("%s: number %d under spi %#x has the iv %x of a packet in %s", pcap, p.Seq, p.SPI, u.iv, before)
+			}
+			seen[u] = pcap
+			packets++
+		}
+		if packets < 100 {
+			t.Errorf("%s has %d packets to the customer", pcap, packets)
+		}
+	}
+}
+
+// readESP are the ESP packets of a recording that endpoints have sent.
+func readESP(t *testing.T, pcap string) iter.Seq[*layers.IPSecESP] {
+	t.Helper()
+	f, err := os.Open(pcap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := pcapgo.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(yield func(*layers.IPSecESP) bool) {
+		defer f.Close()
+		for {
+			b, _, err := r.ReadPacketData()
+			if err != nil {
+				return
+			}
+			p := gopacket.NewPacket(b, layers.LinkTypeEthernet, gopacket.Default)
+			source := ""
+			if n := p.NetworkLayer(); n != nil {
+				source = n.NetworkFlow().Src().String()
+			}
+			esp, ok := p.Layer(layers.LayerTypeIPSecESP).(*layers.IPSecESP)
+			if ok && (source == endpoint4 || source == endpoint6) && !yield(esp) {
+				return
+			}
+		}
+	}
+}

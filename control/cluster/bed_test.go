@@ -1,0 +1,264 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"causeway/control/cluster/engine"
+	"causeway/control/cluster/seal"
+	"causeway/control/ike/sa"
+	"causeway/crypto/esp"
+)
+
+// A plane is a dataplane that only remembers.
+type plane struct {
+	sa.Dataplane // what is not called is not there
+	mu           sync.Mutex
+	children     map[uint32]*sa.Child
+	order        []uint32 // of use, the latest last
+	taken        map[uint32]bool
+	tunnels      map[string]bool
+}
+
+func (p *plane) Adopt(spi uint32) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.taken[spi] {
+		return fmt.Errorf("spi %#x is taken", spi)
+	}
+	p.taken[spi] = true
+	return nil
+}
+
+func (p *plane) ReleaseSPI(spi uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.taken, spi)
+}
+
+func (p *plane) Install(c *sa.Child) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case !p.taken[c.SPIIn] || p.children[c.SPIIn] != nil:
+		return fmt.Errorf("spi %#x was not adopted, or is in use", c.SPIIn)
+	case !p.tunnels[c.Tunnel]:
+		return fmt.Errorf("there is no tunnel %s", c.Tunnel)
+	}
+	own := *c
+	own.KeyIn, own.KeyOut = bytes.Clone(c.KeyIn), bytes.Clone(c.KeyOut)
+	p.children[c.SPIIn] = &own
+	p.order = slices.Insert(p.order, 0, c.SPIIn)
+	return nil
+}
+
+func (p *plane) Use(_ string, spi uint32) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.children[spi] == nil {
+		return errors.New("no such child")
+	}
+	p.order = append(slices.DeleteFunc(p.order, func(s uint32) bool { return s == spi }), spi)
+	return nil
+}
+
+func (p *plane) Move(_ string, spi uint32, peer netip.AddrPort) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.children[spi]; c != nil {
+		c.Peer = peer
+	}
+}
+
+func (p *plane) Remove(_ string, spis ...uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, spi := range spis {
+		delete(p.children, spi)
+		delete(p.taken, spi)
+		p.order = slices.DeleteFunc(p.order, func(s uint32) bool { return s == spi })
+	}
+}
+
+func (p *plane) Usage(_ string, spi uint32) (sa.Usage, bool) {
+	return sa.Usage{}, p.child(spi) != nil
+}
+
+// child returns a copy of what is there, or nil.
+func (p *plane) child(spi uint32) *sa.Child {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.children[spi]; c != nil {
+		out := *c
+		return &out
+	}
+	return nil
+}
+
+func (p *plane) used() uint32 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.order) == 0 {
+		return 0
+	}
+	return p.order[len(p.order)-1]
+}
+
+// A node is one of a bed.
+type node struct {
+	*Cluster
+	t        *testing.T
+	name     string
+	plane    *plane
+	identity *seal.Identity
+	stop     func()
+}
+
+// A bed is nodes with real servers within this process, the first of which is the hub.
+type bed struct {
+	t      *testing.T
+	hub    netip.AddrPort
+	dir    string
+	roster seal.Roster
+	ids    map[string]*seal.Identity
+	log    *log
+	quick  bool // epochs last seconds
+}
+
+type log struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func newBed(t *testing.T, admitted ...string) *bed {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	b := &bed{t: t, hub: l.Addr().(*net.TCPAddr).AddrPort(), dir: t.TempDir(), roster: seal.Roster{}, ids: map[string]*seal.Identity{}, log: &log{}}
+	for _, name := range admitted {
+		b.roster[name] = b.identity(name).Public().Fingerprint()
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			b.log.mu.Lock()
+			defer b.log.mu.Unlock()
+			t.Log(b.log.b.String())
+		}
+	})
+	return b
+}
+
+func (b *bed) identity(name string) *seal.Identity {
+	if b.ids[name] == nil {
+		i, err := seal.NewIdentity()
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		b.ids[name] = i
+	}
+	return b.ids[name]
+}
+
+// start starts a node: the hub if it is named so.
+func (b *bed) start(name string) *node {
+	b.t.Helper()
+	l := slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", name)
+	n := &node{t: b.t, name: name, identity: b.identity(name),
+		plane: &plane{children: map[uint32]*sa.Child{}, taken: map[uint32]bool{}, tunnels: map[string]bool{"cust-a": true}}}
+	o := engine.Options{Name: name, Log: l}
+	if name == "hub" {
+		o.Hub, o.Dir = b.hub, b.dir
+	} else {
+		u, err := url.Parse("nats-leaf://" + b.hub.String())
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		o.Servers = []*url.URL{u}
+	}
+	n.Cluster = New(Options{Engine: o, Identity: n.identity, Roster: b.roster, Member: Member{Name: name}, Log: l}, n.plane)
+	if b.quick {
+		n.rotateAfter, n.destroyAfter = 2*time.Second, time.Second/2
+	}
+	if err := n.Open(); err != nil {
+		b.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan struct{})
+	go func() { n.Run(ctx); close(ran) }()
+	n.stop = sync.OnceFunc(func() { cancel(); <-ran; n.Close() })
+	b.t.Cleanup(n.stop)
+	return n
+}
+
+// joined waits until a node can share.
+func (n *node) joined() *node {
+	n.t.Helper()
+	n.eventually("joined, with SPIs in stock", func() bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return n.trouble == "" && len(n.stock) > stockSize/2
+	})
+	return n
+}
+
+const patience = 20 * time.Second
+
+func (n *node) eventually(what string, f func() bool) {
+	n.t.Helper()
+	for end := time.Now().Add(patience); !f(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			n.t.Fatalf("%s: not %s in %v", n.name, what, patience)
+		}
+	}
+}
+
+// sees waits until a node counts others as alive.
+func (n *node) sees(others int) *node {
+	n.t.Helper()
+	n.eventually(fmt.Sprintf("seeing %d others", others), func() bool { return len(n.others()) == others })
+	return n
+}
+
+// install negotiates a child, as it were.
+func (n *node) install() *sa.Child {
+	n.t.Helper()
+	spi, err := n.Shared().ReserveSPI()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	c := n.child(spi)
+	if err := n.Shared().Install(c); err != nil {
+		n.t.Fatal(err)
+	}
+	return c
+}
+
+// child is one that could be negotiated.
+func (n *node) child(spi uint32) *sa.Child {
+	return &sa.Child{Tunnel: "cust-a", SPIIn: spi, SPIOut: spi + 1, Suite: esp.AES128GCM16, KeyIn: bytes.Repeat([]byte{byte(spi)}, 20), KeyOut: bytes.Repeat([]byte{byte(spi >> 8)}, 20),
+		Local: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, Endpoint: netip.MustParseAddr("192.0.2.1"), Peer: netip.MustParseAddrPort("198.51.100.2:4500"),
+		UDP: true, Life: esp.Life{HardPackets: 7}, Expires: time.Now().Add(time.Hour)}
+}
+
+func netipPort(a netip.AddrPort, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr(), port)
+}

@@ -1,0 +1,572 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"causeway/control/cluster/engine"
+	"causeway/control/cluster/seal"
+)
+
+// Options are what a cluster is made of.
+type Options struct {
+	Engine   engine.Options
+	Identity *seal.Identity
+	Roster   seal.Roster // the first one: see SetRoster
+	Member   Member      // what does not change of it: name, address, data center, region, release
+	Log      *slog.Logger
+
+	// OnWriter is told the number of this process, once, before anything is encrypted.
+	OnWriter func(Writer) error
+	// NotReady says why the node should get no traffic.
+	NotReady func() []string
+}
+
+// A Cluster is this node's part of it. Its methods may be called by any goroutine; Run once.
+type Cluster struct {
+	opts   Options
+	log    *slog.Logger
+	plane  Dataplane
+	keys   *seal.Keyring
+	engine *engine.Engine
+	counts counts
+	work   chan struct{} // something is to be stored
+	anew   chan struct{} // the roster is another one
+
+	rotateAfter, destroyAfter, orphanAfter time.Duration
+
+	beat uint64 // of the signs of life of this process; Run's
+
+	seen struct { // when the current epoch was seen first; Run's
+		epoch epoch
+		at    time.Time
+	}
+
+	applying sync.Mutex // one record is applied at a time; taken before mu
+
+	mu       sync.Mutex
+	writer   Writer
+	numbered bool // writer is there
+	held     map[uint32]*held
+	children int
+	digest   uint64
+	unopened map[string][]byte // records of epochs of which there is no key yet
+	stock    []uint32
+	buckets  *buckets // nil: the store is not reached
+	members  map[string]*lease
+	refused  map[string]string // nodes that are not believed, and why
+	roster   seal.Roster
+	trouble  string // why there is no session; "": there is one
+}
+
+type counts struct {
+	late, refusedRecords atomic.Uint64
+}
+
+// New makes a node's part. Nothing happens before Open.
+func New(o Options, plane Dataplane) *Cluster {
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	o.Member.Version, o.Member.Public, o.Member.Started = memberVersion, o.Identity.Public(), time.Now().UnixNano()
+	return &Cluster{opts: o, log: o.Log, plane: plane, keys: seal.NewKeyring(), work: make(chan struct{}, 1), anew: make(chan struct{}, 1),
+		rotateAfter: rotateAfter, destroyAfter: destroyAfter, orphanAfter: orphanAfter, roster: o.Roster,
+		held: map[uint32]*held{}, unopened: map[string][]byte{}, members: map[string]*lease{}, refused: map[string]string{}, trouble: "not joined yet"}
+}
+
+// Open starts the engine.
+func (c *Cluster) Open() (err error) {
+	c.engine, err = engine.Open(c.opts.Engine)
+	return err
+}
+
+// Close ends what Open began. Run must have returned.
+func (c *Cluster) Close() {
+	if c.engine != nil {
+		c.engine.Close()
+	}
+	c.keys.Destroy(^uint32(0))
+}
+
+// retryTime is the wait between two tries to join.
+const retryTime = 500 * time.Millisecond
+
+// Run takes part until ctx is done. The store may come and go.
+func (c *Cluster) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		err := c.join(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		if errors.Is(err, errRoster) {
+			continue
+		}
+		c.lose(err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryTime):
+		}
+	}
+	return nil
+}
+
+// errRoster says that nodes have to be judged anew.
+var errRoster = errors.New("the roster has changed")
+
+// SetRoster says who is admitted from now on. Who is not any more gets no key: a new epoch begins.
+func (c *Cluster) SetRoster(r seal.Roster) {
+	c.mu.Lock()
+	same := maps.Equal(r, c.roster)
+	c.roster = r
+	clear(c.refused)
+	c.mu.Unlock()
+	if same {
+		return
+	}
+	select {
+	case c.anew <- struct{}{}:
+	default:
+	}
+}
+
+// admitted is the roster.
+func (c *Cluster) admitted() seal.Roster {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.roster
+}
+
+// lose notes why the store is not reached, and says so once.
+func (c *Cluster) lose(err error) {
+	if !c.engine.Reached() {
+		err = engine.ErrAway
+	}
+	c.mu.Lock()
+	changed := c.trouble == "" || c.trouble != err.Error()
+	c.trouble, c.buckets = err.Error(), nil
+	c.mu.Unlock()
+	if changed {
+		c.log.Warn("cluster: the store is not reached; tunnels that are up go on", "error", err)
+	}
+}
+
+// A session is one time that the store is reached: what is known of its buckets.
+type session struct {
+	buckets     *buckets
+	epochs      epochs
+	members     map[string]*lease // admitted ones, without us
+	membersRead bool
+	sasRead     bool
+	seen        uint64 // the last revision of the bucket of child SAs that came
+	compared    time.Time
+	behind      uint64 // what the store had when seen was found behind, or 0
+	swept       time.Time
+}
+
+// join takes part as long as the store answers.
+func (c *Cluster) join(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	opening, done := within(ctx)
+	b, err := openBuckets(opening, c.engine.Store)
+	done()
+	if err != nil {
+		return err
+	}
+	s := &session{buckets: b, epochs: epochs{wraps: map[string]*seal.Wrap{}}, members: map[string]*lease{}}
+	if err := c.number(ctx, b); err != nil {
+		return err
+	}
+	told := make(chan *nats.Msg, 4096)
+	sub, err := c.engine.Conn.ChanSubscribe(subjectSAs+"*", told)
+	if err != nil {
+		return err
+	}
+	defer sub.Unsubscribe()
+	c.storeUnseen()
+	var watchers [3]jetstream.KeyWatcher
+	for i, kv := range []jetstream.KeyValue{b.nodes, b.epochs, b.sas} {
+		if watchers[i], err = kv.WatchAll(ctx); err != nil {
+			return err
+		}
+		defer watchers[i].Stop()
+	}
+	return c.serve(ctx, s, told, watchers)
+}
+
+// number takes the number of this process, the first time.
+func (c *Cluster) number(ctx context.Context, b *buckets) error {
+	c.mu.Lock()
+	numbered, w := c.numbered, c.writer
+	c.mu.Unlock()
+	if numbered {
+		if w.Generation != b.generation {
+			return fmt.Errorf("the store is another one than before (generation %016x, it was %016x): restart this node, it needs a new number for its IVs", b.generation, w.Generation)
+		}
+		return nil
+	}
+	asking, done := within(ctx)
+	defer done()
+	w, err := c.takeWriter(asking, b)
+	if err != nil {
+		return err
+	}
+	if c.opts.OnWriter != nil {
+		if err := c.opts.OnWriter(w); err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	c.writer, c.numbered = w, true
+	c.mu.Unlock()
+	c.log.Info("cluster: this process has its number", "writer", w.ID, "generation", fmt.Sprintf("%016x", w.Generation))
+	return nil
+}
+
+// serve handles what comes, until the store is lost.
+func (c *Cluster) serve(ctx context.Context, s *session, told <-chan *nats.Msg, w [3]jetstream.KeyWatcher) error {
+	tick := time.NewTicker(beatTime / 4)
+	defer tick.Stop()
+	if err := c.sayBeat(ctx, s); err != nil {
+		return err
+	}
+	var beaten = time.Now()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return nil
+		case m := <-told:
+			c.heard(m)
+		case v, ok := <-w[0].Updates():
+			if !ok {
+				return errors.New("the store has ended the watch of nodes")
+			}
+			c.takeMember(s, v)
+			err = c.turnEpochs(ctx, s)
+		case v, ok := <-w[1].Updates():
+			if !ok {
+				return errors.New("the store has ended the watch of epochs")
+			}
+			if err = c.takeEpoch(s, v); err == nil {
+				err = c.turnEpochs(ctx, s)
+			}
+		case v, ok := <-w[2].Updates():
+			if !ok {
+				return errors.New("the store has ended the watch of child SAs")
+			}
+			c.takeStored(s, v)
+		case <-c.anew:
+			return errRoster
+		case <-c.work:
+			err = c.storeAll(ctx, s)
+		case now := <-tick.C:
+			if !c.engine.Reached() {
+				return engine.ErrAway
+			}
+			if now.Sub(beaten) >= beatTime {
+				beaten, err = now, c.sayBeat(ctx, s)
+			}
+			if err == nil {
+				err = c.turn(ctx, s, now)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// turn does what is due.
+func (c *Cluster) turn(ctx context.Context, s *session, now time.Time) error {
+	if err := c.turnEpochs(ctx, s); err != nil {
+		return err
+	}
+	if c.keys.Current() == 0 || !s.sasRead {
+		return nil
+	}
+	c.ready(s)
+	if err := c.storeAll(ctx, s); err != nil {
+		return err
+	}
+	if err := c.fillStock(ctx, s.buckets); err != nil {
+		return err
+	}
+	for _, spi := range c.expire(now) {
+		if err := purge(ctx, s.buckets.sas, spiKey(spi)); err != nil {
+			return err
+		}
+	}
+	if err := c.renew(ctx, s); err != nil {
+		return err
+	}
+	if err := c.sweep(ctx, s, now); err != nil {
+		return err
+	}
+	return s.compare(ctx, now)
+}
+
+// sweepTime is how often is looked for SPIs that dead processes had reserved.
+const sweepTime = 10 * time.Second
+
+// sweep gives free what dead processes had reserved. The keeper does.
+func (c *Cluster) sweep(ctx context.Context, s *session, now time.Time) error {
+	if now.Sub(s.swept) < sweepTime || c.keeper(s) != c.opts.Member.Name {
+		return nil
+	}
+	s.swept = now
+	var free []uint32
+	c.mu.Lock()
+	for spi, h := range c.held {
+		if h.kind == reserved && !h.own && !s.writes(h) {
+			free = append(free, spi)
+			c.set(spi, nil)
+		}
+	}
+	c.mu.Unlock()
+	for _, spi := range free {
+		if err := purge(ctx, s.buckets.sas, spiKey(spi)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compareTime is how often it is asked whether the store has told all that it has.
+const compareTime = 5 * time.Second
+
+// compare finds a watch that has stalled: the store had more five seconds ago than has come by now. All is read again then.
+func (s *session) compare(ctx context.Context, now time.Time) error {
+	if now.Sub(s.compared) < compareTime {
+		return nil
+	}
+	s.compared = now
+	if s.behind > s.seen {
+		return fmt.Errorf("the store has told changes of child SAs up to %d, and had %d before that: it is read again", s.seen, s.behind)
+	}
+	asking, done := within(ctx)
+	defer done()
+	status, err := s.buckets.sas.Status(asking)
+	if err != nil {
+		return err
+	}
+	s.behind = 0
+	if b, ok := status.(*jetstream.KeyValueBucketStatus); ok {
+		s.behind = b.StreamInfo().State.LastSeq
+	}
+	return nil
+}
+
+// ready says that this node can share and take.
+func (c *Cluster) ready(s *session) {
+	c.mu.Lock()
+	first := c.trouble != ""
+	c.trouble, c.buckets, c.members = "", s.buckets, s.members
+	c.mu.Unlock()
+	if first {
+		c.log.Info("cluster: joined", "nodes", len(s.members)+1, "child_sas", c.children, "epoch", c.keys.Current())
+	}
+}
+
+// sayBeat tells all nodes that this one lives, and how it is.
+func (c *Cluster) sayBeat(ctx context.Context, s *session) error {
+	c.beat++
+	m := c.opts.Member
+	m.Beat, m.Epoch = c.beat, c.keys.Newest()
+	if c.opts.NotReady != nil {
+		m.NotReady = c.opts.NotReady()
+	}
+	c.mu.Lock()
+	m.Writer, m.SAs, m.Digest = c.writer.ID, c.children, digestText(c.digest)
+	c.mu.Unlock()
+	ctx, cancel := within(ctx)
+	defer cancel()
+	if _, err := s.buckets.nodes.Put(ctx, m.Name, m.sign(c.opts.Identity)); err != nil {
+		return fmt.Errorf("the store does not take this node's record: %w", err)
+	}
+	return nil
+}
+
+// takeMember takes over what a node says of itself. A nil value says that all that there is has been seen.
+func (c *Cluster) takeMember(s *session, v jetstream.KeyValueEntry) {
+	if v == nil {
+		s.membersRead = true
+		return
+	}
+	name := v.Key()
+	if name == c.opts.Member.Name {
+		return
+	}
+	if v.Operation() != jetstream.KeyValuePut {
+		c.mu.Lock()
+		delete(s.members, name)
+		c.mu.Unlock()
+		return
+	}
+	m, err := parseMember(name, v.Value(), c.admitted())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		if c.refused[name] != err.Error() {
+			c.log.Warn("cluster: a node is not believed", "node", name, "why", err)
+		}
+		c.refused[name] = err.Error()
+		return
+	}
+	delete(c.refused, name)
+	if old := s.members[name]; old != nil && (m.Started < old.member.Started || m.Started == old.member.Started && m.Beat <= old.member.Beat) {
+		return // said before
+	}
+	s.members[name] = &lease{m, time.Now()}
+}
+
+// takeEpoch takes over a value of the bucket of epochs.
+func (c *Cluster) takeEpoch(s *session, v jetstream.KeyValueEntry) error {
+	if v == nil {
+		s.epochs.read = true
+		return nil
+	}
+	if err := s.epochs.take(v); err != nil {
+		c.complain(err)
+	}
+	return nil
+}
+
+// takeStored takes over a record of the store.
+func (c *Cluster) takeStored(s *session, v jetstream.KeyValueEntry) {
+	if v == nil {
+		s.sasRead = true
+		return
+	}
+	s.seen = v.Revision()
+	if v.Operation() != jetstream.KeyValuePut {
+		if spi, err := parseSPIKey(v.Key()); err == nil {
+			c.purged(spi)
+		}
+		return
+	}
+	if err := c.take(v.Key(), slices.Clone(v.Value()), true); err != nil {
+		c.complain(err)
+	}
+}
+
+// heard takes a record that another node tells, and acknowledges it.
+func (c *Cluster) heard(m *nats.Msg) {
+	key := m.Subject[len(subjectSAs):]
+	if err := c.take(key, m.Data, false); err != nil {
+		c.complain(err)
+		return
+	}
+	if m.Reply == "" {
+		return
+	}
+	spi, err := parseSPIKey(key)
+	if err != nil {
+		return
+	}
+	c.mu.Lock()
+	h := c.held[spi]
+	c.mu.Unlock()
+	if h == nil || h.own || h.failed != nil {
+		return
+	}
+	if ack, err := c.ack(spi, h.generation); err == nil {
+		_ = c.engine.Conn.Publish(m.Reply, ack) // lost with the connection, as others are
+	}
+}
+
+// complain counts what was not taken, and says so.
+func (c *Cluster) complain(err error) {
+	c.counts.refusedRecords.Add(1)
+	c.log.Warn("cluster: a value is not taken", "error", err)
+}
+
+// wake has storeAll called soon.
+func (c *Cluster) wake() {
+	select {
+	case c.work <- struct{}{}:
+	default:
+	}
+}
+
+// storeAll stores what the store has not yet.
+func (c *Cluster) storeAll(ctx context.Context, s *session) error {
+	for _, spi := range c.unstored() {
+		storing, done := within(ctx)
+		err := c.store(storing, spi)
+		done()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// others are the nodes that live, without this one.
+func (c *Cluster) others() map[string]bool {
+	now := time.Now()
+	out := map[string]bool{}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, l := range c.members {
+		if l.live(now) {
+			out[name] = true
+		}
+	}
+	return out
+}
+
+func keysOf(m map[string]bool) (out []string) {
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// fromStock takes an SPI that was reserved ahead.
+func (c *Cluster) fromStock() (spi uint32, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.trouble == "" && len(c.stock) > 0 {
+		spi, c.stock = c.stock[0], c.stock[1:]
+		if h := c.held[spi]; h != nil && h.kind == reserved && time.Until(h.expires) > stockTime {
+			c.wake()
+			return spi, true
+		}
+	}
+	return 0, false
+}
+
+// reserve is the first to store something under an SPI, if nobody has.
+func (c *Cluster) reserve(ctx context.Context, b *buckets, spi uint32) error {
+	r := &record{Version: recordVersion, Kind: reserved, Generation: 1, Node: c.opts.Member.Name, Writer: c.writer.ID, Store: b.generation,
+		ExpiresAt: time.Now().Add(2 * stockTime)}
+	sealed, err := c.keys.Seal(place(bucketSAs, spiKey(spi)), r.marshal())
+	if err != nil {
+		return err
+	}
+	ctx, cancel := within(ctx)
+	defer cancel()
+	if _, err := b.sas.Create(ctx, spiKey(spi), sealed); err != nil {
+		if errors.Is(err, jetstream.ErrKeyExists) {
+			return nil
+		}
+		return fmt.Errorf("reserving an spi: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.set(spi, &held{generation: 1, kind: reserved, own: true, node: r.Node, writer: r.Writer, expires: r.ExpiresAt, sealed: sealed, stored: 1})
+	c.stock = append(c.stock, spi)
+	return nil
+}

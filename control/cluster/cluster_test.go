@@ -1,0 +1,377 @@
+package cluster
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"reflect"
+	"testing"
+	"time"
+
+	"causeway/control/cluster/seal"
+)
+
+// What one node installs all have when Install returns; what it does with it afterwards they do too.
+func TestChildrenAreEverywhere(t *testing.T) {
+	b := newBed(t, "hub", "a", "b")
+	hub := b.start("hub").joined()
+	nodes := []*node{hub, b.start("a").joined(), b.start("b").joined()}
+	for _, n := range nodes {
+		n.sees(2)
+	}
+	for i, n := range nodes {
+		first, second := n.install(), n.install()
+		late := n.counts.late.Load() > 0 // Install did not wait for them any longer: a busy machine
+		for _, o := range nodes {
+			if late {
+				o.eventually("of what was installed", func() bool { return o.plane.child(first.SPIIn) != nil })
+			}
+			got := o.plane.child(first.SPIIn)
+			if got == nil {
+				t.Fatalf("%s has not what %s installed", o.name, n.name)
+			}
+			if !got.Expires.Equal(first.Expires) {
+				t.Errorf("%s: it expires %v, not %v", o.name, got.Expires, first.Expires)
+			}
+			got.Expires = first.Expires
+			if !reflect.DeepEqual(got, first) {
+				t.Errorf("%s has %v, and not %v", o.name, got, first)
+			}
+		}
+		for _, spi := range []uint32{first.SPIIn, second.SPIIn, first.SPIIn} {
+			if err := n.Shared().Use("cust-a", spi); err != nil {
+				t.Fatal(err)
+			}
+			for _, o := range nodes {
+				o.eventually("using what is used", func() bool { return o.plane.used() == spi })
+			}
+		}
+		peer := first.Peer
+		peer = netipPort(peer, uint16(1000+i))
+		n.Shared().Move("cust-a", first.SPIIn, peer)
+		n.Shared().Remove("cust-a", second.SPIIn)
+		for _, o := range nodes {
+			o.eventually("moved and removed", func() bool {
+				return o.plane.child(first.SPIIn).Peer == peer && o.plane.child(second.SPIIn) == nil
+			})
+		}
+	}
+	for _, n := range nodes {
+		n.eventually("of one digest with the others", func() bool { return digest(n) == digest(hub) })
+		if len(n.plane.children) != len(nodes) {
+			t.Errorf("%s has %d children, want %d", n.name, len(n.plane.children), len(nodes))
+		}
+	}
+}
+
+// Who comes late, or comes again, has what there is, and uses the pair that is used.
+func TestLateNodes(t *testing.T) {
+	b := newBed(t, "hub", "a", "b")
+	b.start("hub").joined()
+	a := b.start("a").joined()
+	first, second := a.install(), a.install()
+	for _, spi := range []uint32{second.SPIIn, first.SPIIn} {
+		if err := a.Shared().Use("cust-a", spi); err != nil {
+			t.Fatal(err)
+		}
+	}
+	third := a.install()
+	a.Shared().Remove("cust-a", third.SPIIn)
+	a.eventually("stored", func() bool { return len(a.unstored()) == 0 })
+	late := b.start("b").joined()
+	late.eventually("of one digest with the others", func() bool { return digest(late) == digest(a) })
+	if late.plane.child(first.SPIIn) == nil || late.plane.child(second.SPIIn) == nil || late.plane.child(third.SPIIn) != nil {
+		t.Errorf("it has %v", late.plane.children)
+	}
+	if late.plane.used() != first.SPIIn {
+		t.Errorf("packets leave by %#x, not by %#x", late.plane.used(), first.SPIIn)
+	}
+	// The node that negotiated them starts again: they are another's now.
+	writer := a.writer
+	a.stop()
+	again := b.start("a").joined()
+	again.eventually("of one digest with the others", func() bool { return digest(again) == digest(late) })
+	if again.writer == writer || again.writer.Generation != writer.Generation {
+		t.Errorf("number %v after %v", again.writer, writer)
+	}
+	if again.plane.used() != first.SPIIn {
+		t.Errorf("packets leave by %#x, not by %#x", again.plane.used(), first.SPIIn)
+	}
+}
+
+// The hub goes and comes again: what is up stays, nothing new is agreed on, and then all goes on by itself.
+func TestHubGoesAndComes(t *testing.T) {
+	b := newBed(t, "hub", "a", "b")
+	hub := b.start("hub").joined()
+	a, o := b.start("a").joined(), b.start("b").joined()
+	a.sees(2)
+	c := a.install()
+	spi, err := a.Shared().ReserveSPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := a.child(spi)
+	hub.stop()
+	a.eventually("away", func() bool { return a.Status().Trouble != "" })
+	if _, err := a.Shared().ReserveSPI(); err == nil {
+		t.Error("there is an SPI for what no other node would have")
+	}
+	if a.plane.child(c.SPIIn) == nil || o.plane.child(c.SPIIn) == nil {
+		t.Error("a child was lost with the hub")
+	}
+	a.Shared().Remove("cust-a", c.SPIIn) // said to nobody now
+	if err := a.Shared().Install(refused); err == nil {
+		t.Error("a child was installed that the store does not have")
+	}
+	b.start("hub").joined()
+	a.joined().sees(2)
+	o.joined()
+	o.eventually("told later", func() bool { return o.plane.child(c.SPIIn) == nil })
+	a.eventually("stored", func() bool { return len(a.unstored()) == 0 })
+	if a.plane.child(spi) != nil || o.plane.child(spi) != nil {
+		t.Error("a child that was refused came to be later")
+	}
+	d := a.install()
+	o.eventually("of what was installed after the hub came again", func() bool { return o.plane.child(d.SPIIn) != nil })
+}
+
+// Who is not in the roster reads nothing, is not believed, and is not waited for.
+func TestNotAdmitted(t *testing.T) {
+	b := newBed(t, "hub", "a")
+	b.start("hub").joined()
+	a := b.start("a").joined()
+	rogue := b.start("rogue")
+	c := a.install()
+	time.Sleep(2 * beatTime)
+	if d := a.install(); rogue.plane.child(c.SPIIn) != nil || rogue.plane.child(d.SPIIn) != nil || rogue.keys.Newest() != 0 {
+		t.Error("who is not admitted has keys")
+	}
+	if a.others()["rogue"] {
+		t.Error("it is waited for")
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.refused["rogue"] == "" {
+		t.Error("nothing says that a node is not admitted")
+	}
+}
+
+func digest(n *node) uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.digest
+}
+
+// Epochs follow each other; everything is sealed anew, also what dead nodes have written, and the old keys are destroyed.
+func TestEpochsEnd(t *testing.T) {
+	b := newBed(t, "hub", "a", "b")
+	b.quick = true
+	hub, a, o := b.start("hub").joined(), b.start("a").joined(), b.start("b").joined()
+	hub.sees(2)
+	mine, its := a.install(), o.install()
+	o.stop() // its records stay
+	last := hub.keys.Newest()
+	for range 3 {
+		for _, n := range []*node{hub, a} {
+			n.eventually("of a later epoch alone", func() bool { return n.keys.Newest() > last && n.keys.Oldest() > last })
+		}
+		last = hub.keys.Newest()
+	}
+	late := b.start("b").joined()
+	late.eventually("of one digest with the others", func() bool { return digest(late) == digest(a) })
+	for _, c := range []uint32{mine.SPIIn, its.SPIIn} {
+		if late.plane.child(c) == nil {
+			t.Errorf("%#x was lost when its epoch ended", c)
+		}
+	}
+}
+
+// All nodes go and come again: the keys of epochs were in memory alone, so what was sealed nobody can read any more, and all goes on
+// with a new epoch.
+func TestAllStartAgain(t *testing.T) {
+	b := newBed(t, "hub", "a")
+	hub, a := b.start("hub").joined(), b.start("a").joined()
+	hub.sees(1)
+	c := a.install()
+	a.stop()
+	hub.stop()
+	hub, a = b.start("hub").joined(), b.start("a").joined()
+	hub.sees(1)
+	d := a.install()
+	hub.eventually("of what is installed", func() bool { return hub.plane.child(d.SPIIn) != nil })
+	if a.plane.child(c.SPIIn) != nil || hub.plane.child(c.SPIIn) != nil {
+		t.Error("what was sealed under a key that was destroyed was read")
+	}
+}
+
+// Who leaves the roster gets no key any more, and who is added to it does, without a restart.
+func TestRosterChanges(t *testing.T) {
+	b := newBed(t, "hub", "a", "b")
+	hub, a, left := b.start("hub").joined(), b.start("a").joined(), b.start("b").joined()
+	hub.sees(2)
+	first := hub.keys.Newest()
+	roster := maps.Clone(b.roster)
+	delete(roster, "b")
+	roster["c"] = b.identity("c").Public().Fingerprint()
+	for _, n := range []*node{hub, a} {
+		n.SetRoster(roster)
+	}
+	hub.eventually("of a new epoch", func() bool { return hub.keys.Current() > first })
+	a.eventually("of a new epoch", func() bool { return a.keys.Current() > first })
+	hub.sees(1)
+	b.roster = roster
+	added := b.start("c").joined()
+	hub.sees(2)
+	d := hub.install()
+	for _, n := range []*node{added, a} {
+		n.eventually("of what was installed", func() bool { return n.plane.child(d.SPIIn) != nil })
+	}
+	time.Sleep(beatTime)
+	if left.keys.Newest() > first || left.plane.child(d.SPIIn) != nil {
+		t.Error("who left the roster has a new key")
+	}
+}
+
+// What stands in the store is believed only where it was put, and only if it is newer than what is known.
+func TestStoreIsNotBelieved(t *testing.T) {
+	b := newBed(t, "hub", "a")
+	hub, a := b.start("hub").joined(), b.start("a").joined()
+	hub.sees(1)
+	c, d := hub.install(), hub.install()
+	old := bytes.Clone(sealedOf(hub, c.SPIIn))
+	peer := netipPort(c.Peer, 7)
+	hub.Shared().Move("cust-a", c.SPIIn, peer)
+	hub.Shared().Remove("cust-a", d.SPIIn)
+	gone := bytes.Clone(sealedOf(hub, d.SPIIn))
+	a.eventually("moved and removed", func() bool { return a.plane.child(c.SPIIn).Peer == peer && a.plane.child(d.SPIIn) == nil })
+	damaged := bytes.Clone(sealedOf(hub, c.SPIIn))
+	damaged[len(damaged)-1] ^= 1
+	for what, x := range map[string]struct {
+		spi   uint32
+		value []byte
+	}{
+		"an older value":        {c.SPIIn, old},
+		"another's tombstone":   {c.SPIIn, gone},
+		"a damaged value":       {c.SPIIn, damaged},
+		"a short value":         {c.SPIIn, damaged[:9]},
+		"a value after its end": {d.SPIIn, old},
+		"another's value":       {d.SPIIn + 1, old},
+	} {
+		if err := a.engine.Conn.Publish(subjectSAs+spiKey(x.spi), x.value); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.buckets.sas.Put(t.Context(), spiKey(x.spi), x.value); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+		if k := a.plane.child(c.SPIIn); k == nil || k.Peer != peer || a.plane.child(d.SPIIn) != nil || a.plane.child(d.SPIIn+1) != nil {
+			t.Errorf("%s was believed: %v", what, a.plane.children)
+		}
+	}
+	if err := a.buckets.sas.Purge(t.Context(), spiKey(c.SPIIn)); err != nil {
+		t.Fatal(err)
+	}
+	// The node that has written what was there before writes it again.
+	hub.eventually("healed", func() bool {
+		v, err := a.buckets.sas.Get(t.Context(), spiKey(c.SPIIn))
+		w, err2 := a.buckets.sas.Get(t.Context(), spiKey(d.SPIIn))
+		return err == nil && err2 == nil && bytes.Equal(v.Value(), sealedOf(hub, c.SPIIn)) && bytes.Equal(w.Value(), sealedOf(hub, d.SPIIn))
+	})
+}
+
+func sealedOf(n *node, spi uint32) []byte {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.held[spi].sealed
+}
+
+// A number in front of IVs is one process's for ever.
+func TestWritersAreDifferent(t *testing.T) {
+	b := newBed(t, "hub", "a")
+	hub, a := b.start("hub").joined(), b.start("a").joined()
+	if hub.writer.ID == a.writer.ID {
+		t.Fatalf("both have number %d", hub.writer.ID)
+	}
+	for _, n := range []*node{a, hub, a} {
+		if free, err := n.claimWriter(t.Context(), n.buckets, hub.writer.ID); free || err != nil {
+			t.Errorf("%s may have the number of another: %v, %v", n.name, free, err)
+		}
+	}
+}
+
+// A new epoch that fails half-way, its key given to all and not made the current one, leaves nothing that the next try stumbles over.
+func TestEpochFailsHalfway(t *testing.T) {
+	b := newBed(t, "hub", "z")
+	b.quick = true
+	hub, z := b.start("hub").joined(), b.start("z").joined()
+	hub.sees(1)
+	failed := epoch{1, hub.keys.Newest() + 1, "hub", ""}
+	for name, public := range map[string]seal.Public{"hub": hub.identity.Public(), "z": z.identity.Public()} {
+		k := seal.NewKey()
+		ring := seal.NewKeyring()
+		failed.Key = k.ID()
+		ring.Add(failed.Epoch, k)
+		w, err := ring.Wrap(failed.Epoch, hub.identity, public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := json.Marshal(w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := hub.buckets.epochs.Create(t.Context(), failed.wrapAt(name), text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, n := range []*node{hub, z} {
+		n.eventually("of the next epoch", func() bool { return n.keys.Current() >= failed.Epoch })
+	}
+	c := hub.install()
+	z.eventually("of what is installed", func() bool { return z.plane.child(c.SPIIn) != nil })
+}
+
+// What is changed on one node alone, by its operator, is brought back from what all have.
+func TestTunnelsComeAndGo(t *testing.T) {
+	b := newBed(t, "hub", "a")
+	hub, a := b.start("hub").joined(), b.start("a").joined()
+	hub.sees(1)
+	c := hub.install()
+	a.eventually("of what is installed", func() bool { return a.plane.child(c.SPIIn) != nil })
+	a.plane.Remove("cust-a", c.SPIIn) // as a reload does
+	a.plane.mu.Lock()
+	a.plane.tunnels["cust-a"] = false
+	a.plane.mu.Unlock()
+	d := hub.install()
+	a.eventually("told of what it cannot take", func() bool { return a.Status().NotInstalled == 1 })
+	a.plane.mu.Lock()
+	a.plane.tunnels["cust-a"] = true
+	a.plane.mu.Unlock()
+	a.Retake()
+	if a.plane.child(c.SPIIn) == nil || a.plane.child(d.SPIIn) == nil {
+		t.Errorf("it has %v", a.plane.children)
+	}
+}
+
+// A node that joins again lives at once to the others, and what dead processes had reserved is free again.
+func TestSignsOfLife(t *testing.T) {
+	b := newBed(t, "hub", "a", "b")
+	hub, a, o := b.start("hub").joined(), b.start("a").joined(), b.start("b").joined()
+	hub.sees(2)
+	time.Sleep(3 * beatTime)
+	a.anew <- struct{}{} // it joins again
+	time.Sleep(leaseTime + beatTime)
+	if !hub.others()["a"] {
+		t.Error("it is taken for dead after it has joined again")
+	}
+	o.stop()
+	hub.eventually("free of what a dead process had reserved", func() bool {
+		hub.mu.Lock()
+		defer hub.mu.Unlock()
+		for _, h := range hub.held {
+			if h.node == "b" && h.kind == reserved {
+				return false
+			}
+		}
+		return true
+	})
+}

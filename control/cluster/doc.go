@@ -1,0 +1,15 @@
+// Package cluster makes one endpoint of many nodes: what one of them has negotiated, all of them have.
+//
+// The store is NATS JetStream (room engine): buckets of keys and values on the hubs. Two ways lead from the node that has something to
+// say to the others: a publication at once, which they acknowledge, and the value in the bucket, which is the truth. Values are sealed
+// (room seal) and carry a version and a generation; what is older than what a node has seen it does not take.
+//
+//	store.go    the buckets
+//	member.go   who is there: signed records, leases, the roster
+//	epoch.go    the keys under which values are sealed: made, given on, replaced, destroyed
+//	writer.go   the number of this process, in front of its IVs
+//	record.go   a child SA as it is shared
+//	replica.go  the records that this node has, and what becomes of them
+//	share.go    the dataplane that IKE sees: what it installs here is installed everywhere
+//	cluster.go  the goroutine that holds all together
+package cluster

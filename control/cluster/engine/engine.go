@@ -1,0 +1,119 @@
+// Package engine runs the NATS server that each node has within its process, and joins it to those of others.
+//
+// A node that serves others (Options.Hub) has the store, JetStream, and takes leaf nodes at an address; every node that names servers
+// is a leaf node of one of them. Nothing else listens: the node itself talks to its server in memory.
+package engine
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Domain is the JetStream domain of the store: leaf nodes reach it from wherever they are.
+const Domain = "causeway"
+
+// Options say what an engine is to be.
+type Options struct {
+	Name    string // the node's
+	Servers []*url.URL
+	TLS     *tls.Config // for both directions; nil: none, which only tests do
+	Hub     netip.AddrPort
+	Dir     string // of the store, for a hub
+	Log     *slog.Logger
+}
+
+// An Engine is a running server and the node's connection to it.
+type Engine struct {
+	hub    bool
+	server *server.Server
+	Conn   *nats.Conn
+	Store  jetstream.JetStream
+}
+
+// startLimit is how long the server may take to start: with a large store it reads much.
+const startLimit = 30 * time.Second
+
+// Open starts a server. It returns before the servers that it names are reached.
+func Open(o Options) (*Engine, error) {
+	s, err := server.NewServer(o.options())
+	if err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+	s.SetLoggerV2(logger{o.Log}, false, false, false)
+	e := &Engine{hub: o.Hub.IsValid(), server: s}
+	go s.Start()
+	if !s.ReadyForConnections(startLimit) {
+		e.Close()
+		return nil, fmt.Errorf("cluster: the engine was not ready within %v: see the log before", startLimit)
+	}
+	if e.Conn, err = nats.Connect("", nats.InProcessServer(s), nats.Name("causeway "+o.Name), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond)); err == nil {
+		e.Store, err = jetstream.NewWithDomain(e.Conn, Domain, jetstream.WithDefaultTimeout(requestLimit))
+	}
+	if err != nil {
+		e.Close()
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+	return e, nil
+}
+
+// requestLimit is how long an answer of the store is waited for where the caller has no limit of its own.
+const requestLimit = 5 * time.Second
+
+// maxValue bounds a message: an IKE SA with its fragments is the largest.
+const maxValue = 256 << 10
+
+func (o Options) options() *server.Options {
+	out := &server.Options{ServerName: o.Name, DontListen: true, NoSigs: true, MaxPayload: maxValue, MaxPending: 64 << 20, DisableShortFirstPing: true}
+	if o.Hub.IsValid() {
+		out.JetStream, out.StoreDir, out.JetStreamDomain = true, o.Dir, Domain
+		out.SyncAlways = true // what was reserved stands on disk before it is relied on
+		out.LeafNode.Host, out.LeafNode.Port = o.Hub.Addr().String(), int(o.Hub.Port())
+		out.LeafNode.TLSConfig, out.LeafNode.TLSTimeout = o.TLS, 5
+	}
+	if len(o.Servers) > 0 {
+		out.LeafNode.ReconnectInterval = 500 * time.Millisecond
+		out.LeafNode.Remotes = []*server.RemoteLeafOpts{{URLs: o.Servers, TLS: o.TLS != nil, TLSConfig: o.TLS, TLSTimeout: 5}}
+	}
+	return out
+}
+
+// ErrAway says that no server is reached.
+var ErrAway = errors.New("no server of cluster.servers is reached")
+
+// Reached reports whether the store can be: this node has it, or is joined to one that leads there.
+func (e *Engine) Reached() bool { return e.hub || e.server.NumLeafNodes() > 0 }
+
+// Close ends connection and server.
+func (e *Engine) Close() {
+	if e.Conn != nil {
+		e.Conn.Close()
+	}
+	e.server.Shutdown()
+	e.server.WaitForShutdown()
+}
+
+// A logger brings the server's lines into the node's log. Its notices are of interest to whoever looks for a fault alone.
+type logger struct{ to *slog.Logger }
+
+func (l logger) line(level slog.Level, format string, args []any) {
+	if l.to != nil {
+		l.to.Log(context.Background(), level, "cluster engine: "+fmt.Sprintf(format, args...))
+	}
+}
+
+func (l logger) Noticef(format string, args ...any) { l.line(slog.LevelDebug, format, args) }
+func (l logger) Warnf(format string, args ...any)   { l.line(slog.LevelWarn, format, args) }
+func (l logger) Errorf(format string, args ...any)  { l.line(slog.LevelError, format, args) }
+func (l logger) Fatalf(format string, args ...any)  { l.line(slog.LevelError, format, args) }
+func (l logger) Debugf(format string, args ...any)  {}
+func (l logger) Tracef(format string, args ...any)  {}

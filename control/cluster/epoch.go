@@ -1,0 +1,350 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"causeway/control/cluster/seal"
+)
+
+// An epoch is under which key values are sealed from now on. It stands in the bucket of epochs under keyEpoch; the key itself stands
+// beside it once for each node, wrapped.
+type epoch struct {
+	Version int    `json:"version"`
+	Epoch   uint32 `json:"epoch"`
+	From    string `json:"from"` // the node that made it
+	Key     string `json:"key"`  // seal.Key.ID
+}
+
+const keyEpoch = "current"
+
+// wrapAt is where the key of an epoch stands for a node: a try that failed has left another key's.
+func (e epoch) wrapAt(to string) string { return fmt.Sprintf("%s%d/%s/%s", wraps, e.Epoch, e.Key, to) }
+
+const wraps = "wrap/"
+
+// rotateAfter is when the key of an epoch is replaced, by our own clock since we have seen it first: early enough for it to be gone
+// within a day.
+const rotateAfter = 12 * time.Hour
+
+// orphanAfter is how long a node is waited for that has the key of the current epoch, when none is there.
+const orphanAfter = 15 * time.Second
+
+// epochs is what a node knows of the bucket of epochs.
+type epochs struct {
+	current  epoch
+	revision uint64 // of current; 0: there is none
+	made     time.Time
+	wraps    map[string]*seal.Wrap // by key
+	read     bool                  // all that stands in the bucket has been seen
+}
+
+// take takes over a value of the bucket.
+func (e *epochs) take(v jetstream.KeyValueEntry) error {
+	switch {
+	case v.Operation() != jetstream.KeyValuePut:
+		delete(e.wraps, v.Key())
+	case v.Key() == keyEpoch:
+		var c epoch
+		if err := json.Unmarshal(v.Value(), &c); err != nil || c.Version < 1 || c.Epoch == 0 {
+			return errors.New("the current epoch is none")
+		}
+		if e.revision != 0 && c.Epoch < e.current.Epoch {
+			return fmt.Errorf("the current epoch is %d after it was %d: the store is older than it was", c.Epoch, e.current.Epoch)
+		}
+		e.current, e.revision, e.made = c, v.Revision(), v.Created()
+	case strings.HasPrefix(v.Key(), wraps):
+		w := new(seal.Wrap)
+		if err := json.Unmarshal(v.Value(), w); err != nil {
+			return fmt.Errorf("%s is no epoch key", v.Key())
+		}
+		e.wraps[v.Key()] = w
+	}
+	return nil
+}
+
+// turnEpochs does what there is to be done about epochs: take a key that was given to us, make the first one or the next, give keys to
+// those who have none.
+func (c *Cluster) turnEpochs(ctx context.Context, s *session) error {
+	e := &s.epochs
+	if !e.read || !s.membersRead {
+		return nil
+	}
+	if e.revision != 0 && !c.keys.Has(e.current.Epoch) {
+		if err := c.takeKey(s); err != nil {
+			return err
+		}
+	}
+	if c.seen.epoch != e.current {
+		c.seen.epoch, c.seen.at = e.current, time.Now()
+		if e.made.Before(c.seen.at) { // by the store's clock
+			c.seen.at = e.made
+		}
+	}
+	switch {
+	case e.revision == 0:
+		return c.rotate(ctx, s)
+	case c.keeper(s) != c.opts.Member.Name:
+		return nil
+	case !c.keys.Has(e.current.Epoch):
+		if time.Since(c.seen.at) > c.orphanAfter { // who had it is gone for good
+			return c.rotate(ctx, s)
+		}
+		return nil
+	case time.Since(c.seen.at) > c.rotateAfter || c.leftWithKey(e) || c.keys.Newest() > e.current.Epoch:
+		return c.rotate(ctx, s)
+	}
+	return c.giveKeys(ctx, s, e.current)
+}
+
+// leftWithKey reports whether somebody has the current key who is not admitted any more.
+func (c *Cluster) leftWithKey(e *epochs) bool {
+	roster := c.admitted()
+	for key, w := range e.wraps {
+		rest, current := strings.CutPrefix(key, e.current.wrapAt(""))
+		if current && roster[rest] != w.To {
+			c.log.Info("cluster: a node has left the roster: its epoch ends", "node", rest, "epoch", e.current.Epoch)
+			return true
+		}
+	}
+	return false
+}
+
+// destroyAfter is how long after a new epoch a value under the one before may still be on its way.
+const destroyAfter = time.Minute
+
+// renew seals anew what is sealed under an epoch before the current one: each node what it has written, the keeper what is of nodes that
+// are gone. When nothing is left the old keys are destroyed.
+func (c *Cluster) renew(ctx context.Context, s *session) error {
+	current := c.keys.Current()
+	if oldest := c.keys.Oldest(); oldest == 0 || oldest == current {
+		return nil
+	}
+	keeper := c.keeper(s) == c.opts.Member.Name
+	left := 0
+	for spi, h := range c.sealedBefore(current) {
+		if h.kind == reserved && !h.own {
+			continue // its own process seals it anew, or it is swept
+		}
+		if !h.own && (!keeper || s.writes(h)) {
+			left++ // its node does
+			continue
+		}
+		if err := c.sealAgain(ctx, s, spi, h); err != nil {
+			return err
+		}
+	}
+	if left > 0 || time.Since(c.seen.at) < c.destroyAfter {
+		return nil
+	}
+	c.keys.Destroy(current)
+	c.log.Info("cluster: the keys of former epochs are destroyed", "before", current)
+	if keeper {
+		return c.purgeFormer(ctx, s, current)
+	}
+	return nil
+}
+
+// writes reports whether the process that has written a record lives.
+func (s *session) writes(h *held) bool {
+	l := s.members[h.node]
+	return l != nil && l.live(time.Now()) && l.member.Writer == h.writer
+}
+
+// sealedBefore are the records that are sealed under epochs before one.
+func (c *Cluster) sealedBefore(epoch uint32) map[uint32]*held {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := map[uint32]*held{}
+	for spi, h := range c.held {
+		if seal.EpochOf(h.sealed) < epoch {
+			out[spi] = h
+		}
+	}
+	return out
+}
+
+// sealAgain seals a record under the current epoch, and stores it.
+func (c *Cluster) sealAgain(ctx context.Context, s *session, spi uint32, h *held) error {
+	at := place(bucketSAs, spiKey(spi))
+	c.mu.Lock()
+	text, err := c.keys.Open(at, h.sealed)
+	var sealed []byte
+	if err == nil {
+		sealed, err = c.keys.Seal(at, text)
+	}
+	clear(text)
+	if err != nil || c.held[spi] != h {
+		c.mu.Unlock()
+		return err
+	}
+	h.sealed = sealed
+	c.mu.Unlock()
+	ctx, cancel := within(ctx)
+	defer cancel()
+	if _, err := s.buckets.sas.Put(ctx, spiKey(spi), sealed); err != nil {
+		return fmt.Errorf("spi %s: sealed anew and not stored: %w", spiKey(spi), err)
+	}
+	return nil
+}
+
+// purgeFormer removes from the store what nobody can open any more: wraps of former epochs, and values under them whose nodes are gone.
+func (c *Cluster) purgeFormer(ctx context.Context, s *session, current uint32) error {
+	for key, w := range s.epochs.wraps {
+		if w.Epoch < current {
+			if err := purge(ctx, s.buckets.epochs, key); err != nil {
+				return err
+			}
+		}
+	}
+	c.mu.Lock()
+	var dead []string
+	for key, sealed := range c.unopened {
+		if seal.EpochOf(sealed) < current {
+			dead = append(dead, key)
+			delete(c.unopened, key)
+		}
+	}
+	c.mu.Unlock()
+	for _, key := range dead {
+		if err := purge(ctx, s.buckets.sas, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func purge(ctx context.Context, kv jetstream.KeyValue, key string) error {
+	ctx, cancel := within(ctx)
+	defer cancel()
+	return kv.Purge(ctx, key)
+}
+
+// takeKey takes the key of the current epoch if it was given to us.
+func (c *Cluster) takeKey(s *session) error {
+	e := &s.epochs
+	w := e.wraps[e.current.wrapAt(c.opts.Member.Name)]
+	if w == nil {
+		return nil
+	}
+	// Whoever has the key may have given it, not only who made it.
+	for name, public := range c.receivers(s) {
+		if public.Fingerprint() != w.From {
+			continue
+		}
+		k, err := c.opts.Identity.Unwrap(w, public)
+		if err != nil {
+			return fmt.Errorf("epoch %d: %w", w.Epoch, err)
+		}
+		if w.Epoch != e.current.Epoch || k.ID() != e.current.Key {
+			return fmt.Errorf("epoch %d with key %s: the key that was given is %s of epoch %d", e.current.Epoch, e.current.Key, k.ID(), w.Epoch)
+		}
+		c.keys.Add(w.Epoch, k)
+		c.keys.Use(w.Epoch)
+		c.log.Info("cluster: epoch key received", "epoch", w.Epoch, "from", name)
+		c.Retake()
+		return nil
+	}
+	return nil // its record may come, or another node gives the key
+}
+
+// receivers are all nodes that are to have the keys of epochs.
+func (c *Cluster) receivers(s *session) map[string]seal.Public {
+	out := map[string]seal.Public{c.opts.Member.Name: c.opts.Member.Public}
+	for name, l := range s.members {
+		out[name] = l.member.Public
+	}
+	return out
+}
+
+// keeper is the node that makes epochs and gives keys: the first by name, of those that live, with the current one before those without.
+func (c *Cluster) keeper(s *session) string {
+	best, has := c.opts.Member.Name, c.keys.Has(s.epochs.current.Epoch)
+	now := time.Now()
+	for name, l := range s.members {
+		if !l.live(now) {
+			continue
+		}
+		if its := l.member.Epoch >= s.epochs.current.Epoch; its && !has || its == has && name < best {
+			best, has = name, its
+		}
+	}
+	return best
+}
+
+// rotate makes the next epoch: first its key goes to all that are there, then it becomes the current one, unless another node was faster.
+func (c *Cluster) rotate(ctx context.Context, s *session) error {
+	e := &s.epochs
+	k := seal.NewKey()
+	// A hub that starts again knows of no epoch: by the time of day, the first is higher than those before.
+	number := max(e.current.Epoch+1, c.keys.Newest()+1, uint32(time.Now().Unix()))
+	next := epoch{1, number, c.opts.Member.Name, k.ID()}
+	c.keys.Add(next.Epoch, k)
+	err := c.giveKeys(ctx, s, next)
+	if err == nil {
+		err = c.makeCurrent(ctx, s, next)
+	}
+	if err != nil {
+		c.keys.Drop(next.Epoch)
+		if errors.Is(err, jetstream.ErrKeyExists) {
+			return nil // another node was faster: its key comes
+		}
+		return fmt.Errorf("epoch %d: %w", next.Epoch, err)
+	}
+	c.keys.Use(next.Epoch)
+	c.log.Info("cluster: new epoch", "epoch", next.Epoch)
+	return nil
+}
+
+// makeCurrent makes an epoch the current one, if the one that we know still is.
+func (c *Cluster) makeCurrent(ctx context.Context, s *session, next epoch) error {
+	b, err := json.Marshal(next)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := within(ctx)
+	defer cancel()
+	var revision uint64
+	if s.epochs.revision == 0 {
+		revision, err = s.buckets.epochs.Create(ctx, keyEpoch, b)
+	} else {
+		revision, err = s.buckets.epochs.Update(ctx, keyEpoch, b, s.epochs.revision)
+	}
+	if err == nil { // the watch tells it later: until then it would be made again
+		s.epochs.current, s.epochs.revision, s.epochs.made = next, revision, time.Now()
+	}
+	return err
+}
+
+// giveKeys gives the key of an epoch to all nodes that have it not yet.
+func (c *Cluster) giveKeys(ctx context.Context, s *session, e epoch) error {
+	for name, public := range c.receivers(s) {
+		key := e.wrapAt(name)
+		if s.epochs.wraps[key] != nil {
+			continue
+		}
+		w, err := c.keys.Wrap(e.Epoch, c.opts.Identity, public)
+		if err != nil {
+			c.log.Warn("cluster: no epoch key for a node", "node", name, "error", err)
+			continue
+		}
+		b, err := json.Marshal(w)
+		if err != nil {
+			return err
+		}
+		ctx, cancel := within(ctx)
+		_, err = s.buckets.epochs.Create(ctx, key, b)
+		cancel()
+		if err != nil && !errors.Is(err, jetstream.ErrKeyExists) {
+			return fmt.Errorf("epoch key for %s: %w", name, err)
+		}
+		s.epochs.wraps[key] = w
+	}
+	return nil
+}

@@ -1,0 +1,79 @@
+package cluster
+
+import (
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"causeway/control/cluster/seal"
+)
+
+// memberVersion is the version of Member that this release writes. Later ones add fields.
+const memberVersion = 1
+
+// A Member is what a node says of itself, signed by it. It is not sealed: who has no key yet has to say it.
+type Member struct {
+	Version    int         `json:"version"`
+	Name       string      `json:"name"`
+	Public     seal.Public `json:"public"`
+	Address    netip.Addr  `json:"address"`
+	Datacenter string      `json:"datacenter,omitempty"`
+	Region     string      `json:"region,omitempty"`
+	Release    string      `json:"release,omitempty"`
+	Writer     uint32      `json:"writer"` // of this start of it
+	Epoch      uint32      `json:"epoch"`  // the newest of which it has the key
+	NotReady   []string    `json:"not_ready,omitempty"`
+	SAs        int         `json:"sas"`     // how many it has
+	Digest     string      `json:"digest"`  // of them
+	Started    int64       `json:"started"` // this start of it, in nanoseconds of its clock
+	Beat       uint64      `json:"beat"`
+}
+
+// sign is the record as it is published: the signature, 64 bytes, and the text. The text is signed as it stands, so that the fields of
+// a later release, which this one does not know, are signed too.
+func (m *Member) sign(i *seal.Identity) []byte {
+	text, err := json.Marshal(m)
+	if err != nil {
+		panic(err) // numbers, strings and addresses
+	}
+	return append(i.Sign("member", text), text...)
+}
+
+// maxMember bounds a record: keys and reasons.
+const maxMember = 16 << 10
+
+// parseMember reads the record of a node that is admitted.
+func parseMember(name string, b []byte, roster seal.Roster) (*Member, error) {
+	if len(b) < ed25519.SignatureSize || len(b) > maxMember {
+		return nil, fmt.Errorf("its record has %d bytes", len(b))
+	}
+	signature, text := b[:ed25519.SignatureSize], b[ed25519.SignatureSize:]
+	m := new(Member)
+	if err := json.Unmarshal(text, m); err != nil || m.Version < 1 {
+		return nil, errors.New("its record is none")
+	}
+	switch {
+	case m.Name != name || !roster.Admits(name, m.Public):
+		return nil, fmt.Errorf("its identity %s is not that of this name in the roster, or its record is another's", m.Public.Fingerprint())
+	case !m.Public.Verify("member", text, signature):
+		return nil, errors.New("its record is not signed by it")
+	}
+	return m, nil
+}
+
+// A lease is how long ago a node was heard, by our own clock alone.
+type lease struct {
+	member *Member
+	heard  time.Time
+}
+
+// Leases: a node says that it lives each beatTime, and is taken for dead when it has said nothing for leaseTime.
+const (
+	beatTime  = time.Second
+	leaseTime = 3 * time.Second
+)
+
+func (l *lease) live(now time.Time) bool { return now.Sub(l.heard) < leaseTime }

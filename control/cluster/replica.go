@@ -1,0 +1,275 @@
+package cluster
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"causeway/control/cluster/seal"
+	"causeway/control/ike/sa"
+)
+
+// A Dataplane is a node's, for children that it negotiates itself and for those of others.
+type Dataplane interface {
+	sa.Dataplane
+
+	// Adopt reserves an SPI that was reserved in the cluster. It fails if this node has it for something else.
+	Adopt(spi uint32) error
+}
+
+// A held record is what a node knows of an SPI.
+type held struct {
+	generation uint64
+	kind       kind
+	own        bool // written by this process
+	node       string
+	writer     uint32
+	tunnel     string
+	used       int64
+	selectors  string
+	expires    time.Time
+	sealed     []byte // as it stands, or should stand, in the store
+	stored     uint64 // generation that the store has
+	failed     error  // why the dataplane did not take it
+}
+
+// digestOf is what a record adds to the digest of all: two nodes with the same children have the same sum, in whatever order they came.
+func digestOf(spi uint32, h *held) (d uint64) {
+	if h == nil || h.kind != child {
+		return 0
+	}
+	var b [12]byte
+	binary.BigEndian.PutUint32(b[:], spi)
+	binary.BigEndian.PutUint64(b[4:], h.generation)
+	sum := sha256.Sum256(b[:])
+	return binary.BigEndian.Uint64(sum[:])
+}
+
+func digestText(d uint64) string {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], d)
+	return hex.EncodeToString(b[:])
+}
+
+// set notes what is known of an SPI. It is called with the lock held.
+func (c *Cluster) set(spi uint32, h *held) {
+	old := c.held[spi]
+	c.digest ^= digestOf(spi, old) ^ digestOf(spi, h)
+	if old != nil && old.kind == child {
+		c.children--
+	}
+	if h == nil {
+		delete(c.held, spi)
+		return
+	}
+	if h.kind == child {
+		c.children++
+	}
+	c.held[spi] = h
+}
+
+// take takes a sealed record that came, from the store (stored) or from another node. What is not newer than what is known changes
+// nothing.
+func (c *Cluster) take(key string, sealed []byte, stored bool) error {
+	spi, err := parseSPIKey(key)
+	if err != nil {
+		return err
+	}
+	text, err := c.keys.Open(place(bucketSAs, key), sealed)
+	if err != nil {
+		var e seal.EpochError
+		if errors.As(err, &e) {
+			return c.keepUnopened(key, sealed, e)
+		}
+		if stored {
+			c.storeAgain(spi)
+		}
+		return fmt.Errorf("spi %s: %w", key, err)
+	}
+	r, err := parseRecord(text)
+	clear(text)
+	if err != nil {
+		return fmt.Errorf("spi %s: %w", key, err)
+	}
+	defer r.wipe()
+	c.applying.Lock()
+	defer c.applying.Unlock()
+	h, before := c.learn(spi, r, sealed, stored)
+	if h == nil || h.own {
+		return nil
+	}
+	err = c.apply(spi, r, before)
+	c.mu.Lock()
+	h.failed = err
+	c.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("tunnel %s: spi %s: %w", r.Tunnel, key, err)
+	}
+	return nil
+}
+
+// purged notes that a record is not in the store any more. Ours is stored again; others' children stay, whoever has purged them.
+func (c *Cluster) purged(spi uint32) {
+	c.storeAgain(spi)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h := c.held[spi]; h != nil && !h.own && h.kind != child {
+		c.set(spi, nil)
+	}
+}
+
+// storeAgain has a record of ours stored: what stands in its place is not it.
+func (c *Cluster) storeAgain(spi uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h := c.held[spi]; h != nil && h.own {
+		h.stored = 0
+		c.wake()
+	}
+}
+
+// storeUnseen has all records of ours stored that the store does not show: it may be older than it was.
+func (c *Cluster) storeUnseen() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, h := range c.held {
+		h.stored = 0
+	}
+}
+
+// maxUnopened bounds what is kept of values without a key: whoever can write to the store could make up epochs.
+const maxUnopened = 1 << 16
+
+// keepUnopened keeps a value whose key may come.
+func (c *Cluster) keepUnopened(key string, sealed []byte, e seal.EpochError) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.unopened) >= maxUnopened && c.unopened[key] == nil {
+		return fmt.Errorf("spi %s: %w, and %d such values are kept already", key, e, maxUnopened)
+	}
+	c.unopened[key] = sealed
+	return nil
+}
+
+// learn notes a record; nil if it is not newer than what is known.
+func (c *Cluster) learn(spi uint32, r *record, sealed []byte, stored bool) (h, before *held) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before = c.held[spi]
+	if before != nil && stored {
+		before.stored = r.Generation // if it is less than what we have, somebody has put it there
+	}
+	if before != nil && r.Generation <= before.generation {
+		if r.Generation == before.generation && seal.EpochOf(sealed) > seal.EpochOf(before.sealed) {
+			before.sealed = sealed // the same under the key of a new epoch
+		}
+		return nil, nil
+	}
+	h = &held{generation: r.Generation, kind: r.Kind, own: r.Writer == c.writer.ID && c.numbered, node: r.Node, writer: r.Writer, tunnel: r.Tunnel, used: r.Used,
+		selectors: fmt.Sprint(r.Local, r.Remote), expires: r.ExpiresAt, sealed: sealed}
+	if stored {
+		h.stored = r.Generation
+	}
+	c.set(spi, h)
+	return h, before
+}
+
+// apply has the dataplane do what a record says that another node has written.
+func (c *Cluster) apply(spi uint32, r *record, before *held) error {
+	installed := before != nil && before.kind == child && before.failed == nil
+	switch {
+	case r.Kind == gone && installed:
+		c.plane.Remove(before.tunnel, spi)
+	case r.Kind != child:
+	case installed:
+		c.plane.Move(r.Tunnel, spi, r.Peer)
+		if r.Used > before.used {
+			return c.useIfLatest(spi, r)
+		}
+	default:
+		k, err := r.child(spi)
+		if err != nil {
+			return err
+		}
+		if err := c.plane.Adopt(spi); err != nil {
+			return err
+		}
+		if err := c.plane.Install(k); err != nil {
+			c.plane.ReleaseSPI(spi)
+			return err
+		}
+		if r.Used > 0 {
+			return c.useIfLatest(spi, r)
+		}
+	}
+	return nil
+}
+
+// useIfLatest has packets leave by a child, unless another one with its selectors came into use later: a node that comes late hears of
+// them in any order.
+func (c *Cluster) useIfLatest(spi uint32, r *record) error {
+	c.mu.Lock()
+	h := c.held[spi]
+	for other, o := range c.held {
+		if other != spi && o.kind == child && o.tunnel == h.tunnel && o.selectors == h.selectors && o.used > r.Used && o.failed == nil {
+			c.mu.Unlock()
+			return nil
+		}
+	}
+	c.mu.Unlock()
+	return c.plane.Use(r.Tunnel, spi)
+}
+
+// Retake tries again what could not be opened for lack of a key, and what the dataplane did not take: its tunnel may be there now.
+func (c *Cluster) Retake() {
+	c.mu.Lock()
+	again := c.unopened
+	c.unopened = map[string][]byte{}
+	for spi, h := range c.held {
+		if h.kind == child && !h.own && (h.failed != nil || c.missing(spi, h)) {
+			again[spiKey(spi)] = h.sealed
+			c.set(spi, nil)
+		}
+	}
+	c.mu.Unlock()
+	for key, sealed := range again {
+		if err := c.take(key, sealed, false); err != nil {
+			c.complain(err)
+		}
+	}
+}
+
+// missing reports whether the dataplane does not have a child that it was given: its tunnel was changed, or away for a while.
+func (c *Cluster) missing(spi uint32, h *held) bool {
+	_, has := c.plane.Usage(h.tunnel, spi)
+	return !has
+}
+
+// expire removes children whose time is over although nobody said so, and forgets tombstones that nothing can come after.
+func (c *Cluster) expire(now time.Time) (purge []uint32) {
+	c.applying.Lock()
+	defer c.applying.Unlock()
+	c.mu.Lock()
+	over := map[uint32]*held{}
+	for spi, h := range c.held {
+		if h.own && h.kind == child || h.expires.IsZero() || now.Before(h.expires.Add(expireGrace)) {
+			continue
+		}
+		over[spi] = h
+		c.set(spi, nil)
+	}
+	c.mu.Unlock()
+	for spi, h := range over {
+		if h.kind == child && h.failed == nil {
+			c.plane.Remove(h.tunnel, spi)
+		}
+		purge = append(purge, spi)
+	}
+	return purge
+}
+
+// expireGrace is how much later than its own node the others forget a child.
+const expireGrace = time.Minute

@@ -1,0 +1,264 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"causeway/control/ike/sa"
+)
+
+// Bounds of what is shared.
+const (
+	ackTime   = 500 * time.Millisecond // how long other nodes are waited for (DESIGN section 4.4)
+	stockSize = 64                     // SPIs that are reserved ahead, so that no negotiation waits for the store
+	stockTime = 12 * time.Hour         // how old a reserved one may become
+	leastSPI  = 256                    // RFC 4303, section 2.1
+)
+
+// Shared is the dataplane for IKE: what is done with it is done on all nodes.
+func (c *Cluster) Shared() sa.Dataplane { return shared{c.plane, c} }
+
+type shared struct {
+	Dataplane
+	c *Cluster
+}
+
+// errAway says why nothing new is negotiated.
+var errAway = errors.New("the cluster's store is not reached: what is negotiated now no other node would have")
+
+// ReserveSPI takes one that was reserved in the store.
+func (s shared) ReserveSPI() (uint32, error) {
+	for {
+		spi, ok := s.c.fromStock()
+		if !ok {
+			return 0, errAway
+		}
+		if err := s.Dataplane.Adopt(spi); err == nil {
+			return spi, nil
+		}
+	}
+}
+
+// ReleaseSPI puts it back.
+func (s shared) ReleaseSPI(spi uint32) {
+	s.Dataplane.ReleaseSPI(spi)
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if h := s.c.held[spi]; h != nil && h.kind == reserved && len(s.c.stock) < stockSize {
+		s.c.stock = append(s.c.stock, spi)
+	}
+}
+
+// Install installs a child here, and returns when the store has it and all nodes that are reached have acknowledged it, or after ackTime.
+func (s shared) Install(k *sa.Child) error {
+	if err := s.Dataplane.Install(k); err != nil {
+		return err
+	}
+	r := recordOf(k)
+	if err := s.c.publish(k.SPIIn, &r, true); err != nil {
+		s.Remove(k.Tunnel, k.SPIIn) // for all: some may have heard of it
+		return err
+	}
+	return nil
+}
+
+// Use: see sa.Dataplane.
+func (s shared) Use(tunnel string, spi uint32) error {
+	err := s.Dataplane.Use(tunnel, spi)
+	if err == nil {
+		err = s.c.change(spi, func(r *record) { r.Used = time.Now().UnixNano() })
+	}
+	return err
+}
+
+// Move: see sa.Dataplane.
+func (s shared) Move(tunnel string, spi uint32, peer netip.AddrPort) {
+	s.Dataplane.Move(tunnel, spi, peer)
+	if err := s.c.change(spi, func(r *record) { r.Peer = peer }); err != nil {
+		s.c.complain(err)
+	}
+}
+
+// Remove: see sa.Dataplane.
+func (s shared) Remove(tunnel string, spis ...uint32) {
+	s.Dataplane.Remove(tunnel, spis...)
+	for _, spi := range spis {
+		s.c.mu.Lock()
+		h := s.c.held[spi]
+		s.c.mu.Unlock()
+		if h == nil || h.kind != child {
+			continue
+		}
+		if err := s.c.publish(spi, &record{Version: recordVersion, Kind: gone, Tunnel: tunnel, ExpiresAt: h.expires}, false); err != nil {
+			s.c.complain(err)
+		}
+	}
+}
+
+// change publishes a child again, changed.
+func (c *Cluster) change(spi uint32, f func(*record)) error {
+	c.mu.Lock()
+	h := c.held[spi]
+	c.mu.Unlock()
+	if h == nil || h.kind != child {
+		return nil // it was removed
+	}
+	text, err := c.keys.Open(place(bucketSAs, spiKey(spi)), h.sealed)
+	if err != nil {
+		return fmt.Errorf("spi %#x: %w", spi, err)
+	}
+	defer clear(text)
+	r, err := parseRecord(text)
+	if err != nil {
+		return err
+	}
+	defer r.wipe()
+	f(r)
+	return c.publish(spi, r, false)
+}
+
+// publish seals a record of ours, tells all nodes, and has it stored. With wait it returns when both is done, or says why the store
+// has it not.
+func (c *Cluster) publish(spi uint32, r *record, wait bool) error {
+	c.mu.Lock()
+	if !c.numbered {
+		c.mu.Unlock()
+		return errAway
+	}
+	r.Generation, r.Node, r.Writer, r.Store = 1, c.opts.Member.Name, c.writer.ID, c.writer.Generation
+	if h := c.held[spi]; h != nil {
+		r.Generation = h.generation + 1
+	}
+	text := r.marshal()
+	sealed, err := c.keys.Seal(place(bucketSAs, spiKey(spi)), text)
+	clear(text)
+	if err != nil {
+		c.mu.Unlock()
+		return err
+	}
+	c.set(spi, &held{generation: r.Generation, kind: r.Kind, own: true, node: r.Node, writer: r.Writer, tunnel: r.Tunnel, used: r.Used, selectors: fmt.Sprint(r.Local, r.Remote),
+		expires: r.ExpiresAt, sealed: sealed})
+	c.mu.Unlock()
+	if !wait {
+		c.wake()
+		return c.tell(spi, "", sealed)
+	}
+	return c.await(spi, r.Generation, sealed)
+}
+
+// subjectSAs is where records are told at once; the key follows.
+const subjectSAs = "causeway.sas."
+
+// tell tells all nodes of a record. An acknowledgement goes to reply, if there is one.
+func (c *Cluster) tell(spi uint32, reply string, sealed []byte) error {
+	return c.engine.Conn.PublishMsg(&nats.Msg{Subject: subjectSAs + spiKey(spi), Reply: reply, Data: sealed})
+}
+
+// await tells a record and waits for acknowledgements and for the store.
+func (c *Cluster) await(spi uint32, generation uint64, sealed []byte) error {
+	begin := time.Now()
+	inbox := nats.NewInbox()
+	acks, err := c.engine.Conn.SubscribeSync(inbox)
+	if err != nil {
+		return err
+	}
+	defer acks.Unsubscribe()
+	missing := c.others()
+	if err := c.tell(spi, inbox, sealed); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), storeLimit)
+	defer cancel()
+	if err := c.store(ctx, spi); err != nil {
+		if errors.Is(err, errAway) {
+			return err
+		}
+		return fmt.Errorf("%w: %w", errAway, err)
+	}
+	for len(missing) > 0 {
+		m, err := acks.NextMsg(ackTime - time.Since(begin))
+		if err != nil {
+			c.counts.late.Add(uint64(len(missing)))
+			c.log.Warn("cluster: a new child SA was not acknowledged in time", "spi", spiKey(spi), "by", keysOf(missing), "after", time.Since(begin).Round(time.Millisecond))
+			break
+		}
+		if name, ok := c.openAck(spi, generation, m.Data); ok {
+			delete(missing, name)
+		}
+	}
+	return nil
+}
+
+// An ack is who has installed what, sealed: nobody else can say so.
+func (c *Cluster) ack(spi uint32, generation uint64) ([]byte, error) {
+	return c.keys.Seal(ackPlace(spi, generation), []byte(c.opts.Member.Name))
+}
+
+func (c *Cluster) openAck(spi uint32, generation uint64, b []byte) (name string, ok bool) {
+	text, err := c.keys.Open(ackPlace(spi, generation), b)
+	return string(text), err == nil
+}
+
+func ackPlace(spi uint32, generation uint64) string {
+	return fmt.Sprintf("ack|%s|%d", spiKey(spi), generation)
+}
+
+// store puts what we hold of an SPI into the store.
+func (c *Cluster) store(ctx context.Context, spi uint32) error {
+	c.mu.Lock()
+	h, b := c.held[spi], c.buckets
+	c.mu.Unlock()
+	if h == nil {
+		return nil
+	}
+	if b == nil {
+		return errAway
+	}
+	if _, err := b.sas.Put(ctx, spiKey(spi), h.sealed); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	h.stored = h.generation
+	c.mu.Unlock()
+	return nil
+}
+
+// unstored are our records that the store has not.
+func (c *Cluster) unstored() (spis []uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for spi, h := range c.held {
+		if h.own && h.stored < h.generation {
+			spis = append(spis, spi)
+		}
+	}
+	return spis
+}
+
+// fillStock reserves SPIs ahead: each by being the first to store something under it.
+func (c *Cluster) fillStock(ctx context.Context, b *buckets) error {
+	for {
+		c.mu.Lock()
+		full := len(c.stock) >= stockSize || !c.numbered
+		c.mu.Unlock()
+		if full {
+			return nil
+		}
+		var random [4]byte
+		rand.Read(random[:])
+		spi := binary.BigEndian.Uint32(random[:])
+		if spi < leastSPI {
+			continue
+		}
+		if err := c.reserve(ctx, b, spi); err != nil {
+			return err
+		}
+	}
+}

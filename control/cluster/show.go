@@ -1,0 +1,86 @@
+package cluster
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// Status is how this node stands.
+type Status struct {
+	Trouble      string // why the store is not reached; "": it is
+	Writer       Writer
+	Numbered     bool
+	Epoch        uint32 // under which is sealed; 0: no key yet
+	Nodes        int    // that live, with this one
+	SAs          int
+	Digest       string
+	Stock        int    // SPIs that are reserved ahead
+	NotStored    int    // our records that the store has not
+	NotInstalled int    // records that the dataplane did not take
+	NotOpened    int    // records of epochs without a key
+	LateAcks     uint64 // acknowledgements that did not come in time
+	Refused      uint64 // values that were not believed or not taken
+}
+
+// Status returns it.
+func (c *Cluster) Status() Status {
+	nodes, unstored := len(c.others())+1, len(c.unstored())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := Status{Trouble: c.trouble, Writer: c.writer, Numbered: c.numbered, Epoch: c.keys.Current(), Nodes: nodes, SAs: c.children, Digest: digestText(c.digest),
+		Stock: len(c.stock), NotStored: unstored, NotOpened: len(c.unopened), LateAcks: c.counts.late.Load(), Refused: c.counts.refusedRecords.Load()}
+	for _, h := range c.held {
+		if h.failed != nil {
+			s.NotInstalled++
+		}
+	}
+	return s
+}
+
+// A State is what this node thinks of another.
+type State string
+
+// The states.
+const (
+	Self    State = "self"
+	Live    State = "live"
+	Silent  State = "silent"  // its lease is over
+	Refused State = "refused" // not admitted, or not itself
+)
+
+// A NodeView is a node as this one sees it.
+type NodeView struct {
+	Member
+	State  State
+	Why    string        // it is refused
+	Heard  time.Duration // ago
+	Agrees bool          // it has the same child SAs as this one
+}
+
+// Nodes lists all nodes, by name.
+func (c *Cluster) Nodes() []NodeView {
+	var notReady []string
+	if c.opts.NotReady != nil {
+		notReady = c.opts.NotReady()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now, digest := time.Now(), digestText(c.digest)
+	self := NodeView{Member: c.opts.Member, State: Self, Agrees: true}
+	self.Writer, self.Epoch, self.SAs = c.writer.ID, c.keys.Newest(), c.children
+	self.NotReady = notReady
+	list := []NodeView{self}
+	for _, l := range c.members {
+		v := NodeView{Member: *l.member, State: Silent, Heard: now.Sub(l.heard), Agrees: l.member.Digest == digest}
+		if l.live(now) {
+			v.State = Live
+		}
+		list = append(list, v)
+	}
+	for name, why := range c.refused {
+		list = append(list, NodeView{Member: Member{Name: name}, State: Refused, Why: why})
+	}
+	slices.SortFunc(list, func(a, b NodeView) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}

@@ -1,0 +1,239 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"causeway/config"
+	"causeway/control/api"
+	"causeway/control/cluster"
+	"causeway/control/cluster/engine"
+	"causeway/control/cluster/seal"
+	"causeway/crypto/esp"
+)
+
+// Where a node keeps its identity and, if it is a hub, the store, in node.state_dir.
+const (
+	identityFile = "identity.json"
+	storeDir     = "cluster"
+)
+
+// openCluster makes this node's part of the cluster. The engine starts with it.
+func (n *Node) openCluster(c *config.Config) error {
+	o, err := n.clusterOptions(c)
+	if err != nil {
+		return err
+	}
+	n.cluster = cluster.New(o, n.children)
+	return n.cluster.Open()
+}
+
+func (n *Node) clusterOptions(c *config.Config) (o cluster.Options, err error) {
+	if err := n.state.take(); err != nil {
+		return o, fmt.Errorf("node.state_dir: a node in a cluster keeps its identity there: %w; %s", err, advice(err))
+	}
+	if o.Identity, err = identityOf(&n.state); err != nil {
+		return o, err
+	}
+	if o.Roster, err = loadRoster(c); err != nil {
+		return o, err
+	}
+	if own := o.Identity.Public(); !o.Roster.Admits(c.Node.Name, own) {
+		return o, fmt.Errorf("cluster.roster: %s does not admit this node; the line for it, on every node, is\n%s %s", c.Cluster.Roster, c.Node.Name, own.Fingerprint())
+	}
+	config, err := clusterTLS(c.Cluster.TLS)
+	if err != nil {
+		return o, err
+	}
+	o.Engine = engine.Options{Name: c.Node.Name, TLS: config, Hub: c.Cluster.Hub, Dir: filepath.Join(n.state.path, storeDir), Log: n.log}
+	for _, s := range c.Cluster.Servers {
+		u, err := url.Parse(s)
+		if err != nil {
+			return o, fmt.Errorf("cluster.servers: %w", err)
+		}
+		o.Engine.Servers = append(o.Engine.Servers, u)
+	}
+	o.Log, o.OnWriter, o.NotReady = n.log, n.sas.number, n.NotReady
+	o.Member = cluster.Member{Name: c.Node.Name, Address: c.Node.Address, Datacenter: c.Node.Datacenter, Region: c.Node.Region, Release: n.opts.Version}
+	return o, nil
+}
+
+// identityOf reads the node's identity, or makes one the first time. The directory must have been taken.
+func identityOf(dir *stateDir) (*seal.Identity, error) {
+	b, err := dir.read(identityFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return newIdentity(dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer clear(b)
+	i, err := seal.ParseIdentity(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w; remove the file and the node gets another one, which has to be admitted anew", dir.file(identityFile), err)
+	}
+	return i, nil
+}
+
+func newIdentity(dir *stateDir) (*seal.Identity, error) {
+	i, err := seal.NewIdentity()
+	if err != nil {
+		return nil, err
+	}
+	b, err := i.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	defer clear(b)
+	if err := dir.write(identityFile, b); err != nil {
+		return nil, fmt.Errorf("the node's identity is not kept: %w; %s", err, advice(err))
+	}
+	return i, nil
+}
+
+// Fingerprint is the identity of a node with a state directory, as rosters have it. It is made if there is none yet.
+func Fingerprint(dir string) (string, error) {
+	d := &stateDir{path: dir}
+	err := d.take()
+	if errors.Is(err, ErrStateInUse) { // by the daemon, which has made it
+		d.root, err = os.OpenRoot(dir)
+	}
+	if err != nil {
+		return "", err
+	}
+	defer d.close()
+	i, err := identityOf(d)
+	if err != nil {
+		return "", err
+	}
+	return i.Public().Fingerprint(), nil
+}
+
+func loadRoster(c *config.Config) (seal.Roster, error) {
+	b, err := os.ReadFile(c.Cluster.Roster)
+	if err != nil {
+		return nil, fmt.Errorf("cluster.roster: %w", err)
+	}
+	r, err := seal.ParseRoster(string(b))
+	if err != nil {
+		return nil, fmt.Errorf("%s:%w", c.Cluster.Roster, err)
+	}
+	return r, nil
+}
+
+// rosterOf is who is admitted from a reload on; nobody to a node that is alone.
+func (n *Node) rosterOf(c *config.Config) (seal.Roster, error) {
+	if n.cluster == nil {
+		return nil, nil
+	}
+	return loadRoster(c)
+}
+
+// clusterTLS is mutual: both ends of a connection are certified by the cluster's authorities.
+func clusterTLS(f config.ClusterTLS) (*tls.Config, error) {
+	own, err := tls.LoadX509KeyPair(f.Certificate, f.Key)
+	if err != nil {
+		return nil, fmt.Errorf("cluster.tls: %s and %s: %w", f.Certificate, f.Key, err)
+	}
+	pem, err := os.ReadFile(f.CA)
+	if err != nil {
+		return nil, fmt.Errorf("cluster.tls.ca: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("cluster.tls.ca: %s has no certificate in PEM", f.CA)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{own}, RootCAs: pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13}, nil
+}
+
+// CheckCluster says what is wrong with the files that c names for its cluster. It changes nothing.
+func CheckCluster(c *config.Config) error {
+	if c.Cluster == nil {
+		return nil
+	}
+	_, roster := loadRoster(c)
+	_, files := clusterTLS(c.Cluster.TLS)
+	return errors.Join(roster, files)
+}
+
+// startCluster joins the others. What it began ends when ctx is done, and no earlier: while IKE says goodbye it tells of it.
+func (n *Node) startCluster(ctx context.Context, g *group) {
+	if n.cluster != nil {
+		g.start("cluster", func() error { return n.cluster.Run(ctx) })
+	}
+}
+
+// number gives the process its number for IVs. No mark on disk is needed: no other process has it, or will.
+func (a *associations) number(w cluster.Writer) error {
+	if err := a.ivs.Begin(w.ID, 0); err != nil {
+		return err
+	}
+	a.ivs.Reserve(esp.MaxIVs)
+	return nil
+}
+
+// Nodes shows the nodes of the cluster; without one, none.
+func (n *Node) Nodes() []api.ClusterNode {
+	list := []api.ClusterNode{}
+	if n.cluster == nil {
+		return list
+	}
+	for _, v := range n.cluster.Nodes() {
+		x := api.ClusterNode{Name: v.Name, State: string(v.State), Why: v.Why, Datacenter: v.Datacenter, Region: v.Region, Release: v.Release,
+			Writer: v.Writer, Epoch: v.Epoch, SAs: v.SAs, Agrees: v.Agrees, NotReady: v.NotReady, HeardAgo: v.Heard.Seconds()}
+		if v.Address.IsValid() {
+			x.Address = v.Address.String()
+		}
+		list = append(list, x)
+	}
+	return list
+}
+
+// Cluster shows how the node stands in the cluster.
+func (n *Node) Cluster() api.Cluster {
+	if n.cluster == nil {
+		return api.Cluster{State: "alone"}
+	}
+	v := n.cluster.Status()
+	x := api.Cluster{State: "joined", Why: v.Trouble, Writer: v.Writer.ID, Numbered: v.Numbered, Generation: fmt.Sprintf("%016x", v.Writer.Generation), Epoch: v.Epoch, Nodes: v.Nodes, SAs: v.SAs,
+		Digest: v.Digest, SPIsReserved: v.Stock, NotStored: v.NotStored, NotInstalled: v.NotInstalled, NotOpened: v.NotOpened, LateAcks: v.LateAcks, Refused: v.Refused}
+	if v.Trouble != "" {
+		x.State = "away"
+	}
+	return x
+}
+
+// clusterReady says why the node cannot do its part yet.
+func (n *Node) clusterReady() []string {
+	if n.cluster == nil {
+		return nil
+	}
+	switch v := n.cluster.Status(); {
+	case !v.Numbered:
+		return []string{"the cluster has not given this node its number yet, without which it encrypts nothing: " + v.Trouble}
+	case v.Epoch == 0:
+		return []string{"no other node has given this one the key of the epoch: is it in their rosters?"}
+	}
+	return nil
+}
+
+// leaveTime is how long a node that stops tells the cluster what it has not told yet.
+const leaveTime = time.Second
+
+// leaveCluster returns when the store has all that this node has to say, or soon.
+func (n *Node) leaveCluster() {
+	if n.cluster == nil {
+		return
+	}
+	for end := time.Now().Add(leaveTime); n.cluster.Status().NotStored > 0 && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+	}
+}
