@@ -75,6 +75,7 @@ func TestLateNodes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	a.Shared().Move("cust-a", second.SPIIn, netipPort(second.Peer, 7)) // who comes late hears of it last
 	third := a.install()
 	a.Shared().Remove("cust-a", third.SPIIn)
 	a.eventually("stored", func() bool { return len(a.unstored()) == 0 })
