@@ -220,6 +220,13 @@ func (n *node) joined() *node {
 	return n
 }
 
+// bucket is the store as the node sees it.
+func (n *node) bucket() *buckets {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.buckets
+}
+
 const patience = 20 * time.Second
 
 func (n *node) eventually(what string, f func() bool) {

@@ -370,11 +370,11 @@ func (s *session) compare(ctx context.Context, now time.Time) error {
 // ready says that this node can share and take.
 func (c *Cluster) ready(s *session) {
 	c.mu.Lock()
-	first := c.trouble != ""
+	first, children := c.trouble != "", c.children
 	c.trouble, c.buckets, c.members = "", s.buckets, s.members
 	c.mu.Unlock()
 	if first {
-		c.log.Info("cluster: joined", "nodes", len(s.members)+1, "child_sas", c.children, "epoch", c.keys.Current())
+		c.log.Info("cluster: joined", "nodes", len(s.members)+1, "child_sas", children, "epoch", c.keys.Current())
 	}
 }
 
@@ -417,10 +417,7 @@ func (c *Cluster) takeMember(s *session, v jetstream.KeyValueEntry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil {
-		if c.refused[name] != err.Error() {
-			c.log.Warn("cluster: a node is not believed", "node", name, "why", err)
-		}
-		c.refused[name] = err.Error()
+		c.refuse(name, err.Error())
 		return
 	}
 	delete(c.refused, name)
@@ -428,6 +425,21 @@ func (c *Cluster) takeMember(s *session, v jetstream.KeyValueEntry) {
 		return // said before
 	}
 	s.members[name] = &lease{m, time.Now()}
+}
+
+// maxRefused bounds the nodes that are remembered as not believed: whoever can write to the store can make up names.
+const maxRefused = 256
+
+// refuse notes that a node is not believed. It is called with the lock held.
+func (c *Cluster) refuse(name, why string) {
+	before, known := c.refused[name]
+	if !known && len(c.refused) >= maxRefused {
+		return
+	}
+	if before != why {
+		c.log.Warn("cluster: a node is not believed", "node", name, "why", why)
+	}
+	c.refused[name] = why
 }
 
 // takeEpoch takes over a value of the bucket of epochs.

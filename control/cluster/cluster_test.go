@@ -261,7 +261,7 @@ func TestStoreIsNotBelieved(t *testing.T) {
 		if err := a.engine.Conn.Publish(subjectSAs+spiKey(x.spi), x.value); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := a.buckets.sas.Put(t.Context(), spiKey(x.spi), x.value); err != nil {
+		if _, err := a.bucket().sas.Put(t.Context(), spiKey(x.spi), x.value); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -269,13 +269,13 @@ func TestStoreIsNotBelieved(t *testing.T) {
 			t.Errorf("%s was believed: %v", what, a.plane.children)
 		}
 	}
-	if err := a.buckets.sas.Purge(t.Context(), spiKey(c.SPIIn)); err != nil {
+	if err := a.bucket().sas.Purge(t.Context(), spiKey(c.SPIIn)); err != nil {
 		t.Fatal(err)
 	}
 	// The node that has written what was there before writes it again.
 	hub.eventually("healed", func() bool {
-		v, err := a.buckets.sas.Get(t.Context(), spiKey(c.SPIIn))
-		w, err2 := a.buckets.sas.Get(t.Context(), spiKey(d.SPIIn))
+		v, err := a.bucket().sas.Get(t.Context(), spiKey(c.SPIIn))
+		w, err2 := a.bucket().sas.Get(t.Context(), spiKey(d.SPIIn))
 		return err == nil && err2 == nil && bytes.Equal(v.Value(), sealedOf(hub, c.SPIIn)) && bytes.Equal(w.Value(), sealedOf(hub, d.SPIIn))
 	})
 }
@@ -294,7 +294,7 @@ func TestWritersAreDifferent(t *testing.T) {
 		t.Fatalf("both have number %d", hub.writer.ID)
 	}
 	for _, n := range []*node{a, hub, a} {
-		if free, err := n.claimWriter(t.Context(), n.buckets, hub.writer.ID); free || err != nil {
+		if free, err := n.claimWriter(t.Context(), n.bucket(), hub.writer.ID); free || err != nil {
 			t.Errorf("%s may have the number of another: %v, %v", n.name, free, err)
 		}
 	}
@@ -320,7 +320,7 @@ func TestEpochFailsHalfway(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := hub.buckets.epochs.Create(t.Context(), failed.wrapAt(name), text); err != nil {
+		if _, err := hub.bucket().epochs.Create(t.Context(), failed.wrapAt(name), text); err != nil {
 			t.Fatal(err)
 		}
 	}
