@@ -193,6 +193,10 @@ func (r *childRequest) refused(why refusedError) {
 			r.wipe(s.d)
 			delete(s.collision, old.SPIIn)
 			s.bury(old)
+			if s.hasLivePairFor(old) { // which was made beside it, when responses were lost
+				r.finish(nil)
+				return
+			}
 			s.createChild(nil, r.tell)
 			return
 		}

@@ -220,6 +220,13 @@ func (s *ikeSA) hasPairFor(c *ChildState) bool {
 	})
 }
 
+// hasLivePairFor is hasPairFor without pairs that end.
+func (s *ikeSA) hasLivePairFor(c *ChildState) bool {
+	return slices.ContainsFunc(s.Children, func(o *ChildState) bool {
+		return !o.deleting && !o.Replaced && len(narrow(o.Local, c.Local)) > 0 && len(narrow(o.Remote, c.Remote)) > 0
+	})
+}
+
 // use lets packets leave through a pair.
 func (s *ikeSA) use(c *ChildState) {
 	c.Switch = time.Time{}

@@ -491,3 +491,31 @@ func TestGiveWayIsOneStep(t *testing.T) {
 		t.Errorf("the new IKE SA is in phase %d with %d pairs", n.phase, len(n.Children))
 	}
 }
+
+// A pair that the peer does not have any more is not made again where there is another one for what it carried: when responses are
+// lost there may be two, and there would be two for ever.
+func TestPeerLostOneOfTwo(t *testing.T) {
+	onBed(t, Options{}, func(b *bed) {
+		b.usual()
+		b.up()
+		sas := map[*Daemon]*ikeSA{}
+		for _, d := range []*Daemon{b.left, b.right} {
+			s, err := d.newest("cust-a")
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			sas[d] = s
+		}
+		sas[b.left].do(func() { sas[b.left].createChild(nil, nil) })
+		time.Sleep(10 * time.Second)
+		b.counts(1, 2)
+		sas[b.right].do(func() { sas[b.right].bury(sas[b.right].Children[0]) })
+		time.Sleep(10 * time.Second)
+		if err := b.left.Rekey(b.t.Context(), "cust-a", false); err != nil {
+			b.t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		b.counts(1, 1)
+		b.agree()
+	})
+}
