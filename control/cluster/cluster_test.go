@@ -75,7 +75,6 @@ func TestLateNodes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	a.Shared().Move("cust-a", second.SPIIn, netipPort(second.Peer, 7)) // who comes late hears of it last
 	third := a.install()
 	a.Shared().Remove("cust-a", third.SPIIn)
 	a.eventually("stored", func() bool { return len(a.unstored()) == 0 })
@@ -86,6 +85,21 @@ func TestLateNodes(t *testing.T) {
 	}
 	if late.plane.used() != first.SPIIn {
 		t.Errorf("packets leave by %#x, not by %#x", late.plane.used(), first.SPIIn)
+	}
+	// In whatever order they are heard of: the one that was used last first, and the other one then.
+	late.mu.Lock()
+	for _, spi := range []uint32{first.SPIIn, second.SPIIn} {
+		late.plane.Remove("cust-a", spi)
+		late.set(spi, nil)
+	}
+	late.mu.Unlock()
+	for _, spi := range []uint32{first.SPIIn, second.SPIIn} {
+		if err := late.take(spiKey(spi), sealedOf(a, spi), false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if late.plane.used() != first.SPIIn {
+		t.Errorf("packets leave by %#x, which was heard of last, not by %#x", late.plane.used(), first.SPIIn)
 	}
 	// The node that negotiated them starts again: they are another's now.
 	writer := a.writer
@@ -269,15 +283,18 @@ func TestStoreIsNotBelieved(t *testing.T) {
 			t.Errorf("%s was believed: %v", what, a.plane.children)
 		}
 	}
-	if err := a.bucket().sas.Purge(t.Context(), spiKey(c.SPIIn)); err != nil {
-		t.Fatal(err)
-	}
-	// The node that has written what was there before writes it again.
-	hub.eventually("healed", func() bool {
+	// The node that has written what was there before writes it again, also when it was removed.
+	healed := func() bool {
 		v, err := a.bucket().sas.Get(t.Context(), spiKey(c.SPIIn))
 		w, err2 := a.bucket().sas.Get(t.Context(), spiKey(d.SPIIn))
 		return err == nil && err2 == nil && bytes.Equal(v.Value(), sealedOf(hub, c.SPIIn)) && bytes.Equal(w.Value(), sealedOf(hub, d.SPIIn))
-	})
+	}
+	hub.eventually("healed", healed)
+	hub.eventually("at rest", func() bool { return len(hub.unstored()) == 0 })
+	if err := a.bucket().sas.Purge(t.Context(), spiKey(c.SPIIn)); err != nil {
+		t.Fatal(err)
+	}
+	hub.eventually("healed after a purge", healed)
 }
 
 func sealedOf(n *node, spi uint32) []byte {
