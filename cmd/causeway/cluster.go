@@ -19,17 +19,6 @@ of every node (cluster.roster). The identity lies in node.state_dir, and is made
 
 // clusterCommand is about this node's part in a cluster.
 func clusterCommand() *cobra.Command {
-	parent := &cobra.Command{
-		Use:   "cluster",
-		Short: "what a node needs to be one of many",
-		Args:  cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return noSuchCommand(cmd, args[0])
-			}
-			return fmt.Errorf("%s wants one of %s", cmd.CommandPath(), subcommands(cmd))
-		},
-	}
 	var state, name string
 	identity := command("identity", "print the line that admits this node", noArgs, func(cmd *cobra.Command, _ []string) error {
 		fingerprint, err := node.Fingerprint(state)
@@ -42,8 +31,7 @@ func clusterCommand() *cobra.Command {
 	identity.Long = identityHelp
 	identity.Flags().StringVar(&state, "state-dir", node.DefaultStateDir, "node.state_dir of the configuration, a `DIRECTORY`")
 	identity.Flags().StringVar(&name, "name", hostName(), "node.name of the configuration, a `NAME`")
-	parent.AddCommand(identity)
-	return parent
+	return commandOf("cluster", "what a node needs to be one of many", identity)
 }
 
 // hostName is node.name of a configuration that has none.

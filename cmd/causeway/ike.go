@@ -16,17 +16,6 @@ import (
 
 // ikeCommand makes the daemon negotiate, at once rather than when it is time.
 func ikeCommand() *cobra.Command {
-	parent := &cobra.Command{
-		Use:   "ike",
-		Short: "negotiate, rekey or delete the associations of a tunnel now",
-		Args:  cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return noSuchCommand(cmd, args[0])
-			}
-			return fmt.Errorf("%s wants one of %s", cmd.CommandPath(), subcommands(cmd))
-		},
-	}
 	var self bool
 	rekey := ikeVerb("rekey", "replace the ESP associations of a tunnel by new ones; no packet is lost", "rekeyed", func() string {
 		if self {
@@ -35,12 +24,28 @@ func ikeCommand() *cobra.Command {
 		return api.IKERekey
 	})
 	rekey.Flags().BoolVar(&self, "ike", false, "replace the IKE SA instead")
-	parent.AddCommand(
+	return commandOf("ike", "negotiate, rekey or delete the associations of a tunnel now",
 		ikeVerb("initiate", "negotiate a tunnel, and wait until it is up", "established", func() string { return api.IKEInitiate }),
 		rekey,
 		ikeVerb("terminate", "delete all associations of a tunnel; one with initiate: true begins again", "terminated", func() string { return api.IKETerminate }),
 		exportKeysCommand(),
 	)
+}
+
+// commandOf is a command that does nothing without one of those below it.
+func commandOf(use, short string, below ...*cobra.Command) *cobra.Command {
+	parent := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return noSuchCommand(cmd, args[0])
+			}
+			return fmt.Errorf("%s wants one of %s", cmd.CommandPath(), subcommands(cmd))
+		},
+	}
+	parent.AddCommand(below...)
 	return parent
 }
 

@@ -215,16 +215,17 @@ func (s *ikeSA) postponeSwitch() {
 
 // hasPairFor reports whether a pair carries packets that are within the selectors of another.
 func (s *ikeSA) hasPairFor(c *ChildState) bool {
-	return slices.ContainsFunc(s.Children, func(o *ChildState) bool {
-		return len(narrow(o.Local, c.Local)) > 0 && len(narrow(o.Remote, c.Remote)) > 0
-	})
+	return slices.ContainsFunc(s.Children, c.overlaps)
 }
 
 // hasLivePairFor is hasPairFor without pairs that end.
 func (s *ikeSA) hasLivePairFor(c *ChildState) bool {
-	return slices.ContainsFunc(s.Children, func(o *ChildState) bool {
-		return !o.deleting && !o.Replaced && len(narrow(o.Local, c.Local)) > 0 && len(narrow(o.Remote, c.Remote)) > 0
-	})
+	return slices.ContainsFunc(s.Children, func(o *ChildState) bool { return !o.deleting && !o.Replaced && c.overlaps(o) })
+}
+
+// overlaps reports whether some packets lie within the selectors of both.
+func (c *ChildState) overlaps(o *ChildState) bool {
+	return len(narrow(o.Local, c.Local)) > 0 && len(narrow(o.Remote, c.Remote)) > 0
 }
 
 // use lets packets leave through a pair.

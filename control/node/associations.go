@@ -14,6 +14,7 @@ import (
 
 	"causeway/config"
 	"causeway/control/api"
+	"causeway/control/cluster"
 	"causeway/crypto/aesgcm"
 	"causeway/crypto/esp"
 	"causeway/pipeline"
@@ -86,7 +87,7 @@ func (a *associations) prepare(c *config.Config) error {
 	a.writing.Lock()
 	defer a.writing.Unlock()
 	fresh := a.missing(c)
-	if len(fresh) == 0 && (!negotiates(c) || c.Cluster != nil) { // the cluster numbers the process; IVs are for those that IKE negotiates too, and for IKE itself
+	if len(fresh) == 0 && (!negotiates(c) || c.Cluster != nil) { // IVs are for those that IKE negotiates too, and for IKE itself: see number
 		return nil
 	}
 	if err := a.load(); err != nil {
@@ -293,6 +294,15 @@ func (a *associations) load() error {
 	}
 	a.ivs.Reserve(marks.IV)
 	a.loaded = true
+	return nil
+}
+
+// number is what load is in a cluster, which gives the process a number for its IVs. No mark on disk is needed: no other process has it, or will.
+func (a *associations) number(w cluster.Writer) error {
+	if err := a.ivs.Begin(w.ID, 0); err != nil {
+		return err
+	}
+	a.ivs.Reserve(esp.MaxIVs)
 	return nil
 }
 

@@ -17,7 +17,6 @@ import (
 	"causeway/control/cluster"
 	"causeway/control/cluster/engine"
 	"causeway/control/cluster/seal"
-	"causeway/crypto/esp"
 )
 
 // Where a node keeps its identity and, if it is a hub, the store, in node.state_dir.
@@ -169,15 +168,6 @@ func (n *Node) startCluster(ctx context.Context, g *group) {
 	if n.cluster != nil {
 		g.start("cluster", func() error { return n.cluster.Run(ctx) })
 	}
-}
-
-// number gives the process its number for IVs. No mark on disk is needed: no other process has it, or will.
-func (a *associations) number(w cluster.Writer) error {
-	if err := a.ivs.Begin(w.ID, 0); err != nil {
-		return err
-	}
-	a.ivs.Reserve(esp.MaxIVs)
-	return nil
 }
 
 // Nodes shows the nodes of the cluster; without one, none.
