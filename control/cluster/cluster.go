@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -316,32 +315,6 @@ func (c *Cluster) turn(ctx context.Context, s *session, now time.Time) error {
 	return s.compare(ctx, now)
 }
 
-// sweepTime is how often is looked for SPIs that dead processes had reserved.
-const sweepTime = 10 * time.Second
-
-// sweep gives free what dead processes had reserved. The keeper does.
-func (c *Cluster) sweep(ctx context.Context, s *session, now time.Time) error {
-	if now.Sub(s.swept) < sweepTime || c.keeper(s) != c.opts.Member.Name {
-		return nil
-	}
-	s.swept = now
-	var free []uint32
-	c.mu.Lock()
-	for spi, h := range c.held {
-		if h.kind == reserved && !h.own && !s.writes(h) {
-			free = append(free, spi)
-			c.set(spi, nil)
-		}
-	}
-	c.mu.Unlock()
-	for _, spi := range free {
-		if err := purge(ctx, s.buckets.sas, spiKey(spi)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // compareTime is how often it is asked whether the store has told all that it has.
 const compareTime = 5 * time.Second
 
@@ -378,70 +351,6 @@ func (c *Cluster) ready(s *session) {
 	}
 }
 
-// sayBeat tells all nodes that this one lives, and how it is.
-func (c *Cluster) sayBeat(ctx context.Context, s *session) error {
-	c.beat++
-	m := c.opts.Member
-	m.Beat, m.Epoch = c.beat, c.keys.Newest()
-	if c.opts.NotReady != nil {
-		m.NotReady = c.opts.NotReady()
-	}
-	c.mu.Lock()
-	m.Writer, m.SAs, m.Digest = c.writer.ID, c.children, digestText(c.digest)
-	c.mu.Unlock()
-	ctx, cancel := within(ctx)
-	defer cancel()
-	if _, err := s.buckets.nodes.Put(ctx, m.Name, m.sign(c.opts.Identity)); err != nil {
-		return fmt.Errorf("the store does not take this node's record: %w", err)
-	}
-	return nil
-}
-
-// takeMember takes over what a node says of itself. A nil value says that all that there is has been seen.
-func (c *Cluster) takeMember(s *session, v jetstream.KeyValueEntry) {
-	if v == nil {
-		s.membersRead = true
-		return
-	}
-	name := v.Key()
-	if name == c.opts.Member.Name {
-		return
-	}
-	if v.Operation() != jetstream.KeyValuePut {
-		c.mu.Lock()
-		delete(s.members, name)
-		c.mu.Unlock()
-		return
-	}
-	m, err := parseMember(name, v.Value(), c.admitted())
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err != nil {
-		c.refuse(name, err.Error())
-		return
-	}
-	delete(c.refused, name)
-	if old := s.members[name]; old != nil && (m.Started < old.member.Started || m.Started == old.member.Started && m.Beat <= old.member.Beat) {
-		return // said before
-	}
-	s.members[name] = &lease{m, time.Now()}
-}
-
-// maxRefused bounds the nodes that are remembered as not believed: whoever can write to the store can make up names.
-const maxRefused = 256
-
-// refuse notes that a node is not believed. It is called with the lock held.
-func (c *Cluster) refuse(name, why string) {
-	before, known := c.refused[name]
-	if !known && len(c.refused) >= maxRefused {
-		return
-	}
-	if before != why {
-		c.log.Warn("cluster: a node is not believed", "node", name, "why", why)
-	}
-	c.refused[name] = why
-}
-
 // takeEpoch takes over a value of the bucket of epochs.
 func (c *Cluster) takeEpoch(s *session, v jetstream.KeyValueEntry) error {
 	if v == nil {
@@ -452,49 +361,6 @@ func (c *Cluster) takeEpoch(s *session, v jetstream.KeyValueEntry) error {
 		c.complain(err)
 	}
 	return nil
-}
-
-// takeStored takes over a record of the store.
-func (c *Cluster) takeStored(s *session, v jetstream.KeyValueEntry) {
-	if v == nil {
-		s.sasRead = true
-		return
-	}
-	s.seen = v.Revision()
-	if v.Operation() != jetstream.KeyValuePut {
-		if spi, err := parseSPIKey(v.Key()); err == nil {
-			c.purged(spi)
-		}
-		return
-	}
-	if err := c.take(v.Key(), slices.Clone(v.Value()), true); err != nil {
-		c.complain(err)
-	}
-}
-
-// heard takes a record that another node tells, and acknowledges it.
-func (c *Cluster) heard(m *nats.Msg) {
-	key := m.Subject[len(subjectSAs):]
-	if err := c.take(key, m.Data, false); err != nil {
-		c.complain(err)
-		return
-	}
-	if m.Reply == "" {
-		return
-	}
-	spi, err := parseSPIKey(key)
-	if err != nil {
-		return
-	}
-	c.mu.Lock()
-	h := c.held[spi]
-	c.mu.Unlock()
-	if h == nil || h.own || h.failed != nil {
-		return
-	}
-	if ack, err := c.ack(spi, h.generation); err == nil {
-		_ = c.engine.Conn.Publish(m.Reply, ack) // lost with the connection, as others are
-	}
 }
 
 // complain counts what was not taken, and says so.
@@ -509,76 +375,4 @@ func (c *Cluster) wake() {
 	case c.work <- struct{}{}:
 	default:
 	}
-}
-
-// storeAll stores what the store has not yet.
-func (c *Cluster) storeAll(ctx context.Context, s *session) error {
-	for _, spi := range c.unstored() {
-		storing, done := within(ctx)
-		err := c.store(storing, spi)
-		done()
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// others are the nodes that live, without this one.
-func (c *Cluster) others() map[string]bool {
-	now := time.Now()
-	out := map[string]bool{}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for name, l := range c.members {
-		if l.live(now) {
-			out[name] = true
-		}
-	}
-	return out
-}
-
-func keysOf(m map[string]bool) (out []string) {
-	for k := range m {
-		out = append(out, k)
-	}
-	slices.Sort(out)
-	return out
-}
-
-// fromStock takes an SPI that was reserved ahead.
-func (c *Cluster) fromStock() (spi uint32, ok bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for c.trouble == "" && len(c.stock) > 0 {
-		spi, c.stock = c.stock[0], c.stock[1:]
-		if h := c.held[spi]; h != nil && h.kind == reserved && time.Until(h.expires) > stockTime {
-			c.wake()
-			return spi, true
-		}
-	}
-	return 0, false
-}
-
-// reserve is the first to store something under an SPI, if nobody has.
-func (c *Cluster) reserve(ctx context.Context, b *buckets, spi uint32) error {
-	r := &record{Version: recordVersion, Kind: reserved, Generation: 1, Node: c.opts.Member.Name, Writer: c.writer.ID, Store: b.generation,
-		ExpiresAt: time.Now().Add(2 * stockTime)}
-	sealed, err := c.keys.Seal(place(bucketSAs, spiKey(spi)), r.marshal())
-	if err != nil {
-		return err
-	}
-	ctx, cancel := within(ctx)
-	defer cancel()
-	if _, err := b.sas.Create(ctx, spiKey(spi), sealed); err != nil {
-		if errors.Is(err, jetstream.ErrKeyExists) {
-			return nil
-		}
-		return fmt.Errorf("reserving an spi: %w", err)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.set(spi, &held{generation: 1, kind: reserved, own: true, node: r.Node, writer: r.Writer, expires: r.ExpiresAt, sealed: sealed, stored: 1})
-	c.stock = append(c.stock, spi)
-	return nil
 }

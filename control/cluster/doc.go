@@ -8,6 +8,7 @@
 //	member.go   who is there: signed records, leases, the roster
 //	epoch.go    the keys under which values are sealed: made, given on, replaced, destroyed
 //	writer.go   the number of this process, in front of its IVs
+//	spi.go      SPIs, reserved for the whole cluster
 //	record.go   a child SA as it is shared
 //	replica.go  the records that this node has, and what becomes of them
 //	share.go    the dataplane that IKE sees: what it installs here is installed everywhere

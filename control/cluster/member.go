@@ -1,12 +1,16 @@
 package cluster
 
 import (
+	"context"
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"causeway/control/cluster/seal"
 )
@@ -77,3 +81,89 @@ const (
 )
 
 func (l *lease) live(now time.Time) bool { return now.Sub(l.heard) < leaseTime }
+
+// sayBeat tells all nodes that this one lives, and how it is.
+func (c *Cluster) sayBeat(ctx context.Context, s *session) error {
+	c.beat++
+	m := c.opts.Member
+	m.Beat, m.Epoch = c.beat, c.keys.Newest()
+	if c.opts.NotReady != nil {
+		m.NotReady = c.opts.NotReady()
+	}
+	c.mu.Lock()
+	m.Writer, m.SAs, m.Digest = c.writer.ID, c.children, digestText(c.digest)
+	c.mu.Unlock()
+	ctx, cancel := within(ctx)
+	defer cancel()
+	if _, err := s.buckets.nodes.Put(ctx, m.Name, m.sign(c.opts.Identity)); err != nil {
+		return fmt.Errorf("the store does not take this node's record: %w", err)
+	}
+	return nil
+}
+
+// takeMember takes over what a node says of itself. A nil value says that all that there is has been seen.
+func (c *Cluster) takeMember(s *session, v jetstream.KeyValueEntry) {
+	if v == nil {
+		s.membersRead = true
+		return
+	}
+	name := v.Key()
+	if name == c.opts.Member.Name {
+		return
+	}
+	if v.Operation() != jetstream.KeyValuePut {
+		c.mu.Lock()
+		delete(s.members, name)
+		c.mu.Unlock()
+		return
+	}
+	m, err := parseMember(name, v.Value(), c.admitted())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		c.refuse(name, err.Error())
+		return
+	}
+	delete(c.refused, name)
+	if old := s.members[name]; old != nil && (m.Started < old.member.Started || m.Started == old.member.Started && m.Beat <= old.member.Beat) {
+		return // said before
+	}
+	s.members[name] = &lease{m, time.Now()}
+}
+
+// maxRefused bounds the nodes that are remembered as not believed: whoever can write to the store can make up names.
+const maxRefused = 256
+
+// refuse notes that a node is not believed. It is called with the lock held.
+func (c *Cluster) refuse(name, why string) {
+	before, known := c.refused[name]
+	if !known && len(c.refused) >= maxRefused {
+		return
+	}
+	if before != why {
+		c.log.Warn("cluster: a node is not believed", "node", name, "why", why)
+	}
+	c.refused[name] = why
+}
+
+// others are the nodes that live, without this one.
+func (c *Cluster) others() map[string]bool {
+	now := time.Now()
+	out := map[string]bool{}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, l := range c.members {
+		if l.live(now) {
+			out[name] = true
+		}
+	}
+	return out
+}
+
+func keysOf(m map[string]bool) (out []string) {
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}

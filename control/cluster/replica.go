@@ -6,7 +6,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"causeway/control/cluster/seal"
 	"causeway/control/ike/sa"
@@ -273,3 +277,46 @@ func (c *Cluster) expire(now time.Time) (purge []uint32) {
 
 // expireGrace is how much later than its own node the others forget a child.
 const expireGrace = time.Minute
+
+// takeStored takes over a record of the store.
+func (c *Cluster) takeStored(s *session, v jetstream.KeyValueEntry) {
+	if v == nil {
+		s.sasRead = true
+		return
+	}
+	s.seen = v.Revision()
+	if v.Operation() != jetstream.KeyValuePut {
+		if spi, err := parseSPIKey(v.Key()); err == nil {
+			c.purged(spi)
+		}
+		return
+	}
+	if err := c.take(v.Key(), slices.Clone(v.Value()), true); err != nil {
+		c.complain(err)
+	}
+}
+
+// heard takes a record that another node tells, and acknowledges it.
+func (c *Cluster) heard(m *nats.Msg) {
+	key := m.Subject[len(subjectSAs):]
+	if err := c.take(key, m.Data, false); err != nil {
+		c.complain(err)
+		return
+	}
+	if m.Reply == "" {
+		return
+	}
+	spi, err := parseSPIKey(key)
+	if err != nil {
+		return
+	}
+	c.mu.Lock()
+	h := c.held[spi]
+	c.mu.Unlock()
+	if h == nil || h.own || h.failed != nil {
+		return
+	}
+	if ack, err := c.ack(spi, h.generation); err == nil {
+		_ = c.engine.Conn.Publish(m.Reply, ack) // lost with the connection, as others are
+	}
+}

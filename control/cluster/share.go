@@ -2,8 +2,6 @@ package cluster
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -14,13 +12,8 @@ import (
 	"causeway/control/ike/sa"
 )
 
-// Bounds of what is shared.
-const (
-	ackTime   = 500 * time.Millisecond // how long other nodes are waited for (DESIGN section 4.4)
-	stockSize = 64                     // SPIs that are reserved ahead, so that no negotiation waits for the store
-	stockTime = 12 * time.Hour         // how old a reserved one may become
-	leastSPI  = 256                    // RFC 4303, section 2.1
-)
+// ackTime is how long other nodes are waited for (DESIGN section 4.4).
+const ackTime = 500 * time.Millisecond
 
 // Shared is the dataplane for IKE: what is done with it is done on all nodes.
 func (c *Cluster) Shared() sa.Dataplane { return shared{c.plane, c} }
@@ -242,23 +235,15 @@ func (c *Cluster) unstored() (spis []uint32) {
 	return spis
 }
 
-// fillStock reserves SPIs ahead: each by being the first to store something under it.
-func (c *Cluster) fillStock(ctx context.Context, b *buckets) error {
-	for {
-		c.mu.Lock()
-		full := len(c.stock) >= stockSize || !c.numbered
-		c.mu.Unlock()
-		if full {
-			return nil
-		}
-		var random [4]byte
-		rand.Read(random[:])
-		spi := binary.BigEndian.Uint32(random[:])
-		if spi < leastSPI {
-			continue
-		}
-		if err := c.reserve(ctx, b, spi); err != nil {
+// storeAll stores what the store has not yet.
+func (c *Cluster) storeAll(ctx context.Context, s *session) error {
+	for _, spi := range c.unstored() {
+		storing, done := within(ctx)
+		err := c.store(storing, spi)
+		done()
+		if err != nil {
 			return err
 		}
 	}
+	return nil
 }

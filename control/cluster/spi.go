@@ -1,0 +1,103 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// SPIs are reserved by being the first to store something under them, ahead, so that no negotiation waits for the store.
+const (
+	stockSize = 64             // that are reserved ahead
+	stockTime = 12 * time.Hour // how old a reserved one may become
+	leastSPI  = 256            // RFC 4303, section 2.1
+)
+
+// fillStock reserves SPIs ahead: each by being the first to store something under it.
+func (c *Cluster) fillStock(ctx context.Context, b *buckets) error {
+	for {
+		c.mu.Lock()
+		full := len(c.stock) >= stockSize || !c.numbered
+		c.mu.Unlock()
+		if full {
+			return nil
+		}
+		var random [4]byte
+		rand.Read(random[:])
+		spi := binary.BigEndian.Uint32(random[:])
+		if spi < leastSPI {
+			continue
+		}
+		if err := c.reserve(ctx, b, spi); err != nil {
+			return err
+		}
+	}
+}
+
+// reserve is the first to store something under an SPI, if nobody has.
+func (c *Cluster) reserve(ctx context.Context, b *buckets, spi uint32) error {
+	r := &record{Version: recordVersion, Kind: reserved, Generation: 1, Node: c.opts.Member.Name, Writer: c.writer.ID, Store: b.generation,
+		ExpiresAt: time.Now().Add(2 * stockTime)}
+	sealed, err := c.keys.Seal(place(bucketSAs, spiKey(spi)), r.marshal())
+	if err != nil {
+		return err
+	}
+	ctx, cancel := within(ctx)
+	defer cancel()
+	if _, err := b.sas.Create(ctx, spiKey(spi), sealed); err != nil {
+		if errors.Is(err, jetstream.ErrKeyExists) {
+			return nil
+		}
+		return fmt.Errorf("reserving an spi: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.set(spi, &held{generation: 1, kind: reserved, own: true, node: r.Node, writer: r.Writer, expires: r.ExpiresAt, sealed: sealed, stored: 1})
+	c.stock = append(c.stock, spi)
+	return nil
+}
+
+// fromStock takes an SPI that was reserved ahead.
+func (c *Cluster) fromStock() (spi uint32, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.trouble == "" && len(c.stock) > 0 {
+		spi, c.stock = c.stock[0], c.stock[1:]
+		if h := c.held[spi]; h != nil && h.kind == reserved && time.Until(h.expires) > stockTime {
+			c.wake()
+			return spi, true
+		}
+	}
+	return 0, false
+}
+
+// sweepTime is how often is looked for SPIs that dead processes had reserved.
+const sweepTime = 10 * time.Second
+
+// sweep gives free what dead processes had reserved. The keeper does.
+func (c *Cluster) sweep(ctx context.Context, s *session, now time.Time) error {
+	if now.Sub(s.swept) < sweepTime || c.keeper(s) != c.opts.Member.Name {
+		return nil
+	}
+	s.swept = now
+	var free []uint32
+	c.mu.Lock()
+	for spi, h := range c.held {
+		if h.kind == reserved && !h.own && !s.writes(h) {
+			free = append(free, spi)
+			c.set(spi, nil)
+		}
+	}
+	c.mu.Unlock()
+	for _, spi := range free {
+		if err := purge(ctx, s.buckets.sas, spiKey(spi)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
