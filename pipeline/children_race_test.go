@@ -92,14 +92,18 @@ func TestRekeyWhileTrafficFlows(t *testing.T) {
 		})
 	}
 	const most = 2 * handoverRing / BatchSize // as many as it takes to empty a full ring
-	round := func() {                         // what is under way has arrived
+	await := func(n int64) {                  // until both workers have turned so often from now on
 		before := [2]int64{turns[0].Load(), turns[1].Load()}
-		for end := time.Now().Add(20 * time.Second); turns[0].Load() < before[0]+most || turns[1].Load() < before[1]+most; time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(20 * time.Second); turns[0].Load() < before[0]+n || turns[1].Load() < before[1]+n; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Error("the workers stand still")
 				return
 			}
 		}
+	}
+	round := func() { // what is under way has arrived: first at the ring, and only then from the ring, for one of the two may have stood still
+		await(2)
+		await(most)
 	}
 	for i, r := range list {
 		control.Go(func() {
