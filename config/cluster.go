@@ -83,8 +83,14 @@ func (v value) rosterFile() string {
 	if !ok {
 		return ""
 	}
-	if info, err := os.Stat(path); err == nil && (!info.Mode().IsRegular() || info.Size() > pemLimit) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil: // pemFile says why
+	case !info.Mode().IsRegular() || info.Size() > pemLimit:
 		v.fail("%s: not a file with a line for each node", quote(path))
+		return ""
+	case info.Mode().Perm()&0o022 != 0: // who writes a line there is given all keys
+		v.fail("%s: others may change who is admitted (%04o): chmod 644", quote(path), info.Mode().Perm())
 		return ""
 	}
 	return v.pemFile(false)

@@ -45,7 +45,7 @@ var clusterFilesAnywhere = strings.NewReplacer("DIR/key.pem", "/proc/self/auxv",
 func clusterDir(t *testing.T) *strings.Replacer {
 	dir := t.TempDir()
 	for name, mode := range map[string]os.FileMode{
-		"cert.pem": 0o644, "key.pem": 0o600, "ca.pem": 0o644, "roster": 0o644,
+		"cert.pem": 0o644, "key.pem": 0o600, "ca.pem": 0o644, "roster": 0o644, "shared": 0o664,
 		"open.pem": 0o640, "closed.pem": 0o400,
 	} {
 		path := filepath.Join(dir, name)
@@ -186,6 +186,8 @@ c.yaml:11:8: cluster.tls: key is missing: write the path of a file with the cert
 		`c.yaml:15:11: cluster.roster: "DIR/": not a file with a line for each node`},
 	{"roster too large", swapIn(clustered(base, leaf), "DIR/roster", "DIR/large"),
 		`c.yaml:15:11: cluster.roster: "DIR/large": not a file with a line for each node`},
+	{"roster that others may write", swapIn(clustered(base, leaf), "DIR/roster", "DIR/shared"),
+		`c.yaml:15:11: cluster.roster: "DIR/shared": others may change who is admitted (0664): chmod 644`},
 	{"roster in the file itself", swapIn(clustered(base, leaf), "roster: DIR/roster", "roster: [edge-1]"),
 		`c.yaml:15:11: cluster.roster: must be an absolute path, got a list`},
 	{"cluster, unknown field beside good ones", clustered(base, leaf+"\n  peers: []"),
