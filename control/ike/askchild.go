@@ -37,7 +37,7 @@ func (s *ikeSA) createChild(old *ChildState, tell func(error)) {
 
 func (r *childRequest) ask() {
 	r.negotiation = &negotiation{tunnel: r.s.tunnel, begun: true, ni: newNonce()}
-	r.s.ask(&request{exchange: message.CreateChildSA, ofChild: true, contents: r.contents, done: r.answered})
+	r.s.ask(&request{exchange: message.CreateChildSA, ofChild: true, contents: r.contents, remember: r.remember, done: r.answered})
 }
 
 // contents makes the request, when it is its turn.
@@ -47,11 +47,9 @@ func (r *childRequest) contents() *message.Contents {
 		r.end(nil)
 		return nil
 	}
-	r.own = s.childProposals(old)
-	r.wantLocal, r.wantRemote = selectorsOf(s.tunnel.Local), selectorsOf(s.tunnel.Remote)
+	r.want()
 	c := &message.Contents{Nonce: r.ni}
 	if old != nil {
-		r.wantLocal, r.wantRemote = old.Local, old.Remote
 		c.Notifies = append(c.Notifies, message.Notify{Type: message.NotifyRekeySA, Protocol: message.ProtocolESP, SPI: spiBytes(old.SPIIn)})
 	}
 	if !r.repeated {
@@ -69,6 +67,31 @@ func (r *childRequest) contents() *message.Contents {
 	}
 	c.SA, c.TSi, c.TSr = numbered(r.own, spiBytes(r.spiIn)), r.wantLocal, r.wantRemote
 	return c
+}
+
+// want says what is asked for.
+func (r *childRequest) want() {
+	r.own = r.s.childProposals(r.old)
+	r.wantLocal, r.wantRemote = selectorsOf(r.s.tunnel.Local), selectorsOf(r.s.tunnel.Remote)
+	if r.old != nil {
+		r.wantLocal, r.wantRemote = r.old.Local, r.old.Remote
+	}
+}
+
+// remember notes what the response has to be understood with.
+func (r *childRequest) remember(o *Outstanding) {
+	o.Child = asked(uint64(r.spiIn), r.ni, r.offer, r.method, r.repeated)
+	if r.old != nil {
+		o.Child.Replaces = r.old.SPIIn
+	}
+}
+
+func asked(spi uint64, nonce []byte, offer *suite.Offer, method uint16, repeated bool) *Asked {
+	a := &Asked{SPI: spi, Nonce: nonce, Method: method, Repeated: repeated}
+	if offer != nil {
+		a.Private = offer.Private()
+	}
+	return a
 }
 
 // answered takes the response; nil: there is none.

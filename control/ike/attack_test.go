@@ -2,8 +2,6 @@ package ike
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"net/netip"
 	"strings"
@@ -238,21 +236,19 @@ func TestAnswerWithoutIV(t *testing.T) {
 	})
 }
 
-// The secret before the first one is not zero, from which anybody could make cookies.
+// The key of cookies is not zero, from which anybody could make them.
 func TestFirstCookies(t *testing.T) {
 	onBed(t, Options{CookiesFrom: 1}, func(b *bed) {
 		b.usual()
 		b.answerTo(initRequest(b.t, 1, nil)) // now all need one
-		nonce, address := newNonce(), leftAddr.As16()
-		text := append(make([]byte, 32), address[:]...)
-		text = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint16(text, Port), 99)
-		hash := sha256.Sum256(append(text, nonce...))
-		for version := range byte(3) {
+		nonce := newNonce()
+		for at := slot(time.Now()) - 1; at <= slot(time.Now())+1; at++ {
+			made := cookieOf([32]byte{}, at, netip.AddrPortFrom(leftAddr, Port), 99, nonce)
 			c := b.answerTo(initRequest(b.t, 99, func(c *message.Contents) {
-				c.Nonce, c.Notifies = nonce, []message.Notify{{Type: message.NotifyCookie, Data: append([]byte{version}, hash[:16]...)}}
+				c.Nonce, c.Notifies = nonce, []message.Notify{{Type: message.NotifyCookie, Data: made[:]}}
 			}))
 			if c.SA != nil {
-				b.t.Errorf("a made-up cookie of version %d is taken", version)
+				b.t.Errorf("a made-up cookie of slot %d is taken", at)
 			}
 		}
 	})

@@ -103,7 +103,7 @@ func (s *ikeSA) acceptChild(n *negotiation, c *message.Contents, first bool) *me
 
 // roomFor says why there cannot be one more pair. Those that were deleted a moment ago count: the dataplane has them.
 func (s *ikeSA) roomFor(n *negotiation) error {
-	if have := len(s.Children) + len(s.graves); have >= maxChildren {
+	if have := len(s.Children) + len(s.Graves); have >= maxChildren {
 		return fmt.Errorf("there are %d pairs, with those that were deleted in the last %v: at most %d", have, graveTime, maxChildren)
 	}
 	if s.peerChild(n.spiOut) != nil {
@@ -192,7 +192,7 @@ func (s *ikeSA) install(n *negotiation, use bool) (*ChildState, error) {
 	n.spiIn, n.made = 0, child
 	s.d.succeeded(s.Tunnel)
 	// A pair that was deleted receives for a while, and packets would leave through it too: the peer takes none.
-	deleted := len(s.graves) > 0 && !s.hasPairFor(child)
+	deleted := len(s.Graves) > 0 && !s.hasPairFor(child)
 	s.Children = append(s.Children, child)
 	if use || deleted {
 		s.use(child)
@@ -260,11 +260,17 @@ func (s *ikeSA) deleteChild(c *ChildState) {
 			}
 			return &message.Contents{Deletes: []message.Delete{{Protocol: message.ProtocolESP, SPIs: []uint32{c.SPIIn}}}}
 		},
-		done: func(answer *message.Contents) {
-			if answer != nil || s.phase != established { // else it was not asked, and a new IKE SA asks
-				s.bury(c)
-			}
-		}})
+		remember: func(o *Outstanding) { o.Deletes = c.SPIIn },
+		done:     s.deletedChild(c)})
+}
+
+// deletedChild takes the response to the deletion of a pair.
+func (s *ikeSA) deletedChild(c *ChildState) func(answer *message.Contents) {
+	return func(answer *message.Contents) {
+		if answer != nil || s.phase != established { // else it was not asked, and a new IKE SA asks
+			s.bury(c)
+		}
+	}
 }
 
 // bury forgets a pair. Packets that were sent before are still taken for a while.
@@ -274,7 +280,7 @@ func (s *ikeSA) bury(c *ChildState) {
 		return
 	}
 	s.Children = slices.Delete(s.Children, i, i+1)
-	s.graves = append(s.graves, grave{c.SPIIn, time.Now().Add(graveTime)})
+	s.Graves = append(s.Graves, Grave{c.SPIIn, time.Now().Add(graveTime)})
 	if o := s.child(c.Replaces); o != nil && o.Replaced { // the peer could not take the pair that it wanted in place of this one
 		o.Replaced = false
 		o.Rekey, o.Expire = time.Now().Add(jittered(4*busyTime)), o.Made.Add(s.tunnel.ChildLife)

@@ -6,66 +6,78 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 	"net/netip"
-	"sync"
 	"time"
 
 	"causeway/control/ike/message"
 )
 
-// cookieLife is how long a secret makes cookies; they are taken for as long again.
+// cookieLife is how long one secret makes cookies; they are taken for as long again, and from nodes whose clock is as much ahead.
 const cookieLife = time.Minute
 
 const cookieLen = 1 + 16
 
-// cookies make a peer show that it receives at its address, before anything is remembered of it (RFC 7296, section 2.6).
+// cookies make a peer show that it receives at its address, before anything is remembered of it (RFC 7296, section 2.6). Those of all
+// nodes of a fleet are the same. Secrets are made of keys and the time, so that none has to be kept.
 type cookies struct {
-	mu      sync.Mutex
-	version uint8
-	secrets [2][32]byte // of versions, the newest at version&1
-	since   time.Time
+	own   [32]byte // alone, or while the fleet has no key
+	fleet Fleet
 }
 
-func (c *cookies) renew(now time.Time) {
-	c.version++
-	rand.Read(c.secrets[c.version&1][:])
-	c.since = now
+func newCookies(f Fleet) *cookies {
+	c := &cookies{fleet: f}
+	rand.Read(c.own[:])
+	return c
 }
+
+// keys are those that cookies are made of, the newest first.
+func (c *cookies) keys() [][32]byte {
+	if c.fleet != nil {
+		if list := c.fleet.CookieKeys(); len(list) > 0 {
+			return list
+		}
+	}
+	return [][32]byte{c.own}
+}
+
+// slot is the part of time in which a secret makes cookies.
+func slot(now time.Time) int64 { return now.Unix() / int64(cookieLife/time.Second) }
 
 // make writes the cookie of a request.
 func (c *cookies) make(now time.Time, remote netip.AddrPort, spi uint64, nonce []byte) [cookieLen]byte {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if now.Sub(c.since) > cookieLife {
-		c.renew(now)
-	}
-	return c.of(c.version, remote, spi, nonce)
+	return cookieOf(c.keys()[0], slot(now), remote, spi, nonce)
 }
 
 // check reports whether a cookie is that of the request.
 func (c *cookies) check(now time.Time, cookie []byte, remote netip.AddrPort, spi uint64, nonce []byte) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(cookie) != cookieLen || now.Sub(c.since) > 2*cookieLife {
+	if len(cookie) != cookieLen {
 		return false
 	}
-	if v := cookie[0]; v != c.version && v != c.version-1 {
-		return false
+	for at := slot(now) - 1; at <= slot(now)+1; at++ {
+		if cookie[0] != byte(at) {
+			continue
+		}
+		for _, key := range c.keys() {
+			want := cookieOf(key, at, remote, spi, nonce)
+			if subtle.ConstantTimeCompare(cookie, want[:]) == 1 {
+				return true
+			}
+		}
 	}
-	want := c.of(cookie[0], remote, spi, nonce)
-	return subtle.ConstantTimeCompare(cookie, want[:]) == 1
+	return false
 }
 
-// of is version | SHA-256(secret | address | port | SPIi | Ni), cut to 16 bytes.
-func (c *cookies) of(version uint8, remote netip.AddrPort, spi uint64, nonce []byte) (out [cookieLen]byte) {
-	var b [32 + 16 + 2 + 8 + 256]byte
-	copy(b[:], c.secrets[version&1][:])
+// cookieOf is slot | SHA-256(key | slot | address | port | SPIi | Ni), cut to 16 bytes.
+func cookieOf(key [32]byte, at int64, remote netip.AddrPort, spi uint64, nonce []byte) (out [cookieLen]byte) {
+	var b [32 + 8 + 16 + 2 + 8 + 256]byte
+	copy(b[:], key[:])
+	binary.BigEndian.PutUint64(b[32:], uint64(at))
 	a := remote.Addr().As16()
-	copy(b[32:], a[:])
-	binary.BigEndian.PutUint16(b[48:], remote.Port())
-	binary.BigEndian.PutUint64(b[50:], spi)
-	n := copy(b[58:], nonce)
-	h := sha256.Sum256(b[:58+n])
-	out[0] = version
+	copy(b[40:], a[:])
+	binary.BigEndian.PutUint16(b[56:], remote.Port())
+	binary.BigEndian.PutUint64(b[58:], spi)
+	n := copy(b[66:], nonce)
+	h := sha256.Sum256(b[:66+n])
+	out[0] = byte(at)
 	copy(out[1:], h[:])
 	return out
 }

@@ -32,6 +32,7 @@ type Options struct {
 	Log       *slog.Logger
 	Dataplane sa.Dataplane
 	Transport Transport
+	Fleet     Fleet // nil: this node is alone
 
 	Workers       int // of the pool: half of the cores, at least 2
 	HalfOpen      int // SAs that are not authenticated: 4096
@@ -45,9 +46,10 @@ type Daemon struct {
 	opts      Options
 	log       *slog.Logger
 	plane     sa.Dataplane
+	fleet     Fleet
 	pool      *pool
 	clock     clock
-	cookies   cookies
+	cookies   *cookies
 	index     atomic.Pointer[index]
 	counts    counters
 	strangers throttle
@@ -86,19 +88,17 @@ func New(o Options) *Daemon {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	d := &Daemon{opts: o, log: o.Log, plane: o.Dataplane,
+	d := &Daemon{opts: o, log: o.Log, plane: o.Dataplane, fleet: o.Fleet,
 		bySPI: map[uint64]*ikeSA{}, byInit: map[initKey]*ikeSA{}, perSource: map[netip.Prefix]int{},
 		byTunnel: map[string][]*ikeSA{}, opening: map[string]*ikeSA{}, starting: map[string]*starter{}, failures: map[string]failure{}, keyLogs: map[string]*keyLog{}}
 	d.pool = newPool(d.contain)
 	d.clock.ring = func(s *ikeSA) bool { return try(d.pool.known, func() { s.do(s.tick) }) }
 	d.index.Store(newIndex(nil))
-	for range d.cookies.secrets { // of the version before, too: all zeros would be known to everybody
-		d.cookies.renew(time.Now())
-	}
+	d.cookies = newCookies(o.Fleet)
 	return d
 }
 
-// Run works until ctx is done, and then tells the peers that their SAs are gone.
+// Run works until ctx is done. Then it leaves its SAs to the other nodes, or, without any, tells the peers that they are gone.
 func (d *Daemon) Run(ctx context.Context) error {
 	working, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -110,10 +110,10 @@ func (d *Daemon) Run(ctx context.Context) error {
 	return nil
 }
 
-// leaveLimit is how long the peers are waited for at the end.
+// leaveLimit is how long the peers, or the store, are waited for at the end.
 const leaveLimit = time.Second
 
-// leave deletes all SAs, and waits a short time for the answers.
+// leave ends all SAs here, and waits a short time for the answers of their peers, or of the store.
 func (d *Daemon) leave() {
 	d.mu.Lock()
 	d.stopped = true
@@ -132,10 +132,14 @@ func (d *Daemon) leave() {
 	for name, k := range logs {
 		d.endKeyLog(name, k)
 	}
+	end := time.Now().Add(leaveLimit)
+	if d.fleet != nil {
+		d.handOver(all, end)
+		return
+	}
 	for _, s := range all {
 		s.do(func() { s.deleteSelf("the daemon stops") })
 	}
-	end := time.Now().Add(leaveLimit)
 	for _, s := range all {
 		select {
 		case <-s.gone:
@@ -199,6 +203,11 @@ func (d *Daemon) SetTunnels(tunnels []*Tunnel) {
 // Receive takes a datagram that came to local: port 500 or 4500. It does not keep it.
 func (d *Daemon) Receive(local, remote netip.AddrPort, datagram []byte) {
 	defer d.contain()
+	d.receive(local, remote, datagram, false)
+}
+
+// receive takes a datagram; forwarded: another node has got it.
+func (d *Daemon) receive(local, remote netip.AddrPort, datagram []byte, forwarded bool) {
 	b := datagram
 	if local.Port() == NATPort {
 		if len(b) < 4 || binary.BigEndian.Uint32(b) != 0 { // no non-ESP marker (RFC 3948, section 2.2): a keepalive, or ESP
@@ -217,7 +226,7 @@ func (d *Daemon) Receive(local, remote netip.AddrPort, datagram []byte) {
 	case h.SPIr == 0 && h.Initiator:
 		d.receiveInit(local, remote, h, b)
 	default:
-		d.receiveKnown(local, remote, h, b)
+		d.receiveKnown(local, remote, h, b, datagram, forwarded)
 	}
 }
 
@@ -257,7 +266,8 @@ func (d *Daemon) transmit(local, remote netip.AddrPort, b []byte) {
 // inflight is how many datagrams of an SA may wait for the pool: one message in fragments.
 const inflight = 80
 
-func (d *Daemon) receiveKnown(local, remote netip.AddrPort, h message.Header, b []byte) {
+// receiveKnown takes a message b, which came in datagram, of an SA that has an SPI of ours.
+func (d *Daemon) receiveKnown(local, remote netip.AddrPort, h message.Header, b, datagram []byte, forwarded bool) {
 	spi := h.SPIr
 	if !h.Initiator {
 		spi = h.SPIi
@@ -265,7 +275,11 @@ func (d *Daemon) receiveKnown(local, remote netip.AddrPort, h message.Header, b 
 	d.mu.Lock()
 	s := d.bySPI[spi]
 	d.mu.Unlock()
-	if s == nil || s.initiator == h.Initiator {
+	if s == nil {
+		d.receiveElsewhere(local, remote, spi, datagram, forwarded)
+		return
+	}
+	if s.initiator == h.Initiator {
 		d.counts.unknownSPI.Add(1)
 		return
 	}
@@ -289,20 +303,31 @@ func (d *Daemon) receiveKnown(local, remote netip.AddrPort, h message.Header, b 
 }
 
 // post does something with an SA by the pool, soon.
-func (d *Daemon) post(s *ikeSA, f func()) {
-	if !try(d.pool.known, func() { s.do(f) }) {
-		time.AfterFunc(100*time.Millisecond, func() { d.post(s, f) })
+func (d *Daemon) post(s *ikeSA, f func()) { d.soon(func() { s.do(f) }) }
+
+// soon does something by the pool.
+func (d *Daemon) soon(f func()) {
+	if !try(d.pool.known, f) {
+		time.AfterFunc(100*time.Millisecond, func() { d.soon(f) })
 	}
 }
 
-// newSPI makes an SPI that no SA of the node has, and enters s under it.
+// newSPI makes an SPI; in a fleet, one that names this node.
+func (d *Daemon) newSPI() uint64 {
+	if d.fleet != nil {
+		return d.fleet.SPI()
+	}
+	var b [8]byte
+	rand.Read(b[:])
+	return binary.BigEndian.Uint64(b[:])
+}
+
+// enter makes an SPI that no SA of the node has, and enters s under it.
 func (d *Daemon) enter(s *ikeSA) uint64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for {
-		var b [8]byte
-		rand.Read(b[:])
-		spi := binary.BigEndian.Uint64(b[:])
+		spi := d.newSPI()
 		if spi != 0 && d.bySPI[spi] == nil {
 			d.bySPI[spi] = s
 			return spi

@@ -11,6 +11,7 @@
 // exchange: initiation.go (IKE_SA_INIT), intermediate.go, authentication.go (IKE_AUTH), child.go and rekey.go
 // (CREATE_CHILD_SA, IKE_FOLLOWUP_KE), information.go. life.go has what time brings, state.go what an SA is.
 //
-// An SA is one value, State, that can be taken over: see state.go. Everything that happens to an SA happens with its lock
-// held, by a worker of the pool; never by a worker of the dataplane.
+// An SA is one value, State, that another node can go on with: state.go says what it is, fleet.go when it is stored and who has it,
+// takeover.go how one goes on from it. Everything that happens to an SA happens with its lock held, by a worker of the pool; never by
+// a worker of the dataplane.
 package ike

@@ -78,7 +78,7 @@ func FuzzPeer(f *testing.F) {
 			known := 0
 			for _, s := range b.right.of("cust-a") {
 				s.mu.Lock()
-				known += len(s.Children) + len(s.graves)
+				known += len(s.Children) + len(s.Graves)
 				s.mu.Unlock()
 			}
 			if n := len(b.planes[1].pairs()); n != known {

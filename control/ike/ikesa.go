@@ -12,11 +12,11 @@ import (
 	"causeway/control/ike/suite"
 )
 
-// A phase is how far an SA has come.
-type phase uint8
+// A Phase is how far an SA has come.
+type Phase uint8
 
 const (
-	opening     phase = iota // IKE_SA_INIT
+	opening     Phase = iota // IKE_SA_INIT
 	proving                  // IKE_INTERMEDIATE, IKE_AUTH
 	established              //
 	replaced                 // by a new IKE SA, which has its children
@@ -38,11 +38,13 @@ type ikeSA struct {
 
 	mu sync.Mutex
 	State
-	phase   phase
+	phase   Phase
 	tunnel  *Tunnel // nil until the peer has said who it is
 	in, out *suite.Cipher
 
 	hs *handshake // until it is established
+
+	kept kept // what the fleet's store has of it
 
 	pending      *request
 	queue        []*request
@@ -59,16 +61,9 @@ type ikeSA struct {
 	expire     time.Time             // of what is not established
 	retryChild time.Time             // when a first pair may be asked for again
 	looked     time.Time             // at the children, the last time
-	graves     []grave               // children whose packets may still come
 	waiters    []chan<- error
 	why        string // it ends
 	lines      throttle
-}
-
-// A grave is a child that was deleted and is removed later: packets that were sent before may still come.
-type grave struct {
-	spiIn uint32
-	at    time.Time
 }
 
 // graveTime is how late packets of a deleted child are still taken.
@@ -106,6 +101,12 @@ func (s *ikeSA) contain() {
 
 // receive takes a datagram of the SA.
 func (s *ikeSA) receive(local, remote netip.AddrPort, h message.Header, b []byte) {
+	if s.kept.taking {
+		if len(s.kept.backlog) < maxBacklog {
+			s.kept.backlog = append(s.kept.backlog, func() { s.receive(local, remote, h, b) })
+		}
+		return
+	}
 	if h.Response {
 		s.receiveResponse(local, remote, h, b)
 		return
@@ -133,6 +134,7 @@ func (s *ikeSA) heardFrom(local, remote netip.AddrPort) {
 	for _, c := range s.Children {
 		s.d.plane.Move(s.Tunnel, c.SPIIn, s.peerESP())
 	}
+	s.commit(nil)
 }
 
 // peerESP is where ESP packets go: in UDP to where the peer's IKE is.
@@ -164,6 +166,8 @@ func (s *ikeSA) establish() {
 	if stale {
 		s.d.post(s, func() { s.deleteSelf("the tunnel's configuration changed") })
 	}
+	others := s.d.elsewhere(s.Tunnel)
+	s.d.endElsewhere(others[:max(0, len(others)+len(s.d.of(s.Tunnel))-perTunnel)])
 }
 
 // end forgets the SA, with its children, and wipes its keys. The peer is not told.
@@ -181,24 +185,25 @@ func (s *ikeSA) end(why string) {
 	s.phase, s.why = dead, why
 	s.d.clock.drop(s)
 	s.d.forget(s)
+	if s.kept.revision > 0 {
+		s.d.fleet.Erase(s.spi(), s.kept.revision) // if it is being written, that is done afterwards
+	}
 	var spis []uint32
 	for _, c := range s.Children {
 		spis = append(spis, c.SPIIn)
 	}
-	for _, g := range s.graves {
-		spis = append(spis, g.spiIn)
+	for _, g := range s.Graves {
+		spis = append(spis, g.SPIIn)
 	}
 	if len(spis) > 0 {
 		s.d.plane.Remove(s.Tunnel, spis...)
 	}
-	s.Children, s.graves = nil, nil
+	s.Children, s.Graves = nil, nil
 	s.abandon(why)
 	if s.hs != nil {
 		s.hs.wipe(s.d)
 	}
-	if s.Keys != nil {
-		s.Keys.Wipe()
-	}
+	s.wipe()
 	for _, f := range s.followups {
 		f.wipe(s.d)
 	}

@@ -7,6 +7,11 @@ import (
 	"causeway/control/ike/message"
 )
 
+// asksNothing reports whether a request is empty: it asks whether we live.
+func asksNothing(h message.Header, c *message.Contents) bool {
+	return h.Exchange == message.Informational && len(c.Notifies) == 0 && len(c.Deletes) == 0 && !c.HasCP
+}
+
 // handleInformational answers INFORMATIONAL: deletions, or nothing at all, which asks whether we live (RFC 7296, section 1.4).
 func (s *ikeSA) handleInformational(c *message.Contents) (*message.Contents, func()) {
 	answer := &message.Contents{}
@@ -82,7 +87,8 @@ func (s *ikeSA) deleteSelf(why string) {
 		contents: func() *message.Contents {
 			return &message.Contents{Deletes: []message.Delete{{Protocol: message.ProtocolIKE}}}
 		},
-		done: func(*message.Contents) { s.end(why) }})
+		remember: func(*Outstanding) {}, // the phase says it
+		done:     func(*message.Contents) { s.end(why) }})
 }
 
 // deleteSelfNow tells the responder that its proof was wrong (RFC 7296, section 2.21.2).

@@ -81,6 +81,10 @@ func (d *Daemon) receiveInit(local, remote netip.AddrPort, h message.Header, b [
 		d.counts.malformed.Add(1)
 		return
 	}
+	if d.away() { // the peer asks again, and another node may answer
+		d.counts.storeAway.Add(1)
+		return
+	}
 	if d.loaded(remote.Addr()) && !d.cookies.check(time.Now(), cookie, remote, h.SPIi, nonce) {
 		if cookie != nil {
 			d.counts.cookieWrong.Add(1)

@@ -38,11 +38,12 @@ func (s *ikeSA) schedule() {
 		}
 	}
 	soonest(s.expire)
-	if s.pending != nil {
+	soonest(s.kept.again)
+	if s.pending != nil && !s.pending.held {
 		soonest(s.pending.next)
 	}
-	for _, g := range s.graves {
-		soonest(g.at)
+	for _, g := range s.Graves {
+		soonest(g.At)
 	}
 	for _, f := range s.followups {
 		soonest(f.expire)
@@ -89,20 +90,27 @@ func (s *ikeSA) scheduleLife(soonest func(time.Time)) {
 // tick does what time has brought.
 func (s *ikeSA) tick() {
 	now := time.Now()
+	if !s.kept.again.IsZero() && now.After(s.kept.again) {
+		s.kept.again = time.Time{}
+		s.store()
+	}
+	if s.kept.taking {
+		return
+	}
 	if !s.expire.IsZero() && now.After(s.expire) {
 		s.end(s.expired())
 		return
 	}
-	if p := s.pending; p != nil && now.After(p.next) {
+	if p := s.pending; p != nil && !p.held && now.After(p.next) {
 		if p.tries >= maxTries {
 			s.unanswered()
 			return
 		}
 		s.transmitRequest(now)
 	}
-	for len(s.graves) > 0 && now.After(s.graves[0].at) {
-		s.d.plane.Remove(s.Tunnel, s.graves[0].spiIn)
-		s.graves = s.graves[1:]
+	for len(s.Graves) > 0 && now.After(s.Graves[0].At) {
+		s.d.plane.Remove(s.Tunnel, s.Graves[0].SPIIn)
+		s.Graves = s.Graves[1:]
 	}
 	for len(s.followups) > 0 && now.After(s.followups[0].expire) {
 		s.followups[0].wipe(s.d)

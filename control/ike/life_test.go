@@ -391,7 +391,7 @@ func TestStateIsTakenOver(t *testing.T) {
 		text, err := func() ([]byte, error) {
 			old.mu.Lock()
 			defer old.mu.Unlock()
-			return old.State.marshal()
+			return old.snapshot()
 		}()
 		if err != nil {
 			b.t.Fatal(err)
@@ -405,7 +405,7 @@ func TestStateIsTakenOver(t *testing.T) {
 		old.d.clock.drop(old)
 		b.right.forget(old)
 		old.mu.Unlock()
-		if _, err := b.right.resume(st); err != nil {
+		if _, err := b.right.resume(st, "another node", 0); err != nil {
 			b.t.Fatal(err)
 		}
 		for _, d := range []*Daemon{b.left, b.right} {
@@ -419,10 +419,10 @@ func TestStateIsTakenOver(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		b.agree()
 		b.counts(1, 1)
-		if again, err := b.right.of("cust-a")[0].State.marshal(); err != nil || bytes.Equal(again, text) {
+		if again, err := b.right.of("cust-a")[0].snapshot(); err != nil || bytes.Equal(again, text) {
 			b.t.Fatal("the state did not change", err)
 		}
-		for _, bad := range []string{"", "{}", `{"Version":2,"Keys":{}}`, `{"Version":1}`} {
+		for _, bad := range []string{"", "{}", `{"Version":2,"Keys":{}}`, `{"Version":1}`, `{"Version":1,"Keys":{}}`} {
 			if _, err := parseState([]byte(bad)); err == nil {
 				b.t.Errorf("state %q is taken", bad)
 			}

@@ -42,7 +42,7 @@ func (s *ikeSA) rekeySelf(tell func(error)) {
 
 func (r *rekeyIKE) ask() {
 	r.newIKE = newIKE{ni: newNonce()}
-	r.old.ask(&request{exchange: message.CreateChildSA, contents: r.contents, done: r.answered})
+	r.old.ask(&request{exchange: message.CreateChildSA, contents: r.contents, remember: r.remember, done: r.answered})
 }
 
 // contents makes the request, when it is its turn.
@@ -63,6 +63,11 @@ func (r *rekeyIKE) contents() *message.Contents {
 	r.sa.phase = proving
 	r.sa.SPIi = s.d.enter(r.sa)
 	return &message.Contents{SA: numbered(r.own, spi64(r.sa.SPIi)), Nonce: r.ni, KE: &message.KE{Method: r.method, Data: r.offer.Public()}}
+}
+
+// remember notes what the response has to be understood with.
+func (r *rekeyIKE) remember(o *Outstanding) {
+	o.IKE = asked(r.sa.SPIi, r.ni, r.offer, r.method, r.repeated)
 }
 
 // answered takes the response; nil: there is none.
@@ -215,11 +220,12 @@ func (s *ikeSA) giveWayTo(n *ikeSA) {
 		for _, c := range n.Children {
 			c.rekeying, c.deleting = false, false
 		}
-		n.graves, s.graves = s.graves, nil
+		n.Graves, s.Graves = s.Graves, nil
 		n.keepalive = s.keepalive
 		n.establish()
 		n.d.counts.rekeyedIKE.Add(1)
 		n.note("IKE SA rekeyed", "old_ike_spi", spiText(s.spi()), "suite", n.Suite)
+		s.storeFirst(n)
 		for _, c := range deleting {
 			n.deleteChild(c)
 		}

@@ -19,6 +19,10 @@ type request struct {
 	// done gets the response; nil if there will be none.
 	done func(c *message.Contents)
 
+	// remember notes in what is stored how to go on with the request elsewhere; nil: its response changes nothing.
+	remember func(o *Outstanding)
+
+	held      bool // it has not left: the state with it is being stored
 	id        uint32
 	datagrams [][]byte
 	tries     int
@@ -60,9 +64,23 @@ func (s *ikeSA) nextRequest() {
 			continue
 		}
 		s.pending = r
-		s.Pending = &Outstanding{r.exchange, r.id, r.datagrams}
-		s.transmitRequest(time.Now())
+		s.Pending = &Outstanding{Exchange: r.exchange, ID: r.id, Datagrams: r.datagrams}
+		if r.remember != nil {
+			r.remember(s.Pending)
+		}
+		s.dispatch(r)
 	}
+}
+
+// dispatch has a request sent as soon as it may be.
+func (s *ikeSA) dispatch(r *request) {
+	r.held = true
+	s.commit(func() {
+		if s.pending == r {
+			r.held = false
+			s.transmitRequest(time.Now())
+		}
+	})
 }
 
 // transmitRequest sends the request that is under way, for the first time or again.
@@ -81,7 +99,7 @@ func (s *ikeSA) transmitRequest(now time.Time) {
 // receiveResponse finds the request of a response.
 func (s *ikeSA) receiveResponse(local, remote netip.AddrPort, h message.Header, b []byte) {
 	r := s.pending
-	if r == nil || h.ID != r.id || h.Exchange != r.exchange {
+	if r == nil || r.held || h.ID != r.id || h.Exchange != r.exchange {
 		return // to a request that was answered, or was never sent
 	}
 	if r.exchange == message.IKESAInit {
@@ -112,8 +130,12 @@ func (s *ikeSA) finish(c *message.Contents) {
 	s.pending, s.Pending = nil, nil
 	s.NextRequest++
 	r.done(c)
-	if s.phase != dead {
-		s.nextRequest()
+	if s.phase == dead {
+		return
+	}
+	s.nextRequest()
+	if s.pending == nil && r.remember != nil {
+		s.commit(nil)
 	}
 }
 

@@ -75,7 +75,7 @@ func (s *ikeSA) view() View {
 	return v
 }
 
-func (p phase) String() string {
+func (p Phase) String() string {
 	return [...]string{"opening", "proving", "established", "replaced", "deleting", "failed", "dead"}[p]
 }
 

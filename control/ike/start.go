@@ -53,9 +53,22 @@ func (d *Daemon) start(name string) {
 		delete(d.starting, name)
 	}
 	d.mu.Unlock()
-	if t != nil && t.Initiate && !up {
-		d.initiate(t)
+	if t == nil || !t.Initiate || up {
+		return
 	}
+	if !d.begins(name) {
+		d.startLater(name, leadTime)
+		return
+	}
+	d.initiate(t)
+}
+
+// leadTime is how often a node that does not begin a tunnel looks whether that is its turn now.
+const leadTime = 2 * time.Second
+
+// begins reports whether this node is to begin a tunnel: of a fleet one does, if none has it.
+func (d *Daemon) begins(name string) bool {
+	return d.fleet == nil || d.fleet.Leads(name) && len(d.fleet.Of(name)) == 0
 }
 
 // lost is told that an IKE SA has ended: a tunnel that we begin is begun again, less and less often.
@@ -83,6 +96,10 @@ func (d *Daemon) Initiate(ctx context.Context, name string) error {
 		return fmt.Errorf("there is no tunnel %q with ike", name)
 	case !t.Customer.IsValid():
 		return fmt.Errorf("tunnel %s has no customer_endpoint: its customer has to begin", name)
+	case d.away():
+		return errors.New("the cluster's store is not reached: what is negotiated now no other node would have; see `causeway show cluster`")
+	case len(d.elsewhere(name)) > 0:
+		return d.notHere(name)
 	case len(d.of(name)) > 0:
 		return fmt.Errorf("tunnel %s has an IKE SA already: `causeway ike rekey %s` makes new child SAs, `causeway ike terminate %s` ends it", name, name, name)
 	}
@@ -187,12 +204,25 @@ func (d *Daemon) Terminate(ctx context.Context, name string) error {
 	return nil
 }
 
+// notHere says which node has a tunnel's IKE SA.
+func (d *Daemon) notHere(name string) error {
+	list := d.elsewhere(name)
+	o := list[len(list)-1]
+	if o.Where == Vacant {
+		return fmt.Errorf("the IKE SA of tunnel %s is that of node %s, which is gone: another node takes it over in a moment; try again then", name, o.Node)
+	}
+	return fmt.Errorf("node %s has the IKE SA of tunnel %s: give the command there", o.Node, name)
+}
+
 // newest is the IKE SA of a tunnel that was established last.
 func (d *Daemon) newest(name string) (*ikeSA, error) {
 	if d.index.Load().byName[name] == nil {
 		return nil, fmt.Errorf("there is no tunnel %q with ike", name)
 	}
 	list := d.of(name)
+	if len(list) == 0 && len(d.elsewhere(name)) > 0 {
+		return nil, d.notHere(name)
+	}
 	if len(list) == 0 {
 		return nil, fmt.Errorf("tunnel %s has no IKE SA; `causeway ike initiate %s` makes one", name, name)
 	}

@@ -36,8 +36,18 @@ type State struct {
 	Answer       Answer // what was answered to the request before
 	Pending      *Outstanding
 
+	Phase Phase     // established, replaced or deleting
+	Until time.Time // when it is gone, if it is replaced or deleting
+
 	Established, Rekey, Expire time.Time
 	Children                   []*ChildState
+	Graves                     []Grave
+}
+
+// A Grave is a child that was deleted and is removed later: packets that were sent before may still come.
+type Grave struct {
+	SPIIn uint32
+	At    time.Time
 }
 
 // An Answer is a response that is sent again when its request comes again (RFC 7296, section 2.1).
@@ -46,11 +56,42 @@ type Answer struct {
 	Datagrams [][]byte
 }
 
-// Outstanding is a request of ours that has no response yet.
+// Outstanding is a request of ours that has no response yet, and what its response has to be understood with.
 type Outstanding struct {
 	Exchange  message.ExchangeType
 	ID        uint32
 	Datagrams [][]byte
+
+	Child   *Asked `json:",omitempty"` // it asks for a pair
+	IKE     *Asked `json:",omitempty"` // it asks for another IKE SA in place of this one
+	Deletes uint32 `json:",omitempty"` // our SPI of the pair that it deletes
+}
+
+// Asked is our side of a CREATE_CHILD_SA exchange that is under way.
+type Asked struct {
+	SPI      uint64 // ours, of what is to be
+	Replaces uint32 // our SPI of the pair whose place it is to take; 0: none
+	Nonce    []byte
+	Method   uint16 // of the key exchange; 0: there is none
+	Private  []byte // of suite.Offer.Private
+	Repeated bool   // with the key exchange that the peer wanted
+}
+
+func (a *Asked) wipe() {
+	if a != nil {
+		clear(a.Private)
+	}
+}
+
+// wipe ends all keys that the state has.
+func (s *State) wipe() {
+	if s.Keys != nil {
+		s.Keys.Wipe()
+	}
+	if p := s.Pending; p != nil {
+		p.Child.wipe()
+		p.IKE.wipe()
+	}
 }
 
 // A ChildState is a pair of child SAs. Its keys are the dataplane's alone.
@@ -73,8 +114,14 @@ type ChildState struct {
 	packetsIn          uint64 // seen the last time, for DPD
 }
 
-// marshal is the state as it would be stored.
+// marshal is the state as it is stored. Whoever gets it should wipe it.
 func (s *State) marshal() ([]byte, error) { return json.Marshal(s) }
+
+// snapshot is the state of the SA as it is now.
+func (s *ikeSA) snapshot() ([]byte, error) {
+	s.Phase, s.Until = s.phase, s.expire
+	return s.marshal()
+}
 
 // parseState reads what marshal wrote, here or in a release with the same version or an older one.
 func parseState(b []byte) (*State, error) {
@@ -85,8 +132,11 @@ func parseState(b []byte) (*State, error) {
 	if s.Version < 1 || s.Version > StateVersion {
 		return nil, fmt.Errorf("state of an IKE SA: version %d, this release reads up to %d", s.Version, StateVersion)
 	}
-	if s.Keys == nil {
+	switch {
+	case s.Keys == nil:
 		return nil, fmt.Errorf("state of an IKE SA %016x: has no keys", s.spi())
+	case s.Phase != established && s.Phase != replaced && s.Phase != deleting:
+		return nil, fmt.Errorf("state of an IKE SA %016x: is in phase %d", s.spi(), s.Phase)
 	}
 	return s, nil
 }
@@ -116,35 +166,4 @@ func (s *State) peerChild(spiOut uint32) *ChildState {
 		}
 	}
 	return nil
-}
-
-// resume goes on with an established SA of which this daemon has the state. The dataplane has its children.
-func (d *Daemon) resume(st *State) (*ikeSA, error) {
-	s := d.newSA(st.Initiator)
-	s.State = *st
-	if s.tunnel = d.index.Load().byName[st.Tunnel]; s.tunnel == nil {
-		return nil, fmt.Errorf("state of an IKE SA %016x: there is no tunnel %q", st.spi(), st.Tunnel)
-	}
-	keys := st.Keys
-	s.Keys = nil // setKeys wipes those before
-	if err := s.setKeys(keys); err != nil {
-		return nil, err
-	}
-	d.mu.Lock()
-	taken := d.bySPI[st.spi()] != nil
-	if !taken {
-		d.bySPI[st.spi()] = s
-	}
-	d.mu.Unlock()
-	if taken {
-		return nil, fmt.Errorf("state of an IKE SA %016x: it lives here already", st.spi())
-	}
-	s.do(func() {
-		s.phase, s.heard = established, time.Now()
-		if p := st.Pending; p != nil { // it is asked again, as it was: the peer may have answered
-			s.pending = &request{exchange: p.Exchange, id: p.ID, datagrams: p.Datagrams, next: s.heard, done: func(*message.Contents) {}}
-		}
-		d.establish(s)
-	})
-	return s, nil
 }

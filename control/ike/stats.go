@@ -24,7 +24,9 @@ func (d *Daemon) defect(v any, about ...any) {
 
 // counters count what no SA counts.
 type counters struct {
-	malformed, unknownSPI, cookieWrong, overload, tooManyHalfOpen, unauthentic atomic.Uint64
+	malformed, unknownSPI, cookieWrong, overload, tooManyHalfOpen, unauthentic, forwardLoop, storeAway atomic.Uint64
+
+	forwardedIn, forwardedOut, takenOver, notStored atomic.Uint64 // in a fleet
 
 	cookiesSent, retransmissions, established, failed, rekeyedIKE, rekeyedChildren, unlogged, defects atomic.Uint64
 }
@@ -37,6 +39,9 @@ type Stats struct {
 	RekeyedIKE, RekeyedChildren uint64
 	CookiesSent                 uint64
 	Retransmissions             uint64
+	ForwardedIn, ForwardedOut   uint64            // datagrams from other nodes, and to them
+	TakenOver                   uint64            // IKE SAs of nodes that are gone
+	NotStored                   uint64            // writes to the fleet's store that failed, and are tried again
 	Defects                     uint64            // panics, each of which ended one IKE SA at most
 	Dropped                     map[string]uint64 // datagrams, by reason
 }
@@ -45,6 +50,7 @@ type Stats struct {
 func (d *Daemon) Stats() Stats {
 	c := &d.counts
 	st := Stats{Established: c.established.Load(), Failed: c.failed.Load(), RekeyedIKE: c.rekeyedIKE.Load(), RekeyedChildren: c.rekeyedChildren.Load(),
+		ForwardedIn: c.forwardedIn.Load(), ForwardedOut: c.forwardedOut.Load(), TakenOver: c.takenOver.Load(), NotStored: c.notStored.Load(),
 		CookiesSent: c.cookiesSent.Load(), Retransmissions: c.retransmissions.Load(), Defects: c.defects.Load(),
 		Dropped: map[string]uint64{
 			"malformed":          c.malformed.Load(),       // is no message, or no request that begins something
@@ -52,6 +58,8 @@ func (d *Daemon) Stats() Stats {
 			"wrong_cookie":       c.cookieWrong.Load(),     // asked for a cookie, and it was not the one
 			"overload":           c.overload.Load(),        // the pool's queues were full
 			"too_many_half_open": c.tooManyHalfOpen.Load(), // of all, or of one source
+			"forward_loop":       c.forwardLoop.Load(),     // another node thought that we have its SA
+			"store_away":         c.storeAway.Load(),       // would begin something that no other node would have
 			"unauthentic":        c.unauthentic.Load(),     // its integrity check value was wrong
 		}}
 	d.mu.Lock()

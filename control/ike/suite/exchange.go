@@ -5,6 +5,7 @@ import (
 	"crypto/mlkem"
 	"crypto/rand"
 	"fmt"
+	"slices"
 )
 
 // An Offer is the initiator's side of a key exchange, of which it has sent the public half. ML-KEM and Diffie-Hellman look alike:
@@ -84,6 +85,42 @@ func (o *Offer) Finish(peer []byte) ([]byte, error) {
 		return o.kem1k.Decapsulate(peer)
 	}
 	return nil, unknownMethod(o.method)
+}
+
+// Private is what RestoreOffer makes the offer of again. The caller should wipe it.
+func (o *Offer) Private() []byte {
+	switch {
+	case o.ecdh != nil:
+		return o.ecdh.Bytes()
+	case o.modp != nil:
+		return slices.Clone(o.secret)
+	case o.kem768 != nil:
+		return o.kem768.Bytes()
+	case o.kem1k != nil:
+		return o.kem1k.Bytes()
+	}
+	return nil
+}
+
+// RestoreOffer makes an offer of what Private has returned, to finish it. Its public half is not there: it was sent.
+func RestoreOffer(method uint16, private []byte) (*Offer, error) {
+	o := &Offer{method: method}
+	var err error
+	if curve, _ := curveOf(method); curve != nil {
+		o.ecdh, err = curve.NewPrivateKey(private)
+		return o, err
+	}
+	switch method {
+	case MODP1536, MODP2048, MODP3072, MODP4096:
+		o.modp, o.secret = modps[method](), slices.Clone(private)
+	case MLKEM768:
+		o.kem768, err = mlkem.NewDecapsulationKey768(private)
+	case MLKEM1024:
+		o.kem1k, err = mlkem.NewDecapsulationKey1024(private)
+	default:
+		return nil, unknownMethod(method)
+	}
+	return o, err
 }
 
 // Format hides the private key.
