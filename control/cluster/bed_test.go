@@ -121,6 +121,7 @@ type node struct {
 	name     string
 	plane    *plane
 	identity *seal.Identity
+	ike      *negotiator
 	stop     func()
 }
 
@@ -144,6 +145,12 @@ func (l *log) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.Write(p)
+}
+
+func (l *log) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 func newBed(t *testing.T, admitted ...string) *bed {
@@ -201,6 +208,8 @@ func (b *bed) start(name string) *node {
 	if err := n.Open(); err != nil {
 		b.t.Fatal(err)
 	}
+	n.ike = &negotiator{node: n, sas: map[uint64]uint64{}}
+	n.SetNegotiator(n.ike)
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan struct{})
 	go func() { n.Run(ctx); close(ran) }()

@@ -38,9 +38,13 @@ type Cluster struct {
 	plane  Dataplane
 	keys   *seal.Keyring
 	engine *engine.Engine
+	ike    Negotiator
 	counts counts
 	work   chan struct{} // something is to be stored
 	anew   chan struct{} // the roster is another one
+	left   chan struct{} // closed when the others know that this node stops
+
+	leaveOnce sync.Once
 
 	rotateAfter, destroyAfter, orphanAfter time.Duration
 
@@ -61,11 +65,21 @@ type Cluster struct {
 	digest   uint64
 	unopened map[string][]byte // records of epochs of which there is no key yet
 	stock    []uint32
-	buckets  *buckets // nil: the store is not reached
-	members  map[string]*lease
-	refused  map[string]string // nodes that are not believed, and why
-	roster   seal.Roster
-	trouble  string // why there is no session; "": there is one
+
+	ikes         map[uint64]*ikeSA // by our SPI
+	ikesBy       map[process]spiSet
+	ikesOf       map[string]spiSet // of tunnels
+	erasing      map[uint64]uint64 // ended ones that the store may have still, with the revision that was the last
+	unopenedIKEs map[uint64]sealedIKE
+	forwards     bucket
+
+	joined  time.Time // when the store was reached the last time
+	leaving bool
+	buckets *buckets // nil: the store is not reached
+	members map[string]*lease
+	refused map[string]string // nodes that are not believed, and why
+	roster  seal.Roster
+	trouble string // why there is no session; "": there is one
 }
 
 type counts struct {
@@ -78,9 +92,11 @@ func New(o Options, plane Dataplane) *Cluster {
 		o.Log = slog.Default()
 	}
 	o.Member.Version, o.Member.Public, o.Member.Started = memberVersion, o.Identity.Public(), time.Now().UnixNano()
-	return &Cluster{opts: o, log: o.Log, plane: plane, keys: seal.NewKeyring(), work: make(chan struct{}, 1), anew: make(chan struct{}, 1),
+	return &Cluster{opts: o, ike: nobody{}, log: o.Log, plane: plane, keys: seal.NewKeyring(), work: make(chan struct{}, 1), anew: make(chan struct{}, 1), left: make(chan struct{}),
 		rotateAfter: rotateAfter, destroyAfter: destroyAfter, orphanAfter: orphanAfter, roster: o.Roster,
-		held: map[uint32]*held{}, unopened: map[string][]byte{}, members: map[string]*lease{}, refused: map[string]string{}, trouble: "not joined yet"}
+		held: map[uint32]*held{}, unopened: map[string][]byte{},
+		ikes: map[uint64]*ikeSA{}, ikesBy: map[process]spiSet{}, ikesOf: map[string]spiSet{}, erasing: map[uint64]uint64{}, unopenedIKEs: map[uint64]sealedIKE{},
+		members: map[string]*lease{}, refused: map[string]string{}, trouble: "not joined yet"}
 }
 
 // Open starts the engine.
@@ -166,10 +182,17 @@ type session struct {
 	members     map[string]*lease // admitted ones, without us
 	membersRead bool
 	sasRead     bool
-	seen        uint64 // the last revision of the bucket of child SAs that came
+	ikesRead    bool
+	sasWatch    watched
+	ikesWatch   watched
 	compared    time.Time
-	behind      uint64 // what the store had when seen was found behind, or 0
 	swept       time.Time
+}
+
+// watched is how far the watch of a bucket is.
+type watched struct {
+	seen uint64 // the last revision that came
+	had  uint64 // what the store had when it was asked the last time
 }
 
 // join takes part as long as the store answers.
@@ -192,9 +215,14 @@ func (c *Cluster) join(ctx context.Context) error {
 		return err
 	}
 	defer sub.Unsubscribe()
+	forwarded, err := c.engine.Conn.Subscribe(subjectIKE+c.opts.Member.Name, c.forwarded)
+	if err != nil {
+		return err
+	}
+	defer forwarded.Unsubscribe()
 	c.storeUnseen()
-	var watchers [3]jetstream.KeyWatcher
-	for i, kv := range []jetstream.KeyValue{b.nodes, b.epochs, b.sas} {
+	var watchers [4]jetstream.KeyWatcher
+	for i, kv := range []jetstream.KeyValue{b.nodes, b.epochs, b.sas, b.ikes} {
 		if watchers[i], err = kv.WatchAll(ctx); err != nil {
 			return err
 		}
@@ -233,7 +261,7 @@ func (c *Cluster) number(ctx context.Context, b *buckets) error {
 }
 
 // serve handles what comes, until the store is lost.
-func (c *Cluster) serve(ctx context.Context, s *session, told <-chan *nats.Msg, w [3]jetstream.KeyWatcher) error {
+func (c *Cluster) serve(ctx context.Context, s *session, told <-chan *nats.Msg, w [4]jetstream.KeyWatcher) error {
 	tick := time.NewTicker(beatTime / 4)
 	defer tick.Stop()
 	if err := c.sayBeat(ctx, s); err != nil {
@@ -265,10 +293,21 @@ func (c *Cluster) serve(ctx context.Context, s *session, told <-chan *nats.Msg, 
 				return errors.New("the store has ended the watch of child SAs")
 			}
 			c.takeStored(s, v)
+		case v, ok := <-w[3].Updates():
+			if !ok {
+				return errors.New("the store has ended the watch of IKE SAs")
+			}
+			c.takeIKE(s, v)
 		case <-c.anew:
 			return errRoster
 		case <-c.work:
 			err = c.storeAll(ctx, s)
+			if err == nil {
+				err = c.eraseIKEs(ctx, s)
+			}
+			if err == nil {
+				err = c.sayGoodbye(ctx, s)
+			}
 		case now := <-tick.C:
 			if !c.engine.Reached() {
 				return engine.ErrAway
@@ -291,13 +330,17 @@ func (c *Cluster) turn(ctx context.Context, s *session, now time.Time) error {
 	if err := c.turnEpochs(ctx, s); err != nil {
 		return err
 	}
-	if c.keys.Current() == 0 || !s.sasRead {
+	if c.keys.Current() == 0 || !s.sasRead || !s.ikesRead {
 		return nil
 	}
 	c.ready(s)
 	if err := c.storeAll(ctx, s); err != nil {
 		return err
 	}
+	if err := c.eraseIKEs(ctx, s); err != nil {
+		return err
+	}
+	c.adoptIKEs(now)
 	if err := c.fillStock(ctx, s.buckets); err != nil {
 		return err
 	}
@@ -324,18 +367,25 @@ func (s *session) compare(ctx context.Context, now time.Time) error {
 		return nil
 	}
 	s.compared = now
-	if s.behind > s.seen {
-		return fmt.Errorf("the store has told changes of child SAs up to %d, and had %d before that: it is read again", s.seen, s.behind)
+	if err := s.sasWatch.compare(ctx, s.buckets.sas, "child SAs"); err != nil {
+		return err
+	}
+	return s.ikesWatch.compare(ctx, s.buckets.ikes, "IKE SAs")
+}
+
+func (w *watched) compare(ctx context.Context, kv jetstream.KeyValue, of string) error {
+	if w.had > w.seen {
+		return fmt.Errorf("the store has told changes of %s up to %d, and had %d before that: it is read again", of, w.seen, w.had)
 	}
 	asking, done := within(ctx)
 	defer done()
-	status, err := s.buckets.sas.Status(asking)
+	status, err := kv.Status(asking)
 	if err != nil {
 		return err
 	}
-	s.behind = 0
+	w.had = 0
 	if b, ok := status.(*jetstream.KeyValueBucketStatus); ok {
-		s.behind = b.StreamInfo().State.LastSeq
+		w.had = b.StreamInfo().State.LastSeq
 	}
 	return nil
 }
@@ -344,6 +394,9 @@ func (s *session) compare(ctx context.Context, now time.Time) error {
 func (c *Cluster) ready(s *session) {
 	c.mu.Lock()
 	first, children := c.trouble != "", c.children
+	if first {
+		c.joined = time.Now()
+	}
 	c.trouble, c.buckets, c.members = "", s.buckets, s.members
 	c.mu.Unlock()
 	if first {
@@ -361,6 +414,34 @@ func (c *Cluster) takeEpoch(s *session, v jetstream.KeyValueEntry) error {
 		c.complain(err)
 	}
 	return nil
+}
+
+// Leave tells the other nodes that this one stops: they need not wait for its lease to end. It must not do anything with an IKE SA any
+// more. It returns when the store has that, or after a time. Run must run still.
+func (c *Cluster) Leave(limit time.Duration) {
+	c.mu.Lock()
+	c.leaving = true
+	c.mu.Unlock()
+	c.wake()
+	select {
+	case <-c.left:
+	case <-time.After(limit):
+	}
+}
+
+// sayGoodbye tells that this node stops, if it does.
+func (c *Cluster) sayGoodbye(ctx context.Context, s *session) error {
+	c.mu.Lock()
+	leaving := c.leaving
+	c.mu.Unlock()
+	if !leaving {
+		return nil
+	}
+	err := c.sayBeat(ctx, s)
+	if err == nil {
+		c.leaveOnce.Do(func() { close(c.left) })
+	}
+	return err
 }
 
 // complain counts what was not taken, and says so.

@@ -11,6 +11,8 @@
 //	spi.go      SPIs, reserved for the whole cluster
 //	record.go   a child SA as it is shared
 //	replica.go  the records that this node has, and what becomes of them
+//	ike.go      IKE SAs as they are shared: who has one, and who goes on with it
+//	forward.go  IKE datagrams that come to a node which does not have their SA; which node is the first for something
 //	share.go    the dataplane that IKE sees: what it installs here is installed everywhere
 //	cluster.go  the goroutine that holds all together
 package cluster

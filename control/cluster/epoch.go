@@ -140,6 +140,11 @@ func (c *Cluster) renew(ctx context.Context, s *session) error {
 			return err
 		}
 	}
+	ikes, err := c.renewIKEs(ctx, s, current, keeper)
+	if err != nil {
+		return err
+	}
+	left += ikes
 	if left > 0 || time.Since(c.seen.at) < c.destroyAfter {
 		return nil
 	}
@@ -211,9 +216,21 @@ func (c *Cluster) purgeFormer(ctx context.Context, s *session, current uint32) e
 			delete(c.unopened, key)
 		}
 	}
+	var deadIKEs []uint64
+	for spi, x := range c.unopenedIKEs {
+		if seal.EpochOf(x.sealed) < current {
+			deadIKEs = append(deadIKEs, spi)
+			delete(c.unopenedIKEs, spi)
+		}
+	}
 	c.mu.Unlock()
 	for _, key := range dead {
 		if err := purge(ctx, s.buckets.sas, key); err != nil {
+			return err
+		}
+	}
+	for _, spi := range deadIKEs {
+		if err := purge(ctx, s.buckets.ikes, ikeKey(spi)); err != nil {
 			return err
 		}
 	}

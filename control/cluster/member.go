@@ -34,6 +34,7 @@ type Member struct {
 	Digest     string      `json:"digest"`  // of them
 	Started    int64       `json:"started"` // this start of it, in nanoseconds of its clock
 	Beat       uint64      `json:"beat"`
+	Leaving    bool        `json:"leaving,omitempty"` // it stops: it does nothing any more
 }
 
 // sign is the record as it is published: the signature, 64 bytes, and the text. The text is signed as it stands, so that the fields of
@@ -80,7 +81,7 @@ const (
 	leaseTime = 3 * time.Second
 )
 
-func (l *lease) live(now time.Time) bool { return now.Sub(l.heard) < leaseTime }
+func (l *lease) live(now time.Time) bool { return now.Sub(l.heard) < leaseTime && !l.member.Leaving }
 
 // sayBeat tells all nodes that this one lives, and how it is.
 func (c *Cluster) sayBeat(ctx context.Context, s *session) error {
@@ -91,7 +92,7 @@ func (c *Cluster) sayBeat(ctx context.Context, s *session) error {
 		m.NotReady = c.opts.NotReady()
 	}
 	c.mu.Lock()
-	m.Writer, m.SAs, m.Digest = c.writer.ID, c.children, digestText(c.digest)
+	m.Writer, m.SAs, m.Digest, m.Leaving = c.writer.ID, c.children, digestText(c.digest), c.leaving
 	c.mu.Unlock()
 	ctx, cancel := within(ctx)
 	defer cancel()

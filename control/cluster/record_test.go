@@ -219,7 +219,7 @@ func fixed(t testing.TB, b byte) *seal.Identity {
 // memberOf is what a node says of itself, of which nothing is zero.
 func memberOf(name string, i *seal.Identity) *Member {
 	return &Member{Version: 1, Name: name, Public: i.Public(), Address: netip.MustParseAddr("2001:db8::1"), Datacenter: "fra1", Region: "eu", Release: "v1.2.3", Writer: 0xfffff, Epoch: 7,
-		NotReady: []string{"draining", "no port has a link"}, SAs: 1000, Digest: "0123456789abcdef", Started: 1<<63 - 1, Beat: 1<<64 - 1}
+		NotReady: []string{"draining", "no port has a link"}, SAs: 1000, Digest: "0123456789abcdef", Started: 1<<63 - 1, Beat: 1<<64 - 1, Leaving: true}
 }
 
 // said is a text that a node has signed as its record.
@@ -349,8 +349,11 @@ func TestParseMemberUnchanged(t *testing.T) {
 func TestLease(t *testing.T) {
 	now := time.Now()
 	for ago, want := range map[time.Duration]bool{0: true, leaseTime - 1: true, leaseTime: false, time.Hour: false} {
-		if got := (&lease{heard: now.Add(-ago)}).live(now); got != want {
+		if got := (&lease{&Member{}, now.Add(-ago)}).live(now); got != want {
 			t.Errorf("heard %v ago: alive %v", ago, got)
 		}
+	}
+	if (&lease{&Member{Leaving: true}, now}).live(now) {
+		t.Error("a node that stops is alive")
 	}
 }

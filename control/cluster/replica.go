@@ -244,6 +244,7 @@ func (c *Cluster) Retake() {
 			c.complain(err)
 		}
 	}
+	c.retakeIKEs()
 }
 
 // missing reports whether the dataplane does not have a child that it was given: its tunnel was changed, or away for a while.
@@ -284,7 +285,7 @@ func (c *Cluster) takeStored(s *session, v jetstream.KeyValueEntry) {
 		s.sasRead = true
 		return
 	}
-	s.seen = v.Revision()
+	s.sasWatch.seen = v.Revision()
 	if v.Operation() != jetstream.KeyValuePut {
 		if spi, err := parseSPIKey(v.Key()); err == nil {
 			c.purged(spi)

@@ -44,13 +44,18 @@ func (s shared) ReleaseSPI(spi uint32) {
 	s.Dataplane.ReleaseSPI(spi)
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	if h := s.c.held[spi]; h != nil && h.kind == reserved && len(s.c.stock) < stockSize {
+	if h := s.c.held[spi]; h != nil && h.kind == reserved && h.own && len(s.c.stock) < stockSize {
 		s.c.stock = append(s.c.stock, spi)
 	}
 }
 
 // Install installs a child here, and returns when the store has it and all nodes that are reached have acknowledged it, or after ackTime.
 func (s shared) Install(k *sa.Child) error {
+	if !s.c.reservedHere(k.SPIIn) { // by a process that is gone, whose negotiation another goes on with
+		if err := s.Dataplane.Adopt(k.SPIIn); err != nil {
+			return err
+		}
+	}
 	if err := s.Dataplane.Install(k); err != nil {
 		return err
 	}
@@ -60,6 +65,14 @@ func (s shared) Install(k *sa.Child) error {
 		return err
 	}
 	return nil
+}
+
+// reservedHere reports whether this process has reserved an SPI.
+func (c *Cluster) reservedHere(spi uint32) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h := c.held[spi]
+	return h != nil && h.kind == reserved && h.own
 }
 
 // Use: see sa.Dataplane.

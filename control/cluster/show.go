@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"causeway/control/ike"
 )
 
 // Status is how this node stands.
@@ -19,6 +21,9 @@ type Status struct {
 	NotStored    int    // our records that the store has not
 	NotInstalled int    // records that the dataplane did not take
 	NotOpened    int    // records of epochs without a key
+	IKESAs       int    // of the whole cluster
+	IKEHere      int    // of them, that this node has
+	IKEVacant    int    // whose nodes are gone
 	LateAcks     uint64 // acknowledgements that did not come in time
 	Refused      uint64 // values that were not believed or not taken
 }
@@ -30,6 +35,17 @@ func (c *Cluster) Status() Status {
 	defer c.mu.Unlock()
 	s := Status{Trouble: c.trouble, Writer: c.writer, Numbered: c.numbered, Epoch: c.keys.Current(), Nodes: nodes, SAs: c.children, Digest: digestText(c.digest),
 		Stock: len(c.stock), NotStored: unstored, NotOpened: len(c.unopened), LateAcks: c.counts.late.Load(), Refused: c.counts.refusedRecords.Load()}
+	s.NotStored += len(c.erasing)
+	s.NotOpened += len(c.unopenedIKEs)
+	s.IKESAs = len(c.ikes)
+	for by, set := range c.ikesBy {
+		switch c.where(by) {
+		case ike.Here:
+			s.IKEHere += len(set)
+		case ike.Vacant:
+			s.IKEVacant += len(set)
+		}
+	}
 	for _, h := range c.held {
 		if h.failed != nil {
 			s.NotInstalled++

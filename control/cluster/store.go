@@ -18,6 +18,7 @@ const (
 	bucketEpochs  = "causeway_epochs"
 	bucketWriters = "causeway_writers"
 	bucketSAs     = "causeway_sas"
+	bucketIKEs    = "causeway_ikes"
 )
 
 // buckets are the store as a session sees it.
@@ -27,6 +28,7 @@ type buckets struct {
 	epochs     jetstream.KeyValue
 	writers    jetstream.KeyValue
 	sas        jetstream.KeyValue
+	ikes       jetstream.KeyValue
 }
 
 const keyGeneration = "generation"
@@ -41,7 +43,7 @@ func openBuckets(ctx context.Context, js jetstream.JetStream) (*buckets, error) 
 		on   jetstream.StorageType
 		to   *jetstream.KeyValue
 	}{
-		{bucketMeta, disk, &meta}, {bucketNodes, disk, &b.nodes}, {bucketWriters, disk, &b.writers}, {bucketSAs, disk, &b.sas},
+		{bucketMeta, disk, &meta}, {bucketNodes, disk, &b.nodes}, {bucketWriters, disk, &b.writers}, {bucketSAs, disk, &b.sas}, {bucketIKEs, disk, &b.ikes},
 		{bucketEpochs, memory, &b.epochs}, // a disk would have the wraps of keys that were destroyed
 	} {
 		var err error

@@ -143,6 +143,9 @@ func (s *ikeSA) stored(revision uint64, err error, children map[uint32]bool, lea
 	case errors.Is(err, ErrTaken):
 		s.yield(err.Error())
 		return
+	case err != nil && k.taking: // whoever had it may be there again
+		s.yield("it could not be taken over: " + err.Error())
+		return
 	case err != nil:
 		s.d.counts.notStored.Add(1)
 		s.d.log.Debug("ike: not stored", s.about([]any{"error", err})...)

@@ -218,7 +218,7 @@ func (n *Node) clusterReady() []string {
 // leaveTime is how long a node that stops tells the cluster what it has not told yet.
 const leaveTime = time.Second
 
-// leaveCluster returns when the store has all that this node has to say, or soon.
+// leaveCluster returns when the store has all that this node has to say, or soon. IKE has stopped.
 func (n *Node) leaveCluster() {
 	if n.cluster == nil {
 		return
@@ -226,4 +226,5 @@ func (n *Node) leaveCluster() {
 	for end := time.Now().Add(leaveTime); n.cluster.Status().NotStored > 0 && time.Now().Before(end); {
 		time.Sleep(5 * time.Millisecond)
 	}
+	n.cluster.Leave(leaveTime)
 }

@@ -115,14 +115,17 @@ func (n *Node) open(c *config.Config) error {
 	if err := errors.Join(err, n.sas.prepare(c), n.children.prepare(c)); err != nil {
 		return err
 	}
-	plane := sa.Dataplane(n.children)
+	plane, fleet := sa.Dataplane(n.children), ike.Fleet(nil)
 	if c.Cluster != nil {
 		if err := n.openCluster(c); err != nil {
 			return err
 		}
-		plane = n.cluster.Shared()
+		plane, fleet = n.cluster.Shared(), n.cluster.Fleet()
 	}
-	n.ike = ike.New(ike.Options{Log: n.log, Dataplane: plane, Transport: &n.sockets})
+	n.ike = ike.New(ike.Options{Log: n.log, Dataplane: plane, Transport: &n.sockets, Fleet: fleet})
+	if n.cluster != nil {
+		n.cluster.SetNegotiator(n.ike)
+	}
 	if err := n.openPorts(c); err != nil {
 		return err
 	}

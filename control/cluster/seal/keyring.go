@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 )
 
@@ -228,6 +229,23 @@ func (k *Key) cipher(salt []byte) (cipher.AEAD, error) {
 		return nil, err
 	}
 	return cipher.NewGCM(block)
+}
+
+// Derive makes a secret for a purpose of each key, which all nodes with the key have: of the current epoch first.
+func (r *Keyring) Derive(purpose string) (list [][32]byte) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for epoch, k := range r.keys {
+		out, err := hkdf.Key(sha256.New, k[:], nil, purpose, 32)
+		switch {
+		case err != nil: // an argument that is too long
+		case epoch == r.current:
+			list = slices.Insert(list, 0, [32]byte(out))
+		default:
+			list = append(list, [32]byte(out))
+		}
+	}
+	return list
 }
 
 // additional is what is authenticated with a text: version, epoch and place.
