@@ -26,15 +26,14 @@ import (
 	"causeway/scripts/hosts"
 )
 
-// A clusterBed is the bed of IKE with a second node. The router gives ESP from the customer and packets for it to the two in turn,
-// packet by packet; IKE goes to the first one.
+// A clusterBed is the bed of IKE with a second node. The router gives ESP and IKE from the customer, and packets for it, to the two in
+// turn, packet by packet.
 //
 //	rt  n0 n1 --- eth0 eth1 node   (edge-1, which serves the cluster)
 //	    m0 m1 --- eth0 eth1 node2  (edge-2)
 type clusterBed struct {
 	*ikeBed
-	second *bed
-	files  string // certificates and the roster
+	files string // certificates and the roster
 }
 
 // Unicast addresses of the nodes.
@@ -80,15 +79,23 @@ func (b *clusterBed) linkSecond() {
 	}
 }
 
-// spray has the router give packets to nodes in turn: "0 : 1, 1 : 2" to both, "0 : 2, 1 : 2" to the second alone.
+// How the router gives packets to nodes.
+const (
+	toBoth   = "0 : 1, 1 : 2" // in turn
+	toFirst  = "0 : 1, 1 : 1"
+	toSecond = "0 : 2, 1 : 2"
+)
+
 func (b *clusterBed) spray(turn string) {
 	b.rt.MustRun("nft", fmt.Sprintf(`table inet spray
 		delete table inet spray
 		table inet spray {
-		map turn { typeof numgen inc mod 2 : meta mark; elements = { %s }; }
+		map turn { typeof numgen inc mod 2 : meta mark; elements = { %[1]s }; }
 		chain pre { type filter hook prerouting priority mangle;
-			ip protocol esp ip daddr %s meta mark set numgen inc mod 2 map @turn
-			ip6 nexthdr esp ip6 daddr %s meta mark set numgen inc mod 2 map @turn
+			ip protocol esp ip daddr %[2]s meta mark set numgen inc mod 2 map @turn
+			ip6 nexthdr esp ip6 daddr %[3]s meta mark set numgen inc mod 2 map @turn
+			ip daddr %[2]s udp dport {500, 4500} meta mark set numgen inc mod 2 map @turn
+			ip6 daddr %[3]s udp dport {500, 4500} meta mark set numgen inc mod 2 map @turn
 			ip daddr 198.18.0.0/16 meta mark set numgen inc mod 2 map @turn
 			ip6 daddr 2001:db8:18::/48 meta mark set numgen inc mod 2 map @turn
 		}
@@ -226,7 +233,7 @@ func (b *clusterBed) manyPings(t *testing.T, step string, nodes ...*bed) {
 	}
 }
 
-// TestRootCluster: what one node negotiates another one carries, packet by packet, also when the first is dead.
+// TestRootCluster: what one node negotiates another one carries, packet by packet, and goes on with when the first is gone.
 func TestRootCluster(t *testing.T) {
 	tunnels := []*ikeTunnel{
 		{number: 101, name: "four", place: inGuest, proposals: "aes256gcm16-prfsha384-ecp384", child: "aes256gcm16-ecp384-noesn", childTiming: "replay_window = 0"},
@@ -234,17 +241,15 @@ func TestRootCluster(t *testing.T) {
 		{number: 103, name: "chacha", place: inGuest, proposals: "chacha20poly1305-prfsha256-x25519", child: "chacha20poly1305-x25519-noesn", childTiming: "replay_window = 0"},
 	}
 	b := newClusterBed(t, tunnels)
-	b.spray("0 : 1, 1 : 2")
+	b.spray(toBoth)
 	b.startNodes(t)
 	b.swans[inGuest] = b.guest.Swan("swan", hosts.SwanOptions{Conf: swanctlConf(b.tunnels, inGuest), Settings: "delete_rekeyed_delay = 1\ninstall_routes = no"}, b.rt, "198.51.100.2")
 	wires := []*hosts.Capture{b.rt.Capture("n1", "ip proto 50 or ip6 proto 50"), b.rt.Capture("m1", "ip proto 50 or ip6 proto 50")}
 
-	b.step(t, "strongSwan initiates", change{true, true}, b.initiates)
+	b.step(t, "strongSwan initiates, each datagram to another node", change{true, true}, b.initiates)
 	b.manyPings(t, "sprayed", b.bed, b.second)
-	b.step(t, "strongSwan rekeys the child", change{child: true}, b.swanctl("--rekey", "--child"))
-	b.manyPings(t, "sprayed after a rekey", b.bed, b.second)
-	b.step(t, "the node rekeys the child", change{child: true}, b.causeway(api.IKERekey))
-	b.manyPings(t, "sprayed after another rekey", b.bed, b.second)
+	b.rekeys(t, "sprayed: ")
+	b.manyPings(t, "sprayed after rekeys", b.bed, b.second)
 	await(t, "what was replaced is not gone on both nodes", func() bool {
 		for _, n := range show[[]api.ClusterNode](t, b.second, "nodes") {
 			if n.SAs != len(tunnels) || !n.Agrees {
@@ -254,20 +259,79 @@ func TestRootCluster(t *testing.T) {
 		return true
 	})
 
-	b.daemon.Signal(unix.SIGKILL) // it has negotiated all, and has the store
-	_ = b.daemon.Wait(startLimit)
-	b.daemon = nil
-	b.spray("0 : 2, 1 : 2")
-	b.manyPings(t, "the negotiator is dead", b.second)
-	await(t, "the second node does not say that the store is away", func() bool { return show[api.Cluster](t, b.second, "cluster").State == "away" })
+	negotiations := b.rt.Capture("vc", "udp port 500 or udp port 4500")
+	b.spray(toSecond)
+	b.takenBy(t, b.second)
+	b.rekeys(t, "the second node has all: ")
+	b.kill(t, b.second)
+	b.spray(toFirst)
+	b.manyPings(t, "the negotiator is dead", b.bed)
+	b.rekeys(t, "the negotiator is dead: ")
+	b.manyPings(t, "another node has all", b.bed)
 
+	b.second.start()
+	b.joined(t)
+	b.spray(toBoth)
+	b.manyPings(t, "the second node is there again", b.bed, b.second)
+	b.rekeys(t, "the second node is there again: ")
+
+	b.kill(t, b.bed) // it has the store
+	b.spray(toSecond)
+	b.manyPings(t, "the store is gone", b.second)
+	await(t, "the second node does not say that the store is away", func() bool { return show[api.Cluster](t, b.second, "cluster").State == "away" })
 	b.start()
 	b.joined(t)
-	b.spray("0 : 1, 1 : 2")
-	b.manyPings(t, "the first node is there again", b.bed, b.second)
+	b.spray(toBoth)
+	b.manyPings(t, "the store is there again", b.bed, b.second)
+	b.rekeys(t, "the store is there again: ")
+	b.noNegotiation(t, negotiations.Stop())
 	b.differentIVs(t, wires[0].Stop(), wires[1].Stop())
 	for _, x := range []*bed{b.second, b.bed} {
 		x.end(t)
+	}
+}
+
+// takenBy has a node get all IKE SAs: the other one stops in good order, and starts again.
+func (b *clusterBed) takenBy(t *testing.T, x *bed) {
+	t.Helper()
+	for _, tunnel := range b.tunnels {
+		if b.holder(tunnel.name) != x {
+			other := b.bed
+			if x == b.bed {
+				other = b.second
+			}
+			t.Logf("%s has the IKE SA of %s: it stops", other.name, tunnel.name)
+			other.daemon.Signal(unix.SIGTERM)
+			if err := other.daemon.Wait(startLimit); err != nil {
+				t.Fatal(err)
+			}
+			other.daemon = nil
+			other.start()
+			b.joined(t)
+			break
+		}
+	}
+	for _, tunnel := range b.tunnels {
+		await(t, x.name+" does not have the IKE SA of "+tunnel.name, func() bool { return b.holder(tunnel.name) == x })
+	}
+}
+
+// kill ends a node without a word.
+func (b *clusterBed) kill(t *testing.T, x *bed) {
+	t.Helper()
+	x.daemon.Signal(unix.SIGKILL)
+	_ = x.daemon.Wait(startLimit)
+	x.daemon = nil
+}
+
+// noNegotiation checks that no IKE SA was begun, and that there was IKE.
+func (b *clusterBed) noNegotiation(t *testing.T, pcap string) {
+	t.Helper()
+	if n := len(b.net.Tshark(pcap, "isakmp.exchangetype == 34", "frame.number")); n > 0 {
+		t.Errorf("%s has %d messages IKE_SA_INIT", pcap, n)
+	}
+	if n := len(b.net.Tshark(pcap, "isakmp.exchangetype == 36", "frame.number")); n < 4*len(b.tunnels) {
+		t.Errorf("%s has %d messages CREATE_CHILD_SA", pcap, n)
 	}
 }
 

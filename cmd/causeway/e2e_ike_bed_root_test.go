@@ -34,6 +34,7 @@ type ikeBed struct {
 	swans     map[string]*hosts.Swan // by place
 	swansMade int                    // times that they were started anew
 	client    *api.Client            // asks the node without a process for each of many questions
+	second    *bed                   // another node with the same tunnels, or nil
 }
 
 func newIKEBed(t *testing.T, tunnels []*ikeTunnel) *ikeBed {

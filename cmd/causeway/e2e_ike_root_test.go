@@ -24,13 +24,42 @@ type ikeView struct {
 	child    string   // of the first pair, likewise
 }
 
-// nodeViews asks the node for its IKE SAs by tunnel.
+// alive are the nodes whose daemons run.
+func (b *ikeBed) alive() (list []*bed) {
+	for _, x := range []*bed{b.bed, b.second} {
+		if x != nil && x.daemon != nil {
+			list = append(list, x)
+		}
+	}
+	return list
+}
+
+// holder is the node that has a tunnel's IKE SA: any one, if none has it.
+func (b *ikeBed) holder(tunnel string) *bed {
+	list := b.alive()
+	for _, x := range list {
+		var its []api.IKE
+		if err := api.NewClient(x.socket).Show("ike", &its); err != nil {
+			continue
+		}
+		if slices.ContainsFunc(its, func(o api.IKE) bool { return o.Tunnel == tunnel && len(o.SAs) > 0 }) {
+			return x
+		}
+	}
+	return list[0]
+}
+
+// nodeViews asks the nodes for their IKE SAs by tunnel.
 func (b *ikeBed) nodeViews(t *testing.T) map[string][]ikeView {
 	t.Helper()
 	m := map[string][]ikeView{}
 	var list []api.IKE
-	if err := b.client.Show("ike", &list); err != nil {
-		t.Fatal(err)
+	for _, x := range b.alive() {
+		var its []api.IKE
+		if err := api.NewClient(x.socket).Show("ike", &its); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, its...)
 	}
 	for _, tunnel := range list {
 		for _, sa := range tunnel.SAs {
@@ -122,10 +151,11 @@ func (b *ikeBed) causeway(command string) func(x *ikeTunnel) error {
 		words = []string{command}
 	}
 	return func(x *ikeTunnel) error {
+		to := b.holder(x.name)
 		if x != b.tunnels[0] {
-			return b.client.CommandIKE(command, x.name)
+			return api.NewClient(to.socket).CommandIKE(command, x.name)
 		}
-		out, err := b.node.Run(slices.Concat([]string{b.bin, "ike"}, words, []string{x.name, "--socket", b.socket})...)
+		out, err := to.node.Run(slices.Concat([]string{b.bin, "ike"}, words, []string{x.name, "--socket", to.socket})...)
 		if err != nil {
 			return fmt.Errorf("causeway ike %s: %w\n%s", strings.Join(words, " "), err, out)
 		}

@@ -79,10 +79,14 @@ var errForwarded = errors.New("a forwarded datagram is none")
 
 func parseForwarded(b []byte) (local, remote netip.AddrPort, datagram []byte, err error) {
 	for _, a := range []*netip.AddrPort{&local, &remote} {
-		if len(b) == 0 || len(b) < 1+int(b[0]) || a.UnmarshalBinary(b[1:1+b[0]]) != nil || !a.IsValid() {
+		if len(b) == 0 || len(b) < 1+int(b[0]) {
 			return local, remote, nil, errForwarded
 		}
-		b = b[1+b[0]:]
+		text := b[1 : 1+int(b[0])]
+		if err := a.UnmarshalBinary(text); err != nil || !a.IsValid() || a.Addr().Zone() != "" {
+			return local, remote, nil, errForwarded
+		}
+		b = b[1+len(text):]
 	}
 	return local, remote, b, nil
 }
