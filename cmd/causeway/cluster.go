@@ -88,6 +88,7 @@ func clusterTable(w io.Writer, c api.Cluster) {
 		fmt.Fprintln(w, "this process has no number for IVs yet: it encrypts nothing")
 	}
 	fmt.Fprintf(w, "child SAs %d (digest %s), SPIs reserved ahead %d\n", c.SAs, c.Digest, c.SPIsReserved)
+	fmt.Fprintf(w, "IKE SAs %d: %d here, %d of nodes that are gone\n", c.IKESAs, c.IKEHere, c.IKEVacant)
 	fmt.Fprintf(w, "not stored yet %d, not installed here %d, not opened for lack of a key %d\n", c.NotStored, c.NotInstalled, c.NotOpened)
 	fmt.Fprintf(w, "acknowledgements that came late %d, values refused %d\n", c.LateAcks, c.Refused)
 }

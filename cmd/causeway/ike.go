@@ -126,7 +126,14 @@ func ikeTable(w io.Writer, list []api.IKE) {
 	}
 	rows := [][]string{{"TUNNEL", "SA", "STATE", "SUITE", "LOCAL", "REMOTE", "AGE", "REKEY IN"}}
 	for _, t := range list {
-		if len(t.SAs) == 0 {
+		for _, o := range t.Elsewhere {
+			at := "at " + o.Node
+			if o.Gone {
+				at = "of " + o.Node + ", which is gone"
+			}
+			rows = append(rows, []string{t.Tunnel, "IKE " + o.SPI, at, "-", "-", "-", "-", "-"})
+		}
+		if len(t.SAs)+len(t.Elsewhere) == 0 {
 			rows = append(rows, []string{t.Tunnel, "none", "-", "-", "-", "-", "-", "-"})
 		}
 		for _, s := range t.SAs {

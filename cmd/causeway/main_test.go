@@ -270,6 +270,7 @@ the store is not reached: no server of cluster.servers is reached
 tunnels that are up go on; nothing new is negotiated
 number for IVs 5, generation of the store 0123456789abcdef
 child SAs 3 (digest 00000000000000ff), SPIs reserved ahead 64
+IKE SAs 3: 2 here, 1 of nodes that are gone
 not stored yet 0, not installed here 0, not opened for lack of a key 0
 acknowledgements that came late 0, values refused 0
 this node is alone: its configuration has no cluster

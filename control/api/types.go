@@ -131,7 +131,16 @@ type IKE struct {
 	Tunnel     string  `json:"tunnel"`
 	Failure    string  `json:"failure"` // what went wrong since a pair was made the last time; empty: nothing
 	FailureAge float64 `json:"failure_age_seconds"`
-	SAs        []IKESA `json:"sas"` // oldest first
+	SAs        []IKESA `json:"sas"` // of this node, oldest first
+
+	Elsewhere []IKEElsewhere `json:"elsewhere"` // IKE SAs of other nodes of the cluster
+}
+
+// An IKEElsewhere is an IKE SA that another node has.
+type IKEElsewhere struct {
+	SPI  string `json:"spi"` // ours, 16 hexadecimal digits
+	Node string `json:"node"`
+	Gone bool   `json:"gone"` // the node is: another one takes the SA over soon
 }
 
 // An IKESA is a security association of IKE, with the pairs of ESP associations that it has made.
@@ -253,9 +262,12 @@ type Cluster struct {
 	SAs          int    `json:"child_sas"`
 	Digest       string `json:"digest"` // of them; equal on all nodes
 	SPIsReserved int    `json:"spis_reserved"`
-	NotStored    int    `json:"not_stored"`    // changes of this node that the store has not yet
-	NotInstalled int    `json:"not_installed"` // child SAs that this node could not take
-	NotOpened    int    `json:"not_opened"`    // values under epochs of which it has no key
-	LateAcks     uint64 `json:"late_acks"`     // acknowledgements that did not come in time
-	Refused      uint64 `json:"refused"`       // values that were not believed or not taken
+	IKESAs       int    `json:"ike_sas"`        // of the whole cluster
+	IKEHere      int    `json:"ike_sas_here"`   // of them, that this node has
+	IKEVacant    int    `json:"ike_sas_vacant"` // of nodes that are gone, and not taken over yet
+	NotStored    int    `json:"not_stored"`     // changes of this node that the store has not yet
+	NotInstalled int    `json:"not_installed"`  // child SAs that this node could not take
+	NotOpened    int    `json:"not_opened"`     // values under epochs of which it has no key
+	LateAcks     uint64 `json:"late_acks"`      // acknowledgements that did not come in time
+	Refused      uint64 `json:"refused"`        // values that were not believed or not taken
 }

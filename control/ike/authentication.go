@@ -96,7 +96,7 @@ func (s *ikeSA) askAuth() {
 // section 2.4). The same two may have several tunnels, to several addresses.
 func (s *ikeSA) firstContact() bool {
 	both := s.d.index.Load().byID[identityOf(s.tunnel.Endpoint, s.tunnel.RemoteID, &s.tunnel.LocalID)]
-	return !slices.ContainsFunc(both, func(t *Tunnel) bool { return len(s.d.of(t.Name))+len(s.d.elsewhere(t.Name)) > 0 })
+	return !slices.ContainsFunc(both, func(t *Tunnel) bool { return len(s.d.of(t.Name))+len(s.d.Elsewhere(t.Name)) > 0 })
 }
 
 // takeAuth takes the responder's proof, and the first child.
@@ -234,5 +234,5 @@ func (s *ikeSA) initialContact() {
 			s.d.post(o, func() { o.end("the peer began anew") })
 		}
 	}
-	s.d.endElsewhere(s.d.elsewhere(s.Tunnel))
+	s.d.endElsewhere(s.d.Elsewhere(s.Tunnel))
 }

@@ -303,8 +303,8 @@ func (d *Daemon) endElsewhere(list []Stored) {
 	}
 }
 
-// elsewhere lists the SAs of a tunnel that other nodes have.
-func (d *Daemon) elsewhere(tunnel string) []Stored {
+// Elsewhere lists the SAs of a tunnel that other nodes have.
+func (d *Daemon) Elsewhere(tunnel string) []Stored {
 	if d.fleet == nil {
 		return nil
 	}

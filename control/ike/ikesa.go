@@ -166,7 +166,7 @@ func (s *ikeSA) establish() {
 	if stale {
 		s.d.post(s, func() { s.deleteSelf("the tunnel's configuration changed") })
 	}
-	others := s.d.elsewhere(s.Tunnel)
+	others := s.d.Elsewhere(s.Tunnel)
 	s.d.endElsewhere(others[:max(0, len(others)+len(s.d.of(s.Tunnel))-perTunnel)])
 }
 

@@ -98,7 +98,7 @@ func (d *Daemon) Initiate(ctx context.Context, name string) error {
 		return fmt.Errorf("tunnel %s has no customer_endpoint: its customer has to begin", name)
 	case d.away():
 		return errors.New("the cluster's store is not reached: what is negotiated now no other node would have; see `causeway show cluster`")
-	case len(d.elsewhere(name)) > 0:
+	case len(d.Elsewhere(name)) > 0:
 		return d.notHere(name)
 	case len(d.of(name)) > 0:
 		return fmt.Errorf("tunnel %s has an IKE SA already: `causeway ike rekey %s` makes new child SAs, `causeway ike terminate %s` ends it", name, name, name)
@@ -206,7 +206,7 @@ func (d *Daemon) Terminate(ctx context.Context, name string) error {
 
 // notHere says which node has a tunnel's IKE SA.
 func (d *Daemon) notHere(name string) error {
-	list := d.elsewhere(name)
+	list := d.Elsewhere(name)
 	o := list[len(list)-1]
 	if o.Where == Vacant {
 		return fmt.Errorf("the IKE SA of tunnel %s is that of node %s, which is gone: another node takes it over in a moment; try again then", name, o.Node)
@@ -220,7 +220,7 @@ func (d *Daemon) newest(name string) (*ikeSA, error) {
 		return nil, fmt.Errorf("there is no tunnel %q with ike", name)
 	}
 	list := d.of(name)
-	if len(list) == 0 && len(d.elsewhere(name)) > 0 {
+	if len(list) == 0 && len(d.Elsewhere(name)) > 0 {
 		return nil, d.notHere(name)
 	}
 	if len(list) == 0 {

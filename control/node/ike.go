@@ -145,12 +145,15 @@ func (n *Node) IKE() []api.IKE {
 			continue
 		}
 		views, failure, at := n.ike.Show(t.Name)
-		x := api.IKE{Tunnel: t.Name, Failure: failure, SAs: []api.IKESA{}}
+		x := api.IKE{Tunnel: t.Name, Failure: failure, SAs: []api.IKESA{}, Elsewhere: []api.IKEElsewhere{}}
 		if failure != "" {
 			x.FailureAge = time.Since(at).Seconds()
 		}
 		for _, v := range views {
 			x.SAs = append(x.SAs, ikeSA(v))
+		}
+		for _, o := range n.ike.Elsewhere(t.Name) {
+			x.Elsewhere = append(x.Elsewhere, api.IKEElsewhere{SPI: fmt.Sprintf("%016x", o.SPI), Node: o.Node, Gone: o.Where == ike.Vacant})
 		}
 		list = append(list, x)
 	}
