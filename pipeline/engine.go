@@ -8,6 +8,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"causeway/crypto/esp"
 	"causeway/pipeline/fib"
@@ -109,12 +112,21 @@ func (e *Engine) Run(ctx context.Context) error {
 	for i, w := range e.workers {
 		wg.Go(func() {
 			runtime.LockOSThread() // for good: a pinned thread ends with its goroutine, and pins nobody else
+			name(fmt.Sprintf("cw-worker-%d", i))
 			errs[i] = w.run(ctx)
 		})
 	}
 	wg.Wait()
 	e.settle()
 	return errors.Join(errs...)
+}
+
+// name gives the calling thread a name, for whoever looks with top or ps. At most 15 bytes of it are kept.
+func name(text string) {
+	b, err := unix.BytePtrFromString(text)
+	if err == nil {
+		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(b)), 0, 0, 0) // without a name it works as well
+	}
 }
 
 // settle empties the rings between the workers when all have stopped, so that no frame is left between two.

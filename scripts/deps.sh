@@ -25,6 +25,7 @@ tcpdump                         records what is on the wire
 tshark                          judges it
 python3-scapy                   makes packets that no stack would send, and judges too
 bird2                           a routing daemon on a node, as in operation
+frr                             another one
 strongswan-charon               the IKE daemon of strongSwan: the router that negotiates with a node
 strongswan-swanctl              tells it what to do, and what it did
 libcharon-extra-plugins         for it, ESP in user space (kernel-libipsec): there is none in the kernel of a test machine

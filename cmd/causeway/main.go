@@ -2,9 +2,10 @@
 //
 //	causeway run -c FILE        forwards packets until it is told to stop
 //	causeway check -c FILE      says what is wrong with a configuration
-//	causeway show tunnels|routes|neighbours|workers|drops|ports|sas|ike|status
+//	causeway show tunnels|routes|neighbours|workers|drops|ports|sas|ike|nodes|cluster|status
 //	causeway ike initiate|rekey|terminate TUNNEL
 //	causeway reload             makes the running daemon read its configuration again
+//	causeway drain              withdraws the endpoints, waits for traffic to leave, and stops the daemon
 //	causeway doctor [-c FILE]   says what is fast on this machine, what is not, and why
 //	causeway replay -c FILE IN  says what the node would do with the frames of a capture
 //	causeway version
@@ -68,7 +69,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(wrongFlag)
 	root.SetVersionTemplate("causeway {{.Version}}\n") // as the command does
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(runCommand(), checkCommand(), showCommand(), reloadCommand(), ikeCommand(), clusterCommand(), doctorCommand(), replayCommand(), versionCommand())
+	root.AddCommand(runCommand(), checkCommand(), showCommand(), reloadCommand(), drainCommand(), ikeCommand(), clusterCommand(), doctorCommand(), replayCommand(), versionCommand())
 	return root
 }
 

@@ -40,6 +40,15 @@ func (c *Client) Reload() (r Reload, err error) {
 	return r, err
 }
 
+// Drain makes the daemon withdraw its endpoints, wait until no packets come, limit at most, and then stop. It returns when they have
+// stopped coming.
+func (c *Client) Drain(limit time.Duration) (d Drained, err error) {
+	patient := c.http
+	patient.Timeout += limit
+	err = (&Client{socket: c.socket, http: patient}).do(http.MethodPost, "drain?limit="+limit.String(), &d)
+	return d, err
+}
+
 // CommandIKE makes the daemon do something with a tunnel's IKE, and returns when it is done.
 func (c *Client) CommandIKE(command, tunnel string) error {
 	var done struct{}

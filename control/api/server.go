@@ -30,6 +30,7 @@ type Node interface {
 	Cluster() Cluster
 	Status() Status
 	Reload() (Reload, error)
+	Drain(ctx context.Context, limit time.Duration) (Drained, error)
 	CommandIKE(ctx context.Context, command, tunnel string) error
 	ExportKeys(tunnel string, span time.Duration) (KeyFile, error)
 }
@@ -77,6 +78,18 @@ func NewHandler(n Node) http.Handler {
 			answer(w, http.StatusOK, struct{}{})
 		})
 	}
+	mux.HandleFunc("POST /v1/drain", func(w http.ResponseWriter, r *http.Request) {
+		limit, err := time.ParseDuration(r.FormValue("limit"))
+		var d Drained
+		if err == nil {
+			d, err = n.Drain(context.WithoutCancel(r.Context()), limit) // it goes on if whoever asked goes away
+		}
+		if err != nil {
+			answer(w, http.StatusUnprocessableEntity, problem{err.Error()})
+			return
+		}
+		answer(w, http.StatusOK, d)
+	})
 	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, _ *http.Request) {
 		r, err := n.Reload()
 		if err != nil {

@@ -45,7 +45,10 @@ func (filled) CommandIKE(_ context.Context, command, tunnel string) error {
 	return nil
 }
 func (filled) ExportKeys(string, time.Duration) (KeyFile, error) { return fill[KeyFile](), nil }
-func (f filled) Reload() (Reload, error)                         { return fill[Reload](), f.reload }
+func (f filled) Drain(context.Context, time.Duration) (Drained, error) {
+	return fill[Drained](), f.reload
+}
+func (f filled) Reload() (Reload, error) { return fill[Reload](), f.reload }
 
 // fill sets each field of a T to its number.
 func fill[T any]() (v T) {

@@ -136,6 +136,13 @@ type IKE struct {
 	Elsewhere []IKEElsewhere `json:"elsewhere"` // IKE SAs of other nodes of the cluster
 }
 
+// Drained is how a node was drained.
+type Drained struct {
+	Waited float64 `json:"waited_seconds"`
+	Before float64 `json:"packets_per_second_before"`
+	Left   float64 `json:"packets_per_second_left"` // in the last tenth of a second
+}
+
 // An IKEElsewhere is an IKE SA that another node has.
 type IKEElsewhere struct {
 	SPI  string `json:"spi"` // ours, 16 hexadecimal digits

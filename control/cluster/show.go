@@ -54,6 +54,20 @@ func (c *Cluster) Status() Status {
 	return s
 }
 
+// NotReady says why this node cannot do its part yet.
+func (c *Cluster) NotReady() []string {
+	c.mu.Lock()
+	numbered, trouble := c.numbered, c.trouble
+	c.mu.Unlock()
+	switch {
+	case !numbered:
+		return []string{"the cluster has not given this node its number yet, without which it encrypts nothing: " + trouble}
+	case c.keys.Current() == 0:
+		return []string{"no other node has given this one the key of the epoch: is it in their rosters?"}
+	}
+	return nil
+}
+
 // A State is what this node thinks of another.
 type State string
 

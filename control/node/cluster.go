@@ -206,13 +206,7 @@ func (n *Node) clusterReady() []string {
 	if n.cluster == nil {
 		return nil
 	}
-	switch v := n.cluster.Status(); {
-	case !v.Numbered:
-		return []string{"the cluster has not given this node its number yet, without which it encrypts nothing: " + v.Trouble}
-	case v.Epoch == 0:
-		return []string{"no other node has given this one the key of the epoch: is it in their rosters?"}
-	}
-	return nil
+	return n.cluster.NotReady()
 }
 
 // leaveTime is how long a node that stops tells the cluster what it has not told yet.

@@ -60,6 +60,7 @@ type Node struct {
 	punt   *pipeline.PuntQueue
 	engine *pipeline.Engine
 	tun    *tun.Device
+	any    *tun.Announcement
 	routes *routes.Manager
 
 	learned *pmtu.Learner
@@ -86,6 +87,9 @@ type Node struct {
 	steer    steering
 	loaded   atomic.Bool // the kernel's routes are in the tables
 	draining atomic.Bool
+	leaving  atomic.Bool   // the operator has said drain
+	stop     chan struct{} // closed when the node is to stop for that
+	stopOnce sync.Once
 }
 
 // Open builds the node from the configuration c that was read from path. Nothing is forwarded before Run. The errors
@@ -94,7 +98,7 @@ func Open(path string, c *config.Config, o Options) (*Node, error) {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	n := &Node{path: path, opts: o, log: o.Log, started: time.Now(), cfg: c}
+	n := &Node{path: path, opts: o, log: o.Log, started: time.Now(), cfg: c, stop: make(chan struct{})}
 	n.state.path = StateDir(c)
 	n.numbers = newNumbers(&n.state, n.nextNumber)
 	n.sas = newAssociations(&n.state, n.log)
@@ -250,6 +254,9 @@ func (n *Node) openControl(c *config.Config) error {
 	if n.tun, err = tun.Open(tun.DefaultName, n.largestMTU(), n.log); err != nil {
 		return explain(err)
 	}
+	if n.any, err = tun.OpenAnnouncement(); err != nil {
+		return explain(err)
+	}
 	n.steer.tun = n.tun
 	ports := make([]routes.Port, len(n.ports))
 	for i, p := range n.ports {
@@ -355,6 +362,9 @@ func (n *Node) Close() error {
 	}
 	if n.tun != nil {
 		errs = append(errs, n.tun.Close())
+	}
+	if n.any != nil {
+		errs = append(errs, n.any.Close())
 	}
 	if n.filter != nil {
 		errs = append(errs, n.filter.Close())

@@ -58,16 +58,22 @@ func (n *Node) Run(ctx context.Context, started func()) error {
 
 	negotiating, stopIKE := context.WithCancel(context.Background())
 	defer stopIKE()
-	ike := &group{fail: fail}
+	ike, announcing := &group{fail: fail}, &group{fail: fail}
 	err := n.begin(ctx)
 	if err == nil && ctx.Err() == nil {
 		err = n.startIKE(negotiating, ike)
 	}
 	if err == nil && ctx.Err() == nil {
+		announcing.start("announcement", func() error { n.announce(ctx); return nil })
 		started()
-		<-ctx.Done()
+		select {
+		case <-ctx.Done():
+		case <-n.stop:
+			fail() // ends what else waits for ctx
+		}
 	}
-	stopIKE() // the peers are told while packets are still taken
+	announcing.wg.Wait() // the endpoints are withdrawn
+	stopIKE()            // the peers are told while packets are still taken
 	ike.wg.Wait()
 	n.leaveCluster()
 	stopSharing()
@@ -206,6 +212,8 @@ func (n *Node) NotReady() []string {
 	var why []string
 	if n.draining.Load() {
 		why = append(why, "draining")
+	} else if n.leaving.Load() {
+		why = append(why, "draining: the operator wants it")
 	}
 	if !n.loaded.Load() {
 		why = append(why, "the kernel's routes are not loaded yet")

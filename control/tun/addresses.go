@@ -24,7 +24,7 @@ func (d *Device) SetAddresses(addrs []netip.Addr) error {
 	for _, a := range addrs {
 		want[a] = true
 		if !d.addresses[a] {
-			if err := d.nl.AddrAdd(d.link, host(a)); err != nil && !errors.Is(err, unix.EEXIST) {
+			if err := d.hold(a); err != nil {
 				errs = append(errs, fmt.Errorf("tun device %s: address %s: %w", d.name, a, err))
 				continue
 			}
@@ -41,6 +41,26 @@ func (d *Device) SetAddresses(addrs []netip.Addr) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// hold gives the device an address. Its metric is far behind others: where two devices have one address, a routing
+// daemon sees the one with the lower metric, and that is to be the Announcement's.
+func (d *Device) hold(a netip.Addr) error {
+	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK)
+	msg := nl.NewIfAddrmsg(unix.AF_INET)
+	if a.Is6() {
+		msg.Family = unix.AF_INET6
+	}
+	msg.Prefixlen, msg.Index = uint8(a.BitLen()), uint32(d.link.Attrs().Index)
+	req.AddData(msg)
+	for _, attr := range []struct {
+		kind int
+		data []byte
+	}{{unix.IFA_LOCAL, a.AsSlice()}, {unix.IFA_ADDRESS, a.AsSlice()}, {unix.IFA_FLAGS, nl.Uint32Attr(uint32(host(a).Flags))}, {unix.IFA_RT_PRIORITY, nl.Uint32Attr(routeMetric)}} {
+		req.AddData(nl.NewRtAttr(attr.kind, attr.data))
+	}
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
 }
 
 func host(a netip.Addr) *netlink.Addr {

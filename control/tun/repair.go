@@ -57,7 +57,7 @@ func (d *Device) Repair() (repaired bool, err error) {
 	}
 	errs := []error{d.nl.LinkSetUp(link)}
 	for a := range d.addresses {
-		errs = append(errs, d.nl.AddrReplace(link, host(a)))
+		errs = append(errs, d.hold(a))
 	}
 	for p := range d.routes {
 		errs = append(errs, d.nl.RouteReplace(d.route(p)))
