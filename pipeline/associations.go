@@ -27,6 +27,9 @@ type espTunnel struct {
 
 	secret   bool // what comes through it cannot be read on its way
 	encrypts bool // nor can what goes into it
+
+	node bool  // it leads to another node
+	via  int32 // tunnel to the node that encrypts; viaHere: this one does
 }
 
 // sender is a child for sending.
@@ -45,7 +48,7 @@ type receiver struct {
 
 // newESPTunnel makes what the workers need of the children of tunnel id. Of x all but the outer header stands.
 func (e *Engine) newESPTunnel(id int, x txTunnel, children []SASpec) *espTunnel {
-	tun := &espTunnel{secret: true, encrypts: true}
+	tun := &espTunnel{secret: true, encrypts: true, node: e.children.nodes[id], via: e.viaOf(id)}
 	readable := 0
 	children = sendersFirst(children)
 	chosen := make([]prefixes, len(children))
@@ -56,7 +59,11 @@ func (e *Engine) newESPTunnel(id int, x txTunnel, children []SASpec) *espTunnel 
 	for i := range children {
 		c := &children[i]
 		for _, in := range c.Inbound {
-			tun.receivers = append(tun.receivers, receiver{in, e.inboundSA(id, in, c, chosen[i]), newInboundMore(c, selectors{tun.policy, i})})
+			r := receiver{in, e.inboundSA(id, in, c, chosen[i]), newInboundMore(c, selectors{tun.policy, i})}
+			if tun.node {
+				r.sa.flags |= saNode
+			}
+			tun.receivers = append(tun.receivers, r)
 		}
 		if c.Outbound == nil {
 			continue
@@ -101,6 +108,9 @@ func (a *associations) put(id int, next *espTunnel) {
 	if len(next.senders) > 0 {
 		first := &next.senders[0]
 		a.tx[id], a.out[id] = first.tx, first.out
+		if next.via != viaHere || next.node { // nothing is routed into a tunnel to a node
+			a.tx[id].way, a.out[id] = wayGeneral, nil
+		}
 	}
 }
 

@@ -71,22 +71,23 @@ func (b *batch) toRoute(i int) {
 
 // packet is what the stages know of one packet: one cache line. Offsets are relative to the start of its frame.
 type packet struct {
-	chunk    uint64 // UMEM address of the frame
-	hash     uint64 // of the outer address pair and key, until the tunnel is found
-	src, dst uint32 // IPv4 addresses of the header that is looked at, host order
-	leaf     Leaf
-	tunnel   int32  // id of the tunnel that it came through; noTunnel: from outside
-	key      uint32 // of the GRE header; of an ESP packet its SPI
-	l3       uint16 // start of the IP packet that is looked at
-	end      uint16 // first byte behind it
-	l4       uint16 // start of what its IP header carries
-	vrf      uint16 // table to look up first; 0: the Internet's
-	proto    uint8  // protocol of what the IP header carries
-	flags    uint8
-	outerECN uint8
-	port     uint8 // port that it came by
-	encrypt  bool  // with pktOriginated: answers what came encrypted, so it must not leave in clear
-	_        [15]byte
+	chunk     uint64 // UMEM address of the frame
+	hash      uint64 // of the outer address pair and key, until the tunnel is found
+	src, dst  uint32 // IPv4 addresses of the header that is looked at, host order
+	leaf      Leaf
+	tunnel    int32  // id of the tunnel that it came through; noTunnel: from outside
+	key       uint32 // of the GRE header; of an ESP packet its SPI
+	l3        uint16 // start of the IP packet that is looked at
+	end       uint16 // first byte behind it
+	l4        uint16 // start of what its IP header carries
+	vrf       uint16 // table to look up first; 0: the Internet's
+	proto     uint8  // protocol of what the IP header carries
+	flags     uint8
+	outerECN  uint8
+	port      uint8 // port that it came by
+	encrypt   bool  // with pktOriginated: answers what came encrypted, so it must not leave in clear
+	forwarded bool  // by another node: it must not go to one again
+	_         [14]byte
 }
 
 const noTunnel = -1

@@ -102,12 +102,18 @@ func (e *Engine) build(s *Spec) (*Tables, error) {
 	}
 	t.vrfs = slices.Clone(e.fwd.vrfs)
 	var errs []error
+	tags := map[uint32]int{}
 	for i := range s.Tunnels {
-		errs = append(errs, e.addTunnel(t, &s.Tunnels[i]))
+		errs = append(errs, e.addTunnel(t, &s.Tunnels[i], tags))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
+	for _, id := range tags { // all tunnels have their numbers
+		t.esp[id].via = e.viaOf(id)
+		t.put(id, t.esp[id])
+	}
+	t.tagged.build(tags)
 	t.index.build(t.rx)
 	for i := range t.rx {
 		if r := &t.rx[i]; r.flags&tunLive != 0 {
@@ -202,7 +208,7 @@ func (e *Engine) newVRF(name string, id int) *VRF {
 	return &VRF{Account: name, id: uint16(id), V4: fib.NewTable4(root, e.retire), V6: fib.NewTable6(root, e.retire)}
 }
 
-func (e *Engine) addTunnel(t *Tables, s *TunnelSpec) error {
+func (e *Engine) addTunnel(t *Tables, s *TunnelSpec, tags map[uint32]int) error {
 	id, err := e.names.tunnel(s.Name, MaxTunnels)
 	if err != nil {
 		return err
@@ -211,7 +217,7 @@ func (e *Engine) addTunnel(t *Tables, s *TunnelSpec) error {
 		t.rx = append(t.rx, rxTunnel{})
 		t.tx = append(t.tx, txTunnel{})
 		t.sources = append(t.sources, sourceSet{})
-		t.names = append(t.names, "")
+		t.names, t.tags = append(t.names, ""), append(t.tags, 0)
 		t.esp, t.out = append(t.esp, nil), append(t.out, nil)
 	}
 	vrf := uint16(e.names.accounts[s.Account])
@@ -222,7 +228,11 @@ func (e *Engine) addTunnel(t *Tables, s *TunnelSpec) error {
 	t.tx[id].holder = e.holder(id, vrf)
 	t.tx[id].owner = uint8(e.owner(id))
 	if s.isESP() {
-		return e.addESP(t, s, id)
+		if s.Owned {
+			t.tags[id] = TunnelTag(s.Name)
+		}
+		e.noteOwner(s, id)
+		return errors.Join(addTag(tags, t.names, s, id), e.addESP(t, s, id))
 	}
 	if t.tx[id].flags&(tunOuter6|tunChecksum|tunSequence) == 0 {
 		t.tx[id].way = wayGRE
@@ -231,6 +241,19 @@ func (e *Engine) addTunnel(t *Tables, s *TunnelSpec) error {
 		e.workers[t.tx[id].owner].sequence[id].set(s.FirstNumber) // the owner leaves it alone until it sees the new tables
 	}
 	return nil
+}
+
+// noteOwner notes what an IPsec tunnel is between nodes. An owner that is known stays.
+func (e *Engine) noteOwner(s *TunnelSpec, id int) {
+	if _, known := e.children.owners[id]; !s.Owned {
+		delete(e.children.owners, id)
+	} else if !known {
+		e.children.owners[id] = Owner{}
+	}
+	delete(e.children.nodes, id)
+	if s.Node {
+		e.children.nodes[id] = true
+	}
 }
 
 // addESP completes an IPsec tunnel. A GRE packet never finds it.
@@ -399,6 +422,8 @@ func (e *Engine) forget(s *Spec) {
 		e.names.freed = append(e.names.freed, id)
 		e.names.holders[id]++
 		delete(e.children.of, id)
+		delete(e.children.owners, id)
+		delete(e.children.nodes, id)
 		e.fwd.tunnels[id].v.Store(0)
 		for _, w := range e.workers {
 			w.tunnels[id].reset()

@@ -13,9 +13,11 @@ import (
 
 // children is the associations of negotiated tunnels. Engine.mu guards it.
 type children struct {
-	of    map[int][]SASpec // by tunnel id, of each negotiated one
-	spare *associations    // which no worker reads; nil: there is none yet
-	late  []int            // tunnels whose children spare does not have yet
+	of     map[int][]SASpec // by tunnel id, of each negotiated one
+	owners map[int]Owner    // of each that is Owned
+	nodes  map[int]bool     // that lead to other nodes
+	spare  *associations    // which no worker reads; nil: there is none yet
+	late   []int            // tunnels whose children spare does not have yet
 }
 
 // childChanges collects what several goroutines want to change, so that the workers get it all at once.
@@ -26,6 +28,7 @@ type childChanges struct {
 
 type childChange struct {
 	children map[string][]SASpec // by tunnel
+	owners   map[string]Owner    // likewise
 	errs     map[string]error
 }
 
@@ -35,14 +38,20 @@ type childChange struct {
 // says that the tunnel does not exist, or that another association has the SPI of one of the children, without which it has been
 // done.
 func (e *Engine) SetChildren(tunnel string, list []SASpec) (wait func() error) {
+	list = slices.Clone(list)
+	return e.ask(tunnel, func(c *childChange) { c.children[tunnel] = list })
+}
+
+// ask collects a change of a tunnel.
+func (e *Engine) ask(tunnel string, change func(*childChange)) (wait func() error) {
 	e.changes.mu.Lock()
 	defer e.changes.mu.Unlock()
 	c := e.changes.next
 	if c == nil {
-		c = &childChange{children: map[string][]SASpec{}, errs: map[string]error{}}
+		c = &childChange{children: map[string][]SASpec{}, owners: map[string]Owner{}, errs: map[string]error{}}
 		e.changes.next = c
 	}
-	c.children[tunnel] = slices.Clone(list)
+	change(c)
 	return func() error {
 		e.mu.Lock()
 		defer e.mu.Unlock()
@@ -70,11 +79,23 @@ func (e *Engine) takeChanges() {
 		}
 	}
 	var changed []int
-	for name, list := range c.children {
+	for name := range c.names() {
 		id, ok := e.names.tunnels[name]
-		if _, negotiated := e.children.of[id]; !ok || !negotiated {
+		before, negotiated := e.children.of[id]
+		if !ok || !negotiated {
 			c.errs[name] = fmt.Errorf("tunnel %q: the workers have no negotiated tunnel of this name", name)
 			continue
+		}
+		list, children := c.children[name]
+		if !children {
+			list = before
+		}
+		if o, owner := c.owners[name]; owner {
+			if _, owned := e.children.owners[id]; !owned {
+				c.errs[name] = fmt.Errorf("tunnel %q: any node encrypts for it", name)
+				continue
+			}
+			e.children.owners[id] = o
 		}
 		// An SPI that another tunnel gives up now is not free yet: the other copy would get both in any order.
 		list, err := withoutConflicts(id, list, &now.associations, spare)
@@ -91,6 +112,18 @@ func (e *Engine) takeChanges() {
 	e.tables.Store(&tables)
 	e.quiesce()
 	e.children.spare, e.children.late = &now.associations, changed
+}
+
+// names are the tunnels of which something changes.
+func (c *childChange) names() map[string]bool {
+	names := map[string]bool{}
+	for name := range c.children {
+		names[name] = true
+	}
+	for name := range c.owners {
+		names[name] = true
+	}
+	return names
 }
 
 // withoutConflicts leaves out the children of tunnel id that have an SPI of another association, and says which one.

@@ -48,6 +48,7 @@ type Counters struct {
 	ICMPErrors                 uint64 // sent
 	ICMPSuppressed             uint64 // not sent because of the rate limit or RFC 1122 3.2.2
 	HandedOver                 uint64 // frames given to another worker
+	ToOwner, FromNodes         uint64 // packets forwarded to the node that encrypts, and that other nodes have forwarded here
 	Batches, EmptyPolls        uint64
 	Sleeps                     uint64 // times the worker waited in poll(2) for traffic
 	PollGap                    [PollGapBuckets]uint64
@@ -98,6 +99,8 @@ func (c *Counters) Add(o *Counters) {
 	c.ICMPErrors += o.ICMPErrors
 	c.ICMPSuppressed += o.ICMPSuppressed
 	c.HandedOver += o.HandedOver
+	c.ToOwner += o.ToOwner
+	c.FromNodes += o.FromNodes
 	c.Batches += o.Batches
 	c.EmptyPolls += o.EmptyPolls
 	c.Sleeps += o.Sleeps
@@ -114,6 +117,7 @@ type workerCounters struct {
 	dropped                                       [Reasons]counter
 	decapsulated, encapsulated, general           counter
 	clamped, icmpErrors, icmpSuppressed, handover counter
+	toOwner, fromNodes                            counter
 	batches, emptyPolls, sleeps                   counter
 	pollGap                                       [PollGapBuckets]counter
 	maxPollGap                                    counter
@@ -126,7 +130,7 @@ func (c *workerCounters) read() Counters {
 		Joined: c.joined.get(), Held: c.held.get(),
 		Decapsulated: c.decapsulated.get(), Encapsulated: c.encapsulated.get(),
 		General: c.general.get(), MSSClamped: c.clamped.get(), ICMPErrors: c.icmpErrors.get(), ICMPSuppressed: c.icmpSuppressed.get(),
-		HandedOver: c.handover.get(), Batches: c.batches.get(), EmptyPolls: c.emptyPolls.get(), Sleeps: c.sleeps.get(),
+		HandedOver: c.handover.get(), ToOwner: c.toOwner.get(), FromNodes: c.fromNodes.get(), Batches: c.batches.get(), EmptyPolls: c.emptyPolls.get(), Sleeps: c.sleeps.get(),
 		MaxPollGapNS: c.maxPollGap.get(),
 	}
 	for i := range c.dropped {

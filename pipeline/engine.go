@@ -81,7 +81,7 @@ func NewEngine(c EngineConfig) (*Engine, error) {
 		e.ivs = new(esp.IVSource) // with nothing reserved
 	}
 	e.names = registry{tunnels: map[string]int{}, accounts: map[string]int{"": 0}}
-	e.children.of = map[int][]SASpec{}
+	e.children = children{of: map[int][]SASpec{}, owners: map[int]Owner{}, nodes: map[int]bool{}}
 	e.fwd = Forwarding{
 		neighbours: make([]atomic.Uint64, MaxNeighbours),
 		groups:     make([]atomic.Pointer[fib.Group], MaxGroups),

@@ -15,17 +15,18 @@ import (
 // field by field into its place in the ring: a copy is loaded in larger pieces than it was stored in, and such a load waits
 // until all stores before it, those to lines of the other core too, have reached the cache.
 type handover struct {
-	chunk   uint64
-	tunnel  int32  // handEncap: tunnel to encapsulate for
-	start   uint16 // handTransmit: link header; otherwise the IP packet, with handESP the outer one
-	end     uint16
-	l4      uint16
-	kind    handKind
-	port    uint8
-	proto   uint8
-	flags   uint8
-	encrypt bool
-	holder  uint8 // of the tunnel's number when the packet was routed
+	chunk     uint64
+	tunnel    int32  // handEncap: tunnel to encapsulate for
+	start     uint16 // handTransmit: link header; otherwise the IP packet, with handESP the outer one
+	end       uint16
+	l4        uint16
+	kind      handKind
+	port      uint8
+	proto     uint8
+	flags     uint8
+	encrypt   bool
+	forwarded bool
+	holder    uint8 // of the tunnel's number when the packet was routed
 }
 
 type handKind uint8
@@ -108,7 +109,7 @@ func (w *worker) handTo(to int, kind handKind, p *packet) *handover {
 		return nil
 	}
 	h.kind, h.port, h.start, h.end, h.tunnel = kind, p.port, p.l3, p.end, noTunnel
-	h.proto, h.flags, h.l4, h.encrypt = p.proto, p.flags, p.l4, p.encrypt
+	h.proto, h.flags, h.l4, h.encrypt, h.forwarded = p.proto, p.flags, p.l4, p.encrypt, p.forwarded
 	return h
 }
 
@@ -163,7 +164,7 @@ func (w *worker) accept(t *Tables, h *handover) {
 		return
 	}
 	p := packet{chunk: h.chunk, l3: h.start, end: h.end, tunnel: noTunnel, port: h.port,
-		flags: h.flags, proto: h.proto, l4: h.l4, encrypt: h.encrypt}
+		flags: h.flags, proto: h.proto, l4: h.l4, encrypt: h.encrypt, forwarded: h.forwarded}
 	switch h.kind {
 	case handFragment:
 		w.join(&p)

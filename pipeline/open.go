@@ -69,7 +69,7 @@ func (w *worker) openESP(t *Tables, b *batch) {
 		}
 		p.l4, p.end = p.l4+uint16(from), p.l4+uint16(to)
 		sa := &t.spis.list[sas[k]]
-		if (next != esp.NextIPv4 || sa.flags&(saNarrow|saNoted) != 0 || p.flags&pktV6 != 0) && !w.mayEnter(t, p, sas[k], k, next) {
+		if (next != esp.NextIPv4 || sa.flags&(saNarrow|saNoted|saNode) != 0 || p.flags&pktV6 != 0) && !w.mayEnter(t, p, sas[k], k, next) {
 			continue
 		}
 		w.opening[opened], w.ids[opened] = i, uint32(sa.tunnel)
@@ -139,8 +139,12 @@ func (w *worker) fromPeer(t *Tables, p *packet, at uint32) bool {
 }
 
 // mayEnter turns to the family of the text of the k-th opened packet and reports whether it may come out of the tunnel, or drops
-// it. at is the number of its association.
+// it. at is the number of its association. What another node has forwarded comes out of no tunnel.
 func (w *worker) mayEnter(t *Tables, p *packet, at uint32, k int, next uint8) bool {
+	if t.spis.list[at].flags&saNode != 0 {
+		w.takeForwarded(t, p, next)
+		return false
+	}
 	in, more := t.spis.in[at], t.spis.more[at]
 	if more.source != nil && p.proto == wire.ProtoUDP && w.opener.Newest(k) {
 		w.noteSource(p, in, more.source)

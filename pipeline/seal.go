@@ -25,8 +25,11 @@ type sealedPacket struct {
 
 // encapESP makes the ESP packet, with outer headers, of a packet for tunnel id, and queues it for sealESP.
 func (w *worker) encapESP(t *Tables, p *packet, id int, tun *espTunnel) {
-	f := w.frame(p.chunk)
-	by, selected := tun.sender(f[p.l3:p.end])
+	if tun.via != viaHere {
+		w.forwardToOwner(t, p, id, int(tun.via))
+		return
+	}
+	by, selected := tun.sender(w.bytes(p))
 	if by == nil {
 		w.refuseESP(p, id, ESPNoOutbound)
 		return
@@ -35,22 +38,33 @@ func (w *worker) encapESP(t *Tables, p *packet, id int, tun *espTunnel) {
 		w.handToEncap(t, p, id, int(by.tx.owner))
 		return
 	}
-	w.makeRoomToSeal(t)
-	out := by.out
 	if !selected {
-		out.Refuse(esp.Selector)
+		by.out.Refuse(esp.Selector)
 		w.refuseESP(p, id, SealReason(esp.Selector))
 		return
 	}
-	if int(p.l3) < frameRoom+out.Suite().Before() || p.l3 >= p.end {
+	if int(p.l3) < frameRoom+by.out.Suite().Before() || p.l3 >= p.end {
 		w.refuseESP(p, id, FrameNoRoom)
 		return
 	}
-	tos, next := f[p.l3+1], uint8(esp.NextIPv4)
+	tos, next := w.tosOf(p)
+	w.seal(t, p, id, by, w.outerRoute(p, id), tos, next)
+}
+
+// tosOf is the octet of DSCP and ECN of packet p, and what it is to ESP.
+func (w *worker) tosOf(p *packet) (tos, next uint8) {
+	f := w.frame(p.chunk)
+	tos, next = f[p.l3+1], uint8(esp.NextIPv4)
 	if first := f[p.l3]; first>>4 == 6 {
 		tos, next = first<<4|tos>>4, esp.NextIPv6
 	}
-	route := w.outerRoute(p, id)
+	return tos, next
+}
+
+// seal queues p as the text of an ESP packet of tunnel id, with outer headers, to be encrypted and sent along a route.
+func (w *worker) seal(t *Tables, p *packet, id int, by *sender, route Leaf, tos, next uint8) {
+	w.makeRoomToSeal(t)
+	out, f := by.out, w.frame(p.chunk)
 	from, to, v := w.sealer.Add(out, f[:], int(p.l3), int(p.end), next)
 	if v != esp.OK {
 		w.refuseESP(p, id, SealReason(v))

@@ -43,6 +43,8 @@ type TunnelSpec struct {
 	Prefixes         []netip.Prefix
 	SA               *SASpec // of ESP in tunnel mode; nil: GRE, unless Negotiated
 	Negotiated       bool    // ESP whose associations come and go by Engine.SetChildren
+	Owned            bool    // ESP, toward the customer by one node alone: see Engine.SetOwner
+	Node             bool    // to another node, Negotiated: carries what that node is to encrypt
 }
 
 // An SASpec is a child of an IPsec tunnel: an association in each direction under one pair of selectors. The associations are

@@ -26,6 +26,7 @@ const (
 	saAnywhere                     // packets in UDP may come from anywhere, until they are known to be authentic
 	saNarrow                       // not all IPv4 packets lie within the selectors
 	saNoted                        // it is noted where packets in UDP come from
+	saNode                         // of another node: for takeForwarded
 )
 
 // inboundMore is what few packets need.

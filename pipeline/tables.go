@@ -16,6 +16,8 @@ type Tables struct {
 	index   tunnelIndex
 	pairs   map[pair]bool // outer address pairs of all tunnels, to tell a wrong key from an unknown customer
 	associations
+	tags   []uint32 // by tunnel id: what names it between nodes; 0: nothing
+	tagged tagIndex
 
 	endpoints4 []uint32
 	endpoints6 [][16]byte

@@ -30,4 +30,5 @@ const (
 	NextIPv4     = 4
 	NextIPv6     = 41
 	NoNextHeader = 59
+	NextForward  = 253 // between nodes: a tag of 4 bytes and an IP packet (a number for experiments, RFC 3692)
 )

@@ -1,0 +1,171 @@
+package pipeline
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+
+	"causeway/crypto/esp"
+	"causeway/pipeline/wire"
+)
+
+// A tunnel with replay protection toward the customer has one node that encrypts, its owner: the sequence numbers of several would
+// not be one sequence (DESIGN 4.2). The others give the owner what they have for the tunnel, in ESP from node address to node address
+// (DESIGN 4.6). The text of such a packet is a tag that names the tunnel, and the packet as it goes into the tunnel: all checks, the
+// clamp and the hop of the inner header were done by the node that got it. The owner encapsulates it, or drops it: what was forwarded
+// is never forwarded again.
+
+// An Owner is who encrypts toward the customer of a tunnel with TunnelSpec.Owned. The zero Owner is nobody.
+type Owner struct {
+	Here bool   // this node
+	Via  string // the tunnel with TunnelSpec.Node that leads to it
+}
+
+// Where espTunnel.via is no tunnel's number.
+const (
+	viaHere   = -1
+	viaNobody = -2
+)
+
+// tagLen is how many bytes of tag are in front of a forwarded packet.
+const tagLen = 4
+
+// ForwardOverhead is how much longer a packet is between nodes than its ESP packet toward the customer at the most: the tag, and what
+// AES-GCM with a tag of 16 bytes has more than other suites. A tunnel whose MTU is that much less needs no fragments between nodes.
+const ForwardOverhead = 8
+
+// TunnelTag is what names a tunnel between nodes. Two tunnels of a node must not have the same.
+func TunnelTag(name string) uint32 {
+	h := fnv.New32a()
+	h.Write([]byte(name))
+	return h.Sum32()
+}
+
+// tagIndex finds tunnels by their tags: open addressing, at most half full.
+type tagIndex []tagSlot
+
+type tagSlot struct {
+	tag uint32
+	id  int32 // plus 1; 0: free
+}
+
+func (x *tagIndex) build(tags map[uint32]int) {
+	n := 4
+	for n < 2*len(tags) {
+		n *= 2
+	}
+	*x = make(tagIndex, n)
+	for tag, id := range tags {
+		(*x)[x.place(tag)] = tagSlot{tag, int32(id) + 1}
+	}
+}
+
+func (x tagIndex) place(tag uint32) int {
+	for k := int(tag * goldenRatio >> 16); ; k++ {
+		k &= len(x) - 1
+		if s := &x[k]; s.id == 0 || s.tag == tag {
+			return k
+		}
+	}
+}
+
+// find is the number of a tag's tunnel, or -1.
+func (x tagIndex) find(tag uint32) int {
+	if len(x) == 0 {
+		return -1
+	}
+	return int(x[x.place(tag)].id) - 1
+}
+
+// addTag notes a tunnel that may have an owner elsewhere.
+func addTag(tags map[uint32]int, names []string, s *TunnelSpec, id int) error {
+	if !s.Owned {
+		return nil
+	}
+	tag := TunnelTag(s.Name)
+	if other, taken := tags[tag]; taken {
+		return fmt.Errorf("tunnels %q and %q have one name between nodes (%#x): rename one of them", names[other], s.Name, tag)
+	}
+	tags[tag] = id
+	return nil
+}
+
+// SetOwner says who encrypts toward the customer of a tunnel. It is so when wait has returned; it must be called.
+func (e *Engine) SetOwner(tunnel string, o Owner) (wait func() error) {
+	return e.ask(tunnel, func(c *childChange) { c.owners[tunnel] = o })
+}
+
+// viaOf is the number of the tunnel to the owner of tunnel id.
+func (e *Engine) viaOf(id int) int32 {
+	o, owned := e.children.owners[id]
+	switch {
+	case !owned || o.Here:
+		return viaHere
+	case o.Via == "":
+		return viaNobody
+	}
+	via, ok := e.names.tunnels[o.Via]
+	if !ok {
+		return viaNobody
+	}
+	return int32(via)
+}
+
+// forwardToOwner gives a packet for tunnel id to the node that encrypts for it.
+func (w *worker) forwardToOwner(t *Tables, p *packet, id, via int) {
+	if p.forwarded {
+		w.refuseESP(p, id, OwnerLoop)
+		return
+	}
+	if uint(via) >= uint(len(t.esp)) || t.esp[via] == nil || len(t.esp[via].senders) == 0 {
+		w.refuseESP(p, id, OwnerAway)
+		return
+	}
+	by := &t.esp[via].senders[0]
+	if int(by.tx.owner) != w.id {
+		w.handToEncap(t, p, id, int(by.tx.owner))
+		return
+	}
+	if int(p.l3) < frameRoom+esp.MaxBefore+tagLen {
+		w.refuseESP(p, id, FrameNoRoom)
+		return
+	}
+	tos, _ := w.tosOf(p)
+	route := w.outerRoute(p, via)
+	p.l3 -= tagLen
+	binary.BigEndian.PutUint32(w.frame(p.chunk)[p.l3:], t.tags[id])
+	w.count.toOwner.add(1)
+	w.seal(t, p, via, by, route, tos, esp.NextForward)
+}
+
+// takeForwarded encapsulates a packet that another node has forwarded to this one, as the owner of its tunnel.
+func (w *worker) takeForwarded(t *Tables, p *packet, next uint8) {
+	text := w.frame(p.chunk)[p.l4:p.end]
+	if next != esp.NextForward || len(text) < tagLen+ip4Len {
+		w.drop(p, ESPProtocol)
+		return
+	}
+	id := t.tagged.find(binary.BigEndian.Uint32(text))
+	if id < 0 {
+		w.drop(p, OwnerTunnel)
+		return
+	}
+	c := &w.tunnels[p.tunnel]
+	c.rxPackets.add(1)
+	c.rxBytes.add(uint64(len(text)))
+	w.count.fromNodes.add(1)
+	q := *p // parse does not set forwarded for each packet of a batch
+	q.l3, q.tunnel, q.flags, q.forwarded = p.l4+tagLen, noTunnel, 0, true
+	ip := text[tagLen:]
+	switch {
+	case ip[0]>>4 == 4:
+		q.proto, q.l4 = ip[wire.IPv4OffProto], q.l3+uint16(ip[0]&15)*4
+		q.src, q.dst = binary.BigEndian.Uint32(ip[wire.IPv4OffSrc:]), binary.BigEndian.Uint32(ip[wire.IPv4OffDst:])
+	case ip[0]>>4 == 6 && len(ip) >= ip6Len:
+		q.flags, q.proto, q.l4 = pktV6, ip[wire.IPv6OffNext], q.l3+ip6Len
+	default:
+		w.drop(p, ESPProtocol)
+		return
+	}
+	w.encap(t, &q, id)
+}
