@@ -149,6 +149,7 @@ func (t Tunnel) differences(u Tunnel) []string {
 	note("mss_clamp", t.MSSClamp == u.MSSClamp)
 	note("df", t.DF == u.DF)
 	note("type", t.Type == u.Type)
+	note("replay_protection", t.IPsec.sameProtection(u.IPsec))
 	note("replay_window", t.IPsec.sameWindow(u.IPsec))
 	note("selectors", t.IPsec.sameSelectors(u.IPsec))
 	note("manual_sas", t.IPsec.sameSAs(u.IPsec))

@@ -14,6 +14,10 @@ type IPsec struct {
 	// be late; 0 turns the check off.
 	ReplayWindow int
 
+	// ReplayProtection: packets toward the customer are one sequence, also in a
+	// cluster, so the customer's replay window may be on.
+	ReplayProtection bool
+
 	AllowNull bool // packets need not be encrypted
 	AllowWeak bool // SHA-1 may be used
 	Lab       bool // static keys for counter modes may be used
@@ -145,13 +149,12 @@ var commonFields = []string{"name", "account", "type", "endpoint", "customer_end
 	"mtu", "pmtu", "ttl", "mss_clamp", "df", "prefixes"}
 
 var ipsecSchema = schema{
-	fields: append(slices.Clip(commonFields), "replay_window", "allow_null_cipher", "allow_weak", "selectors", "lab", "ike", "manual_sas"),
+	fields: append(slices.Clip(commonFields), "replay_protection", "replay_window", "allow_null_cipher", "allow_weak", "selectors", "lab", "ike", "manual_sas"),
 	refused: map[string]string{
-		"key":               "belongs to GRE: an IPsec tunnel has none; remove the field",
-		"checksum":          "belongs to GRE: ESP checks every packet; remove the field",
-		"sequence":          "belongs to GRE: ESP numbers every packet; remove the field",
-		"psk":               "belongs into ike: write ike: {psk: {file: PATH}}",
-		"replay_protection": "this version has no owner of a tunnel's numbers yet: on one node packets are always in sequence, in a cluster the router's window must be off; remove the field",
+		"key":      "belongs to GRE: an IPsec tunnel has none; remove the field",
+		"checksum": "belongs to GRE: ESP checks every packet; remove the field",
+		"sequence": "belongs to GRE: ESP numbers every packet; remove the field",
+		"psk":      "belongs into ike: write ike: {psk: {file: PATH}}",
 	},
 }
 
@@ -168,7 +171,7 @@ func (d *decoder) ipsec(f fields, t *Tunnel) {
 		n, _ := v.integer(0, maxWindow)
 		i.ReplayWindow = int(n)
 	}
-	for name, b := range map[string]*bool{"allow_null_cipher": &i.AllowNull, "allow_weak": &i.AllowWeak, "lab": &i.Lab} {
+	for name, b := range map[string]*bool{"replay_protection": &i.ReplayProtection, "allow_null_cipher": &i.AllowNull, "allow_weak": &i.AllowWeak, "lab": &i.Lab} {
 		if v, ok := f.get(name); ok {
 			v.boolean(b)
 		}
@@ -288,6 +291,10 @@ func (d *decoder) permitted(v value, i *IPsec, e Encryption) {
 // equal reports whether two tunnels have the same keys, numbers and rules.
 func (i *IPsec) sameWindow(j *IPsec) bool {
 	return i == nil || j == nil || i.ReplayWindow == j.ReplayWindow
+}
+
+func (i *IPsec) sameProtection(j *IPsec) bool {
+	return i == nil || j == nil || i.ReplayProtection == j.ReplayProtection
 }
 
 func (i *IPsec) sameSelectors(j *IPsec) bool {

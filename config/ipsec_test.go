@@ -139,7 +139,9 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 // TestIPsecChangesAreSeen: a field that is forgotten in equal would keep an old key after a reload.
 func TestIPsecChangesAreSeen(t *testing.T) {
 	base := &IPsec{}
-	equal := func(a, b *IPsec) bool { return a.sameWindow(b) && a.sameSelectors(b) && a.sameSAs(b) }
+	equal := func(a, b *IPsec) bool {
+		return a.sameProtection(b) && a.sameWindow(b) && a.sameSelectors(b) && a.sameSAs(b)
+	}
 	if !equal(base, &IPsec{}) || equal(base, nil) || !equal(nil, nil) {
 		t.Error("a change to or from nothing")
 	}

@@ -287,8 +287,8 @@ c.yaml:9:138: tunnels[0].manual_sas[0].key_out: has 20 bytes: this encryption ne
 		`c.yaml:9:18: tunnels[0].manual_sas[0]: esn: true needs a replay_window: the upper half of a number, which is not sent, is found with it (RFC 4303 A2); write one from 1 on, or remove esn`},
 	{"mtu of ipsec too large", ipsec("lab: true\n    mtu: 1700", sa),
 		`c.yaml:11:10: tunnels[0].mtu: 1700 is too large: with 57 bytes of outer headers a frame holds an mtu of at most 1633; jumbo frames are not supported yet`},
-	{"replay protection", ipsec("lab: true\n    replay_protection: true", sa),
-		`c.yaml:11:5: tunnels[0].replay_protection: this version has no owner of a tunnel's numbers yet: on one node packets are always in sequence, in a cluster the router's window must be off; remove the field`},
+	{"replay protection of GRE", field("replay_protection: true"),
+		`c.yaml:9:5: tunnels[0].replay_protection: is for tunnels of type ipsec: write type: ipsec, or remove the field`},
 	{"odd field twice", field("\"a\\nb\": 1\n    \"a\\nb\": 2"),
 		`c.yaml:9:5: tunnels[0]: unknown field "a\nb": allowed are name, account, type, endpoint, customer_endpoint, interface_address, interface_address6, mtu, pmtu, ttl, mss_clamp, df, prefixes, key, checksum and sequence
 c.yaml:10:5: tunnels[0]."a\nb": given twice, first on line 9: remove one`},

@@ -47,8 +47,18 @@ func (t Tunnel) Overhead() int {
 	return n
 }
 
-// defaultMTU is what a path of 1500 bytes leaves for the inner packet.
-func (t Tunnel) defaultMTU() int { return t.Fits(defaultPath) }
+// defaultMTU is what a path of 1500 bytes leaves for the inner packet. With replay
+// protection that holds between nodes too, which have a little more in front of it.
+func (t Tunnel) defaultMTU() int {
+	if t.IPsec != nil && t.IPsec.ReplayProtection {
+		return t.Fits(defaultPath) - forwardOverhead
+	}
+	return t.Fits(defaultPath)
+}
+
+// forwardOverhead is how much longer a packet is from node to node than toward the
+// customer: a tag, aligned. Package pipeline has the same.
+const forwardOverhead = 8
 
 // maxMTU is what a frame leaves for the inner packet, so that a full-sized
 // outer packet still lies in one UMEM chunk. ESP has bytes behind the packet too,

@@ -13,6 +13,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -188,7 +190,7 @@ func (b *clusterBed) joined(t *testing.T) {
 	for _, x := range []*bed{b.bed, b.second} {
 		await(t, x.name+" has not joined", func() bool {
 			c := show[api.Cluster](t, x, "cluster")
-			return c.State == "joined" && c.Nodes == 2 && c.SPIsReserved > 0 && c.NotInstalled == 0
+			return c.State == "joined" && c.Nodes == 2 && c.SPIsReserved > 0 && c.NotInstalled == 0 && show[api.Status](t, x, "status").Ready
 		})
 	}
 }
@@ -387,5 +389,90 @@ func readESP(t *testing.T, pcap string) iter.Seq[*layers.IPSecESP] {
 				return
 			}
 		}
+	}
+}
+
+// TestRootReplayProtection: the customer's window is on, packets come to both nodes, and one encrypts; it is killed, and the other one
+// goes on at once, ahead of all numbers that were used.
+func TestRootReplayProtection(t *testing.T) {
+	tunnels := []*ikeTunnel{
+		{number: 101, name: "delta", place: inGuest, proposals: "aes256gcm16-prfsha384-ecp384", child: "aes256gcm16-ecp384-noesn", childTiming: "replay_window = 64", protected: true}, // edge-2's
+		{number: 102, name: "six", place: inGuest, v6: true, proposals: "aes128-sha256-x25519", child: "aes128-sha256-noesn", childTiming: "replay_window = 64", protected: true},      // edge-1's
+	}
+	b := newClusterBed(t, tunnels)
+	b.spray(toBoth)
+	b.startNodes(t)
+	b.swans[inGuest] = b.guest.Swan("swan", hosts.SwanOptions{Conf: swanctlConf(b.tunnels, inGuest), Settings: "delete_rekeyed_delay = 1\ninstall_routes = no"}, b.rt, "198.51.100.2")
+	wires := []*hosts.Capture{b.rt.Capture("n1", "ip proto 50 or ip6 proto 50"), b.rt.Capture("m1", "ip proto 50 or ip6 proto 50")}
+	b.step(t, "strongSwan initiates", change{true, true}, b.initiates)
+	b.manyPings(t, "sprayed, with a window")
+	b.rekeys(t, "sprayed, with a window: ")
+	b.manyPings(t, "after rekeys")
+	if n := b.forwarded(t); n == 0 {
+		t.Error("nothing was forwarded between the nodes")
+	}
+
+	b.ownerKilled(t, b.second, tunnels[0])
+	b.manyPings(t, "one node is dead")
+	b.rekeys(t, "one node is dead: ")
+	b.second.start()
+	b.joined(t)
+	b.spray(toBoth)
+	b.manyPings(t, "it is there again")
+	b.rekeys(t, "it is there again: ")
+	b.noNumberTwice(t, wires[0].Stop(), wires[1].Stop())
+	for _, x := range []*bed{b.second, b.bed} {
+		x.end(t)
+	}
+}
+
+// ownerKilled kills the node that encrypts for a tunnel, and checks that packets that come to the other one pass again within a second
+// (the lease of a node is three).
+func (b *clusterBed) ownerKilled(t *testing.T, x *bed, tunnel *ikeTunnel) {
+	t.Helper()
+	b.spray(toFirst)
+	const gap = 10 * time.Millisecond
+	ping := b.inet.Start("ping", "-q", "-i", "0.01", "-w", "4", "-I", tunnel.from4().String(), tunnel.inside4().String())
+	time.Sleep(time.Second)
+	b.kill(t, x)
+	_ = ping.Wait(startLimit)
+	m := regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`).FindStringSubmatch(ping.Log())
+	if m == nil {
+		t.Fatalf("ping printed: %s", ping.Log())
+	}
+	sent, _ := strconv.Atoi(m[1])
+	received, _ := strconv.Atoi(m[2])
+	lost := time.Duration(sent-received) * gap
+	t.Logf("the node that encrypts is killed: %d of %d packets, one each %v, are lost", sent-received, sent, gap)
+	if lost > time.Second || received < 100 {
+		t.Errorf("%s is dead: %d of %d packets are lost", x.name, sent-received, sent)
+	}
+}
+
+// forwarded is how many packets the nodes have forwarded to the one that encrypts.
+func (b *clusterBed) forwarded(t *testing.T) (n uint64) {
+	t.Helper()
+	for _, x := range b.alive() {
+		n += show[api.Workers](t, x, "workers").Total.ToOwner
+	}
+	return n
+}
+
+// noNumberTwice checks that no sequence number was sent twice under an SPI, by whichever node.
+func (b *clusterBed) noNumberTwice(t *testing.T, pcaps ...string) {
+	t.Helper()
+	type use struct{ spi, number uint32 }
+	seen := map[use]string{}
+	for _, pcap := range pcaps {
+		for p := range readESP(t, pcap) {
+			u := use{p.SPI, p.Seq}
+			if before, twice := seen[u]; twice {
+				t.Errorf("number %d under spi %#x is in %s and in %s", p.Seq, p.SPI, before, pcap)
+			}
+			seen[u] = pcap
+		}
+	}
+	if len(seen) < 100 {
+		t.Errorf("%d packets to the customer were seen", len(seen))
 	}
 }

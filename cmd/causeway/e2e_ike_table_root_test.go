@@ -33,6 +33,7 @@ type ikeTunnel struct {
 	childTiming        string   // and of its child
 	lifetime           string   // of the node's SAs, where it is not the usual one
 	want, wantChild    string   // words of what must have been agreed on, where that is not the whole proposal
+	protected          bool     // replay_protection
 	udp                bool     // ESP in UDP although there is no NAT
 	errs               []string // what went wrong
 	told               int      // of them, how many are in the log
@@ -218,6 +219,7 @@ func (x *ikeTunnel) configuration(dir string) string {
 	line("interface_address6: %q", fmt.Sprintf("fd00:213:%d::a/127", x.number))
 	line("prefixes: [198.18.%d.0/24, %q]", x.number, fmt.Sprintf("2001:db8:18:%d::/64", x.number))
 	line("allow_null_cipher: %v", x.null)
+	line("replay_protection: %v", x.protected)
 	line("ike:")
 	if x.credential == "" {
 		line("  psk: {file: %s/%s.psk}", dir, x.name)

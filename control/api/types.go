@@ -94,6 +94,8 @@ type Frames struct {
 	Dropped    uint64 `json:"dropped"`
 	Joined     uint64 `json:"joined"`
 	Held       uint64 `json:"held"`
+	ToOwner    uint64 `json:"to_owner"`   // of them, packets forwarded to the node that encrypts for their tunnel
+	FromNodes  uint64 `json:"from_nodes"` // of them, packets that other nodes have forwarded here
 	In         uint64 `json:"in"`
 	Out        uint64 `json:"out"`
 }

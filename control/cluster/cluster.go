@@ -45,6 +45,7 @@ type Cluster struct {
 	left   chan struct{} // closed when the others know that this node stops
 
 	leaveOnce sync.Once
+	beatNow   atomic.Bool // what this node says of itself has changed
 
 	rotateAfter, destroyAfter, orphanAfter time.Duration
 
@@ -73,6 +74,10 @@ type Cluster struct {
 	unopenedIKEs map[uint64]sealedIKE
 	forwards     bucket
 
+	keyed   []uint32          // processes whose ESP this node can open
+	ownable map[string]string // tunnels that have an owner, by key
+	owners  map[string]*owned // likewise
+
 	joined  time.Time // when the store was reached the last time
 	leaving bool
 	buckets *buckets // nil: the store is not reached
@@ -95,7 +100,7 @@ func New(o Options, plane Dataplane) *Cluster {
 	return &Cluster{opts: o, ike: nobody{}, log: o.Log, plane: plane, keys: seal.NewKeyring(), work: make(chan struct{}, 1), anew: make(chan struct{}, 1), left: make(chan struct{}),
 		rotateAfter: rotateAfter, destroyAfter: destroyAfter, orphanAfter: orphanAfter, roster: o.Roster,
 		held: map[uint32]*held{}, unopened: map[string][]byte{},
-		ikes: map[uint64]*ikeSA{}, ikesBy: map[process]spiSet{}, ikesOf: map[string]spiSet{}, erasing: map[uint64]uint64{}, unopenedIKEs: map[uint64]sealedIKE{},
+		ikes: map[uint64]*ikeSA{}, ikesBy: map[process]spiSet{}, ikesOf: map[string]spiSet{}, erasing: map[uint64]uint64{}, unopenedIKEs: map[uint64]sealedIKE{}, ownable: map[string]string{}, owners: map[string]*owned{},
 		members: map[string]*lease{}, refused: map[string]string{}, trouble: "not joined yet"}
 }
 
@@ -183,6 +188,7 @@ type session struct {
 	membersRead bool
 	sasRead     bool
 	ikesRead    bool
+	ownersRead  bool
 	sasWatch    watched
 	ikesWatch   watched
 	compared    time.Time
@@ -220,9 +226,20 @@ func (c *Cluster) join(ctx context.Context) error {
 		return err
 	}
 	defer forwarded.Unsubscribe()
+	asked, err := c.engine.Conn.Subscribe(subjectAsk+c.opts.Member.Name, c.answerAsked)
+	if err != nil {
+		return err
+	}
+	defer asked.Unsubscribe()
+	gone, err := c.engine.Conn.Subscribe(subjectGone, c.takeGone)
+	if err != nil {
+		return err
+	}
+	defer gone.Unsubscribe()
+	go c.watchNext(ctx)
 	c.storeUnseen()
-	var watchers [4]jetstream.KeyWatcher
-	for i, kv := range []jetstream.KeyValue{b.nodes, b.epochs, b.sas, b.ikes} {
+	var watchers [5]jetstream.KeyWatcher
+	for i, kv := range []jetstream.KeyValue{b.nodes, b.epochs, b.sas, b.ikes, b.owners} {
 		if watchers[i], err = kv.WatchAll(ctx); err != nil {
 			return err
 		}
@@ -261,7 +278,7 @@ func (c *Cluster) number(ctx context.Context, b *buckets) error {
 }
 
 // serve handles what comes, until the store is lost.
-func (c *Cluster) serve(ctx context.Context, s *session, told <-chan *nats.Msg, w [4]jetstream.KeyWatcher) error {
+func (c *Cluster) serve(ctx context.Context, s *session, told <-chan *nats.Msg, w [5]jetstream.KeyWatcher) error {
 	tick := time.NewTicker(beatTime / 4)
 	defer tick.Stop()
 	if err := c.sayBeat(ctx, s); err != nil {
@@ -298,6 +315,11 @@ func (c *Cluster) serve(ctx context.Context, s *session, told <-chan *nats.Msg, 
 				return errors.New("the store has ended the watch of IKE SAs")
 			}
 			c.takeIKE(s, v)
+		case v, ok := <-w[4].Updates():
+			if !ok {
+				return errors.New("the store has ended the watch of owners")
+			}
+			c.takeOwner(s, v)
 		case <-c.anew:
 			return errRoster
 		case <-c.work:
@@ -305,8 +327,15 @@ func (c *Cluster) serve(ctx context.Context, s *session, told <-chan *nats.Msg, 
 			if err == nil {
 				err = c.eraseIKEs(ctx, s)
 			}
+			if err == nil && c.beatNow.Swap(false) {
+				beaten, err = time.Now(), c.sayBeat(ctx, s)
+			}
 			if err == nil {
 				err = c.sayGoodbye(ctx, s)
+			}
+			if err == nil && c.keys.Current() != 0 && s.sasRead && s.ikesRead && s.ownersRead { // who is gone leaves what others go on with
+				c.adoptIKEs(time.Now())
+				err = c.claimOwners(ctx, s, time.Now())
 			}
 		case now := <-tick.C:
 			if !c.engine.Reached() {
@@ -330,7 +359,7 @@ func (c *Cluster) turn(ctx context.Context, s *session, now time.Time) error {
 	if err := c.turnEpochs(ctx, s); err != nil {
 		return err
 	}
-	if c.keys.Current() == 0 || !s.sasRead || !s.ikesRead {
+	if c.keys.Current() == 0 || !s.sasRead || !s.ikesRead || !s.ownersRead {
 		return nil
 	}
 	c.ready(s)
@@ -341,6 +370,9 @@ func (c *Cluster) turn(ctx context.Context, s *session, now time.Time) error {
 		return err
 	}
 	c.adoptIKEs(now)
+	if err := c.claimOwners(ctx, s, now); err != nil {
+		return err
+	}
 	if err := c.fillStock(ctx, s.buckets); err != nil {
 		return err
 	}

@@ -6,12 +6,14 @@
 //
 //	store.go    the buckets
 //	member.go   who is there: signed records, leases, the roster
+//	watch.go    that a process has ended, before its lease has
 //	epoch.go    the keys under which values are sealed: made, given on, replaced, destroyed
 //	writer.go   the number of this process, in front of its IVs
 //	spi.go      SPIs, reserved for the whole cluster
 //	record.go   a child SA as it is shared
 //	replica.go  the records that this node has, and what becomes of them
 //	ike.go      IKE SAs as they are shared: who has one, and who goes on with it
+//	owner.go    who encrypts for tunnels with replay protection, and which sequence numbers it has reserved; other nodes' addresses and keys
 //	forward.go  IKE datagrams that come to a node which does not have their SA; which node is the first for something
 //	share.go    the dataplane that IKE sees: what it installs here is installed everywhere
 //	cluster.go  the goroutine that holds all together

@@ -144,7 +144,11 @@ func (c *Cluster) renew(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	left += ikes
+	owners, err := c.renewOwners(ctx, s, current, keeper)
+	if err != nil {
+		return err
+	}
+	left += ikes + owners
 	if left > 0 || time.Since(c.seen.at) < c.destroyAfter {
 		return nil
 	}

@@ -131,7 +131,7 @@ func (b *bucket) allow(now time.Time) bool {
 	return true
 }
 
-// Of the nodes that live and are ready, one is the first for a name: which one it is changes for a name only when that node comes or
+// Of the nodes that live and can do something, one is the first for a name: which one it is changes for a name only when that node comes or
 // goes (rendezvous hashing).
 
 // Leads: see ike.Fleet.
@@ -141,14 +141,14 @@ func (f fleet) Leads(tunnel string) bool {
 	return f.trouble == "" && winner(f.candidates(time.Now()), tunnel) == f.opts.Member.Name
 }
 
-// candidates are the nodes that live and are ready, with this one. It is called with the lock held.
+// candidates are the nodes that live, have the key of the epoch and do not stop, with this one. It is called with the lock held.
 func (c *Cluster) candidates(now time.Time) []string {
 	list := []string{}
 	if !c.leaving {
 		list = append(list, c.opts.Member.Name)
 	}
 	for name, l := range c.members {
-		if l.live(now) && len(l.member.NotReady) == 0 {
+		if l.live(now) && l.member.Epoch >= c.keys.Current() {
 			list = append(list, name)
 		}
 	}

@@ -374,12 +374,12 @@ func TestForward(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, b := range [][]byte{sealed, nil, []byte("nonsense"), short} {
+	for _, b := range [][]byte{sealed, nil, []byte("nonsense"), short, appendForwarded(nil, local, remote, []byte("not sealed"))} {
 		if err := second.engine.Conn.Publish(subjectIKE+"a", b); err != nil {
 			t.Fatal(err)
 		}
 	}
-	a.eventually("refusing", func() bool { return a.counts.refusedRecords.Load() == before+4 })
+	a.eventually("refusing", func() bool { return a.counts.refusedRecords.Load() == before+5 })
 	if len(a.ike.forwarded) != 1 {
 		t.Errorf("%q", a.ike.forwarded)
 	}

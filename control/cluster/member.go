@@ -35,6 +35,7 @@ type Member struct {
 	Started    int64       `json:"started"` // this start of it, in nanoseconds of its clock
 	Beat       uint64      `json:"beat"`
 	Leaving    bool        `json:"leaving,omitempty"` // it stops: it does nothing any more
+	Keyed      []uint32    `json:"keyed,omitempty"`   // processes from which it takes what they forward
 }
 
 // sign is the record as it is published: the signature, 64 bytes, and the text. The text is signed as it stands, so that the fields of
@@ -93,6 +94,7 @@ func (c *Cluster) sayBeat(ctx context.Context, s *session) error {
 	}
 	c.mu.Lock()
 	m.Writer, m.SAs, m.Digest, m.Leaving = c.writer.ID, c.children, digestText(c.digest), c.leaving
+	m.Keyed = slices.Clone(c.keyed)
 	c.mu.Unlock()
 	ctx, cancel := within(ctx)
 	defer cancel()

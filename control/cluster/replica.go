@@ -245,6 +245,7 @@ func (c *Cluster) Retake() {
 		}
 	}
 	c.retakeIKEs()
+	c.retakeOwners()
 }
 
 // missing reports whether the dataplane does not have a child that it was given: its tunnel was changed, or away for a while.

@@ -16,6 +16,9 @@ const (
 	stockSize = 64             // that are reserved ahead
 	stockTime = 12 * time.Hour // how old a reserved one may become
 	leastSPI  = 256            // RFC 4303, section 2.1
+
+	// MaxSPI is the highest SPI that is negotiated: those behind it are of associations between nodes.
+	MaxSPI = 0xefffffff
 )
 
 // fillStock reserves SPIs ahead: each by being the first to store something under it.
@@ -30,7 +33,7 @@ func (c *Cluster) fillStock(ctx context.Context, b *buckets) error {
 		var random [4]byte
 		rand.Read(random[:])
 		spi := binary.BigEndian.Uint32(random[:])
-		if spi < leastSPI {
+		if spi < leastSPI || spi > MaxSPI {
 			continue
 		}
 		if err := c.reserve(ctx, b, spi); err != nil {

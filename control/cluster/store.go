@@ -19,6 +19,7 @@ const (
 	bucketWriters = "causeway_writers"
 	bucketSAs     = "causeway_sas"
 	bucketIKEs    = "causeway_ikes"
+	bucketOwners  = "causeway_owners"
 )
 
 // buckets are the store as a session sees it.
@@ -29,6 +30,7 @@ type buckets struct {
 	writers    jetstream.KeyValue
 	sas        jetstream.KeyValue
 	ikes       jetstream.KeyValue
+	owners     jetstream.KeyValue
 }
 
 const keyGeneration = "generation"
@@ -43,7 +45,7 @@ func openBuckets(ctx context.Context, js jetstream.JetStream) (*buckets, error) 
 		on   jetstream.StorageType
 		to   *jetstream.KeyValue
 	}{
-		{bucketMeta, disk, &meta}, {bucketNodes, disk, &b.nodes}, {bucketWriters, disk, &b.writers}, {bucketSAs, disk, &b.sas}, {bucketIKEs, disk, &b.ikes},
+		{bucketMeta, disk, &meta}, {bucketNodes, disk, &b.nodes}, {bucketWriters, disk, &b.writers}, {bucketSAs, disk, &b.sas}, {bucketIKEs, disk, &b.ikes}, {bucketOwners, disk, &b.owners},
 		{bucketEpochs, memory, &b.epochs}, // a disk would have the wraps of keys that were destroyed
 	} {
 		var err error

@@ -221,6 +221,8 @@ func (o out) worker(e *pipeline.Engine, i int, k *pipeline.Counters) {
 	o.counter(work, k.ICMPErrors, w, "icmp_error_sent")
 	o.counter(work, k.ICMPSuppressed, w, "icmp_error_suppressed")
 	o.counter(work, k.HandedOver, w, "handed_over")
+	o.counter(work, k.ToOwner, w, "to_owner")
+	o.counter(work, k.FromNodes, w, "from_nodes")
 	o.counter(work, k.Injected, w, "injected")
 	o.counter(batches, k.Batches, w)
 	o.counter(emptyPolls, k.EmptyPolls, w)

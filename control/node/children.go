@@ -28,11 +28,12 @@ type children struct {
 	engine childEngine
 	onMove func(tunnel string) // told when packets of a tunnel may go elsewhere, or under another SPI; nil: nobody is
 
-	mu      sync.Mutex // not held while the workers are waited for
-	closed  bool
-	tunnels map[string]*negotiated
-	spis    map[uint32]*child // of those that are taken; nil: reserved
-	manual  map[uint32]string // SPIs of the configuration, with their tunnels
+	mu        sync.Mutex // not held while the workers are waited for
+	closed    bool
+	clustered bool // tunnels with replay protection have owners
+	tunnels   map[string]*negotiated
+	spis      map[uint32]*child // of those that are taken; nil: reserved
+	manual    map[uint32]string // SPIs of the configuration, with their tunnels
 }
 
 // childEngine is what children needs of a *pipeline.Engine.
@@ -108,7 +109,7 @@ func (c *children) Install(k *sa.Child) error {
 		c.mu.Unlock()
 		return err
 	}
-	made, err := c.make(k, n.of.IPsec.ReplayWindow)
+	made, err := c.make(k, n.of.IPsec)
 	if err != nil {
 		c.mu.Unlock()
 		return fmt.Errorf("tunnel %s: child %#x: %w", k.Tunnel, k.SPIIn, err)
@@ -170,8 +171,8 @@ func (c *children) mayInstall(k *sa.Child) (*negotiated, error) {
 const maxSelectors = 1024
 
 // make makes the associations of a child.
-func (c *children) make(k *sa.Child, window int) (*child, error) {
-	made := &child{Child: *k, window: window, inKey: keyID(k.KeyIn), outKey: keyID(k.KeyOut)}
+func (c *children) make(k *sa.Child, of *config.IPsec) (*child, error) {
+	made := &child{Child: *k, window: of.ReplayWindow, inKey: keyID(k.KeyIn), outKey: keyID(k.KeyOut)}
 	made.KeyIn, made.KeyOut = nil, nil
 	made.Local, made.Remote = selectorsOf(k.Local), selectorsOf(k.Remote)
 	if isAny(made.Local) {
@@ -181,17 +182,19 @@ func (c *children) make(k *sa.Child, window int) (*child, error) {
 		made.Remote = nil
 	}
 	var err error
-	if made.in, err = esp.NewInbound(c.vault, esp.Params{SPI: k.SPIIn, Suite: k.Suite, Key: k.KeyIn, ESN: k.ESN, Life: k.Life}, window); err != nil {
+	if made.in, err = esp.NewInbound(c.vault, esp.Params{SPI: k.SPIIn, Suite: k.Suite, Key: k.KeyIn, ESN: k.ESN, Life: k.Life}, made.window); err != nil {
 		return nil, err
 	}
 	if made.out, err = esp.NewOutbound(c.vault, esp.Params{SPI: k.SPIOut, Suite: k.Suite, Key: k.KeyOut, ESN: k.ESN, Life: k.Life}, 1); err != nil {
 		made.in.Wipe()
 		return nil, err
 	}
-	// The keys die with the process, so no number can come again, and none has to be on disk.
-	made.out.Mark(1<<64 - 1)
-	if !k.ESN {
-		made.out.Mark(1 << 32)
+	if !c.clustered || !of.ReplayProtection { // else its owner reserves numbers
+		// The keys die with the process, so no number can come again, and none has to be on disk.
+		made.out.Mark(1<<64 - 1)
+		if !k.ESN {
+			made.out.Mark(1 << 32)
+		}
 	}
 	if k.UDP && k.NAT {
 		made.source = pipeline.NewPeerSource(k.Peer)
@@ -342,6 +345,36 @@ func (c *children) IV() (uint64, error) {
 }
 
 var _ cluster.Dataplane = (*children)(nil)
+
+// spisOf lists our SPIs of a tunnel's children, those first by which packets leave.
+func (c *children) spisOf(tunnel string) (spis []uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := c.tunnels[tunnel]; n != nil {
+		for _, k := range n.list {
+			spis = append(spis, k.SPIIn)
+		}
+	}
+	return spis
+}
+
+// outbound lists the associations for sending of a tunnel's children.
+func (c *children) outbound(tunnel string) (list []outboundChild) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := c.tunnels[tunnel]; n != nil {
+		for _, k := range n.list {
+			list = append(list, outboundChild{k.SPIIn, k.out})
+		}
+	}
+	return list
+}
+
+// An outboundChild is a child's association for sending.
+type outboundChild struct {
+	spiIn uint32
+	out   *esp.Outbound
+}
 
 // index is where the child with an SPI is, or -1.
 func (n *negotiated) index(spiIn uint32) int {

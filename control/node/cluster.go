@@ -31,6 +31,7 @@ func (n *Node) openCluster(c *config.Config) error {
 	if err != nil {
 		return err
 	}
+	n.children.clustered = true
 	n.cluster = cluster.New(o, n.children)
 	return n.cluster.Open()
 }
@@ -167,6 +168,7 @@ func CheckCluster(c *config.Config) error {
 func (n *Node) startCluster(ctx context.Context, g *group) {
 	if n.cluster != nil {
 		g.start("cluster", func() error { return n.cluster.Run(ctx) })
+		g.start("traffic between nodes", func() error { n.followPeers(ctx); return nil })
 	}
 }
 
@@ -206,7 +208,13 @@ func (n *Node) clusterReady() []string {
 	if n.cluster == nil {
 		return nil
 	}
-	return n.cluster.NotReady()
+	if why := n.cluster.NotReady(); len(why) > 0 {
+		return why
+	}
+	if !n.owning.settled.Load() {
+		return []string{"the nodes that encrypt for tunnels with replay_protection are not reached yet"}
+	}
+	return nil
 }
 
 // leaveTime is how long a node that stops tells the cluster what it has not told yet.

@@ -92,6 +92,7 @@ func (n *Node) tunnelMoved(tunnel string) {
 	if !ok {
 		return
 	}
+	n.owning.wake()
 	peer, paths := n.children.paths(tunnel, id)
 	n.routes.SetCustomer(tunnel, peer)
 	n.learned.SetTunnel(id, paths)

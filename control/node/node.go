@@ -80,7 +80,9 @@ type Node struct {
 	numbers  *numbers
 	sas      *associations
 	children *children
-	cluster  *cluster.Cluster // nil: this node is alone
+	cluster  *cluster.Cluster        // nil: this node is alone
+	peers    map[string]cluster.Peer // that the workers have tunnels to, by name; guarded by mu
+	owning   owning
 	ike      *ike.Daemon
 	sockets  ike.Sockets
 	moving   sync.Mutex // taken before what routes and learned know of a tunnel with IKE is changed
@@ -98,7 +100,7 @@ func Open(path string, c *config.Config, o Options) (*Node, error) {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	n := &Node{path: path, opts: o, log: o.Log, started: time.Now(), cfg: c, stop: make(chan struct{})}
+	n := &Node{path: path, opts: o, log: o.Log, started: time.Now(), cfg: c, stop: make(chan struct{}), owning: owning{changed: make(chan struct{}, 1)}}
 	n.state.path = StateDir(c)
 	n.numbers = newNumbers(&n.state, n.nextNumber)
 	n.sas = newAssociations(&n.state, n.log)
@@ -129,6 +131,7 @@ func (n *Node) open(c *config.Config) error {
 	n.ike = ike.New(ike.Options{Log: n.log, Dataplane: plane, Transport: &n.sockets, Fleet: fleet})
 	if n.cluster != nil {
 		n.cluster.SetNegotiator(n.ike)
+		n.cluster.SetOwned(protected(c))
 	}
 	if err := n.openPorts(c); err != nil {
 		return err
@@ -269,7 +272,7 @@ func (n *Node) openControl(c *config.Config) error {
 	if err := n.takeLinks(n.routes.Links()); err != nil {
 		return err
 	}
-	n.steer.endpoints, n.steer.local = c.Endpoints, c.Endpoints
+	n.steer.endpoints, n.steer.local = steered(c), c.Endpoints
 	if n.errors, err = pmtu.Listen(n.tun.Index()); err != nil {
 		return explain(err)
 	}

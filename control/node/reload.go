@@ -37,13 +37,14 @@ func (n *Node) Reload() (api.Reload, error) {
 	old := n.Config()
 	tunnels, more, err := ikeTunnels(c)
 	roster, badRoster := n.rosterOf(c)
-	if err := errors.Join(err, badRoster, n.sas.prepare(c), n.children.prepare(c)); err != nil {
+	with, before := n.peered(c), n.peered(old)
+	if err := errors.Join(err, badRoster, n.sas.prepare(c), n.children.prepare(with)); err != nil {
 		n.giveUp(old)
 		err = fmt.Errorf("%s: not taken over: %w", n.path, err)
 		n.log.Error("configuration not taken over", "error", err)
 		return api.Reload{}, err
 	}
-	if err := n.takeTables(func(l []pipeline.LinkSpec) *pipeline.Spec { return union(old, c, l, n.sas.of) }); err != nil {
+	if err := n.takeTables(func(l []pipeline.LinkSpec) *pipeline.Spec { return union(before, with, l, n.sas.of) }); err != nil {
 		n.giveUp(old)
 		err = fmt.Errorf("%s: not taken over: %w", n.path, err)
 		n.log.Error("configuration not taken over", "error", err)
@@ -74,17 +75,20 @@ func (n *Node) Reload() (api.Reload, error) {
 // change follows on tables that have both the old tunnels and the new ones, so that no packet meets a route to a tunnel
 // that the workers do not know: now come the routes, and then the tables with the new tunnels alone.
 func (n *Node) change(c *config.Config, renewed map[string]bool, tunnels []*ike.Tunnel, roster seal.Roster) error {
-	steered, routed := n.steer.setEndpoints(c.Endpoints, c.Endpoints), n.routes.Apply(c)
-	taken := n.takeTables(func(l []pipeline.LinkSpec) *pipeline.Spec { return specOf(c, l, n.sas.of) })
+	with := n.peered(c)
+	steered, routed := n.steer.setEndpoints(steered(c), c.Endpoints), n.routes.Apply(with)
+	taken := n.takeTables(func(l []pipeline.LinkSpec) *pipeline.Spec { return specOf(with, l, n.sas.of) })
 	n.mu.Lock()
 	n.cfg = c
 	n.mu.Unlock()
 	if taken == nil {
 		n.sas.retain(c) // no worker uses the others any more; one that came back later would have its window of today
-		n.children.retain(c, renewed)
+		n.children.retain(with, renewed)
 	}
 	if n.cluster != nil {
 		n.cluster.SetRoster(roster)
+		n.cluster.SetOwned(protected(c))
+		n.owning.stale.Store(true)
 		n.cluster.Retake() // there are tunnels now that there were not
 	}
 	n.moving.Lock()
@@ -98,7 +102,7 @@ func (n *Node) change(c *config.Config, renewed map[string]bool, tunnels []*ike.
 // giveUp forgets what was prepared of a configuration that is not taken over.
 func (n *Node) giveUp(old *config.Config) {
 	n.sas.retain(old)
-	n.children.retain(old, nil)
+	n.children.retain(n.peered(old), nil)
 }
 
 func restartError(path string, restart []config.Restart) error {

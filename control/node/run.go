@@ -147,7 +147,7 @@ func (n *Node) begin(ctx context.Context) error {
 	}
 	n.reloading.Lock() // a reload may have begun already
 	defer n.reloading.Unlock()
-	if err := n.routes.Apply(n.Config()); err != nil {
+	if err := n.routes.Apply(n.peered(n.Config())); err != nil {
 		return err
 	}
 	n.awaitPublished() // start then takes all customer prefixes at once

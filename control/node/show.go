@@ -168,7 +168,7 @@ func FramesOf(c *pipeline.Counters) api.Frames {
 	return api.Frames{
 		Received: c.Received, Originated: c.Originated, Fragments: c.Fragments,
 		Forwarded: c.Forwarded, Delivered: c.Delivered, Punted: c.Punted, Dropped: c.DroppedTotal(), Joined: c.Joined, Held: c.Held,
-		In: in, Out: out,
+		ToOwner: c.ToOwner, FromNodes: c.FromNodes, In: in, Out: out,
 	}
 }
 

@@ -16,17 +16,26 @@ func SpecOf(c *config.Config, links []pipeline.LinkSpec) *pipeline.Spec {
 
 // specOf is SpecOf with the associations of IPsec tunnels.
 func specOf(c *config.Config, links []pipeline.LinkSpec, sas func(config.Tunnel) *pipeline.SASpec) *pipeline.Spec {
-	s := &pipeline.Spec{Endpoints: slices.Clone(c.Endpoints), Links: slices.Clone(links)}
+	s := &pipeline.Spec{Endpoints: steered(c), Links: slices.Clone(links)}
 	for _, a := range c.Accounts {
 		s.Accounts = append(s.Accounts, pipeline.AccountSpec{Name: a.Name, Peers: slices.Clone(a.Peers)})
 	}
 	for _, t := range c.Tunnels {
-		s.Tunnels = append(s.Tunnels, tunnelSpec(t, sas))
+		s.Tunnels = append(s.Tunnels, tunnelSpec(t, c.Cluster != nil, sas))
 	}
 	return s
 }
 
-func tunnelSpec(t config.Tunnel, sas func(config.Tunnel) *pipeline.SASpec) pipeline.TunnelSpec {
+// steered are the addresses whose tunnels the workers take: the endpoints and, in a cluster, the node's own, for what other nodes forward.
+func steered(c *config.Config) []netip.Addr {
+	list := slices.Clone(c.Endpoints)
+	if c.Cluster != nil {
+		list = append(list, c.Node.Address)
+	}
+	return list
+}
+
+func tunnelSpec(t config.Tunnel, clustered bool, sas func(config.Tunnel) *pipeline.SASpec) pipeline.TunnelSpec {
 	return pipeline.TunnelSpec{
 		Name:             t.Name,
 		Account:          t.Account,
@@ -46,6 +55,8 @@ func tunnelSpec(t config.Tunnel, sas func(config.Tunnel) *pipeline.SASpec) pipel
 		Prefixes:         slices.Clone(t.Prefixes),
 		SA:               sas(t),
 		Negotiated:       t.IPsec != nil && t.IPsec.IKE != nil,
+		Owned:            clustered && t.IPsec != nil && t.IPsec.ReplayProtection,
+		Node:             isPeer(t.Name),
 	}
 }
 
@@ -70,7 +81,7 @@ func union(old, c *config.Config, links []pipeline.LinkSpec, sas func(config.Tun
 	for _, t := range old.Tunnels {
 		// A tunnel that was given another name is the new one already: two cannot have the same packets.
 		if !names[t.Name] && !outer[outerKeyOf(t)] {
-			s.Tunnels = append(s.Tunnels, tunnelSpec(t, sas))
+			s.Tunnels = append(s.Tunnels, tunnelSpec(t, old.Cluster != nil, sas))
 		}
 	}
 	for _, a := range s.Accounts {

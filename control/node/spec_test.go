@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"causeway/config"
+	"causeway/control/cluster"
 	"causeway/pipeline"
 )
 
@@ -104,5 +105,29 @@ func TestUnionHasOldAndNew(t *testing.T) {
 	}
 	if len(s.Endpoints) != 2 {
 		t.Errorf("endpoints %v: the one that goes is still needed", s.Endpoints)
+	}
+}
+
+// What config takes off the size of a tunnel with replay protection is what the pipeline puts in front of its packets between nodes.
+func TestForwardOverhead(t *testing.T) {
+	tunnel := config.Tunnel{Endpoint: netip.MustParseAddr("192.0.2.1"), IPsec: &config.IPsec{ReplayProtection: true, IKE: &config.IKE{ChildProposals: []string{"aes256gcm16-noesn"}}}}
+	c := &config.Config{Cluster: &config.Cluster{}, Node: config.Node{Address: netip.MustParseAddr("172.31.1.1")}, Tunnels: []config.Tunnel{tunnel}}
+	if s := SpecOf(c, nil); !s.Tunnels[0].Owned || s.Endpoints[len(s.Endpoints)-1] != c.Node.Address {
+		t.Errorf("in a cluster: %+v, %v", s.Tunnels[0], s.Endpoints)
+	}
+	c.Cluster = nil
+	if s := SpecOf(c, nil); s.Tunnels[0].Owned || len(s.Endpoints) > 0 {
+		t.Errorf("alone: %+v, %v", s.Tunnels[0], s.Endpoints)
+	}
+	with := withPeers(&config.Config{Node: config.Node{Address: netip.MustParseAddr("172.31.1.1")}}, map[string]cluster.Peer{
+		"edge-2": {Name: "edge-2", Address: netip.MustParseAddr("172.31.3.1")}, "edge-6": {Name: "edge-6", Address: netip.MustParseAddr("2001:db8::1")}})
+	if s := SpecOf(with, nil); len(s.Tunnels) != 1 || s.Tunnels[0].Name != "node:edge-2" || !s.Tunnels[0].Node || !s.Tunnels[0].Negotiated || s.Tunnels[0].Owned {
+		t.Errorf("other nodes: %+v", s.Tunnels)
+	}
+	// A full-sized packet between nodes over IPv4: outer header, ESP header, IV, tag, text, padding, trailer, check value.
+	mtu := 1500 - 20 - 8 - 8 - 8 - 2 - 16 // of ESP in UDP toward the customer
+	mtu -= mtu % 4
+	if between := 20 + 8 + 8 + 4 + mtu - pipeline.ForwardOverhead + 2 + 3 + 16; between > 1500 {
+		t.Errorf("%d bytes between nodes", between)
 	}
 }

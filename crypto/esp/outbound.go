@@ -42,6 +42,13 @@ func (o *Outbound) Mark(mark uint64) {
 	o.marked.Store(mark)
 }
 
+// Resume has the association go on with sequence number first, unless it is there or beyond already. Only while no owner uses it.
+func (o *Outbound) Resume(first uint64) {
+	if first > o.next.Get() {
+		o.next.Set(first)
+	}
+}
+
 // Next is the sequence number of the next packet. Any goroutine may ask.
 func (o *Outbound) Next() uint64 { return o.next.Get() }
 

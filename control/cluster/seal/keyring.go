@@ -248,6 +248,21 @@ func (r *Keyring) Derive(purpose string) (list [][32]byte) {
 	return list
 }
 
+// DeriveAt makes a secret of n bytes for a purpose of the key of one epoch; nil if there is none.
+func (r *Keyring) DeriveAt(epoch uint32, purpose string, n int) []byte {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	k := r.keys[epoch]
+	if k == nil {
+		return nil
+	}
+	out, err := hkdf.Key(sha256.New, k[:], nil, purpose, n)
+	if err != nil {
+		return nil
+	}
+	return out
+}
+
 // additional is what is authenticated with a text: version, epoch and place.
 func additional(place string, head []byte) []byte {
 	return append(append(make([]byte, 0, len(head)+len(place)), head...), place...)

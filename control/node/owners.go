@@ -1,0 +1,159 @@
+package node
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"causeway/config"
+	"causeway/control/cluster"
+	"causeway/control/ike"
+	"causeway/pipeline"
+)
+
+// protected are the tunnels that have an owner.
+func protected(c *config.Config) (names []string) {
+	if c.Cluster == nil {
+		return nil
+	}
+	for _, t := range c.Tunnels {
+		if t.IPsec != nil && t.IPsec.IKE != nil && t.IPsec.ReplayProtection {
+			names = append(names, t.Name)
+		}
+	}
+	return names
+}
+
+// owning is what this node knows of who encrypts for tunnels with replay protection. All but stale and changed is followPeers'.
+type owning struct {
+	told  map[string]pipeline.Owner // what the workers were told, by tunnel
+	marks map[uint32]mark           // of children that this node encrypts for, by our SPI
+
+	takes   map[string]bool // nodes that take what this one forwards, by name
+	settled atomic.Bool     // all owners were known, and could be reached, once
+	begun   time.Time
+
+	stale   atomic.Bool   // the workers may have forgotten what they were told
+	changed chan struct{} // a tunnel's children have changed
+}
+
+// A mark is what is reserved of a child's sequence numbers: those below it.
+type mark struct {
+	at          uint64
+	next        uint64 // the next number when it was looked at the last time
+	looked      time.Time
+	unconfirmed bool // the store was not reached: another node may be the owner
+}
+
+func (o *owning) init() {
+	o.told, o.marks, o.begun = map[string]pipeline.Owner{}, map[uint32]mark{}, time.Now()
+}
+
+// settleTime is how long a node that starts waits, before it is ready, for ways to the nodes that encrypt.
+const settleTime = 10 * time.Second
+
+// wake has the owners looked at soon.
+func (o *owning) wake() {
+	select {
+	case o.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Sequence numbers are reserved in blocks: so many, or as many as go in blockTime (DESIGN 4.2).
+const (
+	leastBlock = 1 << 16
+	blockTime  = 4 * time.Second
+)
+
+// takeOwners tells the workers who encrypts for tunnels with replay protection, and reserves numbers where this node does.
+func (n *Node) takeOwners() error {
+	o := &n.owning
+	if o.stale.Swap(false) {
+		clear(o.told)
+	}
+	var errs []error
+	reached := true
+	for _, x := range n.cluster.Owners() {
+		if x.Here {
+			errs = append(errs, n.own(x))
+			continue
+		}
+		if o.told[x.Tunnel].Here { // it was, and will begin anew if it is again
+			for _, k := range n.children.outbound(x.Tunnel) {
+				delete(o.marks, k.spiIn)
+			}
+		}
+		to := pipeline.Owner{}
+		if o.takes[x.Node] {
+			to.Via = peerTunnel(x.Node)
+		}
+		reached = reached && to.Via != ""
+		errs = append(errs, n.setOwner(x.Tunnel, to))
+	}
+	if _, joined := n.cluster.Self(); joined && reached || time.Since(o.begun) > settleTime {
+		o.settled.Store(true)
+	}
+	return errors.Join(errs...)
+}
+
+// setOwner tells the workers who a tunnel's owner is, unless they know it.
+func (n *Node) setOwner(tunnel string, to pipeline.Owner) error {
+	if known, ok := n.owning.told[tunnel]; ok && known == to {
+		return nil
+	}
+	if err := n.engine.SetOwner(tunnel, to)(); err != nil {
+		return err
+	}
+	n.owning.told[tunnel] = to
+	switch {
+	case to.Here:
+		n.log.Info("this node encrypts for a tunnel", "tunnel", tunnel)
+	case to.Via != "":
+		n.log.Info("another node encrypts for a tunnel", "tunnel", tunnel, "by", to.Via)
+	default:
+		n.log.Info("no node that can be reached encrypts for a tunnel", "tunnel", tunnel)
+	}
+	return nil
+}
+
+// own encrypts for a tunnel: each child goes on at what was reserved, and more is reserved before the workers use it.
+func (n *Node) own(x cluster.Ownership) error {
+	o := &n.owning
+	list := n.children.outbound(x.Tunnel)
+	want, short := map[uint32]uint64{}, false
+	for _, k := range list {
+		m, ours := o.marks[k.spiIn]
+		if !ours {
+			k.out.Resume(x.Marks[k.spiIn]) // of the owner before; the workers do not use it yet, or not without a mark
+		}
+		next, block := k.out.Next(), uint64(leastBlock)
+		if now := time.Now(); ours && now.After(m.looked) {
+			block = max(block, uint64(float64(next-m.next)/now.Sub(m.looked).Seconds()*blockTime.Seconds()))
+			m.next, m.looked = next, now
+			o.marks[k.spiIn] = m
+		}
+		short = short || m.at < next+block/2 || m.unconfirmed
+		want[k.spiIn] = max(m.at, next+block)
+	}
+	if !short {
+		return n.setOwner(x.Tunnel, pipeline.Owner{Here: true})
+	}
+	err := n.cluster.Reserve(x.Tunnel, want)
+	switch {
+	case errors.Is(err, ike.ErrTaken): // another node is the owner, as Owners says soon
+		return nil
+	case err != nil && !o.told[x.Tunnel].Here:
+		return err
+	}
+	// An owner that is cut off goes on: its IVs are its own, and the price is what the customer drops if there are two (DESIGN 4.2).
+	for _, k := range list {
+		at := want[k.spiIn]
+		if err != nil && !o.marks[k.spiIn].unconfirmed {
+			n.log.Warn("sequence numbers are used that are not reserved in the store: if another node encrypts for this tunnel too, the customer drops packets", "tunnel", x.Tunnel, "error", err)
+		}
+		o.marks[k.spiIn] = mark{at: at, next: k.out.Next(), looked: time.Now(), unconfirmed: err != nil}
+		k.out.Mark(at)
+	}
+	return n.setOwner(x.Tunnel, pipeline.Owner{Here: true})
+}
