@@ -179,6 +179,8 @@ func OpenReason(v esp.Verdict) Reason {
 		return ESPShort
 	case esp.Left:
 		return ESPLeftOfWindow
+	case esp.Below:
+		return ESPBelowFloor
 	case esp.Replayed:
 		return ESPReplayed
 	case esp.Padding:

@@ -62,6 +62,7 @@ const (
 	ESPShort
 	ESPLeftOfWindow
 	ESPReplayed
+	ESPBelowFloor
 	ESPForged
 	ESPPadding
 	ESPDummy
@@ -152,6 +153,7 @@ var reasonTable = [ownReasons]ReasonInfo{
 	ESPShort:          {StageDecap, "esp_short", "the ESP packet is shorter than its algorithm's least, or its length is no multiple of a block", "RFC 4303 2"},
 	ESPLeftOfWindow:   {StageDecap, "esp_left_of_window", "the sequence number is left of the replay window", "RFC 4303 3.4.3"},
 	ESPReplayed:       {StageDecap, "esp_replayed", "the sequence number was received before", "RFC 4303 3.4.3"},
+	ESPBelowFloor:     {StageDecap, "esp_below_floor", "the sequence number is more than a window below what nodes of the cluster had received two seconds ago", ""},
 	ESPForged:         {StageDecap, "esp_forged", "the integrity check value is wrong", "RFC 4303 3.4.4"},
 	ESPPadding:        {StageDecap, "esp_padding", "the padding is longer than the packet, or not 1, 2, 3 and so on", "RFC 4303 2.4"},
 	ESPDummy:          {StageDecap, "esp_dummy", "a dummy packet, made to hide how much traffic there is", "RFC 4303 2.6"},

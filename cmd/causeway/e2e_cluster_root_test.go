@@ -476,3 +476,71 @@ func (b *clusterBed) noNumberTwice(t *testing.T, pcaps ...string) {
 		t.Errorf("%d packets to the customer were seen", len(seen))
 	}
 }
+
+// TestRootReplay: packets of the customer's that somebody has captured on their way to one node pass at no other, nor at the same one
+// again, nor at one that was started since.
+func TestRootReplay(t *testing.T) {
+	tunnel := &ikeTunnel{number: 101, name: "four", place: inGuest, proposals: "aes256gcm16-prfsha384-ecp384", child: "aes256gcm16-ecp384-noesn", childTiming: "replay_window = 0", window: 32}
+	b := newClusterBed(t, []*ikeTunnel{tunnel})
+	b.spray(toFirst)
+	b.startNodes(t)
+	b.swans[inGuest] = b.guest.Swan("swan", hosts.SwanOptions{Conf: swanctlConf(b.tunnels, inGuest), Settings: "delete_rekeyed_delay = 1\ninstall_routes = no"}, b.rt, "198.51.100.2")
+	b.step(t, "strongSwan initiates", change{true, true}, b.initiates)
+	wire := b.rt.Capture("n1", "ip proto 50 and dst host "+endpoint4)
+	ping := func() {
+		b.inet.MustRun("ping", "-q", "-c", "150", "-i", "0.01", "-I", tunnel.from4().String(), tunnel.inside4().String())
+	}
+	ping()
+	captured := wire.Stop()
+	ping()
+	time.Sleep(4 * time.Second) // the floor is as high as the numbers were two seconds ago
+	b.inject(t, "at the other node", captured, b.second, "m1", "esp_below_floor")
+	b.inject(t, "at the same node", captured, b.bed, "n1", "esp_left_of_window")
+	b.kill(t, b.second)
+	b.second.start()
+	b.joined(t)
+	b.inject(t, "at a node that was started since", captured, b.second, "m1", "esp_below_floor")
+	b.spray(toSecond)
+	ping()
+	b.spray(toBoth)
+	ping()
+	for _, x := range []*bed{b.second, b.bed} {
+		x.end(t)
+	}
+}
+
+// inject sends what was captured to a node, and checks that it drops all for a reason.
+func (b *clusterBed) inject(t *testing.T, where, pcap string, x *bed, link, reason string) {
+	t.Helper()
+	const packets = 40
+	before, drops := carriedIn(t, x), dropsOf(t, x, reason)
+	b.rt.Scapy(fmt.Sprintf(`
+n = 0
+for p in rdpcap(%q):
+    if p.haslayer(IP) and p[IP].proto == 50 and n < %d:
+        p[Ether].dst = %q
+        sendp(p, iface=%q, verbose=0)
+        n += 1
+assert n == %[2]d, n
+`, pcap, packets, x.node.MAC("eth1"), link))
+	await(t, where+": not all are dropped", func() bool { return dropsOf(t, x, reason) >= drops+packets })
+	if n := carriedIn(t, x); n != before {
+		t.Errorf("%s: %d of %d packets pass", where, n-before, packets)
+	}
+}
+
+func carriedIn(t *testing.T, x *bed) uint64 {
+	t.Helper()
+	rx, _ := carried(t, x)
+	return rx
+}
+
+func dropsOf(t *testing.T, x *bed, reason string) uint64 {
+	t.Helper()
+	for _, d := range show[[]api.Drop](t, x, "drops") {
+		if d.Reason == reason {
+			return d.Packets
+		}
+	}
+	return 0
+}

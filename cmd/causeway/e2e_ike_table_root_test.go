@@ -34,6 +34,7 @@ type ikeTunnel struct {
 	lifetime           string   // of the node's SAs, where it is not the usual one
 	want, wantChild    string   // words of what must have been agreed on, where that is not the whole proposal
 	protected          bool     // replay_protection
+	window             int      // the node's, in packets; 0: the usual one
 	udp                bool     // ESP in UDP although there is no NAT
 	errs               []string // what went wrong
 	told               int      // of them, how many are in the log
@@ -220,6 +221,9 @@ func (x *ikeTunnel) configuration(dir string) string {
 	line("prefixes: [198.18.%d.0/24, %q]", x.number, fmt.Sprintf("2001:db8:18:%d::/64", x.number))
 	line("allow_null_cipher: %v", x.null)
 	line("replay_protection: %v", x.protected)
+	if x.window > 0 {
+		line("replay_window: %d", x.window)
+	}
 	line("ike:")
 	if x.credential == "" {
 		line("  psk: {file: %s/%s.psk}", dir, x.name)

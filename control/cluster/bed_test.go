@@ -28,6 +28,41 @@ type plane struct {
 	order        []uint32 // of use, the latest last
 	taken        map[uint32]bool
 	tunnels      map[string]bool
+	received     map[uint32]uint64 // the highest number that came, by SPI
+	floors       map[uint32]uint64
+}
+
+func (p *plane) Received(f func(uint32, uint64)) {
+	p.mu.Lock()
+	list := map[uint32]uint64{}
+	for spi := range p.children {
+		list[spi] = p.received[spi]
+	}
+	p.mu.Unlock()
+	for spi, n := range list {
+		f(spi, n)
+	}
+}
+
+func (p *plane) SetFloor(spi uint32, floor uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.children[spi] != nil {
+		p.floors[spi] = max(p.floors[spi], floor)
+	}
+}
+
+// receives notes that a packet came, and floor is what is too old for one.
+func (p *plane) receives(spi uint32, number uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.received[spi] = number
+}
+
+func (p *plane) floor(spi uint32) uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.floors[spi]
 }
 
 func (p *plane) Adopt(spi uint32) error {
@@ -190,7 +225,7 @@ func (b *bed) start(name string) *node {
 	b.t.Helper()
 	l := slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", name)
 	n := &node{t: b.t, name: name, identity: b.identity(name),
-		plane: &plane{children: map[uint32]*sa.Child{}, taken: map[uint32]bool{}, tunnels: map[string]bool{"cust-a": true}}}
+		plane: &plane{children: map[uint32]*sa.Child{}, taken: map[uint32]bool{}, tunnels: map[string]bool{"cust-a": true}, received: map[uint32]uint64{}, floors: map[uint32]uint64{}}}
 	o := engine.Options{Name: name, Log: l}
 	if name == "hub" {
 		o.Hub, o.Dir = b.hub, b.dir

@@ -56,6 +56,8 @@ type Cluster struct {
 		at    time.Time
 	}
 
+	floors floors
+
 	applying sync.Mutex // one record is applied at a time; taken before mu
 
 	mu       sync.Mutex
@@ -236,6 +238,16 @@ func (c *Cluster) join(ctx context.Context) error {
 		return err
 	}
 	defer gone.Unsubscribe()
+	floorsTold, err := c.engine.Conn.Subscribe(subjectFloors, c.takeFloors)
+	if err != nil {
+		return err
+	}
+	defer floorsTold.Unsubscribe()
+	floorAsked, err := c.engine.Conn.Subscribe(subjectFloorAsk, c.floorAsked)
+	if err != nil {
+		return err
+	}
+	defer floorAsked.Unsubscribe()
 	go c.watchNext(ctx)
 	c.storeUnseen()
 	var watchers [5]jetstream.KeyWatcher
@@ -369,6 +381,7 @@ func (c *Cluster) turn(ctx context.Context, s *session, now time.Time) error {
 	if err := c.eraseIKEs(ctx, s); err != nil {
 		return err
 	}
+	c.turnFloors(now)
 	c.adoptIKEs(now)
 	if err := c.claimOwners(ctx, s, now); err != nil {
 		return err

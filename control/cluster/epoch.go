@@ -266,9 +266,13 @@ func (c *Cluster) takeKey(s *session) error {
 		if w.Epoch != e.current.Epoch || k.ID() != e.current.Key {
 			return fmt.Errorf("epoch %d with key %s: the key that was given is %s of epoch %d", e.current.Epoch, e.current.Key, k.ID(), w.Epoch)
 		}
+		first := c.keys.Current() == 0
 		c.keys.Add(w.Epoch, k)
 		c.keys.Use(w.Epoch)
 		c.log.Info("cluster: epoch key received", "epoch", w.Epoch, "from", name)
+		if first {
+			c.askFloors()
+		}
 		c.Retake()
 		return nil
 	}

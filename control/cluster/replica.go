@@ -22,6 +22,11 @@ type Dataplane interface {
 
 	// Adopt reserves an SPI that was reserved in the cluster. It fails if this node has it for something else.
 	Adopt(spi uint32) error
+
+	// Received calls f for each child with the highest sequence number of an authentic packet that this node has received.
+	Received(f func(spi uint32, highest uint64))
+	// SetFloor has packets of a child refused whose numbers are more than a window below floor. It only rises.
+	SetFloor(spi uint32, floor uint64)
 }
 
 // A held record is what a node knows of an SPI.
@@ -205,6 +210,7 @@ func (c *Cluster) apply(spi uint32, r *record, before *held) error {
 			c.plane.ReleaseSPI(spi)
 			return err
 		}
+		c.plane.SetFloor(spi, c.floorOf(spi))
 		if r.Used > 0 {
 			return c.useIfLatest(spi, r)
 		}

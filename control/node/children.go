@@ -346,6 +346,37 @@ func (c *children) IV() (uint64, error) {
 
 var _ cluster.Dataplane = (*children)(nil)
 
+// Received is described with cluster.Dataplane. Children of other nodes have no part in it: each packet of theirs is for this node.
+func (c *children) Received(f func(spi uint32, highest uint64)) {
+	type one struct {
+		spi     uint32
+		highest uint64
+	}
+	var list []one
+	c.mu.Lock()
+	for name, n := range c.tunnels {
+		if isPeer(name) {
+			continue
+		}
+		for _, k := range n.list {
+			list = append(list, one{k.SPIIn, k.in.Received()})
+		}
+	}
+	c.mu.Unlock()
+	for _, x := range list {
+		f(x.spi, x.highest)
+	}
+}
+
+// SetFloor is described with cluster.Dataplane.
+func (c *children) SetFloor(spi uint32, floor uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if k := c.spis[spi]; k != nil && floor > uint64(k.window) {
+		k.in.SetFloor(floor - uint64(k.window))
+	}
+}
+
 // spisOf lists our SPIs of a tunnel's children, those first by which packets leave.
 func (c *children) spisOf(tunnel string) (spis []uint32) {
 	c.mu.Lock()

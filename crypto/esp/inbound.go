@@ -2,6 +2,7 @@ package esp
 
 import (
 	"encoding/binary"
+	"sync/atomic"
 
 	"causeway/analytics/tally"
 	"causeway/crypto/aesgcm"
@@ -12,7 +13,8 @@ type Inbound struct {
 	association
 	window window
 	shown  tally.Counter // the window's top, as others see it
-	_      [32]byte      // two cache lines: the allocator aligns them
+	floor  atomic.Uint64 // numbers below it are refused
+	_      [24]byte      // two cache lines: the allocator aligns them
 }
 
 // NewInbound makes an association with a replay window of that many packets; 0 means none. The vault holds its key.
@@ -33,6 +35,14 @@ func NewInbound(v *aesgcm.Vault, p Params, windowSize int) (*Inbound, error) {
 func (in *Inbound) Begin(floor uint64) {
 	in.window.begin(floor)
 	in.shown.Set(floor)
+}
+
+// SetFloor has numbers below floor refused: they were received elsewhere, or are too late. Any goroutine may call it. It only rises, and
+// without a window it means nothing.
+func (in *Inbound) SetFloor(floor uint64) {
+	if floor > in.floor.Load() {
+		in.floor.Store(floor)
+	}
 }
 
 // Received is the highest number of an authentic packet. Any goroutine may ask.
@@ -89,6 +99,9 @@ func (o *Opener) Add(sa *Inbound, packet []byte) Verdict {
 	}
 	if v := sa.window.check(seq); v != OK {
 		return sa.refuse(v)
+	}
+	if seq < sa.floor.Load() && sa.window.size > 0 {
+		return sa.refuse(Below)
 	}
 	p := &o.opened[o.n]
 	p.sa, p.packet, p.seq = sa, packet, seq

@@ -12,6 +12,7 @@ const (
 	Short    // shorter than the algorithm's least, or not a multiple of its block
 	Left     // left of the replay window (RFC 4303, section 3.4.3)
 	Replayed // inside the window, but received before
+	Below    // below the floor: other nodes have received higher numbers a while ago
 	Forged   // the integrity check value is wrong
 	Padding  // the padding is longer than the text, or not 1, 2, 3... (section 2.4)
 
@@ -30,7 +31,7 @@ const (
 )
 
 var verdictNames = [...]string{
-	OK: "ok", Dummy: "dummy", Short: "short", Left: "left of window", Replayed: "replayed", Forged: "forged", Padding: "padding",
+	OK: "ok", Dummy: "dummy", Short: "short", Left: "left of window", Replayed: "replayed", Below: "below the floor", Forged: "forged", Padding: "padding",
 	Room: "no room", Exhausted: "sequence numbers exhausted", Unmarked: "sequence numbers not reserved", NoIV: "no iv", Expired: "expired",
 }
 

@@ -130,3 +130,35 @@ func TestWindowBegins(t *testing.T) {
 		}
 	}
 }
+
+// TestFloor: what is below the floor is refused before it is decrypted, also when the window would take it; the floor only rises, and
+// without a window it means nothing.
+func TestFloor(t *testing.T) {
+	b := newBed(t)
+	for _, size := range []int{0, 64} {
+		p := Params{SPI: 0x1000, Suite: AES128GCM16, Key: make([]byte, AES128GCM16.KeySize())}
+		out := b.outbound(p, 1)
+		var packets [][]byte
+		for range 50 {
+			packets = append(packets, b.seal(out, make([]byte, 40), NextIPv4))
+		}
+		in, err := NewInbound(b.vault, p, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in.SetFloor(30)
+		in.SetFloor(7)
+		for i, packet := range packets {
+			want := OK
+			if size > 0 && i+1 < 30 {
+				want = Below
+			}
+			if _, _, v := b.open(in, packet); v != want {
+				t.Errorf("window %d, number %d: %v, want %v", size, i+1, v, want)
+			}
+		}
+		if n := in.Refused(Below); size > 0 && n != 29 || size == 0 && n != 0 {
+			t.Errorf("window %d: %d are counted", size, n)
+		}
+	}
+}

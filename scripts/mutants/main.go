@@ -203,7 +203,7 @@ func (j *judge) git(args ...string) error {
 
 // test runs the mutant's test on the tree as it is.
 func (j *judge) test(m mutant) (verdict, string) {
-	cmd := exec.CommandContext(j.ctx, "go", "test", "-json", "-short", "-trimpath",
+	cmd := exec.CommandContext(j.ctx, "go", "test", "-json", "-short", "-trimpath", "-count=1", // a root test runs the daemon, which is not its dependency
 		"-timeout", m.within.String(), "-run", m.test, m.pkg)
 	cmd.Dir = j.tree
 	cmd.WaitDelay = 5 * time.Second
