@@ -89,6 +89,12 @@ func clusterTable(w io.Writer, c api.Cluster) {
 	}
 	fmt.Fprintf(w, "child SAs %d (digest %s), SPIs reserved ahead %d\n", c.SAs, c.Digest, c.SPIsReserved)
 	fmt.Fprintf(w, "IKE SAs %d: %d here, %d of nodes that are gone\n", c.IKESAs, c.IKEHere, c.IKEVacant)
+	if n := c.OwnedHere + c.OwnedThere + c.Ownerless; n > 0 {
+		fmt.Fprintf(w, "tunnels with replay protection %d: encrypted here %d, by other nodes %d, by nobody %d\n", n, c.OwnedHere, c.OwnedThere, c.Ownerless)
+	}
+	if c.Unconfirmed > 0 {
+		fmt.Fprintf(w, "sequence numbers of %s are not reserved in the store: another node may encrypt too, and then the customer drops packets\n", count(c.Unconfirmed, "child SA"))
+	}
 	fmt.Fprintf(w, "not stored yet %d, not installed here %d, not opened for lack of a key %d\n", c.NotStored, c.NotInstalled, c.NotOpened)
 	fmt.Fprintf(w, "acknowledgements that came late %d, values refused %d\n", c.LateAcks, c.Refused)
 }

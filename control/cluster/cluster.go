@@ -50,6 +50,12 @@ type Cluster struct {
 	rotateAfter, destroyAfter, orphanAfter time.Duration
 
 	beat uint64 // of the signs of life of this process; Run's
+	said uint64 // revision of the last one in the store; Run's
+
+	older struct { // a store that was found older than it was, by its generation; Run's
+		store uint64
+		err   error
+	}
 
 	seen struct { // when the current epoch was seen first; Run's
 		epoch epoch
@@ -80,13 +86,14 @@ type Cluster struct {
 	ownable map[string]string // tunnels that have an owner, by key
 	owners  map[string]*owned // likewise
 
-	joined  time.Time // when the store was reached the last time
-	leaving bool
-	buckets *buckets // nil: the store is not reached
-	members map[string]*lease
-	refused map[string]string // nodes that are not believed, and why
-	roster  seal.Roster
-	trouble string // why there is no session; "": there is one
+	joined   time.Time // when the store was reached the last time
+	compared time.Time // when it had told all that it has
+	leaving  bool
+	buckets  *buckets // nil: the store is not reached
+	members  map[string]*lease
+	refused  map[string]string // nodes that are not believed, and why
+	roster   seal.Roster
+	trouble  string // why there is no session; "": there is one
 }
 
 type counts struct {
@@ -194,6 +201,7 @@ type session struct {
 	sasWatch    watched
 	ikesWatch   watched
 	compared    time.Time
+	whole       time.Time // when the store had told all that it has
 	swept       time.Time
 }
 
@@ -211,6 +219,9 @@ func (c *Cluster) join(ctx context.Context) error {
 	b, err := openBuckets(opening, c.engine.Store)
 	done()
 	if err != nil {
+		return err
+	}
+	if err := c.notOlder(ctx, b); err != nil {
 		return err
 	}
 	s := &session{buckets: b, epochs: epochs{wraps: map[string]*seal.Wrap{}}, members: map[string]*lease{}}
@@ -400,7 +411,11 @@ func (c *Cluster) turn(ctx context.Context, s *session, now time.Time) error {
 	if err := c.sweep(ctx, s, now); err != nil {
 		return err
 	}
-	return s.compare(ctx, now)
+	err := s.compare(ctx, now)
+	c.mu.Lock()
+	c.compared = s.whole
+	c.mu.Unlock()
+	return err
 }
 
 // compareTime is how often it is asked whether the store has told all that it has.
@@ -415,7 +430,11 @@ func (s *session) compare(ctx context.Context, now time.Time) error {
 	if err := s.sasWatch.compare(ctx, s.buckets.sas, "child SAs"); err != nil {
 		return err
 	}
-	return s.ikesWatch.compare(ctx, s.buckets.ikes, "IKE SAs")
+	if err := s.ikesWatch.compare(ctx, s.buckets.ikes, "IKE SAs"); err != nil {
+		return err
+	}
+	s.whole = now
+	return nil
 }
 
 func (w *watched) compare(ctx context.Context, kv jetstream.KeyValue, of string) error {

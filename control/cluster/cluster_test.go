@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"maps"
+	"os"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -392,4 +394,45 @@ func TestSignsOfLife(t *testing.T) {
 		}
 		return true
 	})
+}
+
+// A copy of the store that was made earlier is put back: who has seen the newer one does not join it, and goes on with what it has; who
+// comes new is given no key of before.
+func TestOldStoreIsNotJoined(t *testing.T) {
+	b := newBed(t, "hub", "a", "b")
+	hub := b.start("hub").joined()
+	hub.stop()
+	copied := t.TempDir()
+	if err := os.CopyFS(copied, os.DirFS(b.dir)); err != nil {
+		t.Fatal(err)
+	}
+	hub = b.start("hub").joined()
+	a := b.start("a").joined()
+	child := a.install()
+	time.Sleep(2 * beatTime)
+	hub.stop()
+	if err := os.RemoveAll(b.dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(b.dir, os.DirFS(copied)); err != nil {
+		t.Fatal(err)
+	}
+	hub = b.start("hub")
+	a.eventually("refusing the older store", func() bool { return strings.Contains(a.Status().Trouble, "the store is older than it was") })
+	second := b.start("b").joined()
+	if a.plane.child(child.SPIIn) == nil {
+		t.Error("the node has lost its child")
+	}
+	if _, err := a.Shared().ReserveSPI(); err == nil {
+		t.Error("something is negotiated on an older store")
+	}
+	for _, n := range []*node{hub, second} {
+		if n.keys.Has(a.keys.Newest()) || n.plane.child(child.SPIIn) != nil {
+			t.Errorf("%s has a key, or a child, of before", n.name)
+		}
+	}
+	time.Sleep(10 * beatTime) // the older store has more changes by now
+	if !strings.Contains(a.Status().Trouble, "the store is older than it was") {
+		t.Errorf("a joins later: %s", a.Status().Trouble)
+	}
 }

@@ -216,6 +216,16 @@ func (c *Cluster) askFloors() {
 	c.log.Info("cluster: no node has told which packets are too old", "error", err)
 }
 
+// highestOf is the highest number of a child that any node has received, as far as is known.
+func (c *Cluster) highestOf(spi uint32) uint64 {
+	c.floors.mu.Lock()
+	defer c.floors.mu.Unlock()
+	if f := c.floors.by[spi]; f != nil {
+		return f.highest[0]
+	}
+	return 0
+}
+
 // floorOf is the floor of a child that is being installed.
 func (c *Cluster) floorOf(spi uint32) uint64 {
 	c.floors.mu.Lock()

@@ -98,10 +98,12 @@ func (c *Cluster) sayBeat(ctx context.Context, s *session) error {
 	c.mu.Unlock()
 	ctx, cancel := within(ctx)
 	defer cancel()
-	if _, err := s.buckets.nodes.Put(ctx, m.Name, m.sign(c.opts.Identity)); err != nil {
-		return fmt.Errorf("the store does not take this node's record: %w", err)
+	revision, err := s.buckets.nodes.Put(ctx, m.Name, m.sign(c.opts.Identity))
+	if err == nil {
+		c.said = revision
+		return nil
 	}
-	return nil
+	return fmt.Errorf("the store does not take this node's record: %w", err)
 }
 
 // takeMember takes over what a node says of itself. A nil value says that all that there is has been seen.

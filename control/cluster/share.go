@@ -92,6 +92,15 @@ func (s shared) Move(tunnel string, spi uint32, peer netip.AddrPort) {
 	}
 }
 
+// Usage: see sa.Dataplane. A packet that came to another node says as well that the peer uses the child, and lives (DESIGN 4.4).
+func (s shared) Usage(tunnel string, spi uint32) (sa.Usage, bool) {
+	u, ok := s.Dataplane.Usage(tunnel, spi)
+	if ok {
+		u.PacketsIn = max(u.PacketsIn, s.c.highestOf(spi))
+	}
+	return u, ok
+}
+
 // Remove: see sa.Dataplane.
 func (s shared) Remove(tunnel string, spis ...uint32) {
 	s.Dataplane.Remove(tunnel, spis...)

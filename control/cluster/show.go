@@ -17,15 +17,19 @@ type Status struct {
 	Nodes        int    // that live, with this one
 	SAs          int
 	Digest       string
-	Stock        int    // SPIs that are reserved ahead
-	NotStored    int    // our records that the store has not
-	NotInstalled int    // records that the dataplane did not take
-	NotOpened    int    // records of epochs without a key
-	IKESAs       int    // of the whole cluster
-	IKEHere      int    // of them, that this node has
-	IKEVacant    int    // whose nodes are gone
-	LateAcks     uint64 // acknowledgements that did not come in time
-	Refused      uint64 // values that were not believed or not taken
+	Stock        int           // SPIs that are reserved ahead
+	NotStored    int           // our records that the store has not
+	NotInstalled int           // records that the dataplane did not take
+	NotOpened    int           // records of epochs without a key
+	IKESAs       int           // of the whole cluster
+	IKEHere      int           // of them, that this node has
+	IKEVacant    int           // whose nodes are gone
+	OwnedHere    int           // tunnels with replay protection that this node encrypts for
+	OwnedThere   int           // that other nodes do
+	Ownerless    int           // that nobody does
+	Compared     time.Duration // ago: when it was looked whether the store has told all that it has; 0: not yet
+	LateAcks     uint64        // acknowledgements that did not come in time
+	Refused      uint64        // values that were not believed or not taken
 }
 
 // Status returns it.
@@ -35,6 +39,19 @@ func (c *Cluster) Status() Status {
 	defer c.mu.Unlock()
 	s := Status{Trouble: c.trouble, Writer: c.writer, Numbered: c.numbered, Epoch: c.keys.Current(), Nodes: nodes, SAs: c.children, Digest: digestText(c.digest),
 		Stock: len(c.stock), NotStored: unstored, NotOpened: len(c.unopened), LateAcks: c.counts.late.Load(), Refused: c.counts.refusedRecords.Load()}
+	for key := range c.ownable {
+		switch e := c.owners[key]; {
+		case e == nil || c.ownerless(e):
+			s.Ownerless++
+		case e.by == c.own():
+			s.OwnedHere++
+		default:
+			s.OwnedThere++
+		}
+	}
+	if !c.compared.IsZero() {
+		s.Compared = time.Since(c.compared)
+	}
 	s.NotStored += len(c.erasing)
 	s.NotOpened += len(c.unopenedIKEs)
 	s.IKESAs = len(c.ikes)

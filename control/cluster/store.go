@@ -87,6 +87,43 @@ func generationOf(ctx context.Context, meta jetstream.KeyValue) (uint64, error) 
 	return binary.BigEndian.Uint64(v.Value()), nil
 }
 
+// notOlder says when the store is an older one than this process has written to: a copy that was put back. Numbers for IVs that were given
+// since could be given again, and with them IVs under keys that live. Whoever has seen the newer store does not join: then nobody who
+// joins the older one is given a key that was used (DESIGN 4.1).
+func (c *Cluster) notOlder(ctx context.Context, b *buckets) error {
+	if c.older.store == b.generation && c.older.err != nil { // its number of changes grows, and says nothing any more
+		return c.older.err
+	}
+	if c.said == 0 {
+		return nil
+	}
+	asking, done := within(ctx)
+	defer done()
+	has := uint64(0) // this node's last sign of life that the store has
+	v, err := b.nodes.Get(asking, c.opts.Member.Name)
+	switch {
+	case err == nil:
+		has = v.Revision()
+	case errors.Is(err, jetstream.ErrKeyNotFound): // then somebody has removed it, or there was none yet
+		status, err := b.nodes.Status(asking)
+		if err != nil {
+			return err
+		}
+		if x, ok := status.(*jetstream.KeyValueBucketStatus); ok {
+			has = x.StreamInfo().State.LastSeq
+		}
+	default:
+		return err
+	}
+	if has < c.said {
+		c.older.store = b.generation
+		c.older.err = fmt.Errorf("the store is older than it was (it has change %d of the nodes, this one has made change %d): a copy was put back, and numbers for IVs that were given since could be "+
+			"given again: stop the hub, remove cluster/ in its node.state_dir, start it, and then restart the other nodes one by one", has, c.said)
+		return c.older.err
+	}
+	return nil
+}
+
 // storeLimit is how long one question to the store may take.
 const storeLimit = 2 * time.Second
 

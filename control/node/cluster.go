@@ -196,7 +196,8 @@ func (n *Node) Cluster() api.Cluster {
 	}
 	v := n.cluster.Status()
 	x := api.Cluster{State: "joined", Why: v.Trouble, Writer: v.Writer.ID, Numbered: v.Numbered, Generation: fmt.Sprintf("%016x", v.Writer.Generation), Epoch: v.Epoch, Nodes: v.Nodes, SAs: v.SAs,
-		Digest: v.Digest, SPIsReserved: v.Stock, IKESAs: v.IKESAs, IKEHere: v.IKEHere, IKEVacant: v.IKEVacant, NotStored: v.NotStored, NotInstalled: v.NotInstalled, NotOpened: v.NotOpened, LateAcks: v.LateAcks, Refused: v.Refused}
+		Digest: v.Digest, SPIsReserved: v.Stock, IKESAs: v.IKESAs, IKEHere: v.IKEHere, IKEVacant: v.IKEVacant,
+		OwnedHere: v.OwnedHere, OwnedThere: v.OwnedThere, Ownerless: v.Ownerless, Unconfirmed: int(n.owning.unconfirmed.Load()), Compared: v.Compared.Seconds(), NotStored: v.NotStored, NotInstalled: v.NotInstalled, NotOpened: v.NotOpened, LateAcks: v.LateAcks, Refused: v.Refused}
 	if v.Trouble != "" {
 		x.State = "away"
 	}

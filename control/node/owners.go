@@ -33,6 +33,8 @@ type owning struct {
 	settled atomic.Bool     // all owners were known, and could be reached, once
 	begun   time.Time
 
+	unconfirmed atomic.Int64 // children whose numbers are used without the store
+
 	stale   atomic.Bool   // the workers may have forgotten what they were told
 	changed chan struct{} // a tunnel's children have changed
 }
@@ -74,6 +76,7 @@ func (n *Node) takeOwners() error {
 	}
 	var errs []error
 	reached := true
+	defer func() { o.unconfirmed.Store(o.countUnconfirmed()) }()
 	for _, x := range n.cluster.Owners() {
 		if x.Here {
 			errs = append(errs, n.own(x))
@@ -95,6 +98,16 @@ func (n *Node) takeOwners() error {
 		o.settled.Store(true)
 	}
 	return errors.Join(errs...)
+}
+
+// countUnconfirmed is how many children have numbers that are not reserved in the store.
+func (o *owning) countUnconfirmed() (n int64) {
+	for _, m := range o.marks {
+		if m.unconfirmed {
+			n++
+		}
+	}
+	return n
 }
 
 // setOwner tells the workers who a tunnel's owner is, unless they know it.
