@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
@@ -30,6 +31,23 @@ type plane struct {
 	tunnels      map[string]bool
 	received     map[uint32]uint64 // the highest number that came, by SPI
 	floors       map[uint32]uint64
+	usages       map[uint32]sa.Usage
+}
+
+func (p *plane) Limited(f func(uint32, sa.Usage)) {
+	p.mu.Lock()
+	list := maps.Clone(p.usages)
+	p.mu.Unlock()
+	for spi, u := range list {
+		f(spi, u)
+	}
+}
+
+// uses notes what was done with a child.
+func (p *plane) uses(spi uint32, u sa.Usage) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.usages[spi] = u
 }
 
 func (p *plane) Received(f func(uint32, uint64)) {
@@ -126,7 +144,10 @@ func (p *plane) Remove(_ string, spis ...uint32) {
 }
 
 func (p *plane) Usage(_ string, spi uint32) (sa.Usage, bool) {
-	return sa.Usage{}, p.child(spi) != nil
+	there := p.child(spi) != nil
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.usages[spi], there
 }
 
 // child returns a copy of what is there, or nil.
@@ -225,7 +246,7 @@ func (b *bed) start(name string) *node {
 	b.t.Helper()
 	l := slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", name)
 	n := &node{t: b.t, name: name, identity: b.identity(name),
-		plane: &plane{children: map[uint32]*sa.Child{}, taken: map[uint32]bool{}, tunnels: map[string]bool{"cust-a": true}, received: map[uint32]uint64{}, floors: map[uint32]uint64{}}}
+		plane: &plane{children: map[uint32]*sa.Child{}, taken: map[uint32]bool{}, tunnels: map[string]bool{"cust-a": true}, received: map[uint32]uint64{}, floors: map[uint32]uint64{}, usages: map[uint32]sa.Usage{}}}
 	o := engine.Options{Name: name, Log: l}
 	if name == "hub" {
 		o.Hub, o.Dir = b.hub, b.dir

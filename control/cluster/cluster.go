@@ -86,14 +86,15 @@ type Cluster struct {
 	ownable map[string]string // tunnels that have an owner, by key
 	owners  map[string]*owned // likewise
 
-	joined   time.Time // when the store was reached the last time
-	compared time.Time // when it had told all that it has
-	leaving  bool
-	buckets  *buckets // nil: the store is not reached
-	members  map[string]*lease
-	refused  map[string]string // nodes that are not believed, and why
-	roster   seal.Roster
-	trouble  string // why there is no session; "": there is one
+	joined    time.Time // when the store was reached the last time
+	usageTold time.Time
+	compared  time.Time // when it had told all that it has
+	leaving   bool
+	buckets   *buckets // nil: the store is not reached
+	members   map[string]*lease
+	refused   map[string]string // nodes that are not believed, and why
+	roster    seal.Roster
+	trouble   string // why there is no session; "": there is one
 }
 
 type counts struct {
@@ -259,6 +260,11 @@ func (c *Cluster) join(ctx context.Context) error {
 		return err
 	}
 	defer floorAsked.Unsubscribe()
+	used, err := c.engine.Conn.Subscribe(subjectUsage, c.takeUsage)
+	if err != nil {
+		return err
+	}
+	defer used.Unsubscribe()
 	go c.watchNext(ctx)
 	c.storeUnseen()
 	var watchers [5]jetstream.KeyWatcher
@@ -393,6 +399,7 @@ func (c *Cluster) turn(ctx context.Context, s *session, now time.Time) error {
 		return err
 	}
 	c.turnFloors(now)
+	c.tellUsage(now)
 	c.adoptIKEs(now)
 	if err := c.claimOwners(ctx, s, now); err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 
 	"causeway/control/cluster/seal"
 	"causeway/control/ike/sa"
+	"causeway/crypto/esp"
 )
 
 // A Dataplane is a node's, for children that it negotiates itself and for those of others.
@@ -25,6 +26,9 @@ type Dataplane interface {
 
 	// Received calls f for each child with the highest sequence number of an authentic packet that this node has received.
 	Received(f func(spi uint32, highest uint64))
+	// Limited calls f for each child with a lifetime in packets or bytes, or whose lifetime or numbers are over, with what this node has
+	// done with it.
+	Limited(f func(spi uint32, u sa.Usage))
 	// SetFloor has packets of a child refused whose numbers are more than a window below floor. It only rises.
 	SetFloor(spi uint32, floor uint64)
 }
@@ -40,9 +44,11 @@ type held struct {
 	used       int64
 	selectors  string
 	expires    time.Time
-	sealed     []byte // as it stands, or should stand, in the store
-	stored     uint64 // generation that the store has
-	failed     error  // why the dataplane did not take it
+	sealed     []byte              // as it stands, or should stand, in the store
+	stored     uint64              // generation that the store has
+	failed     error               // why the dataplane did not take it
+	life       esp.Life            // in packets and bytes
+	elsewhere  map[string]sa.Usage // what other nodes have done with a child, by name
 }
 
 // digestOf is what a record adds to the digest of all: two nodes with the same children have the same sum, in whatever order they came.
@@ -178,7 +184,10 @@ func (c *Cluster) learn(spi uint32, r *record, sealed []byte, stored bool) (h, b
 		return nil, nil
 	}
 	h = &held{generation: r.Generation, kind: r.Kind, own: r.Writer == c.writer.ID && c.numbered, node: r.Node, writer: r.Writer, tunnel: r.Tunnel, used: r.Used,
-		selectors: fmt.Sprint(r.Local, r.Remote), expires: r.ExpiresAt, sealed: sealed}
+		selectors: fmt.Sprint(r.Local, r.Remote), expires: r.ExpiresAt, life: r.Life, sealed: sealed}
+	if before != nil {
+		h.elsewhere = before.elsewhere
+	}
 	if stored {
 		h.stored = r.Generation
 	}

@@ -92,11 +92,11 @@ func (s shared) Move(tunnel string, spi uint32, peer netip.AddrPort) {
 	}
 }
 
-// Usage: see sa.Dataplane. A packet that came to another node says as well that the peer uses the child, and lives (DESIGN 4.4).
+// Usage: see sa.Dataplane. It is that of all nodes.
 func (s shared) Usage(tunnel string, spi uint32) (sa.Usage, bool) {
 	u, ok := s.Dataplane.Usage(tunnel, spi)
 	if ok {
-		u.PacketsIn = max(u.PacketsIn, s.c.highestOf(spi))
+		u = s.c.together(spi, u)
 	}
 	return u, ok
 }
@@ -148,8 +148,9 @@ func (c *Cluster) publish(spi uint32, r *record, wait bool) error {
 		return errAway
 	}
 	r.Generation, r.Node, r.Writer, r.Store = 1, c.opts.Member.Name, c.writer.ID, c.writer.Generation
+	var elsewhere map[string]sa.Usage
 	if h := c.held[spi]; h != nil {
-		r.Generation = h.generation + 1
+		r.Generation, elsewhere = h.generation+1, h.elsewhere
 	}
 	text := r.marshal()
 	sealed, err := c.keys.Seal(place(bucketSAs, spiKey(spi)), text)
@@ -159,7 +160,7 @@ func (c *Cluster) publish(spi uint32, r *record, wait bool) error {
 		return err
 	}
 	c.set(spi, &held{generation: r.Generation, kind: r.Kind, own: true, node: r.Node, writer: r.Writer, tunnel: r.Tunnel, used: r.Used, selectors: fmt.Sprint(r.Local, r.Remote),
-		expires: r.ExpiresAt, sealed: sealed})
+		expires: r.ExpiresAt, life: r.Life, elsewhere: elsewhere, sealed: sealed})
 	c.mu.Unlock()
 	if !wait {
 		c.wake()

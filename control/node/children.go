@@ -325,8 +325,7 @@ func (c *children) Usage(tunnel string, spiIn uint32) (sa.Usage, bool) {
 		return sa.Usage{}, false
 	}
 	k := n.list[i]
-	u := sa.Usage{PacketsIn: k.in.Packets(), BytesIn: k.in.Bytes(), PacketsOut: k.out.Packets(), BytesOut: k.out.Bytes(),
-		SoftExpired: k.in.Soft() || k.out.Soft(), HardExpired: k.in.Hard() || k.out.Hard()}
+	u := k.usage()
 	if k.source != nil {
 		if s := k.source.Get(); s != k.Peer {
 			u.Source = s
@@ -342,6 +341,12 @@ func (c *children) IV() (uint64, error) {
 		return 0, errors.New("no iv is reserved for this process: see node.state_dir")
 	}
 	return iv, nil
+}
+
+// usage is what the workers have done with a child.
+func (k *child) usage() sa.Usage {
+	return sa.Usage{PacketsIn: k.in.Packets(), BytesIn: k.in.Bytes(), PacketsOut: k.out.Packets(), BytesOut: k.out.Bytes(),
+		SoftExpired: k.in.Soft() || k.out.Soft(), HardExpired: k.in.Hard() || k.out.Hard()}
 }
 
 var _ cluster.Dataplane = (*children)(nil)
@@ -365,6 +370,23 @@ func (c *children) Received(f func(spi uint32, highest uint64)) {
 	c.mu.Unlock()
 	for _, x := range list {
 		f(x.spi, x.highest)
+	}
+}
+
+// Limited is described with cluster.Dataplane.
+func (c *children) Limited(f func(spi uint32, u sa.Usage)) {
+	list := map[uint32]sa.Usage{}
+	c.mu.Lock()
+	for name, n := range c.tunnels {
+		for _, k := range n.list {
+			if u := k.usage(); !isPeer(name) && (k.Life != esp.Life{} || u.SoftExpired || u.HardExpired) {
+				list[k.SPIIn] = u
+			}
+		}
+	}
+	c.mu.Unlock()
+	for spi, u := range list {
+		f(spi, u)
 	}
 }
 

@@ -1,0 +1,60 @@
+package cluster
+
+import (
+	"testing"
+
+	"causeway/control/ike/sa"
+)
+
+// What all nodes have done with a child is one sum, and its lifetime is over when that is; a packet that came to any of them says that the
+// peer uses it.
+func TestUsageIsOfAll(t *testing.T) {
+	b := newBed(t, "hub", "a")
+	hub := b.start("hub").joined()
+	a := b.start("a").joined()
+	for _, n := range []*node{hub, a} {
+		n.sees(1)
+	}
+	child := hub.install() // 7 packets at the most
+	spi := child.SPIIn
+	a.eventually("with the child", func() bool { return a.plane.child(spi) != nil })
+	hub.plane.uses(spi, sa.Usage{PacketsIn: 1, BytesIn: 10, PacketsOut: 3, BytesOut: 300})
+	if u, ok := hub.Shared().Usage("cust-a", spi); !ok || u.HardExpired || u.PacketsOut != 3 {
+		t.Errorf("alone: %+v", u)
+	}
+	a.plane.uses(spi, sa.Usage{PacketsIn: 2, BytesIn: 20, PacketsOut: 3, BytesOut: 30})
+	usage := func() sa.Usage { u, _ := hub.Shared().Usage("cust-a", spi); return u }
+	hub.eventually("with what a has done", func() bool { return usage() == sa.Usage{PacketsIn: 3, BytesIn: 30, PacketsOut: 6, BytesOut: 330} })
+	a.plane.uses(spi, sa.Usage{PacketsIn: 2, BytesIn: 20, PacketsOut: 4, BytesOut: 30})
+	hub.eventually("at the end of its lifetime", func() bool { return usage().HardExpired })
+	if err := hub.Shared().Use("cust-a", spi); err != nil { // another generation of the record
+		t.Fatal(err)
+	}
+	if !usage().HardExpired {
+		t.Error("what others have done is forgotten when the record changes")
+	}
+
+	other := hub.install().SPIIn
+	a.eventually("with the other child", func() bool { return a.plane.child(other) != nil })
+	a.plane.uses(other, sa.Usage{SoftExpired: true})
+	hub.eventually("knowing that a has used up its numbers", func() bool { u, _ := hub.Shared().Usage("cust-a", other); return u.SoftExpired })
+	a.plane.receives(other, 1)
+	hub.eventually("knowing that a packet came to a", func() bool { u, _ := hub.Shared().Usage("cust-a", other); return u.PacketsIn == 1 })
+}
+
+// FuzzUsage: what is read was told so.
+func FuzzUsage(f *testing.F) {
+	f.Add(appendUsage([]byte("\x06edge-1"), 0x1000, &sa.Usage{PacketsIn: 1, BytesIn: 2, PacketsOut: 3, BytesOut: 1<<64 - 1, HardExpired: true}))
+	f.Add([]byte{})
+	f.Add([]byte{255})
+	f.Add([]byte("\x01a"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		node, list, err := parseUsage(b)
+		if err != nil {
+			return
+		}
+		if len(node) == 0 || len(list) > (len(b)-1-len(node))/usageLen {
+			t.Fatalf("%q tells %d of %q", b, len(list), node)
+		}
+	})
+}
