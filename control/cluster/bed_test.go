@@ -18,6 +18,7 @@ import (
 	"causeway/control/cluster/engine"
 	"causeway/control/cluster/seal"
 	"causeway/control/ike/sa"
+	"causeway/control/pmtu"
 	"causeway/crypto/esp"
 )
 
@@ -178,6 +179,7 @@ type node struct {
 	plane    *plane
 	identity *seal.Identity
 	ike      *negotiator
+	paths    chan pmtu.Path // that others have learned
 	stop     func()
 }
 
@@ -245,7 +247,7 @@ func (b *bed) identity(name string) *seal.Identity {
 func (b *bed) start(name string) *node {
 	b.t.Helper()
 	l := slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", name)
-	n := &node{t: b.t, name: name, identity: b.identity(name),
+	n := &node{t: b.t, name: name, paths: make(chan pmtu.Path, 10), identity: b.identity(name),
 		plane: &plane{children: map[uint32]*sa.Child{}, taken: map[uint32]bool{}, tunnels: map[string]bool{"cust-a": true}, received: map[uint32]uint64{}, floors: map[uint32]uint64{}, usages: map[uint32]sa.Usage{}}}
 	o := engine.Options{Name: name, Log: l}
 	if name == "hub" {
@@ -257,7 +259,7 @@ func (b *bed) start(name string) *node {
 		}
 		o.Servers = []*url.URL{u}
 	}
-	n.Cluster = New(Options{Engine: o, Identity: n.identity, Roster: b.roster, Member: Member{Name: name}, Log: l}, n.plane)
+	n.Cluster = New(Options{Engine: o, Identity: n.identity, Roster: b.roster, Member: Member{Name: name}, Log: l, OnPath: func(p pmtu.Path) { n.paths <- p }}, n.plane)
 	if b.quick {
 		n.rotateAfter, n.destroyAfter = 2*time.Second, time.Second/2
 	}

@@ -15,6 +15,7 @@ import (
 
 	"causeway/control/cluster/engine"
 	"causeway/control/cluster/seal"
+	"causeway/control/pmtu"
 )
 
 // Options are what a cluster is made of.
@@ -27,6 +28,8 @@ type Options struct {
 
 	// OnWriter is told the number of this process, once, before anything is encrypted.
 	OnWriter func(Writer) error
+	// OnPath is told what another node has learned of the way to a tunnel's customer.
+	OnPath func(pmtu.Path)
 	// NotReady says why the node should get no traffic.
 	NotReady func() []string
 }
@@ -265,6 +268,11 @@ func (c *Cluster) join(ctx context.Context) error {
 		return err
 	}
 	defer used.Unsubscribe()
+	paths, err := c.engine.Conn.Subscribe(subjectPaths, c.takePath)
+	if err != nil {
+		return err
+	}
+	defer paths.Unsubscribe()
 	go c.watchNext(ctx)
 	c.storeUnseen()
 	var watchers [5]jetstream.KeyWatcher

@@ -7,6 +7,7 @@
 //	store.go    the buckets
 //	member.go   who is there: signed records, leases, the roster
 //	usage.go    what all nodes together have done with children that have a lifetime in packets or bytes
+//	path.go     what was learned of the paths to customers
 //	floor.go    which packets of children are too old, whichever node had them
 //	watch.go    that a process has ended, before its lease has
 //	epoch.go    the keys under which values are sealed: made, given on, replaced, destroyed

@@ -17,6 +17,7 @@ import (
 	"causeway/control/cluster"
 	"causeway/control/cluster/engine"
 	"causeway/control/cluster/seal"
+	"causeway/control/pmtu"
 )
 
 // Where a node keeps its identity and, if it is a hub, the store, in node.state_dir.
@@ -62,6 +63,7 @@ func (n *Node) clusterOptions(c *config.Config) (o cluster.Options, err error) {
 		o.Engine.Servers = append(o.Engine.Servers, u)
 	}
 	o.Log, o.OnWriter, o.NotReady = n.log, n.sas.number, n.NotReady
+	o.OnPath = func(p pmtu.Path) { n.learned.Hear(p, time.Now()) }
 	o.Member = cluster.Member{Name: c.Node.Name, Address: c.Node.Address, Datacenter: c.Node.Datacenter, Region: c.Node.Region, Release: n.opts.Version}
 	return o, nil
 }

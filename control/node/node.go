@@ -277,6 +277,9 @@ func (n *Node) openControl(c *config.Config) error {
 		return explain(err)
 	}
 	n.learned = pmtu.New(n.engine.Forwarding().SetPathMTU, n.log)
+	if n.cluster != nil {
+		n.learned.Share(n.cluster.TellPath)
+	}
 	n.learned.SetTunnels(n.learnable(c))
 	n.children.onMove = n.tunnelMoved
 	return nil

@@ -37,6 +37,7 @@ const (
 	peerSuite  = esp.AES256GCM16
 	peerWindow = 4096 // packets: nodes may be far apart
 	peerLook   = 100 * time.Millisecond
+	pathTime   = time.Minute // after which nodes are told again what is known of paths: some came late
 )
 
 // withPeers is a configuration with a tunnel for each other node.
@@ -70,13 +71,19 @@ func (n *Node) followPeers(ctx context.Context) {
 	keyed := map[string]uint32{}
 	tick := time.NewTicker(peerLook)
 	defer tick.Stop()
-	told := ""
+	told, paths := "", time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		case <-n.owning.changed:
+		}
+		if now := time.Now(); now.Sub(paths) > pathTime {
+			paths = now
+			for _, p := range n.learned.Own(now) {
+				n.cluster.TellPath(p)
+			}
 		}
 		err := errors.Join(n.takePeers(keyed), n.takeOwners())
 		if err != nil && err.Error() != told {

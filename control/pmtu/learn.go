@@ -88,8 +88,9 @@ type pair struct{ endpoint, customer netip.Addr }
 
 // A Learner decides about ICMP errors. Its methods may be called by any goroutine.
 type Learner struct {
-	set func(id, mtu int)
-	log *slog.Logger
+	set   func(id, mtu int)
+	log   *slog.Logger
+	share func(Path) // nil: nobody is told
 
 	mu      sync.Mutex
 	tunnels map[pair][]*tunnel
@@ -102,6 +103,7 @@ type tunnel struct {
 	path    int // largest outer packet that was learned
 	learned int // inner MTU that follows from it; 0: nothing
 	expires time.Time
+	own     bool // an error that came to this node says so
 }
 
 // New makes a Learner that tells set what the largest inner packet of a tunnel is; 0 means that nothing is known.
@@ -153,7 +155,7 @@ func (l *Learner) add(t Tunnel, known []*tunnel) {
 	for _, o := range known {
 		mtu := t.fits(o.path) // the path is as it was, the headers may not be
 		if o.learned != 0 && o.Name == t.Name && t.Believe && o.Endpoint == t.Endpoint && o.CustomerEndpoint == t.CustomerEndpoint && mtu < t.MTU {
-			n.path, n.learned, n.expires = o.path, mtu, o.expires
+			n.path, n.learned, n.expires, n.own = o.path, mtu, o.expires, o.own
 		}
 	}
 	k := pair{t.Endpoint, t.CustomerEndpoint}
@@ -240,7 +242,13 @@ func (l *Learner) take(dst netip.Addr, r *wire.ICMPReport, least uint32, now tim
 	for _, t := range l.tunnels[pair{r.Src, r.Dst}] {
 		v := t.judge(r)
 		if v == Lowered {
-			v = l.lower(t, int(max(r.MTU, least)), now)
+			v = l.lower(t, int(max(r.MTU, least)), now, lifetime)
+			if t.learned != 0 && t.path == int(max(r.MTU, least)) {
+				t.own = true
+				if l.share != nil {
+					l.share(t.shared(now))
+				}
+			}
 		}
 		if slices.Index(interest, v) < slices.Index(interest, verdict) {
 			verdict = v
@@ -321,8 +329,8 @@ func (t *tunnel) sendsGRE(gre []byte) bool {
 	return !t.HasKey || len(gre) < key+4 || binary.BigEndian.Uint32(gre[key:]) == t.Key
 }
 
-// lower takes over that outer packets of t may have so many bytes. It is called with the lock held.
-func (l *Learner) lower(t *tunnel, outer int, now time.Time) Verdict {
+// lower takes over, for a while, that outer packets of t may have so many bytes. It is called with the lock held.
+func (l *Learner) lower(t *tunnel, outer int, now time.Time, span time.Duration) Verdict {
 	mtu := t.fits(outer)
 	if mtu >= t.MTU {
 		return Confirmed
@@ -332,7 +340,9 @@ func (l *Learner) lower(t *tunnel, outer int, now time.Time) Verdict {
 		// what is known expires, not sooner (RFC 1191 6.3).
 		return Confirmed
 	}
-	t.expires = now.Add(lifetime)
+	if expires := now.Add(span); t.learned != mtu || expires.After(t.expires) {
+		t.expires = expires
+	}
 	if mtu == t.learned {
 		return Confirmed
 	}
@@ -349,7 +359,7 @@ func (l *Learner) Expire(now time.Time) {
 	for _, list := range l.tunnels {
 		for _, t := range list {
 			if t.learned != 0 && !now.Before(t.expires) {
-				t.learned = 0
+				t.learned, t.own = 0, false
 				l.tell(t.ID)
 				l.log.Info("path MTU forgotten", "tunnel", t.Name, "inner_mtu", t.MTU)
 			}
