@@ -13,10 +13,10 @@ import (
 
 // A lease is over after three seconds. That a process has ended is known earlier: each node asks the next one, by name, whether it is
 // there, and tells all when it is not. If nobody listens any more, the engine says so at once; a node that does not answer is taken for
-// gone after some questions.
+// gone after some questions, still before its lease is over.
 const (
 	askTime    = 200 * time.Millisecond
-	askPatient = 4 // questions without an answer
+	askPatient = 8 // questions without an answer: an overloaded node is slow
 )
 
 const (

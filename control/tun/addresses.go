@@ -47,6 +47,7 @@ func (d *Device) SetAddresses(addrs []netip.Addr) error {
 // daemon sees the one with the lower metric, and that is to be the Announcement's.
 func (d *Device) hold(a netip.Addr) error {
 	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK)
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: d.raw}}
 	msg := nl.NewIfAddrmsg(unix.AF_INET)
 	if a.Is6() {
 		msg.Family = unix.AF_INET6

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"causeway/pipeline"
@@ -31,6 +32,7 @@ type Device struct {
 	name string
 	link netlink.Link
 	nl   *netlink.Handle
+	raw  *nl.NetlinkSocket // for what nl cannot say, in the namespace of the device
 	file *os.File
 	log  *slog.Logger
 
@@ -57,11 +59,11 @@ type Stats struct {
 // Open creates the device in the calling thread's network namespace and brings it up. The MTU is the largest packet
 // in bytes that the kernel may give to it. Needs CAP_NET_ADMIN and /dev/net/tun.
 func Open(name string, mtu int, log *slog.Logger) (*Device, error) {
-	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("tun device %s: netlink: %w", name, err)
 	}
-	d := &Device{name: name, nl: nl, log: log, addresses: map[netip.Addr]bool{}, routes: map[netip.Prefix]bool{}, closed: make(chan struct{})}
+	d := &Device{name: name, nl: handle, log: log, addresses: map[netip.Addr]bool{}, routes: map[netip.Prefix]bool{}, closed: make(chan struct{})}
 	if err := d.open(mtu); err != nil {
 		d.Close()
 		return nil, fmt.Errorf("tun device %s: %w", name, err)
@@ -70,6 +72,10 @@ func Open(name string, mtu int, log *slog.Logger) (*Device, error) {
 }
 
 func (d *Device) open(mtu int) error {
+	var err error
+	if d.raw, err = nl.Subscribe(unix.NETLINK_ROUTE); err != nil {
+		return fmt.Errorf("netlink: %w", err)
+	}
 	fd, err := create(d.name)
 	if err != nil {
 		return err
@@ -125,6 +131,9 @@ func (d *Device) Index() int { return d.link.Attrs().Index }
 func (d *Device) Close() error {
 	d.closing.Do(func() { close(d.closed) })
 	d.nl.Close()
+	if d.raw != nil {
+		d.raw.Close()
+	}
 	if d.file == nil {
 		return nil
 	}
