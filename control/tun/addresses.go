@@ -14,6 +14,9 @@ import (
 // routeMetric is the metric of the device's routes: far behind whatever the operator or a routing daemon has set.
 const routeMetric = 1 << 24
 
+// addressMetric is that of its addresses, one more: the kernel's route to an IPv6 address is not one of ours.
+const addressMetric = routeMetric + 1
+
 // SetAddresses makes the device hold these addresses, each as a host: /32 or /128. Those that it holds already are
 // not touched.
 func (d *Device) SetAddresses(addrs []netip.Addr) error {
@@ -57,7 +60,7 @@ func (d *Device) hold(a netip.Addr) error {
 	for _, attr := range []struct {
 		kind int
 		data []byte
-	}{{unix.IFA_LOCAL, a.AsSlice()}, {unix.IFA_ADDRESS, a.AsSlice()}, {unix.IFA_FLAGS, nl.Uint32Attr(uint32(host(a).Flags))}, {unix.IFA_RT_PRIORITY, nl.Uint32Attr(routeMetric)}} {
+	}{{unix.IFA_LOCAL, a.AsSlice()}, {unix.IFA_ADDRESS, a.AsSlice()}, {unix.IFA_FLAGS, nl.Uint32Attr(uint32(host(a).Flags))}, {unix.IFA_RT_PRIORITY, nl.Uint32Attr(addressMetric)}} {
 		req.AddData(nl.NewRtAttr(attr.kind, attr.data))
 	}
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
