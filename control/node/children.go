@@ -193,7 +193,7 @@ func (c *children) make(k *sa.Child, of *config.IPsec) (*child, error) {
 		// The keys die with the process, so no number can come again, and none has to be on disk.
 		made.out.Mark(1<<64 - 1)
 		if !k.ESN {
-			made.out.Mark(1 << 32)
+			made.out.Mark(allNumbers)
 		}
 	}
 	if k.UDP && k.NAT {

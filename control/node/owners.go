@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +24,23 @@ func protected(c *config.Config) (names []string) {
 	}
 	return names
 }
+
+// release lets every node encrypt for tunnels that have lost their protection by a reload: their numbers are each node's own again.
+func (n *Node) release(before, now *config.Config) {
+	had := protected(before)
+	has := protected(now)
+	for _, tunnel := range had {
+		if slices.Contains(has, tunnel) {
+			continue
+		}
+		for _, k := range n.children.outbound(tunnel) {
+			k.out.Mark(allNumbers)
+		}
+	}
+}
+
+// allNumbers is behind the sequence numbers of an association without ESN.
+const allNumbers = 1 << 32
 
 // owning is what this node knows of who encrypts for tunnels with replay protection. All but stale and changed is followPeers'.
 type owning struct {

@@ -75,7 +75,7 @@ func (n *Node) Reload() (api.Reload, error) {
 // change follows on tables that have both the old tunnels and the new ones, so that no packet meets a route to a tunnel
 // that the workers do not know: now come the routes, and then the tables with the new tunnels alone.
 func (n *Node) change(c *config.Config, renewed map[string]bool, tunnels []*ike.Tunnel, roster seal.Roster) error {
-	with := n.peered(c)
+	before, with := n.Config(), n.peered(c)
 	steered, routed := n.steer.setEndpoints(steered(c), c.Endpoints), n.routes.Apply(with)
 	taken := n.takeTables(func(l []pipeline.LinkSpec) *pipeline.Spec { return specOf(with, l, n.sas.of) })
 	n.mu.Lock()
@@ -88,6 +88,7 @@ func (n *Node) change(c *config.Config, renewed map[string]bool, tunnels []*ike.
 	if n.cluster != nil {
 		n.cluster.SetRoster(roster)
 		n.cluster.SetOwned(protected(c))
+		n.release(before, c)
 		n.owning.stale.Store(true)
 		n.cluster.Retake() // there are tunnels now that there were not
 	}
