@@ -74,6 +74,7 @@ func parseMember(name string, b []byte, roster seal.Roster) (*Member, error) {
 type lease struct {
 	member *Member
 	heard  time.Time
+	gone   bool // another node has found that its process is
 }
 
 // Leases: a node says that it lives each beatTime, and is taken for dead when it has said nothing for leaseTime.
@@ -82,7 +83,9 @@ const (
 	leaseTime = 3 * time.Second
 )
 
-func (l *lease) live(now time.Time) bool { return now.Sub(l.heard) < leaseTime && !l.member.Leaving }
+func (l *lease) live(now time.Time) bool {
+	return now.Sub(l.heard) < leaseTime && !l.gone && !l.member.Leaving
+}
 
 // sayBeat tells all nodes that this one lives, and how it is.
 func (c *Cluster) sayBeat(ctx context.Context, s *session) error {
@@ -133,7 +136,7 @@ func (c *Cluster) takeMember(s *session, v jetstream.KeyValueEntry) {
 	if old := s.members[name]; old != nil && (m.Started < old.member.Started || m.Started == old.member.Started && m.Beat <= old.member.Beat) {
 		return // said before
 	}
-	s.members[name] = &lease{m, time.Now()}
+	s.members[name] = &lease{member: m, heard: time.Now()}
 }
 
 // maxRefused bounds the nodes that are remembered as not believed: whoever can write to the store can make up names.

@@ -349,11 +349,11 @@ func TestParseMemberUnchanged(t *testing.T) {
 func TestLease(t *testing.T) {
 	now := time.Now()
 	for ago, want := range map[time.Duration]bool{0: true, leaseTime - 1: true, leaseTime: false, time.Hour: false} {
-		if got := (&lease{&Member{}, now.Add(-ago)}).live(now); got != want {
+		if got := (&lease{member: &Member{}, heard: now.Add(-ago)}).live(now); got != want {
 			t.Errorf("heard %v ago: alive %v", ago, got)
 		}
 	}
-	if (&lease{&Member{Leaving: true}, now}).live(now) {
-		t.Error("a node that stops is alive")
+	if (&lease{member: &Member{Leaving: true}, heard: now}).live(now) || (&lease{member: &Member{}, heard: now, gone: true}).live(now) {
+		t.Error("a node that stops, or is gone, is alive")
 	}
 }

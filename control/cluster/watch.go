@@ -136,7 +136,7 @@ func (c *Cluster) takeGone(m *nats.Msg) {
 	l := c.members[d.Node]
 	gone := l != nil && l.member.Writer == d.Writer && l.member.Beat <= d.Beat && l.live(time.Now())
 	if gone {
-		l.heard = time.Time{}
+		l.gone = true
 	}
 	c.mu.Unlock()
 	if gone {
