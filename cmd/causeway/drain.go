@@ -21,9 +21,6 @@ func drainCommand() *cobra.Command {
 	var socket string
 	var limit time.Duration
 	cmd := command("drain", "withdraw the endpoints, wait for traffic to leave, and stop the running daemon", noArgs, func(cmd *cobra.Command, _ []string) error {
-		if limit <= 0 || limit > time.Hour {
-			return fmt.Errorf("--limit %v: more than nothing and at most an hour", limit)
-		}
 		d, err := api.NewClient(socket).Drain(limit)
 		if err != nil {
 			return err
@@ -36,6 +33,12 @@ func drainCommand() *cobra.Command {
 		return nil
 	})
 	cmd.Long = drainHelp
+	cmd.PreRunE = func(*cobra.Command, []string) error { // wrong use, and no failure
+		if limit <= 0 || limit > time.Hour {
+			return fmt.Errorf("--limit %v: more than nothing and at most an hour", limit)
+		}
+		return nil
+	}
 	cmd.Flags().DurationVar(&limit, "limit", 30*time.Second, "how long packets are waited for at most")
 	socketFlag(cmd, &socket)
 	return cmd

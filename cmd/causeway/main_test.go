@@ -71,7 +71,7 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"show", "tunnels", "--socket", filepath.Join(dir, "none")}, 1, []string{"no daemon answers there"}},
 		{[]string{"reload", "--socket", filepath.Join(dir, "none")}, 1, []string{"no daemon answers there"}},
 		{nil, 2, []string{"a command is missing"}},
-		{[]string{"stop"}, 2, []string{`unknown command "stop": causeway wants one of check, cluster, doctor, ike, `}},
+		{[]string{"stop"}, 2, []string{`unknown command "stop": causeway wants one of check, cluster, doctor, drain, ike, `}},
 		{[]string{"cluster"}, 2, []string{"causeway cluster wants one of identity"}},
 		{[]string{"cluster", "join"}, 2, []string{`unknown command "join": causeway cluster wants one of identity`}},
 		{[]string{"cluster", "identity", "edge-1"}, 2, []string{"causeway cluster identity takes no arguments"}},
@@ -258,7 +258,7 @@ func TestClusterTables(t *testing.T) {
 		{Name: "edge-2", State: "silent", Address: "192.0.2.12", Epoch: 7, SAs: 2, NotReady: []string{"draining"}, HeardAgo: 3.21},
 		{Name: "rogue", State: "refused", Why: "its record is not signed by it"},
 	})
-	clusterTable(&out, api.Cluster{State: "away", Why: "no server of cluster.servers is reached", Numbered: true, Writer: 5, Generation: "0123456789abcdef", Epoch: 7, SAs: 3, Digest: "00000000000000ff", SPIsReserved: 64})
+	clusterTable(&out, api.Cluster{State: "away", Why: "no server of cluster.servers is reached", Numbered: true, Writer: 5, Generation: "0123456789abcdef", Epoch: 7, SAs: 3, Digest: "00000000000000ff", SPIsReserved: 64, IKESAs: 3, IKEHere: 2, IKEVacant: 1})
 	nodeTable(&out, nil)
 	want := `NODE    STATE    READY  ADDRESS     DATACENTER  REGION  RELEASE  EPOCH  CHILD SAS  SAME  HEARD
 edge-1  self     yes    192.0.2.11  ams1        -       -        7      3          yes   -

@@ -90,6 +90,7 @@ type Cluster struct {
 	owners  map[string]*owned // likewise
 
 	joined    time.Time // when the store was reached the last time
+	complete  bool      // this process has had all that the others have, once
 	usageTold time.Time
 	compared  time.Time // when it had told all that it has
 	leaving   bool
@@ -202,6 +203,7 @@ type session struct {
 	sasRead     bool
 	ikesRead    bool
 	ownersRead  bool
+	ready       bool // all is read, and opened as far as there are keys
 	sasWatch    watched
 	ikesWatch   watched
 	compared    time.Time
@@ -225,11 +227,11 @@ func (c *Cluster) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.notOlder(ctx, b); err != nil {
-		return err
-	}
 	s := &session{buckets: b, epochs: epochs{wraps: map[string]*seal.Wrap{}}, members: map[string]*lease{}}
 	if err := c.number(ctx, b); err != nil {
+		return err
+	}
+	if err := c.notOlder(ctx, b); err != nil {
 		return err
 	}
 	told := make(chan *nats.Msg, 4096)
@@ -280,8 +282,12 @@ func (c *Cluster) join(ctx context.Context) error {
 		if watchers[i], err = kv.WatchAll(ctx); err != nil {
 			return err
 		}
-		defer watchers[i].Stop()
 	}
+	defer func() { // each waits for an answer, which a store that is lost does not give
+		for _, w := range watchers {
+			go w.Stop()
+		}
+	}()
 	return c.serve(ctx, s, told, watchers)
 }
 
@@ -360,6 +366,9 @@ func (c *Cluster) serve(ctx context.Context, s *session, told <-chan *nats.Msg, 
 		case <-c.anew:
 			return errRoster
 		case <-c.work:
+			if !s.ready { // what there is to do is done when it is
+				continue
+			}
 			err = c.storeAll(ctx, s)
 			if err == nil {
 				err = c.eraseIKEs(ctx, s)
@@ -433,6 +442,9 @@ func (c *Cluster) turn(ctx context.Context, s *session, now time.Time) error {
 	return err
 }
 
+// completeTime is how long a node that has joined the first time waits for what it has no key of: whoever has written it seals it anew.
+const completeTime = 15 * time.Second
+
 // compareTime is how often it is asked whether the store has told all that it has.
 const compareTime = 5 * time.Second
 
@@ -477,6 +489,10 @@ func (c *Cluster) ready(s *session) {
 		c.joined = time.Now()
 	}
 	c.trouble, c.buckets, c.members = "", s.buckets, s.members
+	s.ready = true
+	if len(c.unopened)+len(c.unopenedIKEs) == 0 || time.Since(c.joined) > completeTime {
+		c.complete = true
+	}
 	c.mu.Unlock()
 	if first {
 		c.log.Info("cluster: joined", "nodes", len(s.members)+1, "child_sas", children, "epoch", c.keys.Current())

@@ -119,6 +119,9 @@ func (c *Cluster) leftWithKey(e *epochs) bool {
 // destroyAfter is how long after a new epoch a value under the one before may still be on its way.
 const destroyAfter = time.Minute
 
+// forGoneAfter is how long the keeper has for what nodes that are gone have written.
+const forGoneAfter = 3 * time.Second
+
 // renew seals anew what is sealed under an epoch before the current one: each node what it has written, the keeper what is of nodes that
 // are gone. When nothing is left the old keys are destroyed.
 func (c *Cluster) renew(ctx context.Context, s *session) error {
@@ -127,12 +130,14 @@ func (c *Cluster) renew(ctx context.Context, s *session) error {
 		return nil
 	}
 	keeper := c.keeper(s) == c.opts.Member.Name
+	// The keeper seals anew what is of nodes that are gone. It may not have the former key, when it was started since: then who has it does.
+	forGone := keeper || time.Since(c.seen.at) > forGoneAfter
 	left := 0
 	for spi, h := range c.sealedBefore(current) {
 		if h.kind == reserved && !h.own {
 			continue // its own process seals it anew, or it is swept
 		}
-		if !h.own && (!keeper || s.writes(h)) {
+		if !h.own && (!forGone || s.writes(h)) {
 			left++ // its node does
 			continue
 		}
@@ -140,11 +145,11 @@ func (c *Cluster) renew(ctx context.Context, s *session) error {
 			return err
 		}
 	}
-	ikes, err := c.renewIKEs(ctx, s, current, keeper)
+	ikes, err := c.renewIKEs(ctx, s, current, forGone)
 	if err != nil {
 		return err
 	}
-	owners, err := c.renewOwners(ctx, s, current, keeper)
+	owners, err := c.renewOwners(ctx, s, current, forGone)
 	if err != nil {
 		return err
 	}
@@ -216,14 +221,18 @@ func (c *Cluster) purgeFormer(ctx context.Context, s *session, current uint32) e
 	var dead []string
 	for key, sealed := range c.unopened {
 		if seal.EpochOf(sealed) < current {
-			dead = append(dead, key)
+			if spi, err := parseSPIKey(key); err != nil || c.held[spi] == nil { // else something newer stands there
+				dead = append(dead, key)
+			}
 			delete(c.unopened, key)
 		}
 	}
 	var deadIKEs []uint64
 	for spi, x := range c.unopenedIKEs {
 		if seal.EpochOf(x.sealed) < current {
-			deadIKEs = append(deadIKEs, spi)
+			if c.ikes[spi] == nil {
+				deadIKEs = append(deadIKEs, spi)
+			}
 			delete(c.unopenedIKEs, spi)
 		}
 	}

@@ -403,6 +403,9 @@ func (c *Cluster) learnIKE(spi uint64, sealed []byte, revision uint64) error {
 	}
 	clear(r.State)
 	c.mu.Lock()
+	if x, ok := c.unopenedIKEs[spi]; ok && x.revision <= revision {
+		delete(c.unopenedIKEs, spi)
+	}
 	by, old := process{r.Node, r.Writer}, c.ikes[spi]
 	if old != nil && revision <= old.revision {
 		c.mu.Unlock()

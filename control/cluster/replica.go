@@ -112,6 +112,9 @@ func (c *Cluster) take(key string, sealed []byte, stored bool) error {
 	defer r.wipe()
 	c.applying.Lock()
 	defer c.applying.Unlock()
+	c.mu.Lock()
+	delete(c.unopened, key) // what could not be opened was older, or is this
+	c.mu.Unlock()
 	h, before := c.learn(spi, r, sealed, stored)
 	if h == nil || h.own {
 		return nil

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -74,13 +75,17 @@ func (c *Cluster) Status() Status {
 // NotReady says why this node cannot do its part yet.
 func (c *Cluster) NotReady() []string {
 	c.mu.Lock()
-	numbered, trouble := c.numbered, c.trouble
+	numbered, trouble, complete, unopened := c.numbered, c.trouble, c.complete, len(c.unopened)+len(c.unopenedIKEs)
 	c.mu.Unlock()
 	switch {
 	case !numbered:
 		return []string{"the cluster has not given this node its number yet, without which it encrypts nothing: " + trouble}
 	case c.keys.Current() == 0:
 		return []string{"no other node has given this one the key of the epoch: is it in their rosters?"}
+	case !complete && unopened > 0:
+		return []string{fmt.Sprintf("%d values of other nodes are sealed under keys that this one does not have: they seal them anew", unopened)}
+	case !complete:
+		return []string{"the security associations of the other nodes are being read"}
 	}
 	return nil
 }

@@ -83,7 +83,7 @@ func (n *Node) Drain(ctx context.Context, limit time.Duration) (api.Drained, err
 	}
 	defer n.stopOnce.Do(func() { close(n.stop) })
 	begin, before := time.Now(), n.rate(ctx)
-	n.log.Info("drain: endpoints are withdrawn, packets are waited for", "packets_per_second", before, "limit", limit)
+	n.log.Info("drain: endpoints are withdrawn, packets are waited for", "packets_per_second", int(before), "limit", limit)
 	left, quiet := before, time.Now()
 	for time.Since(begin) < limit && time.Since(quiet) < drainQuiet && ctx.Err() == nil {
 		if left = n.rate(ctx); left > before/drainTrace {
@@ -91,7 +91,7 @@ func (n *Node) Drain(ctx context.Context, limit time.Duration) (api.Drained, err
 		}
 	}
 	d := api.Drained{Waited: time.Since(begin).Seconds(), Before: before, Left: left}
-	n.log.Info("drain: the node stops", "after", time.Since(begin).Round(time.Millisecond), "packets_per_second", left)
+	n.log.Info("drain: the node stops", "after", time.Since(begin).Round(time.Millisecond), "packets_per_second", int(left))
 	return d, ctx.Err()
 }
 
