@@ -373,6 +373,9 @@ func (c *Cluster) serve(ctx context.Context, s *session, told <-chan *nats.Msg, 
 			if err == nil {
 				err = c.eraseIKEs(ctx, s)
 			}
+			if err == nil && c.keys.Current() != 0 {
+				err = c.fillStock(ctx, s.buckets)
+			}
 			if err == nil && c.beatNow.Swap(false) {
 				beaten, err = time.Now(), c.sayBeat(ctx, s)
 			}

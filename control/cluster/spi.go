@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -21,23 +22,38 @@ const (
 	MaxSPI = 0xefffffff
 )
 
+// stockAtOnce is how many are reserved at one time: the store may be far, and the node says nothing of itself meanwhile.
+const stockAtOnce = 16
+
 // fillStock reserves SPIs ahead: each by being the first to store something under it.
 func (c *Cluster) fillStock(ctx context.Context, b *buckets) error {
 	for {
 		c.mu.Lock()
-		full := len(c.stock) >= stockSize || !c.numbered
+		missing := stockSize - len(c.stock)
+		numbered := c.numbered
 		c.mu.Unlock()
-		if full {
+		if missing <= 0 || !numbered {
 			return nil
 		}
+		var wg sync.WaitGroup
+		errs := make([]error, min(missing, stockAtOnce))
+		for i := range errs {
+			wg.Go(func() { errs[i] = c.reserve(ctx, b, randomSPI()) })
+		}
+		wg.Wait()
+		if err := errors.Join(errs...); err != nil {
+			return err
+		}
+	}
+}
+
+// randomSPI is one that may be negotiated.
+func randomSPI() uint32 {
+	for {
 		var random [4]byte
 		rand.Read(random[:])
-		spi := binary.BigEndian.Uint32(random[:])
-		if spi < leastSPI || spi > MaxSPI {
-			continue
-		}
-		if err := c.reserve(ctx, b, spi); err != nil {
-			return err
+		if spi := binary.BigEndian.Uint32(random[:]); spi >= leastSPI && spi <= MaxSPI {
+			return spi
 		}
 	}
 }
