@@ -90,7 +90,7 @@ bench: root deps ## the scenarios in BENCH; go run ./bench says which there are
 	for scenario in $(BENCH); do $(GO) run ./bench $$scenario; done
 
 .PHONY: demo
-demo: root deps build ## two anycast nodes, a Linux customer, 600 MB, and the loss of a node: two minutes
+demo: root deps build ## three anycast nodes behind bird, a Linux customer with strongSwan, 1 GB, the loss of a node and the draining of another: two minutes
 	scripts/demo.sh
 
 .PHONY: deps

@@ -78,11 +78,12 @@ var ErrDraining = errors.New("the node drains already")
 
 // Drain withdraws the endpoints, waits until no packets come any more, limit at most, and then ends Run.
 func (n *Node) Drain(ctx context.Context, limit time.Duration) (api.Drained, error) {
+	before := n.rate(ctx) // while all come
 	if n.leaving.Swap(true) {
 		return api.Drained{}, ErrDraining
 	}
 	defer n.stopOnce.Do(func() { close(n.stop) })
-	begin, before := time.Now(), n.rate(ctx)
+	begin := time.Now()
 	n.log.Info("drain: endpoints are withdrawn, packets are waited for", "packets_per_second", int(before), "limit", limit)
 	left, quiet := before, time.Now()
 	for time.Since(begin) < limit && time.Since(quiet) < drainQuiet && ctx.Err() == nil {
