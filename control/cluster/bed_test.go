@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -21,6 +23,15 @@ import (
 	"causeway/control/pmtu"
 	"causeway/crypto/esp"
 )
+
+// TestMain runs more tests at one time than there are cores: they wait for leases, and for stores that are not there.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
 
 // A plane is a dataplane that only remembers.
 type plane struct {

@@ -15,6 +15,7 @@ import (
 
 // What one node installs all have when Install returns; what it does with it afterwards they do too.
 func TestChildrenAreEverywhere(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a", "b")
 	hub := b.start("hub").joined()
 	nodes := []*node{hub, b.start("a").joined(), b.start("b").joined()}
@@ -68,6 +69,7 @@ func TestChildrenAreEverywhere(t *testing.T) {
 
 // Who comes late, or comes again, has what there is, and uses the pair that is used.
 func TestLateNodes(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a", "b")
 	b.start("hub").joined()
 	a := b.start("a").joined()
@@ -118,6 +120,7 @@ func TestLateNodes(t *testing.T) {
 
 // The hub goes and comes again: what is up stays, nothing new is agreed on, and then all goes on by itself.
 func TestHubGoesAndComes(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a", "b")
 	hub := b.start("hub").joined()
 	a, o := b.start("a").joined(), b.start("b").joined()
@@ -154,6 +157,7 @@ func TestHubGoesAndComes(t *testing.T) {
 
 // Who is not in the roster reads nothing, is not believed, and is not waited for.
 func TestNotAdmitted(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a")
 	b.start("hub").joined()
 	a := b.start("a").joined()
@@ -181,6 +185,7 @@ func digest(n *node) uint64 {
 
 // Epochs follow each other; everything is sealed anew, also what dead nodes have written, and the old keys are destroyed.
 func TestEpochsEnd(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a", "b")
 	b.quick = true
 	hub, a, o := b.start("hub").joined(), b.start("a").joined(), b.start("b").joined()
@@ -206,6 +211,7 @@ func TestEpochsEnd(t *testing.T) {
 // All nodes go and come again: the keys of epochs were in memory alone, so what was sealed nobody can read any more, and all goes on
 // with a new epoch.
 func TestAllStartAgain(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a")
 	hub, a := b.start("hub").joined(), b.start("a").joined()
 	hub.sees(1)
@@ -223,6 +229,7 @@ func TestAllStartAgain(t *testing.T) {
 
 // Who leaves the roster gets no key any more, and who is added to it does, without a restart.
 func TestRosterChanges(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a", "b")
 	hub, a, left := b.start("hub").joined(), b.start("a").joined(), b.start("b").joined()
 	hub.sees(2)
@@ -251,6 +258,7 @@ func TestRosterChanges(t *testing.T) {
 
 // What stands in the store is believed only where it was put, and only if it is newer than what is known.
 func TestStoreIsNotBelieved(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a")
 	hub, a := b.start("hub").joined(), b.start("a").joined()
 	hub.sees(1)
@@ -307,6 +315,7 @@ func sealedOf(n *node, spi uint32) []byte {
 
 // A number in front of IVs is one process's for ever.
 func TestWritersAreDifferent(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a")
 	hub, a := b.start("hub").joined(), b.start("a").joined()
 	if hub.writer.ID == a.writer.ID {
@@ -321,6 +330,7 @@ func TestWritersAreDifferent(t *testing.T) {
 
 // A new epoch that fails half-way, its key given to all and not made the current one, leaves nothing that the next try stumbles over.
 func TestEpochFailsHalfway(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "z")
 	b.quick = true
 	hub, z := b.start("hub").joined(), b.start("z").joined()
@@ -352,6 +362,7 @@ func TestEpochFailsHalfway(t *testing.T) {
 
 // What is changed on one node alone, by its operator, is brought back from what all have.
 func TestTunnelsComeAndGo(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a")
 	hub, a := b.start("hub").joined(), b.start("a").joined()
 	hub.sees(1)
@@ -374,6 +385,7 @@ func TestTunnelsComeAndGo(t *testing.T) {
 
 // A node that joins again lives at once to the others, and what dead processes had reserved is free again.
 func TestSignsOfLife(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a", "b")
 	hub, a, o := b.start("hub").joined(), b.start("a").joined(), b.start("b").joined()
 	hub.sees(2)
@@ -399,6 +411,7 @@ func TestSignsOfLife(t *testing.T) {
 // A copy of the store that was made earlier is put back: who has seen the newer one does not join it, and goes on with what it has; who
 // comes new is given no key of before.
 func TestOldStoreIsNotJoined(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a", "b")
 	hub := b.start("hub").joined()
 	hub.stop()

@@ -83,6 +83,7 @@ func (p *proxy) set(cut bool) {
 // A node that was cut off for longer than what it had reserved is kept joins again; also when it was cut off in silence, which it notices
 // within some seconds.
 func TestCutOff(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	for _, silent := range []bool{false, true} {
 		b := newBed(t, "hub", "z")
 		hub := b.start("hub").joined()
@@ -114,6 +115,7 @@ func TestCutOff(t *testing.T) {
 
 // The hub starts again: an IKE SA of a node that lived on outlives the next epoch, and the hub has what it could not open at first.
 func TestHubAgain(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "z")
 	hub := b.start("hub").joined()
 	z := b.start("z").joined()
@@ -137,6 +139,7 @@ func TestHubAgain(t *testing.T) {
 // The hub starts again, and has made an epoch before the others reach it: it is the first by name, and has no key of before. It gets what
 // they have all the same, and what its own process before had written.
 func TestHubAgainBeforeOthers(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "z")
 	hub := b.start("hub").joined()
 	own := b.hub

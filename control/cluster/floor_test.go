@@ -7,6 +7,7 @@ import (
 
 // What one node has received is too old for all two seconds later, and not earlier; who comes late, or again, has the floor with the child.
 func TestFloors(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a", "b")
 	hub := b.start("hub").joined()
 	a := b.start("a").joined()

@@ -122,6 +122,7 @@ func (n *node) state(spi uint64) string {
 
 // An IKE SA is where it is: all nodes know it, one has it, and when that node is gone one other gets it.
 func TestIKESAHasOneNode(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a", "b", "c")
 	hub := b.start("hub").joined()
 	a, second, third := b.start("a").joined(), b.start("b").joined(), b.start("c").joined()
@@ -190,6 +191,7 @@ func TestIKESAHasOneNode(t *testing.T) {
 
 // Two nodes that both believe they have an SA: the store takes what one of them writes.
 func TestIKESAIsWrittenByOne(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a")
 	hub := b.start("hub").joined()
 	a := b.start("a").joined()
@@ -214,6 +216,7 @@ func TestIKESAIsWrittenByOne(t *testing.T) {
 
 // Answers of the store that are lost, and a store that is older than it was, do not take an SA from its node.
 func TestIKESAOutlivesOldStore(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a")
 	b.start("hub").joined()
 	a := b.start("a").joined()
@@ -255,6 +258,7 @@ func (n *node) sealedIKE(spi uint64) []byte {
 
 // A new epoch: all IKE SAs are sealed anew, those of nobody too, and the old keys end.
 func TestIKESAsOutliveEpochs(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a", "b")
 	b.quick = true
 	hub := b.start("hub").joined()
@@ -276,6 +280,7 @@ func TestIKESAsOutliveEpochs(t *testing.T) {
 
 // Who stops says so, and is not waited for.
 func TestLeaving(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a")
 	hub := b.start("hub").joined()
 	a := b.start("a").joined()
@@ -295,6 +300,7 @@ func TestLeaving(t *testing.T) {
 
 // Without the store nobody is thought to be gone, nothing is written, and what has ended is removed later.
 func TestIKESAsWithoutStore(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a", "b")
 	hub := b.start("hub").joined()
 	a, second := b.start("a").joined(), b.start("b").joined()
@@ -328,6 +334,7 @@ func TestIKESAsWithoutStore(t *testing.T) {
 
 // A datagram goes to the node that has the SA, or is negotiating it; nobody else can read or make it.
 func TestForward(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a", "b")
 	hub := b.start("hub").joined()
 	a, second := b.start("a").joined(), b.start("b").joined()
@@ -427,6 +434,7 @@ func TestWinner(t *testing.T) {
 
 // All nodes make the same secrets, and each purpose others.
 func TestCookieKeysAreShared(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a")
 	hub := b.start("hub").joined()
 	a := b.start("a").joined()

@@ -32,6 +32,7 @@ func owning(tunnel string, nodes ...*node) (list []*node) {
 
 // A tunnel has one owner; it stays the owner when others come, and when it is gone another one goes on with what was reserved.
 func TestOwner(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a", "b")
 	hub := b.start("hub")
 	nodes := []*node{hub, b.start("a"), b.start("b")}
@@ -100,6 +101,7 @@ func TestOwner(t *testing.T) {
 
 // Who comes without the key takes no tunnel whose record it cannot read: its numbers would begin anew.
 func TestOwnerUnreadable(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a")
 	hub := b.start("hub")
 	hub.SetOwned([]string{"cust-a"})
@@ -120,6 +122,7 @@ func TestOwnerUnreadable(t *testing.T) {
 
 // The owner, and what it has reserved, outlive epochs; those that nobody can read any more are claimed anew.
 func TestOwnersOutliveEpochs(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a")
 	b.quick = true
 	hub := b.start("hub")
@@ -148,6 +151,7 @@ func TestOwnersOutliveEpochs(t *testing.T) {
 
 // That a process has ended is known much earlier than its lease, and one that lives is not taken for gone because somebody says so.
 func TestGoneIsTold(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a", "b")
 	hub := b.start("hub").joined()
 	a, second := b.start("a").joined(), b.start("b").joined()

@@ -10,6 +10,7 @@ import (
 
 // What one node has learned of a path all others are told, and itself not; what is not sealed is not believed.
 func TestPathsAreTold(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a")
 	hub := b.start("hub").joined()
 	a := b.start("a").joined()

@@ -9,6 +9,7 @@ import (
 // What all nodes have done with a child is one sum, and its lifetime is over when that is; a packet that came to any of them says that the
 // peer uses it.
 func TestUsageIsOfAll(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "a")
 	hub := b.start("hub").joined()
 	a := b.start("a").joined()
