@@ -44,8 +44,8 @@ const allNumbers = 1 << 32
 
 // owning is what this node knows of who encrypts for tunnels with replay protection. All but stale and changed is followPeers'.
 type owning struct {
-	told  map[string]pipeline.Owner // what the workers were told, by tunnel
-	marks map[uint32]mark           // of children that this node encrypts for, by our SPI
+	told  map[string]pipeline.Owner  // what the workers were told, by tunnel
+	marks map[string]map[uint32]mark // of tunnels that this node encrypts for, of each child by our SPI
 
 	takes   map[string]bool // nodes that take what this one forwards, by name
 	settled atomic.Bool     // all owners were known, and could be reached, once
@@ -66,7 +66,7 @@ type mark struct {
 }
 
 func (o *owning) init() {
-	o.told, o.marks, o.begun = map[string]pipeline.Owner{}, map[uint32]mark{}, time.Now()
+	o.told, o.marks, o.begun = map[string]pipeline.Owner{}, map[string]map[uint32]mark{}, time.Now()
 }
 
 // settleTime is how long a node that starts waits, before it is ready, for ways to the nodes that encrypt.
@@ -100,11 +100,7 @@ func (n *Node) takeOwners() error {
 			errs = append(errs, n.own(x))
 			continue
 		}
-		if o.told[x.Tunnel].Here { // it was, and will begin anew if it is again
-			for _, k := range n.children.outbound(x.Tunnel) {
-				delete(o.marks, k.spiIn)
-			}
-		}
+		delete(o.marks, x.Tunnel) // if it was the owner and is again, it goes on where others were
 		to := pipeline.Owner{}
 		if o.takes[x.Node] {
 			to.Via = peerTunnel(x.Node)
@@ -120,7 +116,14 @@ func (n *Node) takeOwners() error {
 
 // countUnconfirmed is how many children have numbers that are not reserved in the store.
 func (o *owning) countUnconfirmed() (n int64) {
-	for _, m := range o.marks {
+	for _, marks := range o.marks {
+		n += unconfirmed(marks)
+	}
+	return n
+}
+
+func unconfirmed(marks map[uint32]mark) (n int64) {
+	for _, m := range marks {
 		if m.unconfirmed {
 			n++
 		}
@@ -151,22 +154,14 @@ func (n *Node) setOwner(tunnel string, to pipeline.Owner) error {
 // own encrypts for a tunnel: each child goes on at what was reserved, and more is reserved before the workers use it.
 func (n *Node) own(x cluster.Ownership) error {
 	o := &n.owning
-	list := n.children.outbound(x.Tunnel)
-	want, short := map[uint32]uint64{}, false
-	for _, k := range list {
-		m, ours := o.marks[k.spiIn]
-		if !ours {
-			k.out.Resume(x.Marks[k.spiIn]) // of the owner before; the workers do not use it yet, or not without a mark
+	if o.passed(x) {
+		delete(o.marks, x.Tunnel)
+		if err := n.setOwner(x.Tunnel, pipeline.Owner{}); err != nil {
+			return err
 		}
-		next, block := k.out.Next(), uint64(leastBlock)
-		if now := time.Now(); ours && now.After(m.looked) {
-			block = max(block, uint64(float64(next-m.next)/now.Sub(m.looked).Seconds()*blockTime.Seconds()))
-			m.next, m.looked = next, now
-			o.marks[k.spiIn] = m
-		}
-		short = short || m.at < next+block/2 || m.unconfirmed
-		want[k.spiIn] = max(m.at, next+block)
 	}
+	list := n.children.outbound(x.Tunnel)
+	want, short := o.want(x, list, time.Now())
 	if !short {
 		return n.setOwner(x.Tunnel, pipeline.Owner{Here: true})
 	}
@@ -176,15 +171,51 @@ func (n *Node) own(x cluster.Ownership) error {
 		return nil
 	case err != nil && !o.told[x.Tunnel].Here:
 		return err
+	case err != nil && unconfirmed(o.marks[x.Tunnel]) == 0:
+		n.log.Warn("sequence numbers are used that are not reserved in the store: if another node encrypts for this tunnel too, the customer drops packets", "tunnel", x.Tunnel, "error", err)
 	}
 	// An owner that is cut off goes on: its IVs are its own, and the price is what the customer drops if there are two (DESIGN 4.2).
-	for _, k := range list {
-		at := want[k.spiIn]
-		if err != nil && !o.marks[k.spiIn].unconfirmed {
-			n.log.Warn("sequence numbers are used that are not reserved in the store: if another node encrypts for this tunnel too, the customer drops packets", "tunnel", x.Tunnel, "error", err)
-		}
-		o.marks[k.spiIn] = mark{at: at, next: k.out.Next(), looked: time.Now(), unconfirmed: err != nil}
-		k.out.Mark(at)
-	}
+	o.reserved(x.Tunnel, list, want, err == nil, time.Now())
 	return n.setOwner(x.Tunnel, pipeline.Owner{Here: true})
+}
+
+// passed reports whether another node has reserved numbers since this one did: it was the owner for less time than lies between two looks.
+func (o *owning) passed(x cluster.Ownership) bool {
+	for spi, m := range o.marks[x.Tunnel] {
+		if x.Marks[spi] > m.at {
+			return true
+		}
+	}
+	return false
+}
+
+// want says up to which numbers a tunnel's children should be reserved, and whether any has too few left. Children that this node has not
+// encrypted for go on where the owner before may have been: the workers do not use them yet, or not without a mark.
+func (o *owning) want(x cluster.Ownership, list []outboundChild, now time.Time) (want map[uint32]uint64, short bool) {
+	want = map[uint32]uint64{}
+	for _, k := range list {
+		m, ours := o.marks[x.Tunnel][k.spiIn]
+		if !ours {
+			k.out.Resume(x.Marks[k.spiIn])
+		}
+		next, block := k.out.Next(), uint64(leastBlock)
+		if ours && now.After(m.looked) {
+			block = max(block, uint64(float64(next-m.next)/now.Sub(m.looked).Seconds()*blockTime.Seconds()))
+			m.next, m.looked = next, now
+			o.marks[x.Tunnel][k.spiIn] = m
+		}
+		short = short || m.at < next+block/2 || m.unconfirmed
+		want[k.spiIn] = max(m.at, next+block)
+	}
+	return want, short
+}
+
+// reserved lets the workers use the numbers that were wanted. Of children that are gone nothing is kept.
+func (o *owning) reserved(tunnel string, list []outboundChild, want map[uint32]uint64, confirmed bool, now time.Time) {
+	marks := map[uint32]mark{}
+	for _, k := range list {
+		marks[k.spiIn] = mark{at: want[k.spiIn], next: k.out.Next(), looked: now, unconfirmed: !confirmed}
+		k.out.Mark(want[k.spiIn])
+	}
+	o.marks[tunnel] = marks
 }
