@@ -71,6 +71,8 @@ type kept struct {
 	held     bool      // the last response has not left
 	taking   bool      // it is being taken over: nothing is done with it before that is stored
 	backlog  []func()  // what has come meanwhile
+	ended    bool      // it is over for all, and not only here
+	made     []uint32  // pairs of a state that is being written, after it was yielded
 }
 
 // maxBacklog bounds what waits while an SA is taken over: the peer sends it again.
@@ -130,14 +132,17 @@ func (s *ikeSA) store() {
 func (s *ikeSA) stored(revision uint64, err error, children map[uint32]bool, leaves []func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	k := &s.kept
 	if s.phase == dead { // meanwhile
-		if err == nil {
+		switch {
+		case err == nil && k.ended:
 			s.d.fleet.Erase(s.spi(), revision)
+		case err != nil && len(k.made) > 0:
+			s.d.plane.Remove(s.Tunnel, k.made...)
 		}
 		return
 	}
 	defer s.contain()
-	k := &s.kept
 	k.writing = false
 	switch {
 	case errors.Is(err, ErrTaken):
@@ -174,7 +179,7 @@ func (s *ikeSA) storeFirst(o *ikeSA) {
 }
 
 // yield forgets the SA because another node has it, and its pairs with it. Pairs that this node has made, and has not told the peer of
-// because their state was never stored, are removed.
+// because their state was never stored, are removed; while it is being written, that waits for the outcome.
 func (s *ikeSA) yield(why string) {
 	s.phase, s.why = dead, why
 	s.d.clock.drop(s)
@@ -185,7 +190,9 @@ func (s *ikeSA) yield(why string) {
 			made = append(made, c.SPIIn)
 		}
 	}
-	if len(made) > 0 {
+	if s.kept.writing {
+		s.kept.made = made
+	} else if len(made) > 0 {
 		s.d.plane.Remove(s.Tunnel, made...)
 	}
 	s.Children, s.Graves = nil, nil

@@ -182,7 +182,7 @@ func (s *ikeSA) end(why string) {
 		s.giveWayTo(n)
 	}
 	was := s.phase
-	s.phase, s.why = dead, why
+	s.phase, s.why, s.kept.ended = dead, why, true
 	s.d.clock.drop(s)
 	s.d.forget(s)
 	if s.kept.revision > 0 {
