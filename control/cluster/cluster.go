@@ -85,7 +85,9 @@ type Cluster struct {
 	unopenedIKEs map[uint64]sealedIKE
 	forwards     bucket
 
-	keyed   []uint32          // processes whose ESP this node can open
+	keyed      []uint32 // processes whose ESP this node can open, in keyedEpoch
+	keyedEpoch uint32
+
 	ownable map[string]string // tunnels that have an owner, by key
 	owners  map[string]*owned // likewise
 

@@ -331,7 +331,7 @@ type Peer struct {
 	Address netip.Addr
 	Writer  uint32 // its process
 	Epoch   uint32 // the newest of which it has the key
-	Takes   bool   // what this process forwards to it
+	Takes   uint32 // the epoch in which it can open what this process forwards to it; 0: it cannot
 }
 
 // Peers lists them, by name.
@@ -341,19 +341,23 @@ func (c *Cluster) Peers() (list []Peer) {
 	defer c.mu.Unlock()
 	for name, l := range c.members {
 		if l.live(now) && l.member.Address.IsValid() {
-			list = append(list, Peer{name, l.member.Address, l.member.Writer, l.member.Epoch, slices.Contains(l.member.Keyed, c.writer.ID)})
+			p := Peer{Name: name, Address: l.member.Address, Writer: l.member.Writer, Epoch: l.member.Epoch}
+			if slices.Contains(l.member.Keyed, c.writer.ID) {
+				p.Takes = l.member.KeyedEpoch
+			}
+			list = append(list, p)
 		}
 	}
 	slices.SortFunc(list, func(a, b Peer) int { return strings.Compare(a.Name, b.Name) })
 	return list
 }
 
-// SetKeyed says of which processes this node can open what they forward.
-func (c *Cluster) SetKeyed(writers []uint32) {
+// SetKeyed says of which processes this node can open what they forward, in an epoch.
+func (c *Cluster) SetKeyed(epoch uint32, writers []uint32) {
 	c.mu.Lock()
 	slices.Sort(writers)
-	same := slices.Equal(writers, c.keyed)
-	c.keyed = writers
+	same := epoch == c.keyedEpoch && slices.Equal(writers, c.keyed)
+	c.keyed, c.keyedEpoch = writers, epoch
 	c.mu.Unlock()
 	if !same {
 		c.beatNow.Store(true)
@@ -366,7 +370,7 @@ func (c *Cluster) Self() (p Peer, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m := c.opts.Member
-	p = Peer{Name: m.Name, Address: m.Address, Writer: c.writer.ID, Epoch: c.keys.Current()}
+	p = Peer{Name: m.Name, Address: m.Address, Writer: c.writer.ID, Epoch: c.keys.Newest()}
 	return p, c.numbered && p.Epoch != 0
 }
 

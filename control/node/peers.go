@@ -68,7 +68,7 @@ func (n *Node) peered(c *config.Config) *config.Config {
 // followPeers keeps the workers' tunnels to other nodes, and who encrypts for tunnels with replay protection, until ctx is done.
 func (n *Node) followPeers(ctx context.Context) {
 	n.owning.init()
-	keyed := map[string]uint32{}
+	keyed := map[string]*peerKeys{}
 	tick := time.NewTicker(peerLook)
 	defer tick.Stop()
 	told, paths := "", time.Now()
@@ -93,9 +93,8 @@ func (n *Node) followPeers(ctx context.Context) {
 	}
 }
 
-// takePeers makes tunnels for nodes that came, removes those of nodes that are gone or were started again, and gives all their keys. keyed
-// is the epoch in which we send to each.
-func (n *Node) takePeers(keyed map[string]uint32) error {
+// takePeers makes tunnels for nodes that came, removes those of nodes that are gone or were started again, and gives all their keys.
+func (n *Node) takePeers(keyed map[string]*peerKeys) error {
 	self, ok := n.cluster.Self()
 	if !ok {
 		return nil
@@ -110,25 +109,32 @@ func (n *Node) takePeers(keyed map[string]uint32) error {
 		}
 	}
 	var errs []error
-	for _, p := range now {
-		errs = append(errs, n.keyPeer(self, p, keyed))
-	}
 	var writers []uint32
-	for name := range keyed {
-		writers = append(writers, n.peers[name].Writer)
-	}
-	n.cluster.SetKeyed(writers)
 	n.owning.takes = map[string]bool{}
 	for name, p := range now {
-		n.owning.takes[name] = p.Takes && keyed[name] != 0
+		k := keyed[name]
+		if k == nil {
+			k = new(peerKeys)
+			keyed[name] = k
+		}
+		turned, err := k.follow(n.children, self, p, n.cluster.NodeKey)
+		errs = append(errs, err)
+		if turned {
+			n.log.Info("another node can forward to this one", "node", name, "address", p.Address, "process", p.Writer, "epoch", self.Epoch)
+		}
+		if k.installed == self.Epoch {
+			writers = append(writers, p.Writer)
+		}
+		n.owning.takes[name] = p.Takes != 0 && k.used != 0
 	}
+	n.cluster.SetKeyed(self.Epoch, writers)
 	return errors.Join(errs...)
 }
 
 func sameProcess(a, b cluster.Peer) bool { return a.Writer == b.Writer && a.Address == b.Address }
 
 // changePeers tells workers and routes which other nodes there are.
-func (n *Node) changePeers(now map[string]cluster.Peer, keyed map[string]uint32) error {
+func (n *Node) changePeers(now map[string]cluster.Peer, keyed map[string]*peerKeys) error {
 	n.reloading.Lock()
 	defer n.reloading.Unlock()
 	for name, p := range n.peers {
@@ -150,38 +156,46 @@ func (n *Node) changePeers(now map[string]cluster.Peer, keyed map[string]uint32)
 	return errors.Join(err, n.routes.Apply(with))
 }
 
-// keyPeer has the associations with another node that the epochs of both want: of the current one and, for what is on its way, of the one
-// before. We send in an epoch of which the other node has the key.
-func (n *Node) keyPeer(self, p cluster.Peer, keyed map[string]uint32) error {
+// peerKeys are the epochs of the associations with another node; 0: there are none.
+type peerKeys struct {
+	installed uint32 // the newest
+	before    uint32 // the one before, of which packets may be on their way
+	used      uint32 // the one that we send in
+}
+
+// follow installs the associations of a new epoch, and sends by them when the other node says that it has them too: in each moment, what
+// either sends the other can open. It reports whether we send in another epoch than before. keyOf is Cluster.NodeKey.
+func (k *peerKeys) follow(c *children, self, p cluster.Peer, keyOf func(epoch, from, to uint32, size int) []byte) (turned bool, err error) {
 	if p.Address.Is4() != self.Address.Is4() {
-		return fmt.Errorf("node %s has the address %v, and this one %v: nothing can be forwarded between them; give all nodes addresses of one family", p.Name, p.Address, self.Address)
+		return false, fmt.Errorf("node %s has the address %v, and this one %v: nothing can be forwarded between them; give all nodes addresses of one family", p.Name, p.Address, self.Address)
 	}
-	if p.Epoch < self.Epoch || keyed[p.Name] == self.Epoch {
-		return nil
+	tunnel, spi := peerTunnel(p.Name), peerSPI(p.Writer, self.Epoch)
+	if k.installed != self.Epoch {
+		in, out := keyOf(self.Epoch, p.Writer, self.Writer, peerSuite.KeySize()), keyOf(self.Epoch, self.Writer, p.Writer, peerSuite.KeySize())
+		defer clear(in)
+		defer clear(out)
+		if in == nil || out == nil {
+			return false, nil
+		}
+		c.Remove(tunnel, spi) // epochs of which the numbers differ by a multiple of 256 have the same
+		if err := c.Adopt(spi); err != nil {
+			return false, err
+		}
+		if err := c.Install(&sa.Child{Tunnel: tunnel, SPIIn: spi, SPIOut: peerSPI(self.Writer, self.Epoch), Suite: peerSuite, ESN: true, KeyIn: in, KeyOut: out,
+			Endpoint: self.Address, Peer: netip.AddrPortFrom(p.Address, 0)}); err != nil {
+			c.ReleaseSPI(spi)
+			return false, err
+		}
+		k.before, k.installed = k.installed, self.Epoch
 	}
-	in, out := n.cluster.NodeKey(self.Epoch, p.Writer, self.Writer, peerSuite.KeySize()), n.cluster.NodeKey(self.Epoch, self.Writer, p.Writer, peerSuite.KeySize())
-	if in == nil || out == nil {
-		return nil
+	if k.used == self.Epoch || p.Takes != self.Epoch {
+		return false, nil
 	}
-	defer clear(in)
-	defer clear(out)
-	k := &sa.Child{Tunnel: peerTunnel(p.Name), SPIIn: peerSPI(p.Writer, self.Epoch), SPIOut: peerSPI(self.Writer, self.Epoch), Suite: peerSuite, ESN: true, KeyIn: in, KeyOut: out,
-		Endpoint: self.Address, Peer: netip.AddrPortFrom(p.Address, 0)}
-	before := n.children.spisOf(k.Tunnel)
-	if err := n.children.Adopt(k.SPIIn); err != nil {
-		return err
+	if err := c.Use(tunnel, spi); err != nil {
+		return false, err
 	}
-	if err := n.children.Install(k); err != nil {
-		n.children.ReleaseSPI(k.SPIIn)
-		return err
-	}
-	if err := n.children.Use(k.Tunnel, k.SPIIn); err != nil {
-		return err
-	}
-	keyed[p.Name] = self.Epoch
-	n.log.Info("another node can forward to this one", "node", p.Name, "address", p.Address, "process", p.Writer, "epoch", self.Epoch)
-	if len(before) > 1 { // of the epoch before the last
-		n.children.Remove(k.Tunnel, before[len(before)-1])
-	}
-	return nil
+	k.used = self.Epoch
+	old := slices.DeleteFunc(c.spisOf(tunnel), func(o uint32) bool { return o == spi || o == peerSPI(p.Writer, k.before) })
+	c.Remove(tunnel, old...)
+	return true, nil
 }
