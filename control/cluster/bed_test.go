@@ -203,6 +203,8 @@ type bed struct {
 	ids    map[string]*seal.Identity
 	log    *log
 	quick  bool // epochs last seconds
+
+	unreadable time.Duration // instead of unreadableAfter, if it is not 0
 }
 
 type log struct {
@@ -273,6 +275,9 @@ func (b *bed) start(name string) *node {
 	n.Cluster = New(Options{Engine: o, Identity: n.identity, Roster: b.roster, Member: Member{Name: name}, Log: l, OnPath: func(p pmtu.Path) { n.paths <- p }}, n.plane)
 	if b.quick {
 		n.rotateAfter, n.destroyAfter = 2*time.Second, time.Second/2
+	}
+	if b.unreadable != 0 {
+		n.unreadableAfter = b.unreadable
 	}
 	if err := n.Open(); err != nil {
 		b.t.Fatal(err)

@@ -50,7 +50,7 @@ type Cluster struct {
 	leaveOnce sync.Once
 	beatNow   atomic.Bool // what this node says of itself has changed
 
-	rotateAfter, destroyAfter, orphanAfter time.Duration
+	rotateAfter, destroyAfter, orphanAfter, unreadableAfter time.Duration
 
 	beat uint64 // of the signs of life of this process; Run's
 	said uint64 // revision of the last one in the store; Run's
@@ -114,7 +114,7 @@ func New(o Options, plane Dataplane) *Cluster {
 	}
 	o.Member.Version, o.Member.Public, o.Member.Started = memberVersion, o.Identity.Public(), time.Now().UnixNano()
 	return &Cluster{opts: o, ike: nobody{}, log: o.Log, plane: plane, keys: seal.NewKeyring(), work: make(chan struct{}, 1), anew: make(chan struct{}, 1), left: make(chan struct{}),
-		rotateAfter: rotateAfter, destroyAfter: destroyAfter, orphanAfter: orphanAfter, roster: o.Roster,
+		rotateAfter: rotateAfter, destroyAfter: destroyAfter, orphanAfter: orphanAfter, unreadableAfter: unreadableAfter, roster: o.Roster,
 		held: map[uint32]*held{}, unopened: map[string][]byte{},
 		ikes: map[uint64]*ikeSA{}, ikesBy: map[process]spiSet{}, ikesOf: map[string]spiSet{}, erasing: map[uint64]uint64{}, unopenedIKEs: map[uint64]sealedIKE{}, ownable: map[string]string{}, owners: map[string]*owned{},
 		members: map[string]*lease{}, refused: map[string]string{}, trouble: "not joined yet"}
@@ -211,6 +211,7 @@ type session struct {
 	compared    time.Time
 	whole       time.Time // when the store had told all that it has
 	swept       time.Time
+	beaten      time.Time // when this node has said that it lives the last time
 }
 
 // watched is how far the watch of a bucket is.
@@ -242,41 +243,11 @@ func (c *Cluster) join(ctx context.Context) error {
 		return err
 	}
 	defer sub.Unsubscribe()
-	forwarded, err := c.engine.Conn.Subscribe(subjectIKE+c.opts.Member.Name, c.forwarded)
+	stop, err := c.listen()
 	if err != nil {
 		return err
 	}
-	defer forwarded.Unsubscribe()
-	asked, err := c.engine.Conn.Subscribe(subjectAsk+c.opts.Member.Name, c.answerAsked)
-	if err != nil {
-		return err
-	}
-	defer asked.Unsubscribe()
-	gone, err := c.engine.Conn.Subscribe(subjectGone, c.takeGone)
-	if err != nil {
-		return err
-	}
-	defer gone.Unsubscribe()
-	floorsTold, err := c.engine.Conn.Subscribe(subjectFloors, c.takeFloors)
-	if err != nil {
-		return err
-	}
-	defer floorsTold.Unsubscribe()
-	floorAsked, err := c.engine.Conn.Subscribe(subjectFloorAsk, c.floorAsked)
-	if err != nil {
-		return err
-	}
-	defer floorAsked.Unsubscribe()
-	used, err := c.engine.Conn.Subscribe(subjectUsage, c.takeUsage)
-	if err != nil {
-		return err
-	}
-	defer used.Unsubscribe()
-	paths, err := c.engine.Conn.Subscribe(subjectPaths, c.takePath)
-	if err != nil {
-		return err
-	}
-	defer paths.Unsubscribe()
+	defer stop()
 	go c.watchNext(ctx)
 	c.storeUnseen()
 	var watchers [5]jetstream.KeyWatcher
@@ -329,7 +300,6 @@ func (c *Cluster) serve(ctx context.Context, s *session, told <-chan *nats.Msg, 
 	if err := c.sayBeat(ctx, s); err != nil {
 		return err
 	}
-	var beaten = time.Now()
 	for {
 		var err error
 		select {
@@ -371,29 +341,13 @@ func (c *Cluster) serve(ctx context.Context, s *session, told <-chan *nats.Msg, 
 			if !s.ready { // what there is to do is done when it is
 				continue
 			}
-			err = c.storeAll(ctx, s)
-			if err == nil {
-				err = c.eraseIKEs(ctx, s)
-			}
-			if err == nil && c.keys.Current() != 0 {
-				err = c.fillStock(ctx, s.buckets)
-			}
-			if err == nil && c.beatNow.Swap(false) {
-				beaten, err = time.Now(), c.sayBeat(ctx, s)
-			}
-			if err == nil {
-				err = c.sayGoodbye(ctx, s)
-			}
-			if err == nil && c.keys.Current() != 0 && s.sasRead && s.ikesRead && s.ownersRead { // who is gone leaves what others go on with
-				c.adoptIKEs(time.Now())
-				err = c.claimOwners(ctx, s, time.Now())
-			}
+			err = c.turnAtOnce(ctx, s, time.Now())
 		case now := <-tick.C:
 			if !c.engine.Reached() {
 				return engine.ErrAway
 			}
-			if now.Sub(beaten) >= beatTime {
-				beaten, err = now, c.sayBeat(ctx, s)
+			if now.Sub(s.beaten) >= beatTime {
+				err = c.sayBeat(ctx, s)
 			}
 			if err == nil {
 				err = c.turn(ctx, s, now)
@@ -414,21 +368,11 @@ func (c *Cluster) turn(ctx context.Context, s *session, now time.Time) error {
 		return nil
 	}
 	c.ready(s)
-	if err := c.storeAll(ctx, s); err != nil {
-		return err
-	}
-	if err := c.eraseIKEs(ctx, s); err != nil {
+	if err := c.turnAtOnce(ctx, s, now); err != nil {
 		return err
 	}
 	c.turnFloors(now)
 	c.tellUsage(now)
-	c.adoptIKEs(now)
-	if err := c.claimOwners(ctx, s, now); err != nil {
-		return err
-	}
-	if err := c.fillStock(ctx, s.buckets); err != nil {
-		return err
-	}
 	for _, spi := range c.expire(now) {
 		if err := purge(ctx, s.buckets.sas, spiKey(spi)); err != nil {
 			return err
@@ -445,6 +389,29 @@ func (c *Cluster) turn(ctx context.Context, s *session, now time.Time) error {
 	c.compared = s.whole
 	c.mu.Unlock()
 	return err
+}
+
+// turnAtOnce does what does not wait for the next turn: somebody waits for it. Who is gone leaves what others go on with.
+func (c *Cluster) turnAtOnce(ctx context.Context, s *session, now time.Time) error {
+	if err := c.storeAll(ctx, s); err != nil {
+		return err
+	}
+	if err := c.eraseIKEs(ctx, s); err != nil {
+		return err
+	}
+	if err := c.fillStock(ctx, s.buckets); err != nil {
+		return err
+	}
+	if c.beatNow.Swap(false) {
+		if err := c.sayBeat(ctx, s); err != nil {
+			return err
+		}
+	}
+	if err := c.sayGoodbye(ctx, s); err != nil {
+		return err
+	}
+	c.adoptIKEs(now)
+	return c.claimOwners(ctx, s, now)
 }
 
 // completeTime is how long a node that has joined the first time waits for what it has no key of: whoever has written it seals it anew.

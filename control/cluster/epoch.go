@@ -208,7 +208,7 @@ func (c *Cluster) sealAgain(ctx context.Context, s *session, spi uint32, h *held
 	return nil
 }
 
-// purgeFormer removes from the store what nobody can open any more: wraps of former epochs, and values under them whose nodes are gone.
+// purgeFormer removes the wraps of former epochs from the store.
 func (c *Cluster) purgeFormer(ctx context.Context, s *session, current uint32) error {
 	for key, w := range s.epochs.wraps {
 		if w.Epoch < current {
@@ -217,37 +217,56 @@ func (c *Cluster) purgeFormer(ctx context.Context, s *session, current uint32) e
 			}
 		}
 	}
-	c.mu.Lock()
-	var dead []string
-	for key, sealed := range c.unopened {
-		if seal.EpochOf(sealed) < current {
-			if spi, err := parseSPIKey(key); err != nil || c.held[spi] == nil { // else something newer stands there
-				dead = append(dead, key)
-			}
-			delete(c.unopened, key)
-		}
+	return nil
+}
+
+// unreadableAfter is how long after a new epoch a node that has the keys of before, and was cut off or is slow, may still seal anew what
+// it has written.
+const unreadableAfter = 10 * time.Minute
+
+// purgeUnreadable removes from the store what nobody can open any more: values of former epochs that no node has sealed anew.
+func (c *Cluster) purgeUnreadable(ctx context.Context, s *session) error {
+	current := c.keys.Current()
+	if time.Since(c.seen.at) < c.unreadableAfter || c.keys.Oldest() != current {
+		return nil
 	}
-	var deadIKEs []uint64
-	for spi, x := range c.unopenedIKEs {
-		if seal.EpochOf(x.sealed) < current {
-			if c.ikes[spi] == nil {
-				deadIKEs = append(deadIKEs, spi)
-			}
-			delete(c.unopenedIKEs, spi)
-		}
-	}
-	c.mu.Unlock()
-	for _, key := range dead {
+	children, ikes := c.unreadable(current)
+	for _, key := range children {
 		if err := purge(ctx, s.buckets.sas, key); err != nil {
 			return err
 		}
 	}
-	for _, spi := range deadIKEs {
+	for _, spi := range ikes {
 		if err := purge(ctx, s.buckets.ikes, ikeKey(spi)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// unreadable forgets what could not be opened and is of epochs before the current one, and returns what of it stands in the store still.
+func (c *Cluster) unreadable(current uint32) (children []string, ikes []uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, sealed := range c.unopened {
+		if seal.EpochOf(sealed) >= current {
+			continue
+		}
+		if spi, err := parseSPIKey(key); err != nil || c.held[spi] == nil { // else something newer stands there
+			children = append(children, key)
+		}
+		delete(c.unopened, key)
+	}
+	for spi, x := range c.unopenedIKEs {
+		if seal.EpochOf(x.sealed) >= current {
+			continue
+		}
+		if c.ikes[spi] == nil {
+			ikes = append(ikes, spi)
+		}
+		delete(c.unopenedIKEs, spi)
+	}
+	return children, ikes
 }
 
 func purge(ctx context.Context, kv jetstream.KeyValue, key string) error {

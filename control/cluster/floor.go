@@ -70,14 +70,15 @@ func (c *Cluster) turnFloors(now time.Time) {
 	}
 	c.floors.at = now
 	c.floors.mu.Unlock()
-	c.tellFloors()
-	c.raiseFloors()
+	c.raiseFloors(c.tellFloors())
 }
 
-// tellFloors tells what is new.
-func (c *Cluster) tellFloors() {
+// tellFloors tells what is new, and returns which children the dataplane has.
+func (c *Cluster) tellFloors() (there map[uint32]bool) {
+	there = map[uint32]bool{}
 	var b []byte
 	c.plane.Received(func(spi uint32, highest uint64) {
+		there[spi] = true
 		c.floors.mu.Lock()
 		defer c.floors.mu.Unlock()
 		f := c.floors.of(spi)
@@ -90,25 +91,22 @@ func (c *Cluster) tellFloors() {
 	if len(b) > 0 {
 		c.sayFloors(subjectFloors, subjectFloors, b) // if it is lost, the next telling has it
 	}
+	return there
 }
 
 // sayFloors says floors to a subject, sealed for a place, in as many messages as it takes.
 func (c *Cluster) sayFloors(subject, at string, b []byte) {
 	for {
 		n := min(len(b), maxFloors*floorLen)
-		if sealed, err := c.keys.Seal(at, b[:n]); err == nil {
-			_ = c.engine.Conn.Publish(subject, sealed)
-		}
+		_ = c.say(subject, at, b[:n])
 		if b = b[n:]; len(b) == 0 {
 			return
 		}
 	}
 }
 
-// raiseFloors has the dataplane refuse what has become too old, and forgets children that are gone.
-func (c *Cluster) raiseFloors() {
-	there := map[uint32]bool{}
-	c.plane.Received(func(spi uint32, _ uint64) { there[spi] = true })
+// raiseFloors has the dataplane refuse what has become too old, and forgets children that have not been there for long.
+func (c *Cluster) raiseFloors(there map[uint32]bool) {
 	c.floors.mu.Lock()
 	raised := map[uint32]uint64{}
 	for spi, f := range c.floors.by {
@@ -140,20 +138,15 @@ func appendFloor(b []byte, spi uint32, highest, set uint64) []byte {
 }
 
 // takeFloors takes what another node tells, or this one has told.
-func (c *Cluster) takeFloors(m *nats.Msg) {
-	if _, err := c.learnFloors(subjectFloors, m.Data); err != nil {
-		c.complain(err)
-	}
+func (c *Cluster) takeFloors(text []byte) error {
+	_, err := c.learnFloors(text)
+	return err
 }
 
-// learnFloors takes floors that were sealed for a place, and returns how many they are.
-func (c *Cluster) learnFloors(at string, sealed []byte) (int, error) {
-	b, err := c.keys.Open(at, sealed)
-	if err == nil && len(b)%floorLen != 0 {
-		err = errors.New("floors that are told are none")
-	}
-	if err != nil {
-		return 0, err
+// learnFloors takes floors, and returns how many they are.
+func (c *Cluster) learnFloors(b []byte) (int, error) {
+	if len(b)%floorLen != 0 {
+		return 0, errors.New("floors that are told are none")
 	}
 	n := len(b) / floorLen
 	raised := map[uint32]uint64{}
@@ -209,7 +202,11 @@ func (c *Cluster) askFloors() {
 		if len(m.Data) == 0 { // the engine says that nobody listens
 			return
 		}
-		if n, wrong := c.learnFloors(subjectFloorAsk, m.Data); wrong == nil && n == 0 {
+		text, wrong := c.keys.Open(subjectFloorAsk, m.Data)
+		if wrong != nil {
+			continue
+		}
+		if n, wrong := c.learnFloors(text); wrong == nil && n == 0 {
 			return
 		}
 	}

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
 	"causeway/control/ike"
 )
 
@@ -43,11 +41,7 @@ func (f fleet) Forward(spi uint64, local, remote netip.AddrPort, datagram []byte
 	if node == "" || !f.forwards.allow(time.Now()) {
 		return false
 	}
-	sealed, err := f.keys.Seal(forwardPlace(node), appendForwarded(nil, local, remote, datagram))
-	if err != nil {
-		return false
-	}
-	return f.engine.Conn.Publish(subjectIKE+node, sealed) == nil
+	return f.say(subjectIKE+node, forwardPlace(node), appendForwarded(nil, local, remote, datagram)) == nil
 }
 
 // nodeOf is the other node that has an SA, or whose process has made its SPI; "": none that lives.
@@ -91,19 +85,13 @@ func parseForwarded(b []byte) (local, remote netip.AddrPort, datagram []byte, er
 	return local, remote, b, nil
 }
 
-// forwarded takes a datagram that another node has got.
-func (c *Cluster) forwarded(m *nats.Msg) {
-	text, err := c.keys.Open(forwardPlace(c.opts.Member.Name), m.Data)
-	if err != nil {
-		c.complain(err)
-		return
-	}
+// takeForwarded takes a datagram that another node has got.
+func (c *Cluster) takeForwarded(text []byte) error {
 	local, remote, datagram, err := parseForwarded(text)
-	if err != nil {
-		c.complain(err)
-		return
+	if err == nil {
+		c.ike.Forwarded(local, remote, datagram)
 	}
-	c.ike.Forwarded(local, remote, datagram)
+	return err
 }
 
 // How many datagrams a node forwards at most: whoever knows the number of a process can write its SPIs.

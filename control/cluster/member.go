@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -75,7 +76,7 @@ func parseMember(name string, b []byte, roster seal.Roster) (*Member, error) {
 type lease struct {
 	member *Member
 	heard  time.Time
-	gone   bool // another node has found that its process is
+	gone   atomic.Bool // another node has found that its process is: any goroutine may be told so
 }
 
 // Leases: a node says that it lives each beatTime, and is taken for dead when it has said nothing for leaseTime.
@@ -85,12 +86,13 @@ const (
 )
 
 func (l *lease) live(now time.Time) bool {
-	return now.Sub(l.heard) < leaseTime && !l.gone && !l.member.Leaving
+	return now.Sub(l.heard) < leaseTime && !l.gone.Load() && !l.member.Leaving
 }
 
 // sayBeat tells all nodes that this one lives, and how it is.
 func (c *Cluster) sayBeat(ctx context.Context, s *session) error {
 	c.beat++
+	s.beaten = time.Now()
 	m := c.opts.Member
 	m.Beat, m.Epoch = c.beat, c.keys.Newest()
 	if c.opts.NotReady != nil {

@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 
-	"github.com/nats-io/nats.go"
-
 	"causeway/control/pmtu"
 )
 
@@ -25,23 +23,17 @@ func (c *Cluster) TellPath(p pmtu.Path) {
 	if err != nil {
 		return
 	}
-	if sealed, err := c.keys.Seal(subjectPaths, b); err == nil {
-		_ = c.engine.Conn.Publish(subjectPaths, sealed)
-	}
+	_ = c.say(subjectPaths, subjectPaths, b)
 }
 
 // takePath takes what another node has learned.
-func (c *Cluster) takePath(m *nats.Msg) {
-	text, err := c.keys.Open(subjectPaths, m.Data)
+func (c *Cluster) takePath(text []byte) error {
 	var t toldPath
-	if err == nil && json.Unmarshal(text, &t) != nil {
-		err = errors.New("a path that is told is none")
-	}
-	if err != nil {
-		c.complain(err)
-		return
+	if json.Unmarshal(text, &t) != nil {
+		return errors.New("a path that is told is none")
 	}
 	if t.Node != c.opts.Member.Name && c.opts.OnPath != nil {
 		c.opts.OnPath(t.Path)
 	}
+	return nil
 }

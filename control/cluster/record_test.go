@@ -353,7 +353,9 @@ func TestLease(t *testing.T) {
 			t.Errorf("heard %v ago: alive %v", ago, got)
 		}
 	}
-	if (&lease{member: &Member{Leaving: true}, heard: now}).live(now) || (&lease{member: &Member{}, heard: now, gone: true}).live(now) {
+	gone := &lease{member: &Member{}, heard: now}
+	gone.gone.Store(true)
+	if (&lease{member: &Member{Leaving: true}, heard: now}).live(now) || gone.live(now) {
 		t.Error("a node that stops, or is gone, is alive")
 	}
 }

@@ -98,7 +98,7 @@ func (c *Cluster) fromStock() (spi uint32, ok bool) {
 // sweepTime is how often is looked for SPIs that dead processes had reserved.
 const sweepTime = 10 * time.Second
 
-// sweep gives free what dead processes had reserved. The keeper does.
+// sweep gives free what dead processes had reserved, and removes what nobody can open. The keeper does.
 func (c *Cluster) sweep(ctx context.Context, s *session, now time.Time) error {
 	if now.Sub(s.swept) < sweepTime || c.keeper(s) != c.opts.Member.Name {
 		return nil
@@ -118,5 +118,5 @@ func (c *Cluster) sweep(ctx context.Context, s *session, now time.Time) error {
 			return err
 		}
 	}
-	return nil
+	return c.purgeUnreadable(ctx, s)
 }

@@ -3,9 +3,8 @@ package cluster
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 	"time"
-
-	"github.com/nats-io/nats.go"
 
 	"causeway/control/ike/sa"
 )
@@ -43,9 +42,8 @@ func (c *Cluster) tellUsage(now time.Time) {
 	c.plane.Limited(func(spi uint32, u sa.Usage) { b = appendUsage(b, spi, &u) })
 	for len(b) > 0 {
 		n := min(len(b), maxFloors*floorLen/usageLen*usageLen)
-		if sealed, err := c.keys.Seal(subjectUsage, append([]byte{byte(len(c.opts.Member.Name))}, append([]byte(c.opts.Member.Name), b[:n]...)...)); err == nil {
-			_ = c.engine.Conn.Publish(subjectUsage, sealed) // the next telling has more
-		}
+		name := c.opts.Member.Name
+		_ = c.say(subjectUsage, subjectUsage, slices.Concat([]byte{byte(len(name))}, []byte(name), b[:n])) // the next telling has more
 		b = b[n:]
 	}
 }
@@ -81,19 +79,10 @@ func parseUsage(b []byte) (node string, list map[uint32]sa.Usage, err error) {
 }
 
 // takeUsage notes what another node tells of children that are there.
-func (c *Cluster) takeUsage(m *nats.Msg) {
-	text, err := c.keys.Open(subjectUsage, m.Data)
-	if err != nil {
-		c.complain(err)
-		return
-	}
+func (c *Cluster) takeUsage(text []byte) error {
 	node, list, err := parseUsage(text)
-	if err != nil {
-		c.complain(err)
-		return
-	}
-	if node == c.opts.Member.Name {
-		return
+	if err != nil || node == c.opts.Member.Name {
+		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -107,6 +96,7 @@ func (c *Cluster) takeUsage(m *nats.Msg) {
 		}
 		h.elsewhere[node] = u
 	}
+	return nil
 }
 
 // together adds what other nodes have done with a child to what this one has.

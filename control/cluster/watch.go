@@ -113,34 +113,25 @@ func (c *Cluster) tellGone(d death) {
 	if err != nil {
 		return
 	}
-	sealed, err := c.keys.Seal(subjectGone, b)
-	if err != nil {
-		return
-	}
-	_ = c.engine.Conn.Publish(subjectGone, sealed) // else its lease ends
+	_ = c.say(subjectGone, subjectGone, b) // else its lease ends
 }
 
 // takeGone ends the lease of a process that another node has found gone, unless it was heard since.
-func (c *Cluster) takeGone(m *nats.Msg) {
-	text, err := c.keys.Open(subjectGone, m.Data)
-	if err != nil {
-		c.complain(err)
-		return
-	}
+func (c *Cluster) takeGone(text []byte) error {
 	var d death
 	if err := json.Unmarshal(text, &d); err != nil {
-		c.complain(errors.New("a process is said to be gone, and not which"))
-		return
+		return errors.New("a process is said to be gone, and not which")
 	}
 	c.mu.Lock()
 	l := c.members[d.Node]
 	gone := l != nil && l.member.Writer == d.Writer && l.member.Beat <= d.Beat && l.live(time.Now())
 	if gone {
-		l.gone = true
+		l.gone.Store(true)
 	}
 	c.mu.Unlock()
 	if gone {
 		c.log.Warn("cluster: a node does not answer any more", "node", d.Node)
 		c.wake()
 	}
+	return nil
 }

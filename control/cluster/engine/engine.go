@@ -1,7 +1,7 @@
 // Package engine runs the NATS server that each node has within its process, and joins it to those of others.
 //
 // A node that serves others (Options.Hub) has the store, JetStream, and takes leaf nodes at an address; every node that names servers
-// is a leaf node of one of them. Nothing else listens: the node itself talks to its server in memory.
+// is a leaf node of one of them, and of no other that they tell of. Nothing else listens: the node itself talks to its server in memory.
 package engine
 
 import (
@@ -82,7 +82,7 @@ func (o Options) options() *server.Options {
 	}
 	if len(o.Servers) > 0 {
 		out.LeafNode.ReconnectInterval = 500 * time.Millisecond
-		out.LeafNode.Remotes = []*server.RemoteLeafOpts{{URLs: o.Servers, TLS: o.TLS != nil, TLSConfig: o.TLS, TLSTimeout: 5}}
+		out.LeafNode.Remotes = []*server.RemoteLeafOpts{{URLs: o.Servers, IgnoreDiscoveredServers: true, TLS: o.TLS != nil, TLSConfig: o.TLS, TLSTimeout: 5}}
 	}
 	return out
 }
