@@ -185,8 +185,8 @@ var reasonTable = [ownReasons]ReasonInfo{
 
 	ESPNoOutbound:          {StageEncap, "esp_no_outbound", "the tunnel has no security association for sending", "RFC 4301 5.1"},
 	ESPSequenceExhausted:   {StageEncap, "esp_sequence_exhausted", "all sequence numbers of the security association were used", "RFC 4303 3.3.3"},
-	ESPSequenceNotReserved: {StageEncap, "esp_sequence_not_reserved", "the next sequence number is not reserved on disk yet", ""},
-	ESPIVExhausted:         {StageEncap, "esp_iv_exhausted", "no IV is reserved on disk for this process", "RFC 4106 3.1"},
+	ESPSequenceNotReserved: {StageEncap, "esp_sequence_not_reserved", "the next sequence number is not reserved yet, on disk or in the cluster's store", ""},
+	ESPIVExhausted:         {StageEncap, "esp_iv_exhausted", "no IV is reserved for this process, on disk or in the cluster's store", "RFC 4106 3.1"},
 	ESPOutboundSelector:    {StageEncap, "esp_outbound_selector", "a packet for the customer lies outside of the selectors of its tunnel", "RFC 4301 5.1"},
 	ESPAnswerInClear:       {StageEncap, "esp_answer_in_clear", "our answer to what came through an IPsec tunnel would have left unencrypted: no route leads its source into a tunnel that encrypts", "RFC 4301 5.1"},
 	OwnerLoop:              {StageEncap, "owner_loop", "another node forwarded the packet to this one, which is not the owner of its tunnel", ""},

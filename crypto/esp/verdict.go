@@ -19,7 +19,7 @@ const (
 	// sending
 	Room      // the frame has no room for header or trailer
 	Exhausted // all sequence numbers of the association were used (section 3.3.3)
-	Unmarked  // the next sequence number is not reserved on disk yet
+	Unmarked  // the next sequence number is not reserved yet, on disk or in the store
 	NoIV      // no IV is reserved for this process
 
 	// both
