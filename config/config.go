@@ -22,11 +22,7 @@ func Load(path string) (*Config, error) {
 		}
 		return nil, Errors{{File: path, Message: "cannot be read: " + err.Error()}}
 	}
-	c, err := Parse(path, data)
-	if err == nil {
-		c.open = open
-	}
-	return c, err
+	return parse(path, data, open, nil)
 }
 
 // readFile reads a regular file of a bounded size. A daemon reads its file again while it runs: a pipe in its place
@@ -96,15 +92,20 @@ func nestedTooDeep(data []byte) (line int, deep bool) {
 // Parse reads the configuration in data. The name stands for the file in
 // errors. The error is nil or of type Errors and then holds every mistake that
 // was found; the configuration is nil in that case.
-func Parse(name string, data []byte) (*Config, error) {
+func Parse(name string, data []byte) (*Config, error) { return parse(name, data, false, nil) }
+
+// parse reads a file, which all users of the machine may read if open says so, and a fleet's document beside it if there is one.
+func parse(name string, data []byte, open bool, fleet *Fleet) (*Config, error) {
 	d := &decoder{file: name, where: map[string]position{}}
-	c := &Config{File: name, where: d.where}
+	c := &Config{File: name, where: d.where, open: open, text: data}
 	if line, deep := nestedTooDeep(data); deep {
 		return nil, Errors{{File: name, Line: line, Column: 1, Message: "is nested too deeply for a configuration: at most 64 levels are read"}}
 	}
 	if root, ok := d.document(data); ok {
 		d.config(root, c)
-		d.check(c)
+		if fleet == nil || d.join(fleet, c) {
+			d.check(c)
+		}
 		c.inline = d.inline
 	}
 	if len(d.errs) > 0 {
@@ -135,6 +136,7 @@ type Config struct {
 	where map[string]position
 
 	open   bool   // all users of the machine may read the file
+	text   []byte // of the file
 	inline string // where the first associations stand that have a key in the file itself; "": nowhere
 }
 

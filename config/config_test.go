@@ -67,7 +67,7 @@ routes: [{prefix: 203.0.113.0/24, nexthop: a}]
 		}},
 		Control: Control{Socket: "/run/causeway.sock"},
 	}
-	want.where = c.where
+	want.where, want.text = c.where, c.text
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", c, want)
 	}

@@ -35,8 +35,7 @@ func (e Error) Error() string {
 func (c *Config) TunnelFault(i int, field string, err error) Error {
 	path := tunnelPath(i, field)
 	d := &decoder{file: c.File, where: c.where}
-	p := d.at(path)
-	return Error{File: c.File, Line: p.line, Column: p.column, Path: path, Message: err.Error()}
+	return d.errorAt(d.at(path), path, err.Error())
 }
 
 // Errors is every mistake of a file, in the order of their positions. It is
@@ -56,16 +55,38 @@ func (es Errors) Error() string {
 // the output does not depend on the order of the checks.
 func (es Errors) sorted() Errors {
 	slices.SortFunc(es, func(a, b Error) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column),
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column),
 			cmp.Compare(a.Path, b.Path), cmp.Compare(a.Message, b.Message))
 	})
 	return es
 }
 
-// position is a place in the file, both numbers from 1.
-type position struct{ line, column int }
+// position is a place in the file, both numbers from 1, or in the document of the fleet.
+type position struct {
+	line, column int
+	file         string // "": there is but one
+	fleet        bool   // it is in the document of the fleet
+	routesFrom   int    // what the number of the document's first route is, as a route of Config
+}
 
-func (p position) String() string { return fmt.Sprintf("line %d", p.line) }
+func (p position) String() string {
+	if p.file != "" {
+		return fmt.Sprintf("line %d of %s", p.line, p.file)
+	}
+	return fmt.Sprintf("line %d", p.line)
+}
+
+// errorAt is a mistake at a place. Routes of the fleet's document have the numbers that they have there.
+func (d *decoder) errorAt(at position, path, message string) Error {
+	e := Error{d.file, at.line, at.column, path, message}
+	if at.fleet {
+		e.File = at.file
+		if rest, ok := strings.CutPrefix(path, "routes["); ok {
+			e.Path = "routes[" + shifted(rest, -at.routesFrom)
+		}
+	}
+	return e
+}
 
 // after reports whether p stands behind q in the file.
 func (p position) after(q position) bool {

@@ -112,7 +112,12 @@ func (d *decoder) ike(f fields, t *Tunnel) {
 func (d *decoder) ikeKeys(m fields, k *IKE) {
 	if v, ok := m.get("psk"); ok {
 		k.PSK, _ = v.preShared()
-		if _, elsewhere := v.node.(ast.MapNode); !elsewhere && d.inline == "" {
+		_, elsewhere := v.node.(ast.MapNode)
+		switch {
+		case elsewhere:
+		case d.ofFleet:
+			v.fail("stands here, and the document is shown to whoever asks for it: write {file: PATH} or {env: NAME}, of the machine where it is applied")
+		case d.inline == "":
 			d.inline = v.path
 		}
 	}

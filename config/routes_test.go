@@ -69,7 +69,7 @@ func TestOverlaps(t *testing.T) {
 			claims[i] = claim{
 				prefix:  netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(random.IntN(16)) << 4}), 1+random.IntN(4)).Masked(),
 				account: string(rune('a' + random.IntN(3))),
-				at:      position{1 + i, 1},
+				at:      position{line: 1 + i, column: 1},
 			}
 		}
 		want := clashing(claims)

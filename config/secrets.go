@@ -89,7 +89,7 @@ func (v value) secretText() (string, bool) {
 	if !ok {
 		return "", false
 	}
-	text, err := readSecret(path)
+	text, err := v.d.secretOf(secretFile+path, func() (string, error) { return readSecret(path) })
 	if err != nil {
 		p.fail("%v", err)
 		return "", false
@@ -265,7 +265,7 @@ func (v value) sharedFile() (Secret, bool) {
 		v.fail("has a zero in the path of a file")
 		return nil, false
 	}
-	text, err := readSecret(path)
+	text, err := v.d.secretOf(secretFile+path, func() (string, error) { return readSecret(path) })
 	if err != nil {
 		v.fail("%v", err)
 		return nil, false
@@ -282,9 +282,15 @@ func (v value) sharedVariable() (Secret, bool) {
 		v.fail("is not the name of an environment variable: letters, digits and '_'") // it may be the key, and is not shown
 		return nil, false
 	}
-	text, ok := os.LookupEnv(name)
-	if !ok {
-		v.fail("%s is not in the environment of this process: set it, for the service also", quote(name))
+	text, err := v.d.secretOf(secretVariable+name, func() (string, error) {
+		text, ok := os.LookupEnv(name)
+		if !ok {
+			return "", fmt.Errorf("%s is not in the environment of this process: set it, for the service also", quote(name))
+		}
+		return text, nil
+	})
+	if err != nil {
+		v.fail("%v", err)
 		return nil, false
 	}
 	return v.sharedOctets(text)

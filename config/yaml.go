@@ -20,11 +20,15 @@ type decoder struct {
 	errs   Errors
 	where  map[string]position
 	inline string // where the first associations stand that have a key in the file itself
+
+	ofFleet bool              // the document is one of a fleet
+	noted   map[string][]byte // not nil: keys that are read are noted here (Fleet.Secrets)
+	carried map[string][]byte // not nil: keys are taken from here
 }
 
 // failAt notes a mistake at a place that is not a value's own.
 func (d *decoder) failAt(at position, path, format string, args ...any) {
-	d.errs = append(d.errs, Error{d.file, at.line, at.column, path, withoutKeys(fmt.Sprintf(format, args...))})
+	d.errs = append(d.errs, d.errorAt(at, path, withoutKeys(fmt.Sprintf(format, args...))))
 }
 
 var longHex = regexp.MustCompile(`[0-9A-Fa-f]{24,}`)
@@ -86,16 +90,16 @@ func positionOf(node ast.Node) position {
 	}
 	token := node.GetToken()
 	if token == nil || token.Position == nil {
-		return position{1, 1}
+		return position{line: 1, column: 1}
 	}
-	return position{token.Position.Line, token.Position.Column}
+	return position{line: token.Position.Line, column: token.Position.Column}
 }
 
 // document parses data as one YAML document and returns its value, or notes
 // why there is none.
 func (d *decoder) document(data []byte) (value, bool) {
 	text := strings.TrimPrefix(string(data), "\ufeff") // byte order mark: YAML 1.2.2, 5.2
-	start := position{1, 1}
+	start := position{line: 1, column: 1}
 	if at, ok := invalidUTF8(text); ok {
 		d.failAt(at, "", "a byte that is not UTF-8: save the file as UTF-8")
 		return value{}, false
@@ -113,6 +117,10 @@ func (d *decoder) document(data []byte) (value, bool) {
 	}
 	switch {
 	case len(bodies) == 0:
+		if d.ofFleet {
+			d.failAt(start, "", "the document is empty: no tunnels at all are written tunnels: []")
+			return value{}, false
+		}
 		d.failAt(start, "", "the file is empty: it needs interfaces at least")
 		return value{}, false
 	case len(bodies) > 1:
@@ -124,12 +132,12 @@ func (d *decoder) document(data []byte) (value, bool) {
 
 // failSyntax notes what the YAML parser could not read. It stops at the first.
 func (d *decoder) failSyntax(err error) {
-	at, message := position{1, 1}, err.Error()
+	at, message := position{line: 1, column: 1}, err.Error()
 	var syntax *yaml.SyntaxError
 	if errors.As(err, &syntax) {
 		message = syntax.Message
 		if syntax.Token != nil && syntax.Token.Position != nil {
-			at = position{syntax.Token.Position.Line, syntax.Token.Position.Column}
+			at = position{line: syntax.Token.Position.Line, column: syntax.Token.Position.Column}
 		}
 	}
 	if strings.ContainsRune(message, '\t') {
@@ -140,7 +148,7 @@ func (d *decoder) failSyntax(err error) {
 
 // invalidUTF8 returns the place of the first byte that is no UTF-8.
 func invalidUTF8(text string) (position, bool) {
-	at := position{1, 1}
+	at := position{line: 1, column: 1}
 	for i, r := range text {
 		if r == utf8.RuneError {
 			if _, size := utf8.DecodeRuneInString(text[i:]); size == 1 {
@@ -149,7 +157,7 @@ func invalidUTF8(text string) (position, bool) {
 		}
 		at.column++
 		if r == '\n' {
-			at = position{at.line + 1, 1}
+			at = position{line: at.line + 1, column: 1}
 		}
 	}
 	return position{}, false
