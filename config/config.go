@@ -102,7 +102,7 @@ func parse(name string, data []byte, open bool, fleet *Fleet) (*Config, error) {
 		return nil, Errors{{File: name, Line: line, Column: 1, Message: "is nested too deeply for a configuration: at most 64 levels are read"}}
 	}
 	if root, ok := d.document(data); ok {
-		d.config(root, c)
+		d.config(root, c, fleet != nil)
 		if fleet == nil || d.join(fleet, c) {
 			d.check(c)
 		}

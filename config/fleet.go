@@ -106,8 +106,8 @@ func (c *Config) HasTunnels() bool {
 	return false
 }
 
-// WithFleet reads the file of c again together with a fleet's document. The file has no tunnels (HasTunnels). Errors are as those of Parse,
-// in both texts; the files that c names are looked at again.
+// WithFleet reads the file of c again together with a fleet's document, whose accounts and tunnels take the place of the file's. Errors are
+// as those of Parse, in both texts; the files that c names are looked at again.
 func (c *Config) WithFleet(f *Fleet) (*Config, error) {
 	return parse(c.File, c.text, c.open, f)
 }

@@ -25,8 +25,8 @@ var rootSchema = schema{
 	},
 }
 
-// config decodes the whole document.
-func (d *decoder) config(root value, c *Config) {
+// config decodes the whole document; without accounts and tunnels, if they are the fleet's.
+func (d *decoder) config(root value, c *Config, fleet bool) {
 	f, ok := root.mapping(rootSchema)
 	if !ok {
 		return
@@ -42,10 +42,10 @@ func (d *decoder) config(root value, c *Config) {
 	if v, ok := f.get("endpoints"); ok {
 		c.Endpoints = d.endpoints(v)
 	}
-	if v, ok := f.get("accounts"); ok {
+	if v, ok := f.get("accounts"); ok && !fleet {
 		c.Accounts = d.accounts(v)
 	}
-	if v, ok := f.get("tunnels"); ok {
+	if v, ok := f.get("tunnels"); ok && !fleet {
 		c.Tunnels = d.tunnels(v)
 	}
 	if v, ok := f.get("routes"); ok {

@@ -2,7 +2,8 @@
 //
 //	causeway run -c FILE        forwards packets until it is told to stop
 //	causeway check -c FILE      says what is wrong with a configuration
-//	causeway show tunnels|routes|neighbours|workers|drops|ports|sas|ike|nodes|cluster|status
+//	causeway show tunnels|routes|neighbours|workers|drops|ports|sas|ike|nodes|cluster|fleet|status
+//	causeway apply -f FILE      makes accounts, tunnels and routes what all nodes of a cluster work with
 //	causeway ike initiate|rekey|terminate TUNNEL
 //	causeway reload             makes the running daemon read its configuration again
 //	causeway drain              withdraws the endpoints, waits for traffic to leave, and stops the daemon
@@ -69,7 +70,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(wrongFlag)
 	root.SetVersionTemplate("causeway {{.Version}}\n") // as the command does
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(runCommand(), checkCommand(), showCommand(), reloadCommand(), drainCommand(), ikeCommand(), clusterCommand(), doctorCommand(), replayCommand(), versionCommand())
+	root.AddCommand(runCommand(), checkCommand(), showCommand(), reloadCommand(), applyCommand(), drainCommand(), ikeCommand(), clusterCommand(), doctorCommand(), replayCommand(), versionCommand())
 	return root
 }
 

@@ -53,7 +53,7 @@ func run(file string, debugFrames bool) error {
 		}
 	}()
 	err = n.Run(ctx, func() {
-		log.Info("forwarding", "node", c.Node.Name, "tunnels", len(c.Tunnels))
+		log.Info("forwarding", "node", c.Node.Name, "tunnels", len(n.Config().Tunnels))
 		notify("READY=1")
 	})
 	notify("STOPPING=1")
@@ -85,9 +85,13 @@ func tuneRuntime(workers int) {
 func checkCommand() *cobra.Command {
 	var file string
 	cmd := command("check", "read a configuration and say what is wrong with it", noArgs, func(cmd *cobra.Command, _ []string) error {
-		c, err := config.Load(file)
+		own, err := config.Load(file)
 		if err != nil {
 			return err
+		}
+		c, serial, err := node.WithKept(own)
+		if err != nil {
+			return fmt.Errorf("the fleet's configuration %d, which this node has kept, does not fit:\n%w", serial, err)
 		}
 		more, err := node.CheckIKE(c)
 		if err := errors.Join(err, node.CheckCluster(c)); err != nil {
@@ -98,6 +102,9 @@ func checkCommand() *cobra.Command {
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: good: %s, %s, %s, %s\n", file, count(len(c.Interfaces), "interface"),
 			count(len(c.Endpoints), "endpoint"), count(len(c.Tunnels), "tunnel"), count(len(c.EffectiveRoutes()), "route"))
+		if serial != 0 {
+			fmt.Fprintf(cmd.OutOrStdout(), "accounts, tunnels and routes of the fleet's configuration %d are with it, which this node has kept\n", serial)
+		}
 		return nil
 	})
 	return configFlag(cmd, &file, defaultConfig)

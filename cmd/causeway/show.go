@@ -27,11 +27,12 @@ var views = map[string]func(c *api.Client) (list any, table func(io.Writer), err
 	"ike":        view("ike", ikeTable),
 	"nodes":      view("nodes", nodeTable),
 	"cluster":    view("cluster", clusterTable),
+	"fleet":      view("fleet", fleetTable),
 	"status":     view("status", statusTable),
 }
 
 // shown is their order in help texts.
-var shown = []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "sas", "ike", "nodes", "cluster", "status"}
+var shown = []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "sas", "ike", "nodes", "cluster", "fleet", "status"}
 
 const showHelp = `Show what the running daemon knows:
 
@@ -46,6 +47,8 @@ const showHelp = `Show what the running daemon knows:
   ike         what IKE does for each tunnel: its associations, ages, what was agreed on, why a negotiation failed
   nodes       each node of the cluster: whether it lives and is ready, and whether it has the same child SAs as this one
   cluster     how this node stands in the cluster: the store, its number for IVs, what is not stored or not installed
+  fleet       the configuration that all nodes have in common (causeway apply), and which of them work with it; its text is in
+              -o json
   status      the node's name, whether it is ready, version, uptime and configuration
 
 With -o json scripts get all fields; drops has all reasons then.`

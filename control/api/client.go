@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"causeway/config"
 )
 
 // A Client asks the daemon behind a control socket.
@@ -40,6 +43,20 @@ func (c *Client) Reload() (r Reload, err error) {
 	return r, err
 }
 
+// Apply makes a document what all nodes work with; with dry, it is only tried.
+func (c *Client) Apply(f *config.Fleet, dry bool) (a Applied, err error) {
+	body, err := json.Marshal(f)
+	if err != nil {
+		return a, err
+	}
+	what := "apply"
+	if dry {
+		what += "?dry=yes"
+	}
+	err = c.send(http.MethodPost, what, bytes.NewReader(body), &a)
+	return a, err
+}
+
 // Drain makes the daemon withdraw its endpoints, wait until no packets come, limit at most, and then stop. It returns when they have
 // stopped coming.
 func (c *Client) Drain(limit time.Duration) (d Drained, err error) {
@@ -61,8 +78,10 @@ func (c *Client) ExportKeys(tunnel string, span time.Duration) (f KeyFile, err e
 	return f, err
 }
 
-func (c *Client) do(method, what string, v any) error {
-	req, err := http.NewRequest(method, "http://causeway/v1/"+what, nil)
+func (c *Client) do(method, what string, v any) error { return c.send(method, what, nil, v) }
+
+func (c *Client) send(method, what string, text io.Reader, v any) error {
+	req, err := http.NewRequest(method, "http://causeway/v1/"+what, text)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"causeway/config"
 )
 
 // A Node is what the server shows.
@@ -29,6 +31,8 @@ type Node interface {
 	Nodes() []ClusterNode
 	Cluster() Cluster
 	Status() Status
+	Fleet() Fleet
+	Apply(ctx context.Context, f *config.Fleet, dry bool) (Applied, error)
 	Reload() (Reload, error)
 	Drain(ctx context.Context, limit time.Duration) (Drained, error)
 	CommandIKE(ctx context.Context, command, tunnel string) error
@@ -56,6 +60,7 @@ func NewHandler(n Node) http.Handler {
 	show(mux, "/v1/ike", n.IKE)
 	show(mux, "/v1/nodes", n.Nodes)
 	show(mux, "/v1/cluster", n.Cluster)
+	show(mux, "/v1/fleet", n.Fleet)
 	show(mux, "/v1/status", n.Status)
 	mux.HandleFunc("POST /v1/ike/export-keys", func(w http.ResponseWriter, r *http.Request) {
 		span, err := time.ParseDuration(r.FormValue("for"))
@@ -90,6 +95,19 @@ func NewHandler(n Node) http.Handler {
 		}
 		answer(w, http.StatusOK, d)
 	})
+	mux.HandleFunc("POST /v1/apply", func(w http.ResponseWriter, r *http.Request) {
+		f := new(config.Fleet)
+		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxApplied)).Decode(f)
+		var a Applied
+		if err == nil {
+			a, err = n.Apply(r.Context(), f, r.FormValue("dry") != "")
+		}
+		if err != nil {
+			answer(w, http.StatusUnprocessableEntity, problem{err.Error()})
+			return
+		}
+		answer(w, http.StatusOK, a)
+	})
 	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, _ *http.Request) {
 		r, err := n.Reload()
 		if err != nil {
@@ -100,6 +118,9 @@ func NewHandler(n Node) http.Handler {
 	})
 	return mux
 }
+
+// maxApplied bounds a configuration with its keys, in base64.
+const maxApplied = 128 << 20
 
 // problem is the answer to a request that failed.
 type problem struct {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"iter"
 	"net"
@@ -18,6 +19,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"causeway/config"
 )
 
 var update = flag.Bool("update", false, "write testdata instead of comparing with it")
@@ -35,6 +38,7 @@ func (filled) Ports() []Port           { return []Port{fill[Port]()} }
 func (filled) Status() Status          { return fill[Status]() }
 func (filled) Nodes() []ClusterNode    { return []ClusterNode{fill[ClusterNode]()} }
 func (filled) Cluster() Cluster        { return fill[Cluster]() }
+func (filled) Fleet() Fleet            { return fill[Fleet]() }
 func (filled) Routes() iter.Seq[Route] {
 	return slices.Values([]Route{fill[Route](), fill[Route]()})
 }
@@ -47,6 +51,16 @@ func (filled) CommandIKE(_ context.Context, command, tunnel string) error {
 func (filled) ExportKeys(string, time.Duration) (KeyFile, error) { return fill[KeyFile](), nil }
 func (f filled) Drain(context.Context, time.Duration) (Drained, error) {
 	return fill[Drained](), f.reload
+}
+func (f filled) Apply(_ context.Context, d *config.Fleet, dry bool) (Applied, error) {
+	if string(d.Text) != "tunnels: []" || string(d.Secrets["file:/a"]) != "key" {
+		return Applied{}, fmt.Errorf("%q came", d.Text)
+	}
+	a := fill[Applied]()
+	if dry {
+		a.Serial = 0
+	}
+	return a, f.reload
 }
 func (f filled) Reload() (Reload, error) { return fill[Reload](), f.reload }
 
@@ -91,7 +105,7 @@ func set(v reflect.Value, n *int) {
 func TestJSONIsAContract(t *testing.T) {
 	srv := httptest.NewServer(NewHandler(filled{}))
 	defer srv.Close()
-	for _, what := range []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "sas", "ike", "nodes", "cluster", "status", "reload"} {
+	for _, what := range []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "sas", "ike", "nodes", "cluster", "fleet", "status", "reload"} {
 		var resp *http.Response
 		var err error
 		if what == "reload" {
@@ -155,6 +169,27 @@ func TestShowingDoesNotChangeAndReloadingIsNotShowing(t *testing.T) {
 		h.ServeHTTP(w, httptest.NewRequest(c.method, c.path, nil))
 		if w.Code != c.want {
 			t.Errorf("%s %s: status %d, want %d", c.method, c.path, w.Code, c.want)
+		}
+	}
+}
+
+func TestApply(t *testing.T) {
+	d := &config.Fleet{Name: "f.yaml", Text: []byte("tunnels: []"), Secrets: map[string][]byte{"file:/a": []byte("key")}}
+	c := NewClient(serve(t, filled{}))
+	for _, dry := range []bool{false, true} {
+		a, err := c.Apply(d, dry)
+		if err != nil || len(a.TunnelsAdded) != 1 || (a.Serial == 0) != dry {
+			t.Errorf("dry %v: %+v, %v", dry, a, err)
+		}
+	}
+	if _, err := NewClient(serve(t, filled{reload: errors.New("f.yaml:1:1: a mistake")})).Apply(d, false); err == nil || err.Error() != "f.yaml:1:1: a mistake" {
+		t.Errorf("a mistake: %v", err)
+	}
+	for body, want := range map[string]int{"": http.StatusUnprocessableEntity, "{": http.StatusUnprocessableEntity, `{"text":7}`: http.StatusUnprocessableEntity} {
+		w := httptest.NewRecorder()
+		NewHandler(filled{}).ServeHTTP(w, httptest.NewRequest("POST", "/v1/apply", strings.NewReader(body)))
+		if w.Code != want {
+			t.Errorf("%q: status %d, want %d", body, w.Code, want)
 		}
 	}
 }

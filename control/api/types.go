@@ -242,6 +242,33 @@ type Reload struct {
 	Warnings       []string `json:"warnings"`
 }
 
+// Applied is what became of a configuration for all nodes.
+type Applied struct {
+	Reload        // what it changes at the node that was asked
+	Serial uint64 `json:"serial"` // 0: it was only tried
+}
+
+// Fleet is the configuration that all nodes of a cluster have in common, and which of them work with it.
+type Fleet struct {
+	Clustered bool        `json:"clustered"` // false: this node is alone
+	Serial    uint64      `json:"serial"`    // 0: nothing was applied yet
+	By        string      `json:"by"`        // the node where it was applied
+	AppliedAt string      `json:"applied_at"`
+	File      string      `json:"file"` // that it came from
+	Digest    string      `json:"digest"`
+	Text      string      `json:"text"` // without keys
+	Nodes     []FleetNode `json:"nodes"`
+}
+
+// A FleetNode is a node and what it works with.
+type FleetNode struct {
+	Name    string `json:"name"`
+	State   string `json:"state"` // as in ClusterNode
+	Runs    uint64 `json:"runs"`
+	Refused uint64 `json:"refused"` // serial of a newer one that it does not take over; 0: none
+	Why     string `json:"why,omitempty"`
+}
+
 // A ClusterNode is a node of the cluster as the one that answers sees it.
 type ClusterNode struct {
 	Name       string   `json:"name"`

@@ -185,13 +185,14 @@ func (p *plane) used() uint32 {
 // A node is one of a bed.
 type node struct {
 	*Cluster
-	t        *testing.T
-	name     string
-	plane    *plane
-	identity *seal.Identity
-	ike      *negotiator
-	paths    chan pmtu.Path // that others have learned
-	stop     func()
+	t         *testing.T
+	name      string
+	plane     *plane
+	identity  *seal.Identity
+	ike       *negotiator
+	paths     chan pmtu.Path // that others have learned
+	documents chan Document  // that it was told
+	stop      func()
 }
 
 // A bed is nodes with real servers within this process, the first of which is the hub.
@@ -259,8 +260,14 @@ func (b *bed) identity(name string) *seal.Identity {
 // start starts a node: the hub if it is named so.
 func (b *bed) start(name string) *node {
 	b.t.Helper()
+	return b.prepare(name).run()
+}
+
+// prepare makes a node that does nothing yet.
+func (b *bed) prepare(name string) *node {
+	b.t.Helper()
 	l := slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", name)
-	n := &node{t: b.t, name: name, paths: make(chan pmtu.Path, 10), identity: b.identity(name),
+	n := &node{t: b.t, name: name, paths: make(chan pmtu.Path, 10), documents: make(chan Document, 100), identity: b.identity(name),
 		plane: &plane{children: map[uint32]*sa.Child{}, taken: map[uint32]bool{}, tunnels: map[string]bool{"cust-a": true}, received: map[uint32]uint64{}, floors: map[uint32]uint64{}, usages: map[uint32]sa.Usage{}}}
 	o := engine.Options{Name: name, Log: l}
 	if name == "hub" {
@@ -272,7 +279,8 @@ func (b *bed) start(name string) *node {
 		}
 		o.Servers = []*url.URL{u}
 	}
-	n.Cluster = New(Options{Engine: o, Identity: n.identity, Roster: b.roster, Member: Member{Name: name}, Log: l, OnPath: func(p pmtu.Path) { n.paths <- p }}, n.plane)
+	n.Cluster = New(Options{Engine: o, Identity: n.identity, Roster: b.roster, Member: Member{Name: name}, Log: l, OnPath: func(p pmtu.Path) { n.paths <- p },
+		OnDocument: func(d Document) { n.documents <- d }}, n.plane)
 	if b.quick {
 		n.rotateAfter, n.destroyAfter = 2*time.Second, time.Second/2
 	}
@@ -284,11 +292,17 @@ func (b *bed) start(name string) *node {
 	}
 	n.ike = &negotiator{node: n, sas: map[uint64]uint64{}}
 	n.SetNegotiator(n.ike)
+	n.stop = sync.OnceFunc(n.Close)
+	b.t.Cleanup(func() { n.stop() })
+	return n
+}
+
+// run has a node take part.
+func (n *node) run() *node {
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan struct{})
 	go func() { n.Run(ctx); close(ran) }()
 	n.stop = sync.OnceFunc(func() { cancel(); <-ran; n.Close() })
-	b.t.Cleanup(n.stop)
 	return n
 }
 

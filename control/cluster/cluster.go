@@ -30,6 +30,8 @@ type Options struct {
 	OnWriter func(Writer) error
 	// OnPath is told what another node has learned of the way to a tunnel's customer.
 	OnPath func(pmtu.Path)
+	// OnDocument is told a configuration that all nodes are to have. It must not wait.
+	OnDocument func(Document)
 	// NotReady says why the node should get no traffic.
 	NotReady func() []string
 }
@@ -67,6 +69,8 @@ type Cluster struct {
 
 	floors floors
 
+	documentKnown atomic.Bool // what the store has was seen, once
+
 	applying sync.Mutex // one record is applied at a time; taken before mu
 
 	mu       sync.Mutex
@@ -90,6 +94,9 @@ type Cluster struct {
 
 	ownable map[string]string // tunnels that have an owner, by key
 	owners  map[string]*owned // likewise
+
+	document Document // the newest that is known
+	runs     Runs     // which one this node works with
 
 	joined    time.Time // when the store was reached the last time
 	complete  bool      // this process has had all that the others have, once
@@ -205,6 +212,7 @@ type session struct {
 	sasRead     bool
 	ikesRead    bool
 	ownersRead  bool
+	document    documentWatch
 	ready       bool // all is read, and opened as far as there are keys
 	sasWatch    watched
 	ikesWatch   watched
@@ -250,11 +258,14 @@ func (c *Cluster) join(ctx context.Context) error {
 	defer stop()
 	go c.watchNext(ctx)
 	c.storeUnseen()
-	var watchers [5]jetstream.KeyWatcher
+	var watchers [6]jetstream.KeyWatcher
 	for i, kv := range []jetstream.KeyValue{b.nodes, b.epochs, b.sas, b.ikes, b.owners} {
 		if watchers[i], err = kv.WatchAll(ctx); err != nil {
 			return err
 		}
+	}
+	if watchers[5], err = b.document.Watch(ctx, keyDocument); err != nil {
+		return err
 	}
 	defer func() { // each waits for an answer, which a store that is lost does not give
 		for _, w := range watchers {
@@ -294,7 +305,7 @@ func (c *Cluster) number(ctx context.Context, b *buckets) error {
 }
 
 // serve handles what comes, until the store is lost.
-func (c *Cluster) serve(ctx context.Context, s *session, told <-chan *nats.Msg, w [5]jetstream.KeyWatcher) error {
+func (c *Cluster) serve(ctx context.Context, s *session, told <-chan *nats.Msg, w [6]jetstream.KeyWatcher) error {
 	tick := time.NewTicker(beatTime / 4)
 	defer tick.Stop()
 	if err := c.sayBeat(ctx, s); err != nil {
@@ -335,6 +346,14 @@ func (c *Cluster) serve(ctx context.Context, s *session, told <-chan *nats.Msg, 
 				return errors.New("the store has ended the watch of owners")
 			}
 			c.takeOwner(s, v)
+		case v, ok := <-w[5].Updates():
+			if !ok {
+				return errors.New("the store has ended the watch of the configuration")
+			}
+			c.takeDocument(s, v)
+			if s.ready {
+				err = c.turnDocument(ctx, s)
+			}
 		case <-c.anew:
 			return errRoster
 		case <-c.work:
@@ -373,6 +392,9 @@ func (c *Cluster) turn(ctx context.Context, s *session, now time.Time) error {
 	}
 	c.turnFloors(now)
 	c.tellUsage(now)
+	if err := c.turnDocument(ctx, s); err != nil {
+		return err
+	}
 	for _, spi := range c.expire(now) {
 		if err := purge(ctx, s.buckets.sas, spiKey(spi)); err != nil {
 			return err

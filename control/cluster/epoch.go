@@ -153,7 +153,11 @@ func (c *Cluster) renew(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	left += ikes + owners
+	document, err := c.renewDocument(ctx, s, current, forGone)
+	if err != nil {
+		return err
+	}
+	left += ikes + owners + document
 	if left > 0 || time.Since(c.seen.at) < c.destroyAfter {
 		return nil
 	}

@@ -38,6 +38,7 @@ type Member struct {
 	Leaving    bool        `json:"leaving,omitempty"` // it stops: it does nothing any more
 	Keyed      []uint32    `json:"keyed,omitempty"`   // processes from which it takes what they forward
 	KeyedEpoch uint32      `json:"keyed_epoch"`       // under keys of this epoch, and of those before
+	Runs       runsRecord  `json:"runs"`              // which configuration of the fleet it works with
 }
 
 // sign is the record as it is published: the signature, 64 bytes, and the text. The text is signed as it stands, so that the fields of
@@ -101,6 +102,7 @@ func (c *Cluster) sayBeat(ctx context.Context, s *session) error {
 	c.mu.Lock()
 	m.Writer, m.SAs, m.Digest, m.Leaving = c.writer.ID, c.children, digestText(c.digest), c.leaving
 	m.Keyed, m.KeyedEpoch = slices.Clone(c.keyed), c.keyedEpoch
+	m.Runs = c.sealRuns()
 	c.mu.Unlock()
 	ctx, cancel := within(ctx)
 	defer cancel()

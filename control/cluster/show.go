@@ -31,6 +31,8 @@ type Status struct {
 	Compared     time.Duration // ago: when it was looked whether the store has told all that it has; 0: not yet
 	LateAcks     uint64        // acknowledgements that did not come in time
 	Refused      uint64        // values that were not believed or not taken
+	Document     uint64        // serial of the fleet's configuration; 0: there is none
+	Runs         uint64        // serial of the one that this node works with
 }
 
 // Status returns it.
@@ -50,6 +52,7 @@ func (c *Cluster) Status() Status {
 			s.OwnedThere++
 		}
 	}
+	s.Document, s.Runs = c.document.Serial, c.runs.Serial
 	if !c.compared.IsZero() {
 		s.Compared = time.Since(c.compared)
 	}
@@ -76,6 +79,7 @@ func (c *Cluster) Status() Status {
 func (c *Cluster) NotReady() []string {
 	c.mu.Lock()
 	numbered, trouble, complete, unopened := c.numbered, c.trouble, c.complete, len(c.unopened)+len(c.unopenedIKEs)
+	configured := c.document.Serial != 0
 	c.mu.Unlock()
 	switch {
 	case !numbered:
@@ -84,6 +88,8 @@ func (c *Cluster) NotReady() []string {
 		return []string{"no other node has given this one the key of the epoch: is it in their rosters?"}
 	case !complete && unopened > 0:
 		return []string{fmt.Sprintf("%d values of other nodes are sealed under keys that this one does not have: they seal them anew", unopened)}
+	case !configured && !c.documentKnown.Load():
+		return []string{"the fleet's configuration is being read"}
 	case !complete:
 		return []string{"the security associations of the other nodes are being read"}
 	}
@@ -108,6 +114,8 @@ type NodeView struct {
 	Why    string        // it is refused
 	Heard  time.Duration // ago
 	Agrees bool          // it has the same child SAs as this one
+
+	Configuration Runs // of the fleet, that it works with
 }
 
 // Nodes lists all nodes, by name.
@@ -121,10 +129,10 @@ func (c *Cluster) Nodes() []NodeView {
 	now, digest := time.Now(), digestText(c.digest)
 	self := NodeView{Member: c.opts.Member, State: Self, Agrees: true}
 	self.Writer, self.Epoch, self.SAs = c.writer.ID, c.keys.Newest(), c.children
-	self.NotReady = notReady
+	self.NotReady, self.Configuration = notReady, c.runs
 	list := []NodeView{self}
 	for _, l := range c.members {
-		v := NodeView{Member: *l.member, State: Silent, Heard: now.Sub(l.heard), Agrees: l.member.Digest == digest}
+		v := NodeView{Member: *l.member, State: Silent, Heard: now.Sub(l.heard), Agrees: l.member.Digest == digest, Configuration: c.openRuns(l.member)}
 		if l.live(now) {
 			v.State = Live
 		}

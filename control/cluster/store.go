@@ -13,13 +13,14 @@ import (
 
 // The buckets.
 const (
-	bucketMeta    = "causeway_meta"
-	bucketNodes   = "causeway_nodes"
-	bucketEpochs  = "causeway_epochs"
-	bucketWriters = "causeway_writers"
-	bucketSAs     = "causeway_sas"
-	bucketIKEs    = "causeway_ikes"
-	bucketOwners  = "causeway_owners"
+	bucketMeta     = "causeway_meta"
+	bucketNodes    = "causeway_nodes"
+	bucketEpochs   = "causeway_epochs"
+	bucketWriters  = "causeway_writers"
+	bucketSAs      = "causeway_sas"
+	bucketIKEs     = "causeway_ikes"
+	bucketOwners   = "causeway_owners"
+	bucketDocument = "causeway_document"
 )
 
 // buckets are the store as a session sees it.
@@ -31,6 +32,7 @@ type buckets struct {
 	sas        jetstream.KeyValue
 	ikes       jetstream.KeyValue
 	owners     jetstream.KeyValue
+	document   jetstream.KeyValue
 }
 
 const keyGeneration = "generation"
@@ -45,7 +47,7 @@ func openBuckets(ctx context.Context, js jetstream.JetStream) (*buckets, error) 
 		on   jetstream.StorageType
 		to   *jetstream.KeyValue
 	}{
-		{bucketMeta, disk, &meta}, {bucketNodes, disk, &b.nodes}, {bucketWriters, disk, &b.writers}, {bucketSAs, disk, &b.sas}, {bucketIKEs, disk, &b.ikes}, {bucketOwners, disk, &b.owners},
+		{bucketMeta, disk, &meta}, {bucketNodes, disk, &b.nodes}, {bucketWriters, disk, &b.writers}, {bucketSAs, disk, &b.sas}, {bucketIKEs, disk, &b.ikes}, {bucketOwners, disk, &b.owners}, {bucketDocument, disk, &b.document},
 		{bucketEpochs, memory, &b.epochs}, // a disk would have the wraps of keys that were destroyed
 	} {
 		var err error

@@ -77,6 +77,7 @@ var (
 	clusterEpoch    = desc("cluster_epoch", "Number of the epoch under whose key this node seals; 0: it has none.")
 	clusterBehind   = desc("cluster_behind", "What is not done yet: changes of this node that the store has not (not_stored), child SAs that this node could not take (not_installed), values without a key (not_opened).", "what")
 	clusterSPIs     = desc("cluster_reserved_spis", "SPIs that are reserved ahead for negotiations of this node.")
+	clusterDocument = desc("cluster_fleet_serial", "Serial of the configuration that all nodes have in common: the newest one (newest), and the one that this node works with (runs). They differ while it is taken over, or when it was refused.", "which")
 	clusterLate     = desc("cluster_late_acknowledgements_total", "Acknowledgements of new child SAs that did not come in time.")
 	clusterRefused  = desc("cluster_refused_values_total", "Values of the cluster that were not believed or not taken.")
 	pathMTUReports  = desc("path_mtu_reports_total", "ICMP errors about packets too big for their path, by what was made of them.", "verdict")
@@ -296,6 +297,8 @@ func (o out) cluster(s cluster.Status) {
 	o.gauge(clusterBehind, float64(s.NotInstalled), "not_installed")
 	o.gauge(clusterBehind, float64(s.NotOpened), "not_opened")
 	o.gauge(clusterSPIs, float64(s.Stock))
+	o.gauge(clusterDocument, float64(s.Document), "newest")
+	o.gauge(clusterDocument, float64(s.Runs), "runs")
 	o.counter(clusterLate, s.LateAcks)
 	o.counter(clusterRefused, s.Refused)
 }

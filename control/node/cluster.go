@@ -34,12 +34,14 @@ func (n *Node) openCluster(c *config.Config) error {
 	}
 	n.children.clustered = true
 	n.cluster = cluster.New(o, n.children)
+	n.cluster.SetDocument(n.fleet.last)
+	n.tellFleet()
 	return n.cluster.Open()
 }
 
 func (n *Node) clusterOptions(c *config.Config) (o cluster.Options, err error) {
-	if err := n.state.take(); err != nil {
-		return o, fmt.Errorf("node.state_dir: a node in a cluster keeps its identity there: %w; %s", err, advice(err))
+	if err := n.takeState(); err != nil {
+		return o, err
 	}
 	if o.Identity, err = identityOf(&n.state); err != nil {
 		return o, err
@@ -63,9 +65,18 @@ func (n *Node) clusterOptions(c *config.Config) (o cluster.Options, err error) {
 		o.Engine.Servers = append(o.Engine.Servers, u)
 	}
 	o.Log, o.OnWriter, o.NotReady = n.log, n.sas.number, n.NotReady
+	o.OnDocument = n.hearDocument
 	o.OnPath = func(p pmtu.Path) { n.learned.Hear(p, time.Now()) }
 	o.Member = cluster.Member{Name: c.Node.Name, Address: c.Node.Address, Datacenter: c.Node.Datacenter, Region: c.Node.Region, Release: n.opts.Version}
 	return o, nil
+}
+
+// takeState takes the state directory for a node in a cluster.
+func (n *Node) takeState() error {
+	if err := n.state.take(); err != nil {
+		return fmt.Errorf("node.state_dir: a node in a cluster keeps its identity there: %w; %s", err, advice(err))
+	}
+	return nil
 }
 
 // identityOf reads the node's identity, or makes one the first time. The directory must have been taken.
@@ -170,6 +181,7 @@ func CheckCluster(c *config.Config) error {
 func (n *Node) startCluster(ctx context.Context, g *group) {
 	if n.cluster != nil {
 		g.start("cluster", func() error { return n.cluster.Run(ctx) })
+		g.start("configuration of the fleet", func() error { n.followFleet(ctx); return nil })
 		g.start("traffic between nodes", func() error { n.followPeers(ctx); return nil })
 	}
 }
@@ -211,7 +223,7 @@ func (n *Node) clusterReady() []string {
 	if n.cluster == nil {
 		return nil
 	}
-	if why := n.cluster.NotReady(); len(why) > 0 {
+	if why := append(n.cluster.NotReady(), n.fleetReady()...); len(why) > 0 {
 		return why
 	}
 	if !n.owning.settled.Load() {

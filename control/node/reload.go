@@ -9,6 +9,7 @@ import (
 
 	"causeway/config"
 	"causeway/control/api"
+	"causeway/control/cluster"
 	"causeway/control/cluster/seal"
 	"causeway/control/ike"
 	"causeway/pipeline"
@@ -23,32 +24,53 @@ func (n *Node) Reload() (api.Reload, error) {
 	if n.draining.Load() {
 		return api.Reload{}, errors.New("the daemon is stopping")
 	}
-	c, err := config.Load(n.path)
+	own, err := config.Load(n.path)
+	var c *config.Config
+	var d cluster.Document
+	if err == nil {
+		c, d, err = n.merged(own)
+	}
 	if err != nil {
 		n.log.Error("configuration not taken over", "file", n.path, "error", err)
 		return api.Reload{}, err
 	}
-	changes := config.Diff(n.Config(), c)
-	if len(changes.Restart) > 0 {
-		err := restartError(n.path, changes.Restart)
+	r, err := n.takeOver(c, n.path)
+	if err != nil {
+		return r, err
+	}
+	n.fleet.own = own
+	if d.Serial != 0 {
+		if own.HasTunnels() {
+			n.fleet.runs, n.fleet.digest = 0, ""
+			n.settleFleet(d, errOwnTunnels)
+		} else {
+			n.settleFleet(d, nil)
+		}
+	}
+	return r, nil
+}
+
+// takeOver brings a configuration into effect, all of it or nothing. what names it in messages. It is called with reloading held.
+func (n *Node) takeOver(c *config.Config, what string) (api.Reload, error) {
+	fail := func(err error) (api.Reload, error) {
 		n.log.Error("configuration not taken over", "error", err)
 		return api.Reload{}, err
 	}
 	old := n.Config()
+	changes := config.Diff(old, c)
+	if len(changes.Restart) > 0 {
+		return fail(restartError(what, changes.Restart))
+	}
 	tunnels, more, err := ikeTunnels(c)
 	roster, badRoster := n.rosterOf(c)
 	with, before := n.peered(c), n.peered(old)
 	if err := errors.Join(err, badRoster, n.sas.prepare(c), n.children.prepare(with)); err != nil {
 		n.giveUp(old)
-		err = fmt.Errorf("%s: not taken over: %w", n.path, err)
-		n.log.Error("configuration not taken over", "error", err)
-		return api.Reload{}, err
+		return fail(fmt.Errorf("%s: not taken over: %w", what, err))
 	}
 	if err := n.takeTables(func(l []pipeline.LinkSpec) *pipeline.Spec { return union(before, with, l, n.sas.of) }); err != nil {
 		n.giveUp(old)
-		err = fmt.Errorf("%s: not taken over: %w", n.path, err)
-		n.log.Error("configuration not taken over", "error", err)
-		return api.Reload{}, err
+		return fail(fmt.Errorf("%s: not taken over: %w", what, err))
 	}
 	renewed := n.ike.Renewed(tunnels)
 	if err := n.change(c, renewed, tunnels, roster); err != nil {
@@ -61,7 +83,12 @@ func (n *Node) Reload() (api.Reload, error) {
 	for _, w := range more {
 		r.Warnings = append(r.Warnings, w.String())
 	}
-	n.log.Info("configuration reloaded", "file", n.path, "tunnels_added", len(r.TunnelsAdded), "tunnels_removed", len(r.TunnelsRemoved),
+	n.sayTaken(what, changes, r)
+	return r, nil
+}
+
+func (n *Node) sayTaken(what string, changes config.Changes, r api.Reload) {
+	n.log.Info("configuration reloaded", "file", what, "tunnels_added", len(r.TunnelsAdded), "tunnels_removed", len(r.TunnelsRemoved),
 		"tunnels_changed", len(r.TunnelsChanged), "routes_added", r.RoutesAdded, "routes_removed", r.RoutesRemoved)
 	for _, t := range firstOf(changes.TunnelsChanged) {
 		n.log.Info("tunnel changed", "tunnel", t.New.Name, "fields", strings.Join(t.Fields, ", "))
@@ -69,7 +96,6 @@ func (n *Node) Reload() (api.Reload, error) {
 	for _, w := range firstOf(changes.Warnings()) {
 		n.log.Warn("configuration reloaded", "warning", w)
 	}
-	return r, nil
 }
 
 // change follows on tables that have both the old tunnels and the new ones, so that no packet meets a route to a tunnel
