@@ -26,8 +26,10 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -52,31 +54,92 @@ func run(ctx context.Context, names []string) (allKilled bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	// Root tests make traffic, and are alone.
+	var side, alone []mutant
+	for _, m := range mutants {
+		if strings.Contains(m.test, "TestRoot") {
+			alone = append(alone, m)
+		} else {
+			side = append(side, m)
+		}
+	}
+	t := &tally{mutants: mutants, healthy: map[string]func() *outcome{}, count: map[verdict]int{}}
+	if err := t.run(ctx, side, judges); err != nil {
+		return false, err
+	}
+	if err := t.run(ctx, alone, 1); err != nil {
+		return false, err
+	}
+	fmt.Printf("\nmutants: %d killed, %d survived, %d broken\n", t.count[killed], t.count[survived], t.count[broken])
+	return t.count[killed] == len(mutants), nil
+}
+
+// judges is how many mutants are tried side by side: many tests wait more than they work.
+const judges = 2
+
+// tally is what judges have in common.
+type tally struct {
+	mutants []mutant
+
+	mu      sync.Mutex
+	healthy map[string]func() *outcome // of the unbroken tree, by package and level of the tests
+	count   map[verdict]int
+}
+
+// run has judges, each with a copy of the tree, try a list.
+func (t *tally) run(ctx context.Context, list []mutant, judges int) error {
+	if len(list) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	next := make(chan mutant, len(list))
+	for _, m := range list {
+		next <- m
+	}
+	close(next)
+	var wg sync.WaitGroup
+	for range judges {
+		wg.Go(func() {
+			if err := t.judge(ctx, next); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+// judge tries mutants in a copy of the tree.
+func (t *tally) judge(ctx context.Context, next <-chan mutant) error {
 	tree, err := os.MkdirTemp("", "causeway-mutants-")
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer os.RemoveAll(tree)
 	if out, err := exec.CommandContext(ctx, "scripts/copy-tree.sh", tree).CombinedOutput(); err != nil {
-		return false, fmt.Errorf("copying the tree: %w\n%s", err, out)
+		return fmt.Errorf("copying the tree: %w\n%s", err, out)
 	}
-
-	judge := judge{ctx: ctx, tree: tree, healthy: map[string]error{}}
-	count := map[verdict]int{}
-	for _, m := range mutants {
+	j := judge{ctx: ctx, tree: tree, tally: t}
+	for m := range next {
 		start := time.Now()
-		v, why := judge.try(m)
+		v, why := j.try(m)
 		if ctx.Err() != nil {
-			return false, ctx.Err()
+			return ctx.Err()
 		}
-		count[v]++
-		fmt.Printf("%-9s %-36s %5.1f s  %s %s\n", v, m.name, time.Since(start).Seconds(), m.pkg, m.test)
-		if why != "" {
-			fmt.Printf("          breaks: %s\n          %s\n", m.breaks, strings.ReplaceAll(why, "\n", "\n          "))
-		}
+		t.note(m, v, why, time.Since(start))
 	}
-	fmt.Printf("\nmutants: %d killed, %d survived, %d broken\n", count[killed], count[survived], count[broken])
-	return count[killed] == len(mutants), nil
+	return nil
+}
+
+func (t *tally) note(m mutant, v verdict, why string, took time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.count[v]++
+	fmt.Printf("%-9s %-36s %5.1f s  %s %s\n", v, m.name, took.Seconds(), m.pkg, m.test)
+	if why != "" {
+		fmt.Printf("          breaks: %s\n          %s\n", m.breaks, strings.ReplaceAll(why, "\n", "\n          "))
+	}
 }
 
 // mutant is one patch.
@@ -157,9 +220,9 @@ const (
 
 // judge tries mutants in its copy of the tree.
 type judge struct {
-	ctx     context.Context
-	tree    string
-	healthy map[string]error // what a package's test said of the unbroken tree
+	*tally
+	ctx  context.Context
+	tree string
 }
 
 // try returns the verdict on a mutant, and unless it is killed an explanation.
@@ -179,15 +242,46 @@ func (j *judge) try(m mutant) (verdict, string) {
 
 // passesUnbroken makes sure that it is the mutant that turns the test red.
 func (j *judge) passesUnbroken(m mutant) error {
-	key := m.pkg + " " + m.test
-	err, known := j.healthy[key]
-	if !known {
-		if v, why := j.test(m); v != survived {
-			err = fmt.Errorf("the test does not pass: %s\n%s", v, why)
-		}
-		j.healthy[key] = err
+	key := m.pkg
+	if m.level() > 0 { // go test -run takes one expression for each level
+		key += " " + m.test
 	}
-	return err
+	j.mu.Lock()
+	o, known := j.healthy[key]
+	if !known {
+		o = sync.OnceValue(func() *outcome { return j.run(m.pkg, j.expression(m), unbrokenLimit, m.level()) })
+		j.healthy[key] = o
+	}
+	j.mu.Unlock()
+	if v, why := o().verdict(m.names()); v != survived {
+		return fmt.Errorf("the test does not pass: %s\n%s", v, why)
+	}
+	return nil
+}
+
+// unbrokenLimit bounds the tests of a package that mutants name, one after the other.
+const unbrokenLimit = 20 * time.Minute
+
+// level is how deep the named test is: 0 is one of a package, 1 a part of that.
+func (m mutant) level() int { return strings.Count(m.test, "/") }
+
+// names is what the named tests are called, at their level.
+func (m mutant) names() *regexp.Regexp {
+	return regexp.MustCompile(m.test[strings.LastIndex(m.test, "/")+1:])
+}
+
+// expression names all tests of a mutant's package that mutants name: run together they take less time. Parts of tests are run alone.
+func (j *judge) expression(m mutant) string {
+	if m.level() > 0 {
+		return m.test
+	}
+	var all []string
+	for _, o := range j.mutants {
+		if o.pkg == m.pkg && o.level() == 0 && !slices.Contains(all, o.test) {
+			all = append(all, o.test)
+		}
+	}
+	return strings.Join(all, "|")
 }
 
 // git runs git apply outside of any repository: it must not look for one above the copy.
@@ -203,28 +297,61 @@ func (j *judge) git(args ...string) error {
 
 // test runs the mutant's test on the tree as it is.
 func (j *judge) test(m mutant) (verdict, string) {
+	return j.run(m.pkg, m.test, m.within, m.level()).verdict(m.names())
+}
+
+// run runs tests of a package. Those of a mutant wait less long for what does not come (CAUSEWAY_PATIENCE).
+func (j *judge) run(pkg, expression string, limit time.Duration, level int) *outcome {
 	cmd := exec.CommandContext(j.ctx, "go", "test", "-json", "-short", "-trimpath", "-count=1", // a root test runs the daemon, which is not its dependency
-		"-timeout", m.within.String(), "-run", m.test, m.pkg)
+		"-timeout", limit.String(), "-run", expression, pkg)
 	cmd.Dir = j.tree
+	cmd.Env = append(os.Environ(), "CAUSEWAY_PATIENCE=12s")
 	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
-		return broken, err.Error()
+		return &outcome{printed: err.Error(), built: true}
 	}
 	var stderr []byte
 	if exit != nil {
 		stderr = exit.Stderr
 	}
-	return judgeEvents(out, stderr, m.test)
+	return readEvents(out, stderr, level)
 }
 
-// judgeEvents reads the output of go test -json -run expression.
-func judgeEvents(out, stderr []byte, expression string) (verdict, string) {
-	depth := strings.Count(expression, "/")
+// An outcome is what became of tests, of one level.
+type outcome struct {
+	built          bool
+	passed, failed map[string]bool // by name; those that had not ended when the process did have failed
+	printed        string
+}
+
+// verdict is what the tests with such names, of their level alone, say of the tree.
+func (o *outcome) verdict(names *regexp.Regexp) (verdict, string) {
+	any := func(of map[string]bool) bool {
+		for name := range of {
+			if names.MatchString(name[strings.LastIndex(name, "/")+1:]) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case !o.built:
+		return broken, "does not compile:\n" + o.printed
+	case any(o.failed):
+		return killed, ""
+	case any(o.passed):
+		return survived, "the test passes"
+	default:
+		return broken, "no such test ran:\n" + o.printed
+	}
+}
+
+// readEvents reads the output of go test -json, of the tests of a level.
+func readEvents(out, stderr []byte, level int) *outcome {
+	o := &outcome{built: true, passed: map[string]bool{}, failed: map[string]bool{}}
 	var printed strings.Builder
-	var passed, failed, built = false, false, true
-	running := map[string]bool{}
 	for line := range bytes.Lines(out) {
 		var e struct{ Action, Test, Output string }
 		if json.Unmarshal(line, &e) != nil {
@@ -233,27 +360,17 @@ func judgeEvents(out, stderr []byte, expression string) (verdict, string) {
 		printed.WriteString(e.Output)
 		switch {
 		case e.Action == "build-fail":
-			built = false
-		case e.Test == "" || strings.Count(e.Test, "/") != depth: // not the named test, but one around or below it
-		case e.Action == "run":
-			running[e.Test] = true
+			o.built = false
+		case e.Test == "" || strings.Count(e.Test, "/") != level: // not the named test, but one around or below it
+		case e.Action == "run", e.Action == "fail":
+			o.failed[e.Test] = true // if the process dies, or is out of time, under it
 		case e.Action == "pass":
-			passed = true
-			delete(running, e.Test)
-		case e.Action == "fail":
-			failed = true
+			o.passed[e.Test] = true
+			delete(o.failed, e.Test)
 		case e.Action == "skip":
-			delete(running, e.Test)
+			delete(o.failed, e.Test)
 		}
 	}
-	switch {
-	case !built:
-		return broken, "does not compile:\n" + printed.String()
-	case failed, len(running) > 0: // it failed, or the process died or was out of time under it
-		return killed, ""
-	case passed:
-		return survived, "the test passes"
-	default:
-		return broken, "no such test ran:\n" + printed.String() + string(stderr)
-	}
+	o.printed = printed.String() + string(stderr)
+	return o
 }

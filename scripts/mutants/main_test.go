@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestJudgeEvents(t *testing.T) {
+func TestVerdict(t *testing.T) {
 	for _, c := range []struct {
 		name, expression string
 		events           []string
@@ -21,9 +21,13 @@ func TestJudgeEvents(t *testing.T) {
 		{"a skipped test proves nothing", "^TestA$", []string{`{"Action":"run","Test":"TestA"}`, `{"Action":"skip","Test":"TestA"}`, `{"Action":"pass"}`}, broken},
 		{"out of time", "^TestA$", []string{`{"Action":"run","Test":"TestA"}`, `{"Action":"pass","Test":"TestA/x"}`, `{"Action":"fail"}`}, killed},
 		{"the subtest failed", "^TestA$/^x$", []string{`{"Action":"fail","Test":"TestA/x"}`, `{"Action":"fail","Test":"TestA"}`}, killed},
+		{"another test failed", "^TestA$", []string{`{"Action":"fail","Test":"TestAB"}`, `{"Action":"pass","Test":"TestA"}`, `{"Action":"fail"}`}, survived},
+		{"one of several failed", "^TestA", []string{`{"Action":"pass","Test":"TestA"}`, `{"Action":"fail","Test":"TestAB"}`, `{"Action":"fail"}`}, killed},
 		{"only the test above failed", "^TestA$/^x$", []string{`{"Action":"pass","Test":"TestA/x"}`, `{"Action":"fail","Test":"TestA"}`}, survived},
 	} {
-		if got, why := judgeEvents([]byte(strings.Join(c.events, "\n")), nil, c.expression); got != c.want {
+		m := mutant{test: c.expression}
+		o := readEvents([]byte(strings.Join(c.events, "\n")), nil, m.level())
+		if got, why := o.verdict(m.names()); got != c.want {
 			t.Errorf("%s: %s (%s), want %s", c.name, got, why, c.want)
 		}
 	}
