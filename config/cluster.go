@@ -14,8 +14,23 @@ import (
 type Cluster struct {
 	Servers []string // URLs of those that serve: this node is a leaf of one of them
 	TLS     ClusterTLS
-	Hub     netip.AddrPort // where this node serves others; the zero AddrPort: it does not
+	Hub     netip.AddrPort // where this node serves others; the zero AddrPort: it does not. With Servers it is a relay, without a store
+	Share   Share          // other hubs that have the store too
+	NATS    *NATS          // Servers are a NATS deployment; nil: they are nodes
 	Roster  string         // path of the file of the nodes that are admitted
+}
+
+// Share is how a hub has the store in common with others: each has a replica, and a majority of them is the store.
+type Share struct {
+	Listen netip.AddrPort // where the others find this one; the zero AddrPort: this hub has the store alone
+	Hubs   []string       // URLs of the others: an even number, so that there are an odd number of replicas
+}
+
+// NATS is what a deployment of NATS is like that is not made of nodes.
+type NATS struct {
+	Domain      string // of its JetStream
+	Replicas    int    // of each bucket
+	Credentials string // path of a file with NATS credentials; "": the certificate is enough
 }
 
 // ClusterTLS is paths of PEM files. Both ends of each connection show a
@@ -25,9 +40,11 @@ type ClusterTLS struct {
 }
 
 var (
-	clusterSchema = schema{fields: []string{"servers", "tls", "hub", "roster"}}
+	clusterSchema = schema{fields: []string{"servers", "tls", "hub", "nats", "roster"}}
 	tlsSchema     = schema{fields: []string{"certificate", "key", "ca"}}
-	hubSchema     = schema{fields: []string{"listen"}}
+	hubSchema     = schema{fields: []string{"listen", "share"}}
+	shareSchema   = schema{fields: []string{"listen", "hubs"}}
+	natsSchema    = schema{fields: []string{"domain", "replicas", "credentials"}}
 )
 
 func (d *decoder) cluster(v value) *Cluster {
@@ -43,11 +60,10 @@ func (d *decoder) cluster(v value) *Cluster {
 		c.Servers = d.servers(v)
 	}
 	if v, ok := f.get("hub"); ok {
-		if f, ok := v.mapping(hubSchema); ok {
-			if v, ok := f.need("listen", `the address and port where others find this node, such as "0.0.0.0:4222"`); ok {
-				c.Hub, _ = v.listen()
-			}
-		}
+		d.hub(v, f, c)
+	}
+	if v, ok := f.get("nats"); ok {
+		d.nats(v, f, c)
 	}
 	if v, ok := f.need("tls", "{certificate: FILE, key: FILE, ca: FILE}: nodes know each other's connections by them"); ok {
 		d.clusterTLS(v, &c.TLS)
@@ -56,6 +72,63 @@ func (d *decoder) cluster(v value) *Cluster {
 		c.Roster = v.rosterFile()
 	}
 	return c
+}
+
+// hub decodes how this node serves others. cluster is the section around it.
+func (d *decoder) hub(v value, cluster fields, c *Cluster) {
+	f, ok := v.mapping(hubSchema)
+	if !ok {
+		return
+	}
+	if v, ok := f.need("listen", `the address and port where others find this node, such as "0.0.0.0:4222"`); ok {
+		c.Hub, _ = v.listen()
+	}
+	v, ok = f.get("share")
+	if !ok {
+		return
+	}
+	if cluster.given["servers"] {
+		v.fail("stands in a node that has servers: such a hub is a relay, and has no store to share; remove one of the two")
+	}
+	if f, ok = v.mapping(shareSchema); !ok {
+		return
+	}
+	if v, ok := f.need("listen", `the address and port where the other hubs find this one, such as "0.0.0.0:4223"`); ok {
+		c.Share.Listen, _ = v.listen()
+		if c.Share.Listen.IsValid() && c.Share.Listen == c.Hub {
+			v.fail("%s is where nodes find this hub: write another port", quote(c.Hub.String()))
+		}
+	}
+	if v, ok := f.need("hubs", `the other hubs, such as ["tls://hub2.example.net:4223", "tls://hub3.example.net:4223"]`); ok {
+		c.Share.Hubs = d.servers(v)
+		if n := len(c.Share.Hubs); n > 0 && n != 2 && n != 4 {
+			v.fail("names %d: with this one there are %d replicas, and 3 or 5 are possible, so that a majority lives when one dies; name 2 or 4", n, n+1)
+		}
+	}
+}
+
+// nats decodes what a NATS deployment is like.
+func (d *decoder) nats(v value, cluster fields, c *Cluster) {
+	if !cluster.given["servers"] {
+		v.fail("stands in a node without servers: it says what the servers of a NATS deployment are like; write servers, or remove it")
+	}
+	f, ok := v.mapping(natsSchema)
+	if !ok {
+		return
+	}
+	n := &NATS{Replicas: 3}
+	c.NATS = n
+	if v, ok := f.need("domain", "the domain of its JetStream (jetstream { domain: ... } there)"); ok {
+		n.Domain, _ = v.name()
+	}
+	if v, ok := f.get("replicas"); ok {
+		if i, ok := v.integer(1, 5); ok {
+			n.Replicas = int(i)
+		}
+	}
+	if v, ok := f.get("credentials"); ok {
+		n.Credentials = v.pemFile(true)
+	}
 }
 
 func (d *decoder) clusterTLS(v value, t *ClusterTLS) {
@@ -154,7 +227,9 @@ func (c *Cluster) same(d *Cluster) bool {
 	if c == nil || d == nil {
 		return c == d
 	}
-	return sameSet(c.Servers, d.Servers) && c.TLS == d.TLS && c.Hub == d.Hub && c.Roster == d.Roster
+	nats := c.NATS == d.NATS || c.NATS != nil && d.NATS != nil && *c.NATS == *d.NATS
+	return sameSet(c.Servers, d.Servers) && c.TLS == d.TLS && c.Hub == d.Hub && c.Roster == d.Roster &&
+		c.Share.Listen == d.Share.Listen && sameSet(c.Share.Hubs, d.Share.Hubs) && nats
 }
 
 // checkCluster refuses what one node can do and several cannot (DESIGN

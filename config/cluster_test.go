@@ -139,9 +139,23 @@ c.yaml:16:70: cluster.servers[2]: must be a URL such as tls://hub1.example.net:4
 	{"hub without a value", clustered(base, `hub:`),
 		`c.yaml:16:8: cluster.hub: has no value: give one, or remove it`},
 	{"hub is an address", clustered(base, `hub: "0.0.0.0:4222"`),
-		`c.yaml:16:8: cluster.hub: must be a mapping with listen, got "0.0.0.0:4222"`},
+		`c.yaml:16:8: cluster.hub: must be a mapping with listen or share, got "0.0.0.0:4222"`},
 	{"hub, unknown field", clustered(base, `hub: {listen: ":4222", advertise: hub1}`),
-		`c.yaml:16:26: cluster.hub: unknown field "advertise": allowed are listen`},
+		`c.yaml:16:26: cluster.hub: unknown field "advertise": allowed are listen and share`},
+	{"share on a relay", clustered(base, `hub: {listen: "0.0.0.0:4222", share: {listen: "0.0.0.0:4223", hubs: ["tls://b:4223", "tls://c:4223"]}}`+"\n  "+leaf),
+		`c.yaml:16:40: cluster.hub.share: stands in a node that has servers: such a hub is a relay, and has no store to share; remove one of the two`},
+	{"share with one", clustered(base, `hub: {listen: "0.0.0.0:4222", share: {listen: "0.0.0.0:4223", hubs: ["tls://b:4223"]}}`),
+		`c.yaml:16:71: cluster.hub.share.hubs: names 1: with this one there are 2 replicas, and 3 or 5 are possible, so that a majority lives when one dies; name 2 or 4`},
+	{"share with nobody", clustered(base, `hub: {listen: "0.0.0.0:4222", share: {}}`),
+		`c.yaml:16:40: cluster.hub.share: hubs is missing: write the other hubs, such as ["tls://hub2.example.net:4223", "tls://hub3.example.net:4223"]
+c.yaml:16:40: cluster.hub.share: listen is missing: write the address and port where the other hubs find this one, such as "0.0.0.0:4223"`},
+	{"share at the same port", clustered(base, `hub: {listen: "0.0.0.0:4222", share: {listen: "0.0.0.0:4222", hubs: ["tls://b:4223", "tls://c:4223"]}}`),
+		`c.yaml:16:49: cluster.hub.share.listen: "0.0.0.0:4222" is where nodes find this hub: write another port`},
+	{"nats without servers", clustered(base, hub+"\n  nats: {domain: ngs}"),
+		`c.yaml:17:9: cluster.nats: stands in a node without servers: it says what the servers of a NATS deployment are like; write servers, or remove it`},
+	{"nats without a domain", clustered(base, leaf+"\n  nats: {replicas: 7}"),
+		`c.yaml:17:9: cluster.nats: domain is missing: write the domain of its JetStream (jetstream { domain: ... } there)
+c.yaml:17:20: cluster.nats.replicas: must be a whole number from 1 to 5, got 7`},
 	{"hub without a port", clustered(base, `hub: {listen: 192.0.2.11}`),
 		`c.yaml:16:17: cluster.hub.listen: "192.0.2.11"` + noListen},
 	{"hub of port 0", clustered(base, `hub: {listen: "192.0.2.11:0"}`),
@@ -191,7 +205,7 @@ c.yaml:11:8: cluster.tls: key is missing: write the path of a file with the cert
 	{"roster in the file itself", swapIn(clustered(base, leaf), "roster: DIR/roster", "roster: [edge-1]"),
 		`c.yaml:15:11: cluster.roster: must be an absolute path, got a list`},
 	{"cluster, unknown field beside good ones", clustered(base, leaf+"\n  peers: []"),
-		`c.yaml:17:3: cluster: unknown field "peers": allowed are servers, tls, hub and roster`},
+		`c.yaml:17:3: cluster: unknown field "peers": allowed are servers, tls, hub, nats and roster`},
 	{"cluster, servers twice", clustered(base, leaf+"\n  "+leaf),
 		`c.yaml:17:3: cluster.servers: given twice, first on line 16: remove one`},
 	{"node without an address in a cluster", swapIn(clustered(base, leaf), `address: 192.0.2.11`, `name: edge-1`),
@@ -237,6 +251,10 @@ func TestCluster(t *testing.T) {
 		want          Cluster
 	}{
 		{"leaf", leaf, Cluster{Servers: []string{"tls://hub1.example.net:4222"}}},
+		{"relay", leaf + "\n  " + hub, Cluster{Servers: []string{"tls://hub1.example.net:4222"}, Hub: netip.MustParseAddrPort("0.0.0.0:4222")}},
+		{"one of three hubs", `hub: {listen: "0.0.0.0:4222", share: {listen: "0.0.0.0:4223", hubs: ["tls://b:4223", "tls://c:4223"]}}`,
+			Cluster{Hub: netip.MustParseAddrPort("0.0.0.0:4222"), Share: Share{Listen: netip.MustParseAddrPort("0.0.0.0:4223"), Hubs: []string{"tls://b:4223", "tls://c:4223"}}}},
+		{"in a NATS deployment", leaf + "\n  nats: {domain: ngs}", Cluster{Servers: []string{"tls://hub1.example.net:4222"}, NATS: &NATS{Domain: "ngs", Replicas: 3}}},
 		{"leaf of several", `servers: ["tls://hub2:1", "tls://hub1:65535", "tls://hub1:1"]`, Cluster{Servers: []string{"tls://hub2:1", "tls://hub1:65535", "tls://hub1:1"}}},
 		{"leaf by addresses", `servers: ["tls://192.0.2.11:4222", "tls://[2001:db8::11]:4222", "tls://[2001:db8::11]:4223"]`,
 			Cluster{Servers: []string{"tls://192.0.2.11:4222", "tls://[2001:db8::11]:4222", "tls://[2001:db8::11]:4223"}}},
@@ -396,6 +414,10 @@ func TestClusterChangesAreSeen(t *testing.T) {
 			*p = netip.MustParseAddrPort("[::1]:1")
 		case *ClusterTLS:
 			p.CA = "x"
+		case *Share:
+			p.Hubs = []string{"x"}
+		case **NATS:
+			*p = &NATS{Domain: "x"}
 		default:
 			t.Fatalf("%s: no change for a %T", f.Name, p)
 		}
@@ -451,10 +473,9 @@ func TestExampleCluster(t *testing.T) {
 	files := Cluster{TLS: ClusterTLS{dir + "cert.pem", dir + "key.pem", dir + "ca.pem"}, Roster: dir + "roster"}
 	leafs, hubs := files, files
 	leafs.Servers, hubs.Hub = []string{"tls://hub1.example.net:4222"}, netip.MustParseAddrPort("198.51.100.11:4222")
-	for section, want := range map[string]Cluster{
-		asLeaf: leafs,
-		swapIn(swapIn(asLeaf, "  servers:", "  # servers:"), "  # hub:", "  hub:"): hubs,
-	} {
+	hubs.Share = Share{Listen: netip.MustParseAddrPort("198.51.100.11:4223"), Hubs: []string{"tls://hub2.example.net:4223", "tls://hub3.example.net:4223"}}
+	asHub := strings.ReplaceAll(swapIn(swapIn(asLeaf, "  servers:", "  # servers:"), "  # hub:", "  hub:"), "\n  #   ", "\n    ")
+	for section, want := range map[string]Cluster{asLeaf: leafs, asHub: hubs} {
 		c := mustParse(t, before+"\n"+section)
 		if !reflect.DeepEqual(c.Cluster, &want) {
 			t.Errorf("got\n%+v\nwant\n%+v", c.Cluster, want)

@@ -72,6 +72,22 @@ func nodeTable(w io.Writer, nodes []api.ClusterNode) {
 	}
 }
 
+// replicaWords says of each replica whether it may be relied on: only when all may, another hub is stopped.
+func replicaWords(list []api.StoreReplica) string {
+	var words []string
+	for _, r := range list {
+		switch {
+		case r.Offline:
+			words = append(words, r.Name+" is away")
+		case !r.Current || r.Lag > 0:
+			words = append(words, fmt.Sprintf("%s is behind by %s", r.Name, count(int(r.Lag), "change")))
+		default:
+			words = append(words, r.Name+" has all")
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
 func clusterTable(w io.Writer, c api.Cluster) {
 	switch c.State {
 	case "alone":
@@ -81,6 +97,9 @@ func clusterTable(w io.Writer, c api.Cluster) {
 		fmt.Fprintf(w, "joined: %s live, epoch %d\n", count(c.Nodes, "node"), c.Epoch)
 	default:
 		fmt.Fprintf(w, "the store is not reached: %s\ntunnels that are up go on; nothing new is negotiated\n", cmp.Or(c.Why, "not joined yet"))
+	}
+	if len(c.Replicas) > 0 {
+		fmt.Fprintf(w, "store of %s: %s\n", count(len(c.Replicas), "replica"), replicaWords(c.Replicas))
 	}
 	if c.Numbered {
 		fmt.Fprintf(w, "number for IVs %d, generation of the store %s\n", c.Writer, c.Generation)

@@ -258,7 +258,8 @@ func TestClusterTables(t *testing.T) {
 		{Name: "edge-2", State: "silent", Address: "192.0.2.12", Epoch: 7, SAs: 2, NotReady: []string{"draining"}, HeardAgo: 3.21},
 		{Name: "rogue", State: "refused", Why: "its record is not signed by it"},
 	})
-	clusterTable(&out, api.Cluster{State: "away", Why: "no server of cluster.servers is reached", Numbered: true, Writer: 5, Generation: "0123456789abcdef", Epoch: 7, SAs: 3, Digest: "00000000000000ff", SPIsReserved: 64, IKESAs: 3, IKEHere: 2, IKEVacant: 1})
+	clusterTable(&out, api.Cluster{State: "away", Why: "no server of cluster.servers is reached", Numbered: true, Writer: 5, Generation: "0123456789abcdef", Epoch: 7, SAs: 3, Digest: "00000000000000ff", SPIsReserved: 64, IKESAs: 3, IKEHere: 2, IKEVacant: 1,
+		Replicas: []api.StoreReplica{{Name: "edge-1", Current: true, Leads: 5}, {Name: "edge-2", Offline: true, Lag: 7}, {Name: "edge-3", Lag: 1}}})
 	nodeTable(&out, nil)
 	want := `NODE    STATE    READY  ADDRESS     DATACENTER  REGION  RELEASE  EPOCH  CHILD SAS  SAME  HEARD
 edge-1  self     yes    192.0.2.11  ams1        -       -        7      3          yes   -
@@ -268,6 +269,7 @@ edge-2 is not ready: draining
 rogue is refused: its record is not signed by it
 the store is not reached: no server of cluster.servers is reached
 tunnels that are up go on; nothing new is negotiated
+store of 3 replicas: edge-1 has all, edge-2 is away, edge-3 is behind by 1 change
 number for IVs 5, generation of the store 0123456789abcdef
 child SAs 3 (digest 00000000000000ff), SPIs reserved ahead 64
 IKE SAs 3: 2 here, 1 of nodes that are gone

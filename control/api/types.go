@@ -286,29 +286,39 @@ type ClusterNode struct {
 	HeardAgo   float64  `json:"heard_ago_seconds"`
 }
 
+// A StoreReplica is a hub's part of a store that hubs have in common.
+type StoreReplica struct {
+	Name    string `json:"name"`
+	Leads   int    `json:"leads"`   // how many of the buckets
+	Current bool   `json:"current"` // it has all that the others have
+	Offline bool   `json:"offline"` // it is not heard
+	Lag     uint64 `json:"lag"`     // changes that it does not have yet
+}
+
 // Cluster is how a node stands in the cluster.
 type Cluster struct {
-	State        string  `json:"state"` // alone, joined, away: the store is not reached
-	Why          string  `json:"why,omitempty"`
-	Nodes        int     `json:"nodes"` // that live, with this one
-	Numbered     bool    `json:"numbered"`
-	Writer       uint32  `json:"writer"`
-	Generation   string  `json:"generation"` // of the store
-	Epoch        uint32  `json:"epoch"`      // under which this node seals; 0: it has no key yet
-	SAs          int     `json:"child_sas"`
-	Digest       string  `json:"digest"` // of them; equal on all nodes
-	SPIsReserved int     `json:"spis_reserved"`
-	IKESAs       int     `json:"ike_sas"`           // of the whole cluster
-	IKEHere      int     `json:"ike_sas_here"`      // of them, that this node has
-	IKEVacant    int     `json:"ike_sas_vacant"`    // of nodes that are gone, and not taken over yet
-	OwnedHere    int     `json:"owned_here"`        // tunnels with replay protection that this node encrypts for
-	Unconfirmed  int     `json:"owned_unconfirmed"` // child SAs whose numbers are used without the store: another node may encrypt too
-	OwnedThere   int     `json:"owned_elsewhere"`
-	Ownerless    int     `json:"owned_by_nobody"`
-	Compared     float64 `json:"compared_ago_seconds"` // when it was looked whether the store has told all that it has; 0: not yet
-	NotStored    int     `json:"not_stored"`           // changes of this node that the store has not yet
-	NotInstalled int     `json:"not_installed"`        // child SAs that this node could not take
-	NotOpened    int     `json:"not_opened"`           // values under epochs of which it has no key
-	LateAcks     uint64  `json:"late_acks"`            // acknowledgements that did not come in time
-	Refused      uint64  `json:"refused"`              // values that were not believed or not taken
+	State        string         `json:"state"` // alone, joined, away: the store is not reached
+	Why          string         `json:"why,omitempty"`
+	Nodes        int            `json:"nodes"` // that live, with this one
+	Numbered     bool           `json:"numbered"`
+	Writer       uint32         `json:"writer"`
+	Generation   string         `json:"generation"` // of the store
+	Epoch        uint32         `json:"epoch"`      // under which this node seals; 0: it has no key yet
+	SAs          int            `json:"child_sas"`
+	Digest       string         `json:"digest"` // of them; equal on all nodes
+	SPIsReserved int            `json:"spis_reserved"`
+	IKESAs       int            `json:"ike_sas"`           // of the whole cluster
+	IKEHere      int            `json:"ike_sas_here"`      // of them, that this node has
+	IKEVacant    int            `json:"ike_sas_vacant"`    // of nodes that are gone, and not taken over yet
+	OwnedHere    int            `json:"owned_here"`        // tunnels with replay protection that this node encrypts for
+	Unconfirmed  int            `json:"owned_unconfirmed"` // child SAs whose numbers are used without the store: another node may encrypt too
+	OwnedThere   int            `json:"owned_elsewhere"`
+	Ownerless    int            `json:"owned_by_nobody"`
+	Replicas     []StoreReplica `json:"store_replicas"`       // of the store, by name; empty: it has one
+	Compared     float64        `json:"compared_ago_seconds"` // when it was looked whether the store has told all that it has; 0: not yet
+	NotStored    int            `json:"not_stored"`           // changes of this node that the store has not yet
+	NotInstalled int            `json:"not_installed"`        // child SAs that this node could not take
+	NotOpened    int            `json:"not_opened"`           // values under epochs of which it has no key
+	LateAcks     uint64         `json:"late_acks"`            // acknowledgements that did not come in time
+	Refused      uint64         `json:"refused"`              // values that were not believed or not taken
 }

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -192,6 +193,7 @@ type node struct {
 	ike       *negotiator
 	paths     chan pmtu.Path // that others have learned
 	documents chan Document  // that it was told
+	patience  time.Duration
 	stop      func()
 }
 
@@ -205,7 +207,9 @@ type bed struct {
 	log    *log
 	quick  bool // epochs last seconds
 
-	unreadable time.Duration // instead of unreadableAfter, if it is not 0
+	patience   time.Duration         // of its nodes, if it is not 0
+	engine     func(*engine.Options) // not nil: completes what a node's engine is, by its name
+	unreadable time.Duration         // instead of unreadableAfter, if it is not 0
 }
 
 type log struct {
@@ -227,12 +231,7 @@ func (l *log) text() string {
 
 func newBed(t *testing.T, admitted ...string) *bed {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	b := &bed{t: t, hub: l.Addr().(*net.TCPAddr).AddrPort(), dir: t.TempDir(), roster: seal.Roster{}, ids: map[string]*seal.Identity{}, log: &log{}}
+	b := &bed{t: t, hub: freePort(t), dir: t.TempDir(), roster: seal.Roster{}, ids: map[string]*seal.Identity{}, log: &log{}}
 	for _, name := range admitted {
 		b.roster[name] = b.identity(name).Public().Fingerprint()
 	}
@@ -244,6 +243,27 @@ func newBed(t *testing.T, admitted ...string) *bed {
 		}
 	})
 	return b
+}
+
+// freePort is an address at which nobody listens.
+func freePort(t *testing.T) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	return l.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// leafURL is how a node names a hub.
+func leafURL(t *testing.T, a netip.AddrPort) *url.URL {
+	t.Helper()
+	u, err := url.Parse("nats-leaf://" + a.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
 }
 
 func (b *bed) identity(name string) *seal.Identity {
@@ -267,17 +287,16 @@ func (b *bed) start(name string) *node {
 func (b *bed) prepare(name string) *node {
 	b.t.Helper()
 	l := slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", name)
-	n := &node{t: b.t, name: name, paths: make(chan pmtu.Path, 10), documents: make(chan Document, 100), identity: b.identity(name),
+	n := &node{t: b.t, name: name, patience: cmp.Or(b.patience, patience), paths: make(chan pmtu.Path, 10), documents: make(chan Document, 100), identity: b.identity(name),
 		plane: &plane{children: map[uint32]*sa.Child{}, taken: map[uint32]bool{}, tunnels: map[string]bool{"cust-a": true}, received: map[uint32]uint64{}, floors: map[uint32]uint64{}, usages: map[uint32]sa.Usage{}}}
 	o := engine.Options{Name: name, Log: l}
-	if name == "hub" {
+	switch {
+	case b.engine != nil:
+		b.engine(&o)
+	case name == "hub":
 		o.Hub, o.Dir = b.hub, b.dir
-	} else {
-		u, err := url.Parse("nats-leaf://" + b.hub.String())
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		o.Servers = []*url.URL{u}
+	default:
+		o.Servers = []*url.URL{leafURL(b.t, b.hub)}
 	}
 	n.Cluster = New(Options{Engine: o, Identity: n.identity, Roster: b.roster, Member: Member{Name: name}, Log: l, OnPath: func(p pmtu.Path) { n.paths <- p },
 		OnDocument: func(d Document) { n.documents <- d }}, n.plane)
@@ -334,9 +353,9 @@ var patience = func() time.Duration {
 
 func (n *node) eventually(what string, f func() bool) {
 	n.t.Helper()
-	for end := time.Now().Add(patience); !f(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(n.patience); !f(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			n.t.Fatalf("%s: not %s in %v", n.name, what, patience)
+			n.t.Fatalf("%s: not %s in %v", n.name, what, n.patience)
 		}
 	}
 }

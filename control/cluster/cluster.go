@@ -69,6 +69,9 @@ type Cluster struct {
 
 	floors floors
 
+	echo atomic.Pointer[time.Time] // when this node's own sign of life came back; nil: there is no session
+	died atomic.Pointer[time.Time] // when a node was found gone the last time
+
 	documentKnown atomic.Bool // what the store has was seen, once
 
 	applying sync.Mutex // one record is applied at a time; taken before mu
@@ -94,6 +97,8 @@ type Cluster struct {
 
 	ownable map[string]string // tunnels that have an owner, by key
 	owners  map[string]*owned // likewise
+
+	replicas []Replica // of the store, as they were when it was compared
 
 	document Document // the newest that is known
 	runs     Runs     // which one this node works with
@@ -214,18 +219,11 @@ type session struct {
 	ownersRead  bool
 	document    documentWatch
 	ready       bool // all is read, and opened as far as there are keys
-	sasWatch    watched
-	ikesWatch   watched
+	watches     [watches]watched
 	compared    time.Time
 	whole       time.Time // when the store had told all that it has
 	swept       time.Time
 	beaten      time.Time // when this node has said that it lives the last time
-}
-
-// watched is how far the watch of a bucket is.
-type watched struct {
-	seen uint64 // the last revision that came
-	had  uint64 // what the store had when it was asked the last time
 }
 
 // join takes part as long as the store answers.
@@ -233,7 +231,7 @@ func (c *Cluster) join(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	opening, done := within(ctx)
-	b, err := openBuckets(opening, c.engine.Store)
+	b, err := openBuckets(opening, c.engine.Store, c.engine.Replicas)
 	done()
 	if err != nil {
 		return err
@@ -258,13 +256,13 @@ func (c *Cluster) join(ctx context.Context) error {
 	defer stop()
 	go c.watchNext(ctx)
 	c.storeUnseen()
-	var watchers [6]jetstream.KeyWatcher
-	for i, kv := range []jetstream.KeyValue{b.nodes, b.epochs, b.sas, b.ikes, b.owners} {
+	var watchers [watches]jetstream.KeyWatcher
+	for i, kv := range b.watched() {
 		if watchers[i], err = kv.WatchAll(ctx); err != nil {
 			return err
 		}
 	}
-	if watchers[5], err = b.document.Watch(ctx, keyDocument); err != nil {
+	if watchers[watchDocument], err = b.document.Watch(ctx, keyDocument); err != nil {
 		return err
 	}
 	defer func() { // each waits for an answer, which a store that is lost does not give
@@ -305,7 +303,8 @@ func (c *Cluster) number(ctx context.Context, b *buckets) error {
 }
 
 // serve handles what comes, until the store is lost.
-func (c *Cluster) serve(ctx context.Context, s *session, told <-chan *nats.Msg, w [6]jetstream.KeyWatcher) error {
+func (c *Cluster) serve(ctx context.Context, s *session, told <-chan *nats.Msg, w [watches]jetstream.KeyWatcher) error {
+	defer c.echo.Store(nil)
 	tick := time.NewTicker(beatTime / 4)
 	defer tick.Stop()
 	if err := c.sayBeat(ctx, s); err != nil {
@@ -318,38 +317,44 @@ func (c *Cluster) serve(ctx context.Context, s *session, told <-chan *nats.Msg, 
 			return nil
 		case m := <-told:
 			c.heard(m)
-		case v, ok := <-w[0].Updates():
+		case v, ok := <-w[watchNodes].Updates():
 			if !ok {
 				return errors.New("the store has ended the watch of nodes")
 			}
+			s.watches[watchNodes].note(v)
 			c.takeMember(s, v)
 			err = c.turnEpochs(ctx, s)
-		case v, ok := <-w[1].Updates():
+		case v, ok := <-w[watchEpochs].Updates():
 			if !ok {
 				return errors.New("the store has ended the watch of epochs")
 			}
+			s.watches[watchEpochs].note(v)
 			if err = c.takeEpoch(s, v); err == nil {
 				err = c.turnEpochs(ctx, s)
 			}
-		case v, ok := <-w[2].Updates():
+		case v, ok := <-w[watchSAs].Updates():
 			if !ok {
 				return errors.New("the store has ended the watch of child SAs")
 			}
+			s.watches[watchSAs].note(v)
 			c.takeStored(s, v)
-		case v, ok := <-w[3].Updates():
+		case v, ok := <-w[watchIKEs].Updates():
 			if !ok {
 				return errors.New("the store has ended the watch of IKE SAs")
 			}
+			s.watches[watchIKEs].note(v)
 			c.takeIKE(s, v)
-		case v, ok := <-w[4].Updates():
+		case v, ok := <-w[watchOwners].Updates():
 			if !ok {
 				return errors.New("the store has ended the watch of owners")
 			}
+			s.watches[watchOwners].note(v)
 			c.takeOwner(s, v)
-		case v, ok := <-w[5].Updates():
+		case v, ok := <-w[watchDocument].Updates():
 			if !ok {
 				return errors.New("the store has ended the watch of the configuration")
 			}
+			s.watches[watchDocument].note(v)
 			c.takeDocument(s, v)
 			if s.ready {
 				err = c.turnDocument(ctx, s)
@@ -406,7 +411,7 @@ func (c *Cluster) turn(ctx context.Context, s *session, now time.Time) error {
 	if err := c.sweep(ctx, s, now); err != nil {
 		return err
 	}
-	err := s.compare(ctx, now)
+	err := c.compare(ctx, s, now)
 	c.mu.Lock()
 	c.compared = s.whole
 	c.mu.Unlock()
@@ -438,42 +443,6 @@ func (c *Cluster) turnAtOnce(ctx context.Context, s *session, now time.Time) err
 
 // completeTime is how long a node that has joined the first time waits for what it has no key of: whoever has written it seals it anew.
 const completeTime = 15 * time.Second
-
-// compareTime is how often it is asked whether the store has told all that it has.
-const compareTime = 5 * time.Second
-
-// compare finds a watch that has stalled: the store had more five seconds ago than has come by now. All is read again then.
-func (s *session) compare(ctx context.Context, now time.Time) error {
-	if now.Sub(s.compared) < compareTime {
-		return nil
-	}
-	s.compared = now
-	if err := s.sasWatch.compare(ctx, s.buckets.sas, "child SAs"); err != nil {
-		return err
-	}
-	if err := s.ikesWatch.compare(ctx, s.buckets.ikes, "IKE SAs"); err != nil {
-		return err
-	}
-	s.whole = now
-	return nil
-}
-
-func (w *watched) compare(ctx context.Context, kv jetstream.KeyValue, of string) error {
-	if w.had > w.seen {
-		return fmt.Errorf("the store has told changes of %s up to %d, and had %d before that: it is read again", of, w.seen, w.had)
-	}
-	asking, done := within(ctx)
-	defer done()
-	status, err := kv.Status(asking)
-	if err != nil {
-		return err
-	}
-	w.had = 0
-	if b, ok := status.(*jetstream.KeyValueBucketStatus); ok {
-		w.had = b.StreamInfo().State.LastSeq
-	}
-	return nil
-}
 
 // ready says that this node can share and take.
 func (c *Cluster) ready(s *session) {

@@ -137,7 +137,7 @@ func (c *Cluster) renew(ctx context.Context, s *session) error {
 		if h.kind == reserved && !h.own {
 			continue // its own process seals it anew, or it is swept
 		}
-		if !h.own && (!forGone || s.writes(h)) {
+		if !h.own && (!forGone || c.writes(s, h)) {
 			left++ // its node does
 			continue
 		}
@@ -170,9 +170,9 @@ func (c *Cluster) renew(ctx context.Context, s *session) error {
 }
 
 // writes reports whether the process that has written a record lives.
-func (s *session) writes(h *held) bool {
+func (c *Cluster) writes(s *session, h *held) bool {
 	l := s.members[h.node]
-	return l != nil && l.live(time.Now()) && l.member.Writer == h.writer
+	return l != nil && l.live(c.now()) && l.member.Writer == h.writer
 }
 
 // sealedBefore are the records that are sealed under epochs before one.
@@ -323,7 +323,7 @@ func (c *Cluster) receivers(s *session) map[string]seal.Public {
 // keeper is the node that makes epochs and gives keys: the first by name, of those that live, with the current one before those without.
 func (c *Cluster) keeper(s *session) string {
 	best, has := c.opts.Member.Name, c.keys.Has(s.epochs.current.Epoch)
-	now := time.Now()
+	now := c.now()
 	for name, l := range s.members {
 		if !l.live(now) {
 			continue

@@ -51,7 +51,7 @@ func (c *Cluster) nodeOf(spi uint64) string {
 	if s := c.known(spi); s.Where == ike.There {
 		return s.Node
 	}
-	now := time.Now()
+	now := c.now()
 	for name, l := range c.members {
 		if uint64(l.member.Writer) == spi>>writerBits && l.live(now) {
 			return name
@@ -126,7 +126,7 @@ func (b *bucket) allow(now time.Time) bool {
 func (f fleet) Leads(tunnel string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.trouble == "" && winner(f.candidates(time.Now()), tunnel) == f.opts.Member.Name
+	return f.trouble == "" && winner(f.candidates(f.now()), tunnel) == f.opts.Member.Name
 }
 
 // candidates are the nodes that live, have the key of the epoch and do not stop, with this one. It is called with the lock held.

@@ -143,7 +143,7 @@ func (c *Cluster) where(by process) ike.Where {
 	switch {
 	case c.trouble != "": // nobody is heard, so nobody is known to be gone
 		return ike.There
-	case l != nil && l.live(time.Now()) && l.member.Writer == by.writer:
+	case l != nil && l.live(c.now()) && l.member.Writer == by.writer:
 		return ike.There
 	case l == nil && time.Since(c.joined) < leaseTime && by.node != c.opts.Member.Name: // it may not have been heard yet
 		return ike.There
@@ -354,7 +354,6 @@ func (c *Cluster) takeIKE(s *session, v jetstream.KeyValueEntry) {
 		s.ikesRead = true
 		return
 	}
-	s.ikesWatch.seen = v.Revision()
 	spi, err := parseIKEKey(v.Key())
 	if err != nil {
 		c.complain(err)

@@ -90,6 +90,19 @@ func (l *lease) live(now time.Time) bool {
 	return now.Sub(l.heard) < leaseTime && !l.gone.Load() && !l.member.Leaving
 }
 
+// echoTime is how long this node's own signs of life may take to come back to it. As long as they do not, those of others would not come
+// either: nobody grows older.
+const echoTime = 3 * beatTime / 2
+
+// now is the time for leases.
+func (c *Cluster) now() time.Time {
+	now := time.Now()
+	if echo := c.echo.Load(); echo != nil && now.Sub(*echo) > echoTime {
+		return echo.Add(echoTime)
+	}
+	return now
+}
+
 // sayBeat tells all nodes that this one lives, and how it is.
 func (c *Cluster) sayBeat(ctx context.Context, s *session) error {
 	c.beat++
@@ -122,6 +135,8 @@ func (c *Cluster) takeMember(s *session, v jetstream.KeyValueEntry) {
 	}
 	name := v.Key()
 	if name == c.opts.Member.Name {
+		now := time.Now()
+		c.echo.Store(&now)
 		return
 	}
 	if v.Operation() != jetstream.KeyValuePut {
@@ -161,7 +176,7 @@ func (c *Cluster) refuse(name, why string) {
 
 // others are the nodes that live, without this one.
 func (c *Cluster) others() map[string]bool {
-	now := time.Now()
+	now := c.now()
 	out := map[string]bool{}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -100,7 +100,7 @@ const claimTime = 2 * time.Second
 func (c *Cluster) claimOwners(ctx context.Context, s *session, now time.Time) error {
 	c.mu.Lock()
 	var keys []string
-	candidates := c.candidates(now)
+	candidates := c.candidates(c.now())
 	for key, tunnel := range c.ownable {
 		e := c.owners[key]
 		if (e == nil && now.Sub(c.joined) > claimTime || e != nil && c.ownerless(e)) && winner(candidates, tunnel) == c.opts.Member.Name {
@@ -336,7 +336,7 @@ type Peer struct {
 
 // Peers lists them, by name.
 func (c *Cluster) Peers() (list []Peer) {
-	now := time.Now()
+	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for name, l := range c.members {

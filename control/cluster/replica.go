@@ -304,7 +304,6 @@ func (c *Cluster) takeStored(s *session, v jetstream.KeyValueEntry) {
 		s.sasRead = true
 		return
 	}
-	s.sasWatch.seen = v.Revision()
 	if v.Operation() != jetstream.KeyValuePut {
 		if spi, err := parseSPIKey(v.Key()); err == nil {
 			c.purged(spi)

@@ -28,6 +28,7 @@ type Status struct {
 	OwnedHere    int           // tunnels with replay protection that this node encrypts for
 	OwnedThere   int           // that other nodes do
 	Ownerless    int           // that nobody does
+	Replicas     []Replica     // of the store, if it has several, by name
 	Compared     time.Duration // ago: when it was looked whether the store has told all that it has; 0: not yet
 	LateAcks     uint64        // acknowledgements that did not come in time
 	Refused      uint64        // values that were not believed or not taken
@@ -52,6 +53,7 @@ func (c *Cluster) Status() Status {
 			s.OwnedThere++
 		}
 	}
+	s.Replicas = c.replicas
 	s.Document, s.Runs = c.document.Serial, c.runs.Serial
 	if !c.compared.IsZero() {
 		s.Compared = time.Since(c.compared)
@@ -133,7 +135,7 @@ func (c *Cluster) Nodes() []NodeView {
 	list := []NodeView{self}
 	for _, l := range c.members {
 		v := NodeView{Member: *l.member, State: Silent, Heard: now.Sub(l.heard), Agrees: l.member.Digest == digest, Configuration: c.openRuns(l.member)}
-		if l.live(now) {
+		if l.live(c.now()) {
 			v.State = Live
 		}
 		list = append(list, v)

@@ -107,7 +107,7 @@ func (c *Cluster) sweep(ctx context.Context, s *session, now time.Time) error {
 	var free []uint32
 	c.mu.Lock()
 	for spi, h := range c.held {
-		if h.kind == reserved && !h.own && !s.writes(h) {
+		if h.kind == reserved && !h.own && !c.writes(s, h) {
 			free = append(free, spi)
 			c.set(spi, nil)
 		}

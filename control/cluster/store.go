@@ -37,8 +37,8 @@ type buckets struct {
 
 const keyGeneration = "generation"
 
-// openBuckets finds the buckets, or makes them in a new store.
-func openBuckets(ctx context.Context, js jetstream.JetStream) (*buckets, error) {
+// openBuckets finds the buckets, or makes them in a new store with so many replicas; with 0 somebody else makes them.
+func openBuckets(ctx context.Context, js jetstream.JetStream, replicas int) (*buckets, error) {
 	b := &buckets{}
 	var meta jetstream.KeyValue
 	const disk, memory = jetstream.FileStorage, jetstream.MemoryStorage
@@ -51,7 +51,7 @@ func openBuckets(ctx context.Context, js jetstream.JetStream) (*buckets, error) 
 		{bucketEpochs, memory, &b.epochs}, // a disk would have the wraps of keys that were destroyed
 	} {
 		var err error
-		if *x.to, err = openBucket(ctx, js, x.name, x.on); err != nil {
+		if *x.to, err = openBucket(ctx, js, x.name, x.on, replicas); err != nil {
 			return nil, fmt.Errorf("bucket %s: %w", x.name, err)
 		}
 	}
@@ -61,10 +61,13 @@ func openBuckets(ctx context.Context, js jetstream.JetStream) (*buckets, error) 
 }
 
 // openBucket finds a bucket or makes it: without history, so that what was replaced is gone.
-func openBucket(ctx context.Context, js jetstream.JetStream, name string, on jetstream.StorageType) (jetstream.KeyValue, error) {
+func openBucket(ctx context.Context, js jetstream.JetStream, name string, on jetstream.StorageType, replicas int) (jetstream.KeyValue, error) {
 	kv, err := js.KeyValue(ctx, name)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		kv, err = js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: name, History: 1, Storage: on})
+		if replicas == 0 {
+			return nil, errors.New("the store does not have it yet: a hub makes it")
+		}
+		kv, err = js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: name, History: 1, Storage: on, Replicas: replicas})
 		if errors.Is(err, jetstream.ErrBucketExists) { // another node was faster
 			kv, err = js.KeyValue(ctx, name)
 		}

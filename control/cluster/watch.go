@@ -77,7 +77,7 @@ func (c *Cluster) watchNext(ctx context.Context) {
 
 // next is the node that lives and follows this one by name, the first one after the last.
 func (c *Cluster) next() (p process, beat uint64, ok bool) {
-	now := time.Now()
+	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var names []string
@@ -124,13 +124,15 @@ func (c *Cluster) takeGone(text []byte) error {
 	}
 	c.mu.Lock()
 	l := c.members[d.Node]
-	gone := l != nil && l.member.Writer == d.Writer && l.member.Beat <= d.Beat && l.live(time.Now())
+	gone := l != nil && l.member.Writer == d.Writer && l.member.Beat <= d.Beat && l.live(c.now())
 	if gone {
 		l.gone.Store(true)
 	}
 	c.mu.Unlock()
 	if gone {
 		c.log.Warn("cluster: a node does not answer any more", "node", d.Node)
+		now := time.Now()
+		c.died.Store(&now)
 		c.wake()
 	}
 	return nil

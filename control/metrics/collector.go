@@ -78,6 +78,8 @@ var (
 	clusterBehind   = desc("cluster_behind", "What is not done yet: changes of this node that the store has not (not_stored), child SAs that this node could not take (not_installed), values without a key (not_opened).", "what")
 	clusterSPIs     = desc("cluster_reserved_spis", "SPIs that are reserved ahead for negotiations of this node.")
 	clusterDocument = desc("cluster_fleet_serial", "Serial of the configuration that all nodes have in common: the newest one (newest), and the one that this node works with (runs). They differ while it is taken over, or when it was refused.", "which")
+	clusterReplicas = desc("cluster_store_replicas", "Replicas of the cluster's store, if it has several, by state: current, behind, away. Another hub may be stopped when all are current.", "state")
+	clusterLag      = desc("cluster_store_lag", "Changes that the replica which is the furthest behind does not have yet.")
 	clusterLate     = desc("cluster_late_acknowledgements_total", "Acknowledgements of new child SAs that did not come in time.")
 	clusterRefused  = desc("cluster_refused_values_total", "Values of the cluster that were not believed or not taken.")
 	pathMTUReports  = desc("path_mtu_reports_total", "ICMP errors about packets too big for their path, by what was made of them.", "verdict")
@@ -282,6 +284,29 @@ func (o out) negotiation(s ike.Stats) {
 	}
 }
 
+func (o out) replicas(list []cluster.Replica) {
+	if len(list) == 0 {
+		return
+	}
+	var current, behind, away int
+	var lag uint64
+	for _, r := range list {
+		switch {
+		case r.Offline:
+			away++
+		case r.Current && r.Lag == 0:
+			current++
+		default:
+			behind++
+		}
+		lag = max(lag, r.Lag)
+	}
+	o.gauge(clusterReplicas, float64(current), "current")
+	o.gauge(clusterReplicas, float64(behind), "behind")
+	o.gauge(clusterReplicas, float64(away), "away")
+	o.gauge(clusterLag, float64(lag))
+}
+
 func (o out) cluster(s cluster.Status) {
 	o.gauge(clusterJoined, truth(s.Trouble == ""))
 	o.gauge(clusterNodes, float64(s.Nodes))
@@ -299,6 +324,7 @@ func (o out) cluster(s cluster.Status) {
 	o.gauge(clusterSPIs, float64(s.Stock))
 	o.gauge(clusterDocument, float64(s.Document), "newest")
 	o.gauge(clusterDocument, float64(s.Runs), "runs")
+	o.replicas(s.Replicas)
 	o.counter(clusterLate, s.LateAcks)
 	o.counter(clusterRefused, s.Refused)
 }

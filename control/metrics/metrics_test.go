@@ -45,8 +45,10 @@ func source(t *testing.T) Source {
 		SAs: func() []SA {
 			return []SA{{Tunnel: "cust-a", Encryption: "aes128gcm16", SPI: 0x1001, Inbound: true}, {Tunnel: "cust-a", Encryption: "aes128gcm16", SPI: 0x2001, Sequence: 7}}
 		},
-		IKE:      func() ike.Stats { return ike.New(ike.Options{}).Stats() },
-		Cluster:  func() cluster.Status { return cluster.Status{Nodes: 3} },
+		IKE: func() ike.Stats { return ike.New(ike.Options{}).Stats() },
+		Cluster: func() cluster.Status {
+			return cluster.Status{Nodes: 3, Replicas: []cluster.Replica{{Current: true}, {Offline: true, Lag: 4}, {Lag: 2}}}
+		},
 		Routes:   func() routes.Stats { return routes.Stats{Routes4: 3, Resyncs: 2} },
 		PathMTU:  func() map[pmtu.Verdict]uint64 { return map[pmtu.Verdict]uint64{pmtu.Lowered: 4} },
 		TUN:      func() tun.Stats { return tun.Stats{Written: 5} },

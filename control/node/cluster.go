@@ -57,12 +57,15 @@ func (n *Node) clusterOptions(c *config.Config) (o cluster.Options, err error) {
 		return o, err
 	}
 	o.Engine = engine.Options{Name: c.Node.Name, TLS: config, Hub: c.Cluster.Hub, Dir: filepath.Join(n.state.path, storeDir), Log: n.log}
-	for _, s := range c.Cluster.Servers {
-		u, err := url.Parse(s)
-		if err != nil {
-			return o, fmt.Errorf("cluster.servers: %w", err)
-		}
-		o.Engine.Servers = append(o.Engine.Servers, u)
+	o.Engine.Between = c.Cluster.Share.Listen
+	if o.Engine.Servers, err = urlsOf(c.Cluster.Servers); err != nil {
+		return o, fmt.Errorf("cluster.servers: %w", err)
+	}
+	if o.Engine.Others, err = urlsOf(c.Cluster.Share.Hubs); err != nil {
+		return o, fmt.Errorf("cluster.hub.share.hubs: %w", err)
+	}
+	if f := c.Cluster.NATS; f != nil {
+		o.Engine.Foreign = &engine.Foreign{Domain: f.Domain, Replicas: f.Replicas, Credentials: f.Credentials}
 	}
 	o.Log, o.OnWriter, o.NotReady = n.log, n.sas.number, n.NotReady
 	o.OnDocument = n.hearDocument
@@ -77,6 +80,17 @@ func (n *Node) takeState() error {
 		return fmt.Errorf("node.state_dir: a node in a cluster keeps its identity there: %w; %s", err, advice(err))
 	}
 	return nil
+}
+
+func urlsOf(list []string) (out []*url.URL, err error) {
+	for _, s := range list {
+		u, err := url.Parse(s)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, u)
+	}
+	return out, nil
 }
 
 // identityOf reads the node's identity, or makes one the first time. The directory must have been taken.
@@ -212,6 +226,10 @@ func (n *Node) Cluster() api.Cluster {
 	x := api.Cluster{State: "joined", Why: v.Trouble, Writer: v.Writer.ID, Numbered: v.Numbered, Generation: fmt.Sprintf("%016x", v.Writer.Generation), Epoch: v.Epoch, Nodes: v.Nodes, SAs: v.SAs,
 		Digest: v.Digest, SPIsReserved: v.Stock, IKESAs: v.IKESAs, IKEHere: v.IKEHere, IKEVacant: v.IKEVacant,
 		OwnedHere: v.OwnedHere, OwnedThere: v.OwnedThere, Ownerless: v.Ownerless, Unconfirmed: int(n.owning.unconfirmed.Load()), Compared: v.Compared.Seconds(), NotStored: v.NotStored, NotInstalled: v.NotInstalled, NotOpened: v.NotOpened, LateAcks: v.LateAcks, Refused: v.Refused}
+	x.Replicas = []api.StoreReplica{}
+	for _, r := range v.Replicas {
+		x.Replicas = append(x.Replicas, api.StoreReplica{Name: r.Name, Leads: r.Leads, Current: r.Current, Offline: r.Offline, Lag: r.Lag})
+	}
 	if v.Trouble != "" {
 		x.State = "away"
 	}

@@ -57,7 +57,7 @@ func run(ctx context.Context, names []string) (allKilled bool, err error) {
 	// Root tests make traffic, and are alone.
 	var side, alone []mutant
 	for _, m := range mutants {
-		if strings.Contains(m.test, "TestRoot") {
+		if m.root() {
 			alone = append(alone, m)
 		} else {
 			side = append(side, m)
@@ -242,7 +242,7 @@ func (j *judge) try(m mutant) (verdict, string) {
 
 // passesUnbroken makes sure that it is the mutant that turns the test red.
 func (j *judge) passesUnbroken(m mutant) error {
-	key := m.pkg
+	key := fmt.Sprint(m.pkg, m.root())
 	if m.level() > 0 { // go test -run takes one expression for each level
 		key += " " + m.test
 	}
@@ -265,6 +265,9 @@ const unbrokenLimit = 20 * time.Minute
 // level is how deep the named test is: 0 is one of a package, 1 a part of that.
 func (m mutant) level() int { return strings.Count(m.test, "/") }
 
+// root reports whether the named test makes traffic.
+func (m mutant) root() bool { return strings.Contains(m.test, "TestRoot") }
+
 // names is what the named tests are called, at their level.
 func (m mutant) names() *regexp.Regexp {
 	return regexp.MustCompile(m.test[strings.LastIndex(m.test, "/")+1:])
@@ -277,7 +280,7 @@ func (j *judge) expression(m mutant) string {
 	}
 	var all []string
 	for _, o := range j.mutants {
-		if o.pkg == m.pkg && o.level() == 0 && !slices.Contains(all, o.test) {
+		if o.pkg == m.pkg && o.root() == m.root() && o.level() == 0 && !slices.Contains(all, o.test) {
 			all = append(all, o.test)
 		}
 	}

@@ -1,7 +1,9 @@
 // Package engine runs the NATS server that each node has within its process, and joins it to those of others.
 //
 // A node that serves others (Options.Hub) has the store, JetStream, and takes leaf nodes at an address; every node that names servers
-// is a leaf node of one of them, and of no other that they tell of. Nothing else listens: the node itself talks to its server in memory.
+// is a leaf node of one of them, and of no other that they tell of. Hubs may have the store in common (Options.Others): each has a replica,
+// and a majority of them is the store. A node that both serves and names servers is a relay, for nodes of its region: it has no store.
+// Nothing else listens: the node itself talks to its server in memory.
 package engine
 
 import (
@@ -10,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"net/url"
 	"time"
@@ -28,16 +31,50 @@ type Options struct {
 	Servers []*url.URL
 	TLS     *tls.Config // for both directions; nil: none, which only tests do
 	Hub     netip.AddrPort
-	Dir     string // of the store, for a hub
+	Dir     string         // of the store, for a hub
+	Between netip.AddrPort // where other hubs with the store find this one; not valid: it has the store alone
+	Others  []*url.URL     // those hubs
+	Foreign *Foreign       // the servers are somebody's NATS deployment; nil: they are nodes
 	Log     *slog.Logger
+}
+
+// Foreign is what a NATS deployment that is not made of nodes is like.
+type Foreign struct {
+	Domain      string // of its JetStream: leaf nodes reach no other
+	Replicas    int    // that buckets are made with
+	Credentials string // path of a NATS credentials file; "": the certificate is enough
+}
+
+// domain is the store's.
+func (o *Options) domain() string {
+	if o.Foreign != nil {
+		return o.Foreign.Domain
+	}
+	return Domain
+}
+
+// relay reports whether the node serves others and has no store.
+func (o *Options) relay() bool { return o.Hub.IsValid() && len(o.Servers) > 0 }
+
+// replicas is how many replicas buckets are made with; 0: somebody else makes them.
+func (o *Options) replicas() int {
+	switch {
+	case o.Foreign != nil:
+		return o.Foreign.Replicas
+	case !o.Hub.IsValid() || o.relay():
+		return 0
+	}
+	return 1 + len(o.Others)
 }
 
 // An Engine is a running server and the node's connection to it.
 type Engine struct {
-	hub    bool
-	server *server.Server
-	Conn   *nats.Conn
-	Store  jetstream.JetStream
+	options Options
+	server  *server.Server
+	Conn    *nats.Conn
+	Store   jetstream.JetStream
+
+	Replicas int // with which this node makes buckets; 0: it makes none
 }
 
 // startLimit is how long the server may take to start: with a large store it reads much.
@@ -50,14 +87,14 @@ func Open(o Options) (*Engine, error) {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
 	s.SetLoggerV2(logger{o.Log}, false, false, false)
-	e := &Engine{hub: o.Hub.IsValid(), server: s}
+	e := &Engine{options: o, server: s, Replicas: o.replicas()}
 	go s.Start()
 	if !s.ReadyForConnections(startLimit) {
 		e.Close()
 		return nil, fmt.Errorf("cluster: the engine was not ready within %v: see the log before", startLimit)
 	}
 	if e.Conn, err = nats.Connect("", nats.InProcessServer(s), nats.Name("causeway "+o.Name), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond)); err == nil {
-		e.Store, err = jetstream.NewWithDomain(e.Conn, Domain, jetstream.WithDefaultTimeout(requestLimit))
+		e.Store, err = jetstream.NewWithDomain(e.Conn, o.domain(), jetstream.WithDefaultTimeout(requestLimit))
 	}
 	if err != nil {
 		e.Close()
@@ -75,23 +112,69 @@ const maxValue = 256 << 10
 func (o Options) options() *server.Options {
 	out := &server.Options{ServerName: o.Name, DontListen: true, NoSigs: true, MaxPayload: maxValue, MaxPending: 64 << 20, DisableShortFirstPing: true}
 	if o.Hub.IsValid() {
-		out.JetStream, out.StoreDir, out.JetStreamDomain = true, o.Dir, Domain
-		out.SyncAlways = true // what was reserved stands on disk before it is relied on
 		out.LeafNode.Host, out.LeafNode.Port = o.Hub.Addr().String(), int(o.Hub.Port())
 		out.LeafNode.TLSConfig, out.LeafNode.TLSTimeout = o.TLS, 5
+		if !o.relay() {
+			out.JetStream, out.StoreDir, out.JetStreamDomain = true, o.Dir, Domain
+			out.SyncAlways = true // what was reserved stands on disk before it is relied on
+		}
+	}
+	if o.Between.IsValid() {
+		out.Cluster = server.ClusterOpts{Name: Domain, Host: o.Between.Addr().String(), Port: int(o.Between.Port()), TLSConfig: o.TLS, TLSTimeout: 5, NoAdvertise: true}
+		out.Routes = o.Others
+		// A server with routes does not begin without a listener for clients. Nobody is let in there.
+		out.DontListen, out.Host, out.Port, out.CustomClientAuthentication = false, "127.0.0.1", server.RANDOM_PORT, inProcess{}
 	}
 	if len(o.Servers) > 0 {
+		remote := &server.RemoteLeafOpts{URLs: o.Servers, IgnoreDiscoveredServers: true, TLS: o.TLS != nil, TLSConfig: o.TLS, TLSTimeout: 5}
+		if o.Foreign != nil {
+			remote.Credentials = o.Foreign.Credentials
+		}
 		out.LeafNode.ReconnectInterval = 500 * time.Millisecond
-		out.LeafNode.Remotes = []*server.RemoteLeafOpts{{URLs: o.Servers, IgnoreDiscoveredServers: true, TLS: o.TLS != nil, TLSConfig: o.TLS, TLSTimeout: 5}}
+		out.LeafNode.Remotes = []*server.RemoteLeafOpts{remote}
 	}
 	return out
+}
+
+// inProcess lets in clients of this process alone, and leaf nodes, which have shown their certificates.
+type inProcess struct{}
+
+// Check implements server.Authentication.
+func (inProcess) Check(c server.ClientAuthentication) bool {
+	_, network := c.RemoteAddress().(*net.TCPAddr)
+	return !network || c.Kind() == server.LEAF
 }
 
 // ErrAway says that no server is reached.
 var ErrAway = errors.New("no server of cluster.servers is reached")
 
-// Reached reports whether the store can be: this node has it, or is joined to one that leads there.
-func (e *Engine) Reached() bool { return e.hub || e.server.NumLeafNodes() > 0 }
+// Reached reports whether the store can be: this node has it, alone or with others of which it reaches one, or is joined to a node that
+// leads there.
+func (e *Engine) Reached() bool {
+	switch o := &e.options; {
+	case o.relay():
+		return e.remotes() > 0
+	case len(o.Servers) > 0:
+		return e.server.NumLeafNodes() > 0
+	case len(o.Others) > 0:
+		return e.server.NumRoutes() > 0
+	}
+	return true
+}
+
+// remotes is how many servers this node is joined to: a relay has leaf nodes of its own too.
+func (e *Engine) remotes() (n int) {
+	z, err := e.server.Leafz(nil)
+	if err != nil {
+		return 0
+	}
+	for _, l := range z.Leafs {
+		if l.IsSpoke { // we have called
+			n++
+		}
+	}
+	return n
+}
 
 // Close ends connection and server.
 func (e *Engine) Close() {

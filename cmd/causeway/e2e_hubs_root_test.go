@@ -1,0 +1,126 @@
+package main_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"causeway/control/api"
+	"causeway/scripts/hosts"
+)
+
+// address3 is the third hub's. No packets of customers come to it.
+const address3 = "172.31.5.1"
+
+// linkThird adds a third node, which has the store too.
+func (b *clusterBed) linkThird(t *testing.T) *bed {
+	t.Helper()
+	third := *b.bed
+	third.node, third.dir, third.name, third.daemon = b.net.Host("node3"), t.TempDir(), "edge-3", nil
+	third.socket, third.more = filepath.Join(third.dir, "s"), ", address: "+address3
+	b.net.Link(b.rt, "w0", third.node, "eth0", hosts.LinkOptions{})
+	b.net.Link(b.rt, "w1", third.node, "eth1", hosts.LinkOptions{})
+	b.rt.Addr("w0", "172.31.5.254/24")
+	third.node.Addr("eth0", address3+"/24")
+	third.node.Route("default", "via", "172.31.5.254")
+	return &third
+}
+
+// hubs makes all nodes hubs with the store in common, and starts them.
+func (b *clusterBed) hubs(t *testing.T, nodes map[string]*bed) {
+	t.Helper()
+	authority := makeCertificate(t, b.files, "ca", nil, nil)
+	var roster strings.Builder
+	for address, x := range nodes {
+		makeCertificate(t, b.files, x.name, authority, net.ParseIP(address))
+		roster.WriteString(x.node.MustRun(b.bin, "cluster", "identity", "--state-dir", x.dir, "--name", x.name))
+	}
+	if err := os.WriteFile(filepath.Join(b.files, "roster"), []byte(roster.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for address, x := range nodes {
+		var others []string
+		for other := range nodes {
+			if other != address {
+				others = append(others, fmt.Sprintf(`"tls://%s:4223"`, other))
+			}
+		}
+		section := fmt.Sprintf(`cluster: {hub: {listen: "%[1]s:4222", share: {listen: "%[1]s:4223", hubs: [%[2]s]}}, roster: %[3]s/roster, tls: {certificate: %[3]s/%[4]s.pem, key: %[3]s/%[4]s.key, ca: %[3]s/ca.pem}}`,
+			address, strings.Join(others, ", "), b.files, x.name)
+		s := x.configuration(nil, section)
+		for _, tunnel := range b.tunnels {
+			s += tunnel.configuration(b.keys)
+		}
+		x.write(t, s)
+		x.start()
+	}
+}
+
+// whole waits until a node sees three replicas of the store that have all.
+func whole(t *testing.T, x *bed) {
+	t.Helper()
+	began := time.Now()
+	await(t, x.name+" does not see three replicas that have all", func() bool {
+		c := show[api.Cluster](t, x, "cluster")
+		n := 0
+		for _, r := range c.Replicas {
+			if r.Current && !r.Offline && r.Lag == 0 {
+				n++
+			}
+		}
+		return c.State == "joined" && c.Nodes == 3 && n == 3 && show[api.Status](t, x, "status").Ready
+	})
+	t.Logf("%s sees three replicas that have all after %v", x.name, time.Since(began).Round(100*time.Millisecond))
+}
+
+// TestRootHubs: three hubs are one store. Each of two is killed, and one loses its disk: packets pass, keys are replaced, and
+// IKE_SA_INIT is not seen.
+func TestRootHubs(t *testing.T) {
+	b := newClusterBed(t, []*ikeTunnel{{number: 101, name: "four", place: inGuest, proposals: "aes256gcm16-prfsha384-ecp384", child: "aes256gcm16-ecp384-noesn", childTiming: "replay_window = 0"}})
+	third := b.linkThird(t)
+	b.hubs(t, map[string]*bed{address1: b.bed, address2: b.second, address3: third})
+	for _, x := range []*bed{b.bed, b.second, third} {
+		whole(t, x)
+	}
+	b.spray(toBoth)
+	b.swans[inGuest] = b.guest.Swan("swan", hosts.SwanOptions{Conf: swanctlConf(b.tunnels, inGuest), Settings: "delete_rekeyed_delay = 1\ninstall_routes = no"}, b.rt, "198.51.100.2")
+	b.step(t, "strongSwan initiates, each datagram to another hub", change{true, true}, b.initiates)
+	b.manyPings(t, "sprayed", b.bed, b.second)
+	negotiations := b.rt.Capture("vc", "udp port 500 or udp port 4500")
+	for _, x := range []*bed{b.bed, b.second} {
+		rest, way := b.second, toSecond
+		if x == b.second {
+			rest, way = b.bed, toFirst
+		}
+		b.kill(t, x)
+		killed := time.Now()
+		b.spray(way)
+		b.manyPings(t, x.name+" is dead", rest)
+		await(t, "nothing is stored after "+x.name+" was killed", func() bool { return b.rekeyed(rest) == nil })
+		t.Logf("%s is dead: a key is replaced after %v", x.name, time.Since(killed).Round(100*time.Millisecond))
+		b.rekeys(t, x.name+" is dead: ")
+		if x == b.second { // as with another disk
+			if err := os.RemoveAll(filepath.Join(x.dir, "cluster")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		x.start()
+		whole(t, x)
+		b.spray(toBoth)
+		b.manyPings(t, x.name+" is there again", b.bed, b.second)
+	}
+	b.rekeys(t, "all are there again: ")
+	b.noNegotiation(t, negotiations.Stop())
+	for _, x := range []*bed{third, b.second, b.bed} {
+		x.end(t)
+	}
+}
+
+// rekeyed has a node replace the tunnel's pair, if it has the IKE SA.
+func (b *clusterBed) rekeyed(x *bed) error {
+	return api.NewClient(x.socket).CommandIKE(api.IKERekey, b.tunnels[0].name)
+}

@@ -1,0 +1,155 @@
+package engine
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"math/big"
+	"net"
+	"net/netip"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// freePort is an address at which nobody listens.
+func freePort(t *testing.T) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	return l.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// A hub that shares the store has a listener for clients, as its server wants it: nobody but the node itself is let in there.
+func TestNobodyElse(t *testing.T) {
+	other, err := url.Parse("nats-route://127.0.0.1:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := Open(Options{Name: "hub1", Hub: freePort(t), Between: freePort(t), Others: []*url.URL{other}, Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if err := e.Conn.FlushTimeout(5 * time.Second); err != nil {
+		t.Errorf("the node itself: %v", err)
+	}
+	for _, o := range [][]nats.Option{nil, {nats.UserInfo("node", "node")}, {nats.Token("node")}} {
+		c, err := nats.Connect(e.server.ClientURL(), append(o, nats.Timeout(5*time.Second))...)
+		if err == nil {
+			c.Close()
+			t.Errorf("a stranger is let in")
+		}
+	}
+}
+
+// authority certifies engines at 127.0.0.1.
+type authority struct {
+	*x509.Certificate
+	key *ecdsa.PrivateKey
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	a := &authority{Certificate: &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}}
+	a.key, a.Raw = a.certify(t, a)
+	x, err := x509.ParseCertificate(a.Raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Certificate = x
+	return a
+}
+
+// certify makes a key, and its certificate: of the authority itself, or of an engine.
+func (a *authority) certify(t *testing.T, of *authority) (*ecdsa.PrivateKey, []byte) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer := a.key
+	if of == a {
+		signer = key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, of.Certificate, a.Certificate, key.Public(), signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key, der
+}
+
+// tls is what an engine shows and believes.
+func (a *authority) tls(t *testing.T) *tls.Config {
+	t.Helper()
+	key, der := a.certify(t, &authority{Certificate: &x509.Certificate{SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}})
+	pool := x509.NewCertPool()
+	pool.AddCert(a.Certificate)
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, RootCAs: pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13}
+}
+
+// Hubs know each other by their certificates: who has another authority's is not let in.
+func TestShareOverTLS(t *testing.T) {
+	ours, theirs := newAuthority(t), newAuthority(t)
+	var between []netip.AddrPort
+	for range 3 {
+		between = append(between, freePort(t))
+	}
+	open := func(i int, a *authority) *Engine {
+		o := Options{Name: fmt.Sprint("hub", i), Hub: freePort(t), Between: between[i], Dir: t.TempDir(), TLS: a.tls(t)}
+		for k, b := range between {
+			if k != i {
+				u, err := url.Parse("tls://" + b.String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				o.Others = append(o.Others, u)
+			}
+		}
+		e, err := Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(e.Close)
+		return e
+	}
+	first, second := open(0, ours), open(1, ours)
+	makes := func(what string) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		_, err := first.Store.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: what, Replicas: first.Replicas})
+		return err
+	}
+	stranger := open(2, theirs)
+	time.Sleep(3 * time.Second) // an election takes less
+	if stranger.Reached() {
+		t.Error("a stranger is joined to the hubs")
+	}
+	if err := makes("with-a-stranger"); err == nil {
+		t.Error("a bucket has a replica at a stranger")
+	}
+	stranger.Close()
+	open(2, ours)
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		err := makes("of-three")
+		if err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("three hubs make no bucket: %v", err)
+		}
+	}
+	if !first.Reached() || !second.Reached() {
+		t.Error("hubs say that they do not reach each other")
+	}
+}
