@@ -166,6 +166,11 @@ func (b *clusterBed) section(x *bed) string {
 	return fmt.Sprintf("cluster: {%s, roster: %[2]s/roster, tls: {certificate: %[2]s/%[3]s.pem, key: %[2]s/%[3]s.key, ca: %[2]s/ca.pem}}", with, b.files, x.name)
 }
 
+// startSwan starts the customer's strongSwan on its kernel.
+func (b *clusterBed) startSwan() {
+	b.swans[inGuest] = b.guest.Swan("swan", hosts.SwanOptions{Conf: swanctlConf(b.tunnels, inGuest), Settings: "delete_rekeyed_delay = 1\ninstall_routes = no"}, b.rt, "198.51.100.2")
+}
+
 // startNodes starts both, and waits until each sees the other.
 func (b *clusterBed) startNodes(t *testing.T) {
 	t.Helper()
@@ -245,7 +250,7 @@ func TestRootCluster(t *testing.T) {
 	b := newClusterBed(t, tunnels)
 	b.spray(toBoth)
 	b.startNodes(t)
-	b.swans[inGuest] = b.guest.Swan("swan", hosts.SwanOptions{Conf: swanctlConf(b.tunnels, inGuest), Settings: "delete_rekeyed_delay = 1\ninstall_routes = no"}, b.rt, "198.51.100.2")
+	b.startSwan()
 	wires := []*hosts.Capture{b.rt.Capture("n1", "ip proto 50 or ip6 proto 50"), b.rt.Capture("m1", "ip proto 50 or ip6 proto 50")}
 
 	b.step(t, "strongSwan initiates, each datagram to another node", change{true, true}, b.initiates)
@@ -402,7 +407,7 @@ func TestRootReplayProtection(t *testing.T) {
 	b := newClusterBed(t, tunnels)
 	b.spray(toBoth)
 	b.startNodes(t)
-	b.swans[inGuest] = b.guest.Swan("swan", hosts.SwanOptions{Conf: swanctlConf(b.tunnels, inGuest), Settings: "delete_rekeyed_delay = 1\ninstall_routes = no"}, b.rt, "198.51.100.2")
+	b.startSwan()
 	wires := []*hosts.Capture{b.rt.Capture("n1", "ip proto 50 or ip6 proto 50"), b.rt.Capture("m1", "ip proto 50 or ip6 proto 50")}
 	b.step(t, "strongSwan initiates", change{true, true}, b.initiates)
 	b.manyPings(t, "sprayed, with a window")
@@ -484,7 +489,7 @@ func TestRootReplay(t *testing.T) {
 	b := newClusterBed(t, []*ikeTunnel{tunnel})
 	b.spray(toFirst)
 	b.startNodes(t)
-	b.swans[inGuest] = b.guest.Swan("swan", hosts.SwanOptions{Conf: swanctlConf(b.tunnels, inGuest), Settings: "delete_rekeyed_delay = 1\ninstall_routes = no"}, b.rt, "198.51.100.2")
+	b.startSwan()
 	b.step(t, "strongSwan initiates", change{true, true}, b.initiates)
 	wire := b.rt.Capture("n1", "ip proto 50 and dst host "+endpoint4)
 	ping := func() {

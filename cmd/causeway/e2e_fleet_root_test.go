@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"causeway/control/api"
-	"causeway/scripts/hosts"
 )
 
 // fleetText is a document of all tunnels of the bed, and more of them.
@@ -53,7 +52,7 @@ func TestRootFleet(t *testing.T) {
 	}
 	b.joined(t)
 	b.spray(toBoth)
-	b.swans[inGuest] = b.guest.Swan("swan", hosts.SwanOptions{Conf: swanctlConf(b.tunnels, inGuest), Settings: "delete_rekeyed_delay = 1\ninstall_routes = no"}, b.rt, "198.51.100.2")
+	b.startSwan()
 
 	// A mistake: nothing is stored.
 	if out, ok := b.applies(t, b.second, strings.Replace(b.fleetText(), endpoint4, "203.0.113.77", 1)); ok || !strings.Contains(out, "tunnels[0].endpoint: 203.0.113.77 is not one of the endpoints") {

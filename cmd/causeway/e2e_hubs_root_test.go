@@ -17,7 +17,7 @@ import (
 const address3 = "172.31.5.1"
 
 // linkThird adds a third node, which has the store too.
-func (b *clusterBed) linkThird(t *testing.T) *bed {
+func (b *clusterBed) linkThird(t *testing.T) {
 	t.Helper()
 	third := *b.bed
 	third.node, third.dir, third.name, third.daemon = b.net.Host("node3"), t.TempDir(), "edge-3", nil
@@ -27,11 +27,26 @@ func (b *clusterBed) linkThird(t *testing.T) *bed {
 	b.rt.Addr("w0", "172.31.5.254/24")
 	third.node.Addr("eth0", address3+"/24")
 	third.node.Route("default", "via", "172.31.5.254")
-	return &third
+	b.third = &third
 }
 
 // hubs makes all nodes hubs with the store in common, and starts them.
 func (b *clusterBed) hubs(t *testing.T, nodes map[string]*bed) {
+	t.Helper()
+	b.certifyAll(t, nodes)
+	for address, x := range nodes {
+		var others []string
+		for other := range nodes {
+			if other != address {
+				others = append(others, fmt.Sprintf(`"tls://%s:4223"`, other))
+			}
+		}
+		b.startWith(t, x, fmt.Sprintf(`hub: {listen: "%[1]s:4222", share: {listen: "%[1]s:4223", hubs: [%[2]s]}}`, address, strings.Join(others, ", ")))
+	}
+}
+
+// certifyAll makes certificates and the roster of nodes, by their addresses.
+func (b *clusterBed) certifyAll(t *testing.T, nodes map[string]*bed) {
 	t.Helper()
 	authority := makeCertificate(t, b.files, "ca", nil, nil)
 	var roster strings.Builder
@@ -42,22 +57,17 @@ func (b *clusterBed) hubs(t *testing.T, nodes map[string]*bed) {
 	if err := os.WriteFile(filepath.Join(b.files, "roster"), []byte(roster.String()), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for address, x := range nodes {
-		var others []string
-		for other := range nodes {
-			if other != address {
-				others = append(others, fmt.Sprintf(`"tls://%s:4223"`, other))
-			}
-		}
-		section := fmt.Sprintf(`cluster: {hub: {listen: "%[1]s:4222", share: {listen: "%[1]s:4223", hubs: [%[2]s]}}, roster: %[3]s/roster, tls: {certificate: %[3]s/%[4]s.pem, key: %[3]s/%[4]s.key, ca: %[3]s/ca.pem}}`,
-			address, strings.Join(others, ", "), b.files, x.name)
-		s := x.configuration(nil, section)
-		for _, tunnel := range b.tunnels {
-			s += tunnel.configuration(b.keys)
-		}
-		x.write(t, s)
-		x.start()
+}
+
+// startWith starts a node that is joined to others as a part of its section cluster says.
+func (b *clusterBed) startWith(t *testing.T, x *bed, joined string) {
+	t.Helper()
+	s := x.configuration(nil, fmt.Sprintf("cluster: {%s, roster: %[2]s/roster, tls: {certificate: %[2]s/%[3]s.pem, key: %[2]s/%[3]s.key, ca: %[2]s/ca.pem}}", joined, b.files, x.name))
+	for _, tunnel := range b.tunnels {
+		s += tunnel.configuration(b.keys)
 	}
+	x.write(t, s)
+	x.start()
 }
 
 // whole waits until a node sees three replicas of the store that have all.
@@ -81,13 +91,13 @@ func whole(t *testing.T, x *bed) {
 // IKE_SA_INIT is not seen.
 func TestRootHubs(t *testing.T) {
 	b := newClusterBed(t, []*ikeTunnel{{number: 101, name: "four", place: inGuest, proposals: "aes256gcm16-prfsha384-ecp384", child: "aes256gcm16-ecp384-noesn", childTiming: "replay_window = 0"}})
-	third := b.linkThird(t)
-	b.hubs(t, map[string]*bed{address1: b.bed, address2: b.second, address3: third})
-	for _, x := range []*bed{b.bed, b.second, third} {
+	b.linkThird(t)
+	b.hubs(t, map[string]*bed{address1: b.bed, address2: b.second, address3: b.third})
+	for _, x := range []*bed{b.bed, b.second, b.third} {
 		whole(t, x)
 	}
 	b.spray(toBoth)
-	b.swans[inGuest] = b.guest.Swan("swan", hosts.SwanOptions{Conf: swanctlConf(b.tunnels, inGuest), Settings: "delete_rekeyed_delay = 1\ninstall_routes = no"}, b.rt, "198.51.100.2")
+	b.startSwan()
 	b.step(t, "strongSwan initiates, each datagram to another hub", change{true, true}, b.initiates)
 	b.manyPings(t, "sprayed", b.bed, b.second)
 	negotiations := b.rt.Capture("vc", "udp port 500 or udp port 4500")
@@ -115,7 +125,7 @@ func TestRootHubs(t *testing.T) {
 	}
 	b.rekeys(t, "all are there again: ")
 	b.noNegotiation(t, negotiations.Stop())
-	for _, x := range []*bed{third, b.second, b.bed} {
+	for _, x := range []*bed{b.third, b.second, b.bed} {
 		x.end(t)
 	}
 }

@@ -35,6 +35,7 @@ type ikeBed struct {
 	swansMade int                    // times that they were started anew
 	client    *api.Client            // asks the node without a process for each of many questions
 	second    *bed                   // another node with the same tunnels, or nil
+	third     *bed                   // one more, to which no packets of customers come, or nil
 }
 
 func newIKEBed(t *testing.T, tunnels []*ikeTunnel) *ikeBed {

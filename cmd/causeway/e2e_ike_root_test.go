@@ -26,7 +26,7 @@ type ikeView struct {
 
 // alive are the nodes whose daemons run.
 func (b *ikeBed) alive() (list []*bed) {
-	for _, x := range []*bed{b.bed, b.second} {
+	for _, x := range []*bed{b.bed, b.second, b.third} {
 		if x != nil && x.daemon != nil {
 			list = append(list, x)
 		}

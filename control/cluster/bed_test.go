@@ -206,6 +206,7 @@ type bed struct {
 	ids    map[string]*seal.Identity
 	log    *log
 	quick  bool // epochs last seconds
+	alone  bool // the hub says that it has the store alone
 
 	patience   time.Duration         // of its nodes, if it is not 0
 	engine     func(*engine.Options) // not nil: completes what a node's engine is, by its name
@@ -298,7 +299,7 @@ func (b *bed) prepare(name string) *node {
 	default:
 		o.Servers = []*url.URL{leafURL(b.t, b.hub)}
 	}
-	n.Cluster = New(Options{Engine: o, Identity: n.identity, Roster: b.roster, Member: Member{Name: name}, Log: l, OnPath: func(p pmtu.Path) { n.paths <- p },
+	n.Cluster = New(Options{Engine: o, Identity: n.identity, Roster: b.roster, Member: Member{Name: name, StoreAlone: b.alone && name == "hub"}, Log: l, OnPath: func(p pmtu.Path) { n.paths <- p },
 		OnDocument: func(d Document) { n.documents <- d }}, n.plane)
 	if b.quick {
 		n.rotateAfter, n.destroyAfter = 2*time.Second, time.Second/2

@@ -210,6 +210,7 @@ func (c *Cluster) lose(err error) {
 
 // A session is one time that the store is reached: what is known of its buckets.
 type session struct {
+	link        uint64 // by which it is reached
 	buckets     *buckets
 	epochs      epochs
 	members     map[string]*lease // admitted ones, without us
@@ -230,13 +231,14 @@ type session struct {
 func (c *Cluster) join(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	link := c.engine.Link()
 	opening, done := within(ctx)
 	b, err := openBuckets(opening, c.engine.Store, c.engine.Replicas)
 	done()
 	if err != nil {
 		return err
 	}
-	s := &session{buckets: b, epochs: epochs{wraps: map[string]*seal.Wrap{}}, members: map[string]*lease{}}
+	s := &session{link: link, buckets: b, epochs: epochs{wraps: map[string]*seal.Wrap{}}, members: map[string]*lease{}}
 	if err := c.number(ctx, b); err != nil {
 		return err
 	}
@@ -367,8 +369,10 @@ func (c *Cluster) serve(ctx context.Context, s *session, told <-chan *nats.Msg, 
 			}
 			err = c.turnAtOnce(ctx, s, time.Now())
 		case now := <-tick.C:
-			if !c.engine.Reached() {
+			if link := c.engine.Link(); link == 0 {
 				return engine.ErrAway
+			} else if link != s.link {
+				return errors.New("the connection to the store was lost, and is there again: all is read again")
 			}
 			if now.Sub(s.beaten) >= beatTime {
 				err = c.sayBeat(ctx, s)

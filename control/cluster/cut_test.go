@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -197,4 +199,144 @@ func TestHubAgainBeforeOthers(t *testing.T) {
 	again.eventually("with the pair", func() bool { return again.plane.child(c.SPIIn) != nil })
 	again.eventually("with the IKE SA, or z has it", func() bool { return len(again.ike.here())+len(z.ike.here()) == 1 })
 	again.eventually("ready", func() bool { return len(again.NotReady()) == 0 })
+}
+
+// A hub that is started again so soon that nobody sees it gone, with an older copy of its store, is refused all the same.
+func TestOldStoreWhileJoined(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	b := newBed(t, "hub", "z")
+	hub := b.start("hub").joined()
+	z := b.start("z").joined()
+	kv := z.bucket().nodes
+	z.eventually("heard of often", func() bool { v, err := kv.Get(t.Context(), "z"); return err == nil && v.Revision() > 8 })
+	// As an older copy would have it: the next change has a lower number than this node's last one.
+	stream, err := hub.engine.Store.Stream(t.Context(), "KV_"+bucketNodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := stream.CachedInfo().Config
+	if err := hub.engine.Store.DeleteStream(t.Context(), "KV_"+bucketNodes); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hub.engine.Store.CreateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	z.eventually("refusing it", func() bool { return strings.Contains(z.Status().Trouble, "the store is older than it was") })
+	time.Sleep(2 * time.Second)
+	if !strings.Contains(z.Status().Trouble, "the store is older than it was") {
+		t.Errorf("joined again: %q", z.Status().Trouble)
+	}
+}
+
+// When the hub dies its nodes do not take each other for gone: packets for tunnels with an owner go on to it.
+func TestPeersWhileAway(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	for _, silent := range []bool{false, true} {
+		b := newBed(t, "hub", "y", "z")
+		hub := b.start("hub").joined()
+		p := newProxy(t, b.hub)
+		b.hub = p.addr
+		var nodes []*node
+		for _, name := range []string{"y", "z"} {
+			n := b.prepare(name)
+			n.opts.Member.Address = netip.MustParseAddr("192.0.2.1")
+			nodes = append(nodes, n.run())
+		}
+		for _, n := range nodes {
+			n.joined().sees(2)
+			n.eventually("having a peer", func() bool { return len(n.Peers()) == 1 }) // the hub has no address
+		}
+		hub.sees(2)
+		if silent {
+			p.hold.Lock()
+		} else {
+			p.set(true)
+		}
+		for end := time.Now().Add(leaseTime + 4*time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			for _, n := range nodes {
+				if len(n.Peers()) != 1 {
+					t.Fatalf("silent %v: %s has no peer any more", silent, n.name)
+				}
+			}
+		}
+		if silent {
+			p.hold.Unlock()
+		} else {
+			p.set(false)
+		}
+		for _, n := range nodes {
+			n.joined().sees(2)
+			n.stop()
+		}
+		hub.stop()
+	}
+}
+
+// A node that crashes as soon as it is started again, for five minutes with CAUSEWAY_FULL: each start has a number that none had, what it
+// negotiates works elsewhere, and nothing that it had reserved is left.
+func TestCrashLoop(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	starts := 8
+	if os.Getenv("CAUSEWAY_FULL") != "" {
+		starts = 300
+	}
+	b := newBed(t, "hub", "y", "z")
+	hub, y := b.start("hub").joined(), b.start("y").joined()
+	numbers := map[uint32]bool{}
+	for range starts {
+		begin := time.Now()
+		z := b.start("z").joined()
+		z.mu.Lock()
+		number := z.writer.ID
+		z.mu.Unlock()
+		if numbers[number] {
+			t.Fatalf("number %d is given twice", number)
+		}
+		numbers[number] = true
+		c := z.install()
+		y.eventually("having its pair", func() bool { return y.plane.child(c.SPIIn) != nil })
+		z.stop() // without a word
+		time.Sleep(time.Until(begin.Add(time.Second)))
+	}
+	y.eventually("having no SPI that it had reserved", func() bool {
+		y.mu.Lock()
+		defer y.mu.Unlock()
+		for _, h := range y.held {
+			if h.kind == reserved && h.node == "z" {
+				return false
+			}
+		}
+		return y.children == starts
+	})
+	hub.eventually("agreeing", func() bool { return digest(hub) == digest(y) })
+}
+
+// A node that was away for longer than any key of an epoch lives has what the others have when it comes back, and brings back nothing
+// that they have removed.
+func TestLongAway(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	b := newBed(t, "hub", "y", "z")
+	b.quick = true
+	hub, y := b.start("hub").joined(), b.start("y").joined()
+	p := newProxy(t, b.hub)
+	b.hub = p.addr
+	z := b.start("z").joined()
+	hub.sees(2)
+	own, removed := z.install(), y.install()
+	z.eventually("having both", func() bool { return z.plane.child(removed.SPIIn) != nil })
+	y.eventually("having both", func() bool { return y.plane.child(own.SPIIn) != nil })
+	p.set(true)
+	z.eventually("away", func() bool { return z.Status().Trouble != "" })
+	before := z.keys.Newest()
+	y.Shared().Remove("cust-a", removed.SPIIn)
+	y.eventually("without the keys that z has", func() bool { return y.keys.Oldest() > before })
+	time.Sleep(5 * time.Second) // some more epochs
+	added := y.install()
+	p.set(false)
+	z.joined()
+	for _, n := range []*node{hub, y, z} {
+		n.eventually("having what there is, and no more", func() bool {
+			return n.plane.child(own.SPIIn) != nil && n.plane.child(added.SPIIn) != nil && n.plane.child(removed.SPIIn) == nil && digest(n) == digest(hub)
+		})
+	}
 }

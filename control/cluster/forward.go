@@ -129,16 +129,27 @@ func (f fleet) Leads(tunnel string) bool {
 	return f.trouble == "" && winner(f.candidates(f.now()), tunnel) == f.opts.Member.Name
 }
 
-// candidates are the nodes that live, have the key of the epoch and do not stop, with this one. It is called with the lock held.
+// candidates are the nodes that live, have the key of the epoch and do not stop, with this one. The node that has the store alone is one if
+// there is no other: when it dies nobody could take over what it has. It is called with the lock held.
 func (c *Cluster) candidates(now time.Time) []string {
-	list := []string{}
-	if !c.leaving {
-		list = append(list, c.opts.Member.Name)
-	}
-	for name, l := range c.members {
-		if l.live(now) && l.member.Epoch >= c.keys.Current() {
-			list = append(list, name)
+	list, last := []string{}, []string{}
+	add := func(m *Member) {
+		if m.StoreAlone {
+			last = append(last, m.Name)
+		} else {
+			list = append(list, m.Name)
 		}
+	}
+	if !c.leaving {
+		add(&c.opts.Member)
+	}
+	for _, l := range c.members {
+		if l.live(now) && l.member.Epoch >= c.keys.Current() {
+			add(l.member)
+		}
+	}
+	if len(list) == 0 {
+		return last
 	}
 	return list
 }

@@ -35,10 +35,11 @@ type Member struct {
 	Digest     string      `json:"digest"`  // of them
 	Started    int64       `json:"started"` // this start of it, in nanoseconds of its clock
 	Beat       uint64      `json:"beat"`
-	Leaving    bool        `json:"leaving,omitempty"` // it stops: it does nothing any more
-	Keyed      []uint32    `json:"keyed,omitempty"`   // processes from which it takes what they forward
-	KeyedEpoch uint32      `json:"keyed_epoch"`       // under keys of this epoch, and of those before
-	Runs       runsRecord  `json:"runs"`              // which configuration of the fleet it works with
+	Leaving    bool        `json:"leaving,omitempty"`     // it stops: it does nothing any more
+	Keyed      []uint32    `json:"keyed,omitempty"`       // processes from which it takes what they forward
+	KeyedEpoch uint32      `json:"keyed_epoch"`           // under keys of this epoch, and of those before
+	StoreAlone bool        `json:"store_alone,omitempty"` // it is the hub, and no other one has the store
+	Runs       runsRecord  `json:"runs"`                  // which configuration of the fleet it works with
 }
 
 // sign is the record as it is published: the signature, 64 bytes, and the text. The text is signed as it stands, so that the fields of
@@ -120,11 +121,14 @@ func (c *Cluster) sayBeat(ctx context.Context, s *session) error {
 	ctx, cancel := within(ctx)
 	defer cancel()
 	revision, err := s.buckets.nodes.Put(ctx, m.Name, m.sign(c.opts.Identity))
-	if err == nil {
-		c.said = revision
-		return nil
+	if err != nil {
+		return fmt.Errorf("the store does not take this node's record: %w", err)
 	}
-	return fmt.Errorf("the store does not take this node's record: %w", err)
+	if revision <= c.said { // a copy was put back while this node was joined
+		return c.isOlder(s.buckets, revision)
+	}
+	c.said = revision
+	return nil
 }
 
 // takeMember takes over what a node says of itself. A nil value says that all that there is has been seen.

@@ -103,7 +103,8 @@ func (c *Cluster) claimOwners(ctx context.Context, s *session, now time.Time) er
 	candidates := c.candidates(c.now())
 	for key, tunnel := range c.ownable {
 		e := c.owners[key]
-		if (e == nil && now.Sub(c.joined) > claimTime || e != nil && c.ownerless(e)) && winner(candidates, tunnel) == c.opts.Member.Name {
+		free := e != nil && c.ownerless(e) || (e == nil || c.misplaced(e)) && now.Sub(c.joined) > claimTime
+		if free && winner(candidates, tunnel) == c.opts.Member.Name {
 			keys = append(keys, key)
 		}
 	}
@@ -123,6 +124,13 @@ func (c *Cluster) ownerless(e *owned) bool {
 		return seal.EpochOf(e.sealed) < c.keys.Oldest() // nobody has its key any more, nor the children that it is about
 	}
 	return c.where(e.by) == ike.Vacant
+}
+
+// misplaced reports whether the node that has the store alone is a tunnel's owner, and another one may take its place. It is called with the
+// lock held.
+func (c *Cluster) misplaced(e *owned) bool {
+	l := c.members[e.by.node]
+	return l != nil && l.member.StoreAlone && !c.opts.Member.StoreAlone
 }
 
 // retakeOwners tries again what could not be opened.
@@ -156,7 +164,7 @@ func (c *Cluster) Reserve(tunnel string, marks map[uint32]uint64) error {
 }
 
 // writeOwner makes this process a tunnel's owner, or, with marks, reserves numbers as the owner that it is. Nobody else's record is
-// written over but that of a process that is gone.
+// written over but that of a process that is gone, or that has the store alone.
 func (c *Cluster) writeOwner(ctx context.Context, kv jetstream.KeyValue, key string, marks map[uint32]uint64) error {
 	c.mu.Lock()
 	e, tunnel := c.owners[key], c.ownable[key]
@@ -334,13 +342,14 @@ type Peer struct {
 	Takes   uint32 // the epoch in which it can open what this process forwards to it; 0: it cannot
 }
 
-// Peers lists them, by name.
+// Peers lists them, by name. While the store is away nobody is heard, so nobody is known to be gone.
 func (c *Cluster) Peers() (list []Peer) {
 	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for name, l := range c.members {
-		if l.live(now) && l.member.Address.IsValid() {
+		there := l.live(now) || c.trouble != "" && !l.gone.Load() && !l.member.Leaving
+		if there && l.member.Address.IsValid() {
 			p := Peer{Name: name, Address: l.member.Address, Writer: l.member.Writer, Epoch: l.member.Epoch}
 			if slices.Contains(l.member.Keyed, c.writer.ID) {
 				p.Takes = l.member.KeyedEpoch

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -188,4 +189,28 @@ func FuzzOwner(f *testing.F) {
 			t.Fatalf("%q is read", b)
 		}
 	})
+}
+
+// The node that has the store alone encrypts for no tunnel as long as there is another: when it dies nobody could take its place.
+func TestOwnerIsNotTheStore(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	b := newBed(t, "hub", "a")
+	b.alone = true
+	hub := b.start("hub").joined()
+	var tunnels []string
+	for i := range 16 {
+		tunnels = append(tunnels, fmt.Sprint("t", i))
+	}
+	hub.SetOwned(tunnels)
+	hub.eventually("encrypting for all as the first one", func() bool { return hub.Status().OwnedHere == len(tunnels) })
+	a := b.prepare("a")
+	a.SetOwned(tunnels)
+	a.run().joined()
+	for _, n := range []*node{hub, a} {
+		n.eventually("seeing that the other one encrypts for all", func() bool {
+			return !slices.ContainsFunc(n.Owners(), func(o Ownership) bool { return o.Node != "a" })
+		})
+	}
+	a.stop()
+	hub.eventually("encrypting for all as the last one", func() bool { return hub.Status().OwnedHere == len(tunnels) })
 }

@@ -121,12 +121,17 @@ func (c *Cluster) notOlder(ctx context.Context, b *buckets) error {
 		return err
 	}
 	if has < c.said {
-		c.older.store = b.generation
-		c.older.err = fmt.Errorf("the store is older than it was (it has change %d of the nodes, this one has made change %d): a copy was put back, and numbers for IVs that were given since could be "+
-			"given again: stop the hub, remove cluster/ in its node.state_dir, start it, and then restart the other nodes one by one", has, c.said)
-		return c.older.err
+		return c.isOlder(b, has)
 	}
 	return nil
+}
+
+// isOlder notes that the store is an older one, and returns that.
+func (c *Cluster) isOlder(b *buckets, has uint64) error {
+	c.older.store = b.generation
+	c.older.err = fmt.Errorf("the store is older than it was (it has change %d of the nodes, this one has made change %d): a copy was put back, and numbers for IVs that were given since could be "+
+		"given again: stop the hub, remove cluster/ in its node.state_dir, start it, and then restart the other nodes one by one", has, c.said)
+	return c.older.err
 }
 
 // storeLimit is how long one question to the store may take.

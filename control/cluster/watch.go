@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // A lease is over after three seconds. That a process has ended is known earlier: each node asks the next one, by name, whether it is
@@ -68,11 +69,25 @@ func (c *Cluster) watchNext(ctx context.Context) {
 		default:
 			missed++
 		}
-		if missed >= askPatient {
+		if missed >= askPatient && c.storeAnswers(ctx) { // else it is the way there that is gone
 			c.tellGone(death{next.node, next.writer, beat})
 			missed = 0
 		}
 	}
+}
+
+// storeAnswers reports whether the store can be reached now.
+func (c *Cluster) storeAnswers(ctx context.Context) bool {
+	c.mu.Lock()
+	b := c.buckets
+	c.mu.Unlock()
+	if b == nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	_, err := b.nodes.Get(ctx, c.opts.Member.Name)
+	return err == nil || errors.Is(err, jetstream.ErrKeyNotFound)
 }
 
 // next is the node that lives and follows this one by name, the first one after the last.

@@ -150,30 +150,32 @@ var ErrAway = errors.New("no server of cluster.servers is reached")
 
 // Reached reports whether the store can be: this node has it, alone or with others of which it reaches one, or is joined to a node that
 // leads there.
-func (e *Engine) Reached() bool {
+func (e *Engine) Reached() bool { return e.Link() != 0 }
+
+// Link is the connection by which the store is reached. Another one leads to where all may be different. 0: there is none.
+func (e *Engine) Link() uint64 {
+	const itself = 1 // no connection has this number: the server's own come first
 	switch o := &e.options; {
-	case o.relay():
-		return e.remotes() > 0
 	case len(o.Servers) > 0:
-		return e.server.NumLeafNodes() > 0
-	case len(o.Others) > 0:
-		return e.server.NumRoutes() > 0
+		return e.remote()
+	case len(o.Others) > 0 && e.server.NumRoutes() == 0:
+		return 0
 	}
-	return true
+	return itself
 }
 
-// remotes is how many servers this node is joined to: a relay has leaf nodes of its own too.
-func (e *Engine) remotes() (n int) {
+// remote is the connection to the server that this node has called: a relay is called by leaf nodes of its own too.
+func (e *Engine) remote() uint64 {
 	z, err := e.server.Leafz(nil)
 	if err != nil {
 		return 0
 	}
 	for _, l := range z.Leafs {
 		if l.IsSpoke { // we have called
-			n++
+			return l.ID
 		}
 	}
-	return n
+	return 0
 }
 
 // Close ends connection and server.
