@@ -420,9 +420,14 @@ func TestOldStoreIsNotJoined(t *testing.T) {
 		t.Fatal(err)
 	}
 	hub = b.start("hub").joined()
+	p := newProxy(t, b.hub)
+	at := b.hub
+	b.hub = p.addr
 	a := b.start("a").joined()
 	child := a.install()
 	time.Sleep(2 * beatTime)
+	b.hub = at
+	p.set(true)
 	hub.stop()
 	if err := os.RemoveAll(b.dir); err != nil {
 		t.Fatal(err)
@@ -430,7 +435,13 @@ func TestOldStoreIsNotJoined(t *testing.T) {
 	if err := os.CopyFS(b.dir, os.DirFS(copied)); err != nil {
 		t.Fatal(err)
 	}
-	hub = b.start("hub")
+	hub = b.start("hub").joined()
+	for range 50 { // by its number of changes alone it is not older
+		if _, err := hub.bucket().nodes.Put(t.Context(), "nobody", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.set(false)
 	a.eventually("refusing the older store", func() bool { return strings.Contains(a.Status().Trouble, "the store is older than it was") })
 	second := b.start("b").joined()
 	if a.plane.child(child.SPIIn) == nil {

@@ -104,20 +104,14 @@ func (c *Cluster) notOlder(ctx context.Context, b *buckets) error {
 	}
 	asking, done := within(ctx)
 	defer done()
-	has := uint64(0) // this node's last sign of life that the store has
-	v, err := b.nodes.Get(asking, c.opts.Member.Name)
+	has := uint64(0) // this node's last sign of life that the store has, or the mark of who has removed it
+	list, err := b.nodes.History(asking, c.opts.Member.Name)
 	switch {
 	case err == nil:
-		has = v.Revision()
-	case errors.Is(err, jetstream.ErrKeyNotFound): // then somebody has removed it, or there was none yet
-		status, err := b.nodes.Status(asking)
-		if err != nil {
-			return err
+		for _, v := range list {
+			has = max(has, v.Revision())
 		}
-		if x, ok := status.(*jetstream.KeyValueBucketStatus); ok {
-			has = x.StreamInfo().State.LastSeq
-		}
-	default:
+	case !errors.Is(err, jetstream.ErrKeyNotFound):
 		return err
 	}
 	if has < c.said {
