@@ -6,14 +6,15 @@
 #                         |  (dc1)  +-- n2 172.31.2.1
 #   inet 192.0.2.10 -- rt +-- rt2 ----- n3 172.31.3.1
 #                         |  (dc2)
-#                         +-- customer 198.51.100.2 -- srv 198.18.5.10 by GRE, 198.18.6.10 by IPsec
+#                         +-- customer 198.51.100.2 -- srv 198.18.5.10 by GRE, 198.18.6.10 by IPsec, 198.18.7.10 by
+#                                                         IPsec with the customer's replay window on
 #
 # Each node's bird announces the anycast address to its data centre's router while the node can serve, and that one
 # announces it to rt.
 
-anycast=203.0.113.1 inet=192.0.2.10 srv=198.18.5.10 srv6=198.18.6.10
+anycast=203.0.113.1 inet=192.0.2.10 srv=198.18.5.10 srv6=198.18.6.10 srv7=198.18.7.10
 customer=198.51.100.2
-prefixes="198.18.5.0/24 198.18.6.0/24" # the customer's
+prefixes="198.18.5.0/24 198.18.6.0/24 198.18.7.0/24" # the customer's
 nodes=(1 2 3)
 hub=172.31.3.1:4222                    # where n3 serves the cluster
 guest=$CW_ID-customer
@@ -36,6 +37,7 @@ network() {
   address inet eth0 $inet/24 192.0.2.1
   address srv eth0 $srv/24 198.18.5.1
   address srv eth0 $srv6/24
+  address srv eth0 $srv7/24
   address rt vi 192.0.2.1/24
   address rt vc 198.51.100.1/24
   for tag in rt rt1 rt2; do
@@ -176,6 +178,14 @@ tunnels:
     interface_address: 10.213.0.20/31
     ike: {psk: {file: $CW_RUN/psk}, local_id: edge.example.net, remote_id: customer.example.net}
     prefixes: [198.18.6.0/24]
+  - name: customer-window
+    type: ipsec
+    endpoint: $anycast
+    customer_endpoint: $customer
+    interface_address: 10.213.0.30/31
+    replay_protection: true
+    ike: {psk: {file: $CW_RUN/psk}, local_id: edge.example.net, remote_id: window.example.net}
+    prefixes: [198.18.7.0/24]
 cluster:
   $([ "172.31.$1.1" = "${hub%:*}" ] && echo "hub: {listen: \"$hub\"}" || echo "servers: [\"tls://$hub\"]")
   roster: $CW_RUN/roster
@@ -194,7 +204,7 @@ customer() {
   local c=scripts/peers/customer.sh
   $c up "$guest" "$(ns cust)" up0,down0 &&
     $c addr "$guest" vec0 $customer/24 198.51.100.1 &&
-    $c addr "$guest" vec1 198.18.5.1/24,198.18.6.1/24 &&
+    $c addr "$guest" vec1 198.18.5.1/24,198.18.6.1/24,198.18.7.1/24 &&
     $c gre "$guest" gre1 $customer $anycast 10.213.0.11/31 &&
     $c sh "$guest" 'ip rule add from 198.18.5.0/24 lookup 50
       ip route add 198.18.5.0/24 dev vec1 table 50
@@ -203,7 +213,8 @@ customer() {
 }
 
 # strongswan starts strongSwan in the customer's router, with ESP in its kernel, and loads what it has to know. The
-# replay window is off, because each node numbers its packets by itself. strongSwan is controlled from rt, since a
+# replay window of the first tunnel is off, because each node numbers its packets by itself; that of the second is on,
+# and one node encrypts for it. strongSwan is controlled from rt, since a
 # process in the guest takes long to start. The guest may not see this tree, so it gets a copy of the script.
 strongswan() {
   mkdir -m 700 "$swan" && cp scripts/peers/swan.sh "$swan" || return
@@ -223,8 +234,26 @@ connections { edge {
     local_ts = 198.18.6.0/24
     remote_ts = 0.0.0.0/0
     esp_proposals = aes128gcm16-ecp384
-    replay_window = 0 } } } }
+    replay_window = 0 } } }
+window {
+  version = 2
+  local_addrs = $customer
+  remote_addrs = $anycast
+  proposals = aes256gcm16-prfsha384-ecp384
+  mobike = no
+  local { auth = psk
+    id = window.example.net }
+  remote { auth = psk
+    id = edge.example.net }
+  children { window {
+    local_ts = 198.18.7.0/24
+    remote_ts = 0.0.0.0/0
+    esp_proposals = aes128gcm16-ecp384
+    replay_window = 64 } } } }
 secrets { ike-edge { id-1 = customer.example.net
+  id-2 = edge.example.net
+  secret = $(<"$CW_RUN/psk") }
+ike-window { id-1 = window.example.net
   id-2 = edge.example.net
   secret = $(<"$CW_RUN/psk") } }
 CONF

@@ -88,7 +88,7 @@ wait_ready() {
 routed() {
   local x
   for x in "rt 101" "rt 102" "rt1 101" "rt1 102" "rt2 103"; do
-    [ "$(ip -n "$(ns "${x% *}")" route show table "${x#* }" proto bird 2>/dev/null | wc -l)" = 3 ] || return
+    [ "$(ip -n "$(ns "${x% *}")" route show table "${x#* }" proto bird 2>/dev/null | wc -l)" = 4 ] || return
   done
 }
 
@@ -155,14 +155,14 @@ ping_off() {
 
 listens() { in_ns "$1" ss -Hltn 'sport = 5001' | grep -q .; }
 
-# transfer FROM TO ADDRESS sends the file to a host; the sum of what arrived goes to $CW_RUN/sum.
+# transfer FROM TO ADDRESS [SOURCE] sends the file to a host, from an address that leads into a tunnel; the sum of what arrived goes to $CW_RUN/sum.
 transfer() {
   local receiver start
   in_ns "$2" timeout --foreground 70 nc -d -l 5001 </dev/null | sha256sum >"$CW_RUN/sum" &
   receiver=$!
   within 5 listens "$2" || fault "$2 does not listen"
   start=$(now)
-  run in_ns "$1" timeout --foreground 60 nc -N "$3" 5001 <"$CW_RUN/file" || fault "the connection from $1 to $2 broke"
+  run in_ns "$1" timeout --foreground 60 nc -N ${4:+-s "$4"} "$3" 5001 <"$CW_RUN/file" || fault "the connection from $1 to $2 broke"
   wait "$receiver"
   took=$(($(now) - start))
   if [ "$(<"$CW_RUN/sum")" = "$filesum" ]; then
@@ -250,12 +250,12 @@ table ip watch {
 NFT
 }
 
-# watched prints what rt saw of the IPsec tunnel, and wants it all to be ESP.
+# watched prints what rt saw of the IPsec tunnel, and wants it all to be ESP: more than the file, each way.
 watched() {
   local seen
   in_ns rt nft list chain ip watch through | sed -nE 's/.*packets ([0-9]+) bytes ([0-9]+) comment "(.*)"/\3: \1 packets, \2 bytes/p' | show
-  mapfile -t seen < <(in_ns rt nft list chain ip watch through | sed -nE 's/.*packets ([0-9]+) .*/\1/p')
-  if [ "${#seen[@]}" != 4 ] || [ "${seen[0]}" = 0 ] || [ "${seen[1]}" = 0 ] || [ "${seen[2]}" != 0 ] || [ "${seen[3]}" != 0 ]; then
+  mapfile -t seen < <(in_ns rt nft list chain ip watch through | sed -nE 's/.*bytes ([0-9]+) .*/\1/p')
+  if [ "${#seen[@]}" != 4 ] || [ "${seen[0]}" -lt $size ] || [ "${seen[1]}" -lt $size ] || [ "${seen[2]}" != 0 ] || [ "${seen[3]}" != 0 ]; then
     fault "what the router saw is not all ESP"
   fi
 }
@@ -340,6 +340,31 @@ exchanges() {
   fi
 }
 
+# encrypting prints the nodes that encrypt for the tunnel with replay protection.
+encrypting() {
+  local i
+  for i in $(alive); do
+    ask "$i" show cluster -o json | jq -e '.owned_here > 0' >/dev/null && echo "n$i"
+  done
+}
+
+one_encrypts() { [ "$(encrypting | wc -l)" = 1 ]; }
+
+# forwarded says which node encrypts, and how much the others have given to it, and wants the customer's kernel to have
+# dropped nothing as replayed.
+forwarded() {
+  local i errors
+  tell "$(encrypting) encrypts; packets that were forwarded to it:"
+  for i in $(alive); do
+    tell "n$i $(ask "$i" show workers -o json | jq '.total.to_owner')"
+  done
+  [ "$(for i in $(alive); do ask "$i" show workers -o json | jq '.total.to_owner'; done | awk '{ n += $1 } END { print n }')" -gt 1000 ] ||
+    fault "nothing was forwarded"
+  errors=$(scripts/peers/customer.sh sh "$guest" "awk '/XfrmInStateSeqError/ { print \$2 }' /proc/net/xfrm_stat")
+  tell "packets that the customer's kernel has dropped as replayed: ${errors:-not known}"
+  [ "${errors:-0}" = 0 ] || fault "its window is too small for what comes"
+}
+
 # --- nodes come and go ----------------------------------------------------------------------------
 
 # watch_routes notes when the routes of the routers to the nodes change.
@@ -409,7 +434,7 @@ bring_it_back() {
   over_ipsec
   pings "inet to the customer's server, through the GRE tunnel" in_ns inet ping -q -c 20 -i .05 $srv
   associations
-  ask "$1" show tunnels -o json | jq -e 'all(.[]; .rx_packets > 0 and .tx_packets > 0)' >/dev/null || fault "n$1 is not used again"
+  ask "$1" show tunnels -o json | jq -e 'all(.[] | select(.name != "customer-window"); .rx_packets > 0 and .tx_packets > 0)' >/dev/null || fault "n$1 is not used again"
 }
 
 gone() { ! kill -0 "$1" 2>/dev/null; }
@@ -515,10 +540,18 @@ negotiate || { echo "the tunnel could not be negotiated"; exit 1; }
 exchanges first 2 4 0
 over_ipsec
 transfer inet srv $srv6
-transfer srv inet $inet
+transfer srv inet $inet $srv6
 watched
 associations
 spread esp
+
+say "a second IPsec tunnel, whose customer has its replay window of 64 packets on: one node encrypts, the others forward to it"
+quiet run swanctl --initiate --child window || fault "the tunnel could not be negotiated"
+within 5 one_encrypts || fault "not one node encrypts: $(encrypting | paste -sd' ')"
+pings "inet to the server's third address" in_ns inet ping -q -c 20 -i .05 $srv7
+transfer inet srv $srv7
+transfer srv inet $inet $srv7
+forwarded
 
 lost=$(holder)
 record rt vc later "udp port 500 or udp port 4500"

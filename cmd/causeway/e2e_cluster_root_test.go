@@ -425,8 +425,9 @@ func TestRootReplayProtection(t *testing.T) {
 	b.spray(toBoth)
 	b.manyPings(t, "it is there again")
 	b.rekeys(t, "it is there again: ")
+	b.ownerDrained(t, tunnels[0])
 	b.noNumberTwice(t, wires[0].Stop(), wires[1].Stop())
-	for _, x := range []*bed{b.second, b.bed} {
+	for _, x := range b.alive() {
 		x.end(t)
 	}
 }
@@ -451,6 +452,38 @@ func (b *clusterBed) ownerKilled(t *testing.T, x *bed, tunnel *ikeTunnel) {
 	t.Logf("the node that encrypts is killed: %d of %d packets, one each %v, are lost", sent-received, sent, gap)
 	if lost > time.Second || received < 100 {
 		t.Errorf("%s is dead: %d of %d packets are lost", x.name, sent-received, sent)
+	}
+}
+
+// ownerDrained drains the node that encrypts for a tunnel, while packets come to the other one: it has nothing to do any more soon.
+func (b *clusterBed) ownerDrained(t *testing.T, tunnel *ikeTunnel) {
+	t.Helper()
+	x, way := b.second, toFirst
+	if show[api.Cluster](t, b.bed, "cluster").OwnedHere > 0 {
+		x, way = b.bed, toSecond
+	}
+	b.spray(way)
+	ping := b.inet.Start("ping", "-q", "-i", "0.01", "-w", "20", "-I", tunnel.from4().String(), tunnel.inside4().String())
+	time.Sleep(time.Second)
+	began := time.Now()
+	out, err := x.node.Run(b.bin, "drain", "--limit", "15s", "--socket", x.socket)
+	took := time.Since(began).Round(100 * time.Millisecond)
+	if err != nil {
+		t.Errorf("%s does not drain: %v\n%s", x.name, err, out)
+	}
+	_ = x.daemon.Wait(startLimit)
+	x.daemon = nil
+	ping.Signal(unix.SIGINT)
+	_ = ping.Wait(startLimit)
+	m := regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`).FindStringSubmatch(ping.Log())
+	if m == nil {
+		t.Fatalf("ping printed: %s", ping.Log())
+	}
+	t.Logf("%s, which encrypts, is drained in %v: of %s packets %s are answered", x.name, took, m[1], m[2])
+	sent, _ := strconv.Atoi(m[1])
+	received, _ := strconv.Atoi(m[2])
+	if sent-received > 20 || took > 10*time.Second {
+		t.Error("that is too many, or takes too long")
 	}
 }
 

@@ -299,7 +299,11 @@ func (b *bed) prepare(name string) *node {
 	default:
 		o.Servers = []*url.URL{leafURL(b.t, b.hub)}
 	}
-	n.Cluster = New(Options{Engine: o, Identity: n.identity, Roster: b.roster, Member: Member{Name: name, StoreAlone: b.alone && name == "hub"}, Log: l, OnPath: func(p pmtu.Path) { n.paths <- p },
+	member := Member{Name: name}
+	if b.alone && name == "hub" {
+		member.Yields = StoreAlone
+	}
+	n.Cluster = New(Options{Engine: o, Identity: n.identity, Roster: b.roster, Member: member, Log: l, OnPath: func(p pmtu.Path) { n.paths <- p },
 		OnDocument: func(d Document) { n.documents <- d }}, n.plane)
 	if b.quick {
 		n.rotateAfter, n.destroyAfter = 2*time.Second, time.Second/2

@@ -108,7 +108,8 @@ type Cluster struct {
 	usageTold time.Time
 	compared  time.Time // when it had told all that it has
 	leaving   bool
-	buckets   *buckets // nil: the store is not reached
+	yields    Precedence // see Member.Yields
+	buckets   *buckets   // nil: the store is not reached
 	members   map[string]*lease
 	refused   map[string]string // nodes that are not believed, and why
 	roster    seal.Roster
@@ -129,7 +130,7 @@ func New(o Options, plane Dataplane) *Cluster {
 		rotateAfter: rotateAfter, destroyAfter: destroyAfter, orphanAfter: orphanAfter, unreadableAfter: unreadableAfter, roster: o.Roster,
 		held: map[uint32]*held{}, unopened: map[string][]byte{},
 		ikes: map[uint64]*ikeSA{}, ikesBy: map[process]spiSet{}, ikesOf: map[string]spiSet{}, erasing: map[uint64]uint64{}, unopenedIKEs: map[uint64]sealedIKE{}, ownable: map[string]string{}, owners: map[string]*owned{},
-		members: map[string]*lease{}, refused: map[string]string{}, trouble: "not joined yet"}
+		members: map[string]*lease{}, refused: map[string]string{}, yields: o.Member.Yields, trouble: "not joined yet"}
 }
 
 // Open starts the engine.

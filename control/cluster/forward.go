@@ -129,27 +129,25 @@ func (f fleet) Leads(tunnel string) bool {
 	return f.trouble == "" && winner(f.candidates(f.now()), tunnel) == f.opts.Member.Name
 }
 
-// candidates are the nodes that live, have the key of the epoch and do not stop, with this one. The node that has the store alone is one if
-// there is no other: when it dies nobody could take over what it has. It is called with the lock held.
-func (c *Cluster) candidates(now time.Time) []string {
-	list, last := []string{}, []string{}
-	add := func(m *Member) {
-		if m.StoreAlone {
-			last = append(last, m.Name)
-		} else {
-			list = append(list, m.Name)
+// candidates are the nodes that live, have the key of the epoch and do not stop, with this one, of the lowest precedence that there is. It
+// is called with the lock held.
+func (c *Cluster) candidates(now time.Time) (list []string) {
+	lowest := Draining
+	add := func(name string, p Precedence) {
+		if p < lowest {
+			lowest, list = p, nil
+		}
+		if p == lowest {
+			list = append(list, name)
 		}
 	}
 	if !c.leaving {
-		add(&c.opts.Member)
+		add(c.opts.Member.Name, c.yields)
 	}
-	for _, l := range c.members {
+	for name, l := range c.members {
 		if l.live(now) && l.member.Epoch >= c.keys.Current() {
-			add(l.member)
+			add(name, l.member.Yields)
 		}
-	}
-	if len(list) == 0 {
-		return last
 	}
 	return list
 }

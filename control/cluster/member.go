@@ -35,12 +35,22 @@ type Member struct {
 	Digest     string      `json:"digest"`  // of them
 	Started    int64       `json:"started"` // this start of it, in nanoseconds of its clock
 	Beat       uint64      `json:"beat"`
-	Leaving    bool        `json:"leaving,omitempty"`     // it stops: it does nothing any more
-	Keyed      []uint32    `json:"keyed,omitempty"`       // processes from which it takes what they forward
-	KeyedEpoch uint32      `json:"keyed_epoch"`           // under keys of this epoch, and of those before
-	StoreAlone bool        `json:"store_alone,omitempty"` // it is the hub, and no other one has the store
-	Runs       runsRecord  `json:"runs"`                  // which configuration of the fleet it works with
+	Leaving    bool        `json:"leaving,omitempty"` // it stops: it does nothing any more
+	Keyed      []uint32    `json:"keyed,omitempty"`   // processes from which it takes what they forward
+	KeyedEpoch uint32      `json:"keyed_epoch"`       // under keys of this epoch, and of those before
+	Yields     Precedence  `json:"yields,omitempty"`  // who comes before it
+	Runs       runsRecord  `json:"runs"`              // which configuration of the fleet it works with
 }
+
+// A Precedence says which nodes take IKE SAs and tunnels that others leave: those with the lowest one.
+type Precedence uint8
+
+// The precedences.
+const (
+	First      Precedence = iota
+	StoreAlone            // it is the hub, and no other one has the store: when it dies nobody could take over what it has
+	Draining
+)
 
 // sign is the record as it is published: the signature, 64 bytes, and the text. The text is signed as it stands, so that the fields of
 // a later release, which this one does not know, are signed too.
@@ -114,7 +124,7 @@ func (c *Cluster) sayBeat(ctx context.Context, s *session) error {
 		m.NotReady = c.opts.NotReady()
 	}
 	c.mu.Lock()
-	m.Writer, m.SAs, m.Digest, m.Leaving = c.writer.ID, c.children, digestText(c.digest), c.leaving
+	m.Writer, m.SAs, m.Digest, m.Leaving, m.Yields = c.writer.ID, c.children, digestText(c.digest), c.leaving, c.yields
 	m.Keyed, m.KeyedEpoch = slices.Clone(c.keyed), c.keyedEpoch
 	m.Runs = c.sealRuns()
 	c.mu.Unlock()

@@ -126,11 +126,19 @@ func (c *Cluster) ownerless(e *owned) bool {
 	return c.where(e.by) == ike.Vacant
 }
 
-// misplaced reports whether the node that has the store alone is a tunnel's owner, and another one may take its place. It is called with the
-// lock held.
+// misplaced reports whether a tunnel's owner yields to this node. It is called with the lock held.
 func (c *Cluster) misplaced(e *owned) bool {
 	l := c.members[e.by.node]
-	return l != nil && l.member.StoreAlone && !c.opts.Member.StoreAlone
+	return l != nil && l.member.Yields > c.yields
+}
+
+// Drain has the other nodes take the tunnels that this one encrypts for.
+func (c *Cluster) Drain() {
+	c.mu.Lock()
+	c.yields = Draining
+	c.mu.Unlock()
+	c.beatNow.Store(true)
+	c.wake()
 }
 
 // retakeOwners tries again what could not be opened.
@@ -164,7 +172,7 @@ func (c *Cluster) Reserve(tunnel string, marks map[uint32]uint64) error {
 }
 
 // writeOwner makes this process a tunnel's owner, or, with marks, reserves numbers as the owner that it is. Nobody else's record is
-// written over but that of a process that is gone, or that has the store alone.
+// written over but that of a process that is gone, or that yields.
 func (c *Cluster) writeOwner(ctx context.Context, kv jetstream.KeyValue, key string, marks map[uint32]uint64) error {
 	c.mu.Lock()
 	e, tunnel := c.owners[key], c.ownable[key]

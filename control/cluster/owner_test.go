@@ -211,6 +211,6 @@ func TestOwnerIsNotTheStore(t *testing.T) {
 			return !slices.ContainsFunc(n.Owners(), func(o Ownership) bool { return o.Node != "a" })
 		})
 	}
-	a.stop()
-	hub.eventually("encrypting for all as the last one", func() bool { return hub.Status().OwnedHere == len(tunnels) })
+	a.Drain()
+	hub.eventually("encrypting for all as the one that is not drained", func() bool { return hub.Status().OwnedHere == len(tunnels) })
 }

@@ -83,6 +83,9 @@ func (n *Node) Drain(ctx context.Context, limit time.Duration) (api.Drained, err
 		return api.Drained{}, ErrDraining
 	}
 	defer n.stopOnce.Do(func() { close(n.stop) })
+	if n.cluster != nil {
+		n.cluster.Drain() // or others would go on giving it packets
+	}
 	begin := time.Now()
 	n.log.Info("drain: endpoints are withdrawn, packets are waited for", "packets_per_second", int(before), "limit", limit)
 	left, quiet := before, time.Now()

@@ -70,8 +70,10 @@ func (n *Node) clusterOptions(c *config.Config) (o cluster.Options, err error) {
 	o.Log, o.OnWriter, o.NotReady = n.log, n.sas.number, n.NotReady
 	o.OnDocument = n.hearDocument
 	o.OnPath = func(p pmtu.Path) { n.learned.Hear(p, time.Now()) }
-	o.Member = cluster.Member{Name: c.Node.Name, Address: c.Node.Address, Datacenter: c.Node.Datacenter, Region: c.Node.Region, Release: n.opts.Version,
-		StoreAlone: c.Cluster.Hub.IsValid() && len(c.Cluster.Servers)+len(c.Cluster.Share.Hubs) == 0}
+	o.Member = cluster.Member{Name: c.Node.Name, Address: c.Node.Address, Datacenter: c.Node.Datacenter, Region: c.Node.Region, Release: n.opts.Version}
+	if c.Cluster.Hub.IsValid() && len(c.Cluster.Servers)+len(c.Cluster.Share.Hubs) == 0 {
+		o.Member.Yields = cluster.StoreAlone
+	}
 	return o, nil
 }
 
