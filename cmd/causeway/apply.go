@@ -106,7 +106,7 @@ func (f fleet) outcome(serial uint64) (runs int, refused, late []string) {
 // awaitApplied returns when each node that lives has said what becomes of a serial, or after a time.
 func awaitApplied(c *api.Client, serial uint64, wait time.Duration) (x fleet, err error) {
 	for end := time.Now().Add(wait); ; time.Sleep(50 * time.Millisecond) {
-		if err := c.Show("fleet", &x.Fleet); err != nil {
+		if err := c.Show("fleet?brief=yes", &x.Fleet); err != nil {
 			return x, err
 		}
 		if _, _, late := x.outcome(serial); len(late) == 0 || x.Serial > serial || time.Now().After(end) {

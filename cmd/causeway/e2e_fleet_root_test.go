@@ -149,6 +149,10 @@ func (b *clusterBed) refusedByOne(t *testing.T) {
 			t.Errorf("%s has %d tunnels, want %d", x.name, n, want)
 		}
 	}
+	reload(b.bed, "") // a document that does not fit keeps nothing else from being taken over
+	if n := len(show[[]api.Tunnel](t, b.bed, "tunnels")); n != 1 {
+		t.Errorf("edge-1 has %d tunnels after a reload", n)
+	}
 	reload(b.bed, "203.0.113.9, ")
 	await(t, "the first node does not take it over", func() bool {
 		for _, n := range show[api.Fleet](t, b.second, "fleet").Nodes {

@@ -87,6 +87,9 @@ func whole(t *testing.T, x *bed) {
 	t.Logf("%s sees three replicas that have all after %v", x.name, time.Since(began).Round(100*time.Millisecond))
 }
 
+// electionTime is how long the hubs that are left may take to choose who leads. A pair that is made meanwhile is not stored, and undone.
+const electionTime = 12 * time.Second
+
 // TestRootHubs: three hubs are one store. Each of two is killed, and one loses its disk: packets pass, keys are replaced, and
 // IKE_SA_INIT is not seen.
 func TestRootHubs(t *testing.T) {
@@ -107,11 +110,9 @@ func TestRootHubs(t *testing.T) {
 			rest, way = b.bed, toFirst
 		}
 		b.kill(t, x)
-		killed := time.Now()
 		b.spray(way)
 		b.manyPings(t, x.name+" is dead", rest)
-		await(t, "nothing is stored after "+x.name+" was killed", func() bool { return b.rekeyed(rest) == nil })
-		t.Logf("%s is dead: a key is replaced after %v", x.name, time.Since(killed).Round(100*time.Millisecond))
+		time.Sleep(electionTime)
 		b.rekeys(t, x.name+" is dead: ")
 		if x == b.second { // as with another disk
 			if err := os.RemoveAll(filepath.Join(x.dir, "cluster")); err != nil {
@@ -128,9 +129,4 @@ func TestRootHubs(t *testing.T) {
 	for _, x := range []*bed{b.third, b.second, b.bed} {
 		x.end(t)
 	}
-}
-
-// rekeyed has a node replace the tunnel's pair, if it has the IKE SA.
-func (b *clusterBed) rekeyed(x *bed) error {
-	return api.NewClient(x.socket).CommandIKE(api.IKERekey, b.tunnels[0].name)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -242,10 +243,20 @@ func (b *ikeBed) ends(t *testing.T, step string, f func(x *ikeTunnel) error, lim
 	b.tell(t, step, began)
 }
 
-// pings sends a packet of each family through each tunnel, which must be answered.
+// pings sends a packet of each family through each tunnel, which must be answered. While the node that encrypts for a protected tunnel
+// changes one may be lost, and is sent again.
 func (b *ikeBed) pings(step string) {
 	each(step+", ping", b.working(), func(x *ikeTunnel) error {
-		return errors.Join(b.echo(x.from4(), x.inside4()), b.echo(x.from6(), x.inside6()))
+		echo := b.echo
+		if x.protected {
+			echo = func(from, to netip.Addr) error {
+				if b.echo(from, to) == nil {
+					return nil
+				}
+				return b.echo(from, to)
+			}
+		}
+		return errors.Join(echo(x.from4(), x.inside4()), echo(x.from6(), x.inside6()))
 	})
 }
 

@@ -31,7 +31,7 @@ type Node interface {
 	Nodes() []ClusterNode
 	Cluster() Cluster
 	Status() Status
-	Fleet() Fleet
+	Fleet(text bool) Fleet
 	Apply(ctx context.Context, f *config.Fleet, dry bool) (Applied, error)
 	Reload() (Reload, error)
 	Drain(ctx context.Context, limit time.Duration) (Drained, error)
@@ -60,7 +60,9 @@ func NewHandler(n Node) http.Handler {
 	show(mux, "/v1/ike", n.IKE)
 	show(mux, "/v1/nodes", n.Nodes)
 	show(mux, "/v1/cluster", n.Cluster)
-	show(mux, "/v1/fleet", n.Fleet)
+	mux.HandleFunc("GET /v1/fleet", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, http.StatusOK, n.Fleet(r.FormValue("brief") == ""))
+	})
 	show(mux, "/v1/status", n.Status)
 	mux.HandleFunc("POST /v1/ike/export-keys", func(w http.ResponseWriter, r *http.Request) {
 		span, err := time.ParseDuration(r.FormValue("for"))

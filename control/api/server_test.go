@@ -38,7 +38,7 @@ func (filled) Ports() []Port           { return []Port{fill[Port]()} }
 func (filled) Status() Status          { return fill[Status]() }
 func (filled) Nodes() []ClusterNode    { return []ClusterNode{fill[ClusterNode]()} }
 func (filled) Cluster() Cluster        { return fill[Cluster]() }
-func (filled) Fleet() Fleet            { return fill[Fleet]() }
+func (filled) Fleet(bool) Fleet        { return fill[Fleet]() }
 func (filled) Routes() iter.Seq[Route] {
 	return slices.Values([]Route{fill[Route](), fill[Route]()})
 }

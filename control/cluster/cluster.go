@@ -200,10 +200,19 @@ func (c *Cluster) lose(err error) {
 	if !c.engine.Reached() {
 		err = engine.ErrAway
 	}
+	now := c.now()
 	c.mu.Lock()
 	changed := c.trouble == "" || c.trouble != err.Error()
+	if c.trouble == "" {
+		for _, l := range c.members { // who is gone stays so while nobody is heard
+			if !l.live(now) {
+				l.gone.Store(true)
+			}
+		}
+	}
 	c.trouble, c.buckets = err.Error(), nil
 	c.mu.Unlock()
+	c.echo.Store(nil)
 	if changed {
 		c.log.Warn("cluster: the store is not reached; tunnels that are up go on", "error", err)
 	}
@@ -307,7 +316,6 @@ func (c *Cluster) number(ctx context.Context, b *buckets) error {
 
 // serve handles what comes, until the store is lost.
 func (c *Cluster) serve(ctx context.Context, s *session, told <-chan *nats.Msg, w [watches]jetstream.KeyWatcher) error {
-	defer c.echo.Store(nil)
 	tick := time.NewTicker(beatTime / 4)
 	defer tick.Stop()
 	if err := c.sayBeat(ctx, s); err != nil {

@@ -3,6 +3,7 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -36,6 +37,7 @@ var watchNames = []string{watchNodes: "nodes", watchEpochs: "epochs", watchSAs: 
 type watched struct {
 	seen uint64 // the last revision that came
 	had  uint64 // what the store had when it was asked the last time
+	was  uint64 // seen, then
 }
 
 func (w *watched) note(v jetstream.KeyValueEntry) {
@@ -74,7 +76,7 @@ func (c *Cluster) compare(ctx context.Context, s *session, now time.Time) error 
 	replicas := map[string]Replica{}
 	for i, kv := range s.buckets.watched() {
 		w := &s.watches[i]
-		if w.had > w.seen {
+		if w.had > w.seen && w.seen == w.was { // else it comes, if late
 			return fmt.Errorf("the store has told changes of %s up to %d, and had %d before that: it is read again", watchNames[i], w.seen, w.had)
 		}
 		asking, done := within(ctx)
@@ -84,15 +86,36 @@ func (c *Cluster) compare(ctx context.Context, s *session, now time.Time) error 
 			return err
 		}
 		if b, ok := status.(*jetstream.KeyValueBucketStatus); ok {
-			w.had = b.StreamInfo().State.LastSeq
+			w.had, w.was = b.StreamInfo().State.LastSeq, w.seen
 			addReplicas(replicas, b.StreamInfo().Cluster)
 		}
+	}
+	if err := s.compareDocument(ctx); err != nil {
+		return err
 	}
 	s.whole = now
 	list := slices.SortedFunc(maps.Values(replicas), func(a, b Replica) int { return cmp.Compare(a.Name, b.Name) })
 	c.mu.Lock()
 	c.replicas = list
 	c.mu.Unlock()
+	return nil
+}
+
+// compareDocument is compare for the one key of its bucket that is watched.
+func (s *session) compareDocument(ctx context.Context) error {
+	d := &s.document
+	if d.had > d.revision && d.revision == d.was {
+		return fmt.Errorf("the store has told changes of the fleet's configuration up to %d, and had %d before that: it is read again", d.revision, d.had)
+	}
+	asking, done := within(ctx)
+	defer done()
+	v, err := s.buckets.document.Get(asking, keyDocument)
+	switch {
+	case err == nil:
+		d.had, d.was = v.Revision(), d.revision
+	case !errors.Is(err, jetstream.ErrKeyNotFound):
+		return err
+	}
 	return nil
 }
 

@@ -33,13 +33,15 @@ type documentRecord struct {
 	At      time.Time `json:"at"`
 	Digest  string    `json:"digest"` // SHA-256 of the body, in hexadecimal
 	Parts   int       `json:"parts"`  // of the body, compressed
+	Epoch   uint32    `json:"epoch"`  // under which the parts are sealed, as the record is
 }
 
 const keyDocument = "current"
 
-// partKey is where a part of a document stands. Documents of two nodes that apply at one time differ in their digests.
+// partKey is where a part of a document stands. No two records have the same parts: documents of two nodes that apply at one time differ in
+// their digests, and one that is sealed anew in the epoch.
 func (r *documentRecord) partKey(i int) string {
-	return fmt.Sprintf("part.%d.%s.%d", r.Serial, r.Digest[:16], i)
+	return fmt.Sprintf("part.%d.%d.%s.%d", r.Serial, r.Epoch, r.Digest[:16], i)
 }
 
 // Limits of a document: what stands in a value, and in how many of them.
@@ -78,6 +80,7 @@ type documentWatch struct {
 	revision uint64 // of the record; 0: there is none
 	sealed   []byte // the record; nil: there is none
 	taken    uint64 // the revision with which there is nothing to be done any more
+	had, was uint64 // see watched
 }
 
 // Document returns the newest that this node knows.
@@ -169,6 +172,8 @@ func (c *Cluster) Apply(ctx context.Context, body []byte) (serial uint64, err er
 		revision = v.Revision()
 		r, err := c.openDocument(v.Value())
 		switch {
+		case errors.Is(err, seal.ErrNotAuthentic): // it is no node's
+			r = &documentRecord{}
 		case errors.As(err, new(seal.EpochError)):
 			return 0, fmt.Errorf("the configuration is not stored: that of before is sealed under a key that this node does not have; a node that has it puts it there anew within %v: apply again then", completeTime)
 		case err != nil:
@@ -177,11 +182,14 @@ func (c *Cluster) Apply(ctx context.Context, body []byte) (serial uint64, err er
 		last = max(last, r.Serial)
 	}
 	d := Document{Serial: last + 1, By: c.opts.Member.Name, At: time.Now().UTC(), Body: body}
-	_, err = c.storeDocument(ctx, b, d, revision)
-	if conflict(err) {
+	_, err = c.storeDocument(ctx, b, d, revision, func() error { return nil })
+	switch {
+	case conflict(err):
 		return 0, ErrApplied
+	case err != nil:
+		return 0, fmt.Errorf("the configuration may be stored or not, `causeway show fleet` tells: %w", err)
 	}
-	return d.Serial, err
+	return d.Serial, nil
 }
 
 func (c *Cluster) openDocument(sealed []byte) (*documentRecord, error) {
@@ -192,15 +200,18 @@ func (c *Cluster) openDocument(sealed []byte) (*documentRecord, error) {
 	return parseDocument(text)
 }
 
-// storeDocument writes a document, its parts first, in the place of the record with a revision.
-func (c *Cluster) storeDocument(ctx context.Context, b *buckets, d Document, revision uint64) (uint64, error) {
+// storeDocument writes a document, its parts first, in the place of the record with a revision. between is called before each part.
+func (c *Cluster) storeDocument(ctx context.Context, b *buckets, d Document, revision uint64, between func() error) (uint64, error) {
 	parts, err := partsOf(d.Body)
 	if err != nil {
 		return 0, err
 	}
 	digest := sha256.Sum256(d.Body)
-	r := &documentRecord{documentVersion, d.Serial, d.By, d.At, hex.EncodeToString(digest[:]), len(parts)}
+	r := &documentRecord{documentVersion, d.Serial, d.By, d.At, hex.EncodeToString(digest[:]), len(parts), c.keys.Current()}
 	for i, p := range parts {
+		if err := between(); err != nil {
+			return 0, err
+		}
 		if _, err := c.putSealed(ctx, b.document, r.partKey(i), p, nil); err != nil {
 			return 0, fmt.Errorf("part %d of %d of the configuration is not stored: %w", i+1, len(parts), err)
 		}
@@ -208,6 +219,9 @@ func (c *Cluster) storeDocument(ctx context.Context, b *buckets, d Document, rev
 	text, err := json.Marshal(r)
 	if err != nil {
 		return 0, err
+	}
+	if r.Epoch != c.keys.Current() {
+		return 0, errors.New("another epoch has begun meanwhile: try again")
 	}
 	return c.putSealed(ctx, b.document, keyDocument, text, &revision)
 }
@@ -267,8 +281,11 @@ func (c *Cluster) takeDocument(s *session, v jetstream.KeyValueEntry) {
 // turnDocument takes the document that the store has, if it is newer than this node's, or puts this node's there.
 func (c *Cluster) turnDocument(ctx context.Context, s *session) error {
 	d, has := &s.document, c.Document()
-	if !d.read || d.sealed != nil && d.taken == d.revision || d.sealed == nil && has.Serial == 0 {
-		c.documentKnown.Store(c.documentKnown.Load() || d.read)
+	switch {
+	case d.sealed == nil && d.read && has.Serial == 0:
+		c.documentKnown.Store(true)
+		return nil
+	case !d.read || d.sealed != nil && d.taken == d.revision:
 		return nil
 	}
 	there := &documentRecord{}
@@ -277,7 +294,9 @@ func (c *Cluster) turnDocument(ctx context.Context, s *session) error {
 		switch {
 		case err == nil:
 			there = r
-		case c.lostDocument(d): // as if there were none
+		case has.Serial != 0 && errors.Is(err, seal.ErrNotAuthentic): // it is no node's: as if there were none
+			c.complain(err)
+		case c.lostDocument(d): // likewise
 		case errors.As(err, new(seal.EpochError)): // its key comes, or who has it seals it anew
 			return nil
 		default:
@@ -293,18 +312,20 @@ func (c *Cluster) turnDocument(ctx context.Context, s *session) error {
 		return c.putBack(ctx, s, has)
 	}
 	d.taken = d.revision
+	c.documentKnown.Store(true)
 	return nil
 }
 
 // lostDocument reports whether nobody has the key of the record in the store any more: who has it would have sealed it anew. If somebody
 // is as slow as that, its document has the higher serial, and it puts that back.
 func (c *Cluster) lostDocument(d *documentWatch) bool {
-	return seal.EpochOf(d.sealed) < c.keys.Oldest() && time.Since(c.seen.at) > completeTime
+	epoch := seal.EpochOf(d.sealed)
+	return (epoch < c.keys.Oldest() || epoch > c.keys.Newest()) && time.Since(c.seen.at) > completeTime
 }
 
 // putBack puts this node's document into a store that has none, or an older one.
 func (c *Cluster) putBack(ctx context.Context, s *session, has Document) error {
-	revision, err := c.storeDocument(ctx, s.buckets, has, s.document.revision)
+	revision, err := c.storeDocument(ctx, s.buckets, has, s.document.revision, func() error { return c.stillHere(ctx, s) })
 	if conflict(err) {
 		return nil // the watch tells what is there now
 	}
@@ -319,6 +340,9 @@ func (c *Cluster) putBack(ctx context.Context, s *session, has Document) error {
 func (c *Cluster) fetchDocument(ctx context.Context, s *session, r *documentRecord) error {
 	var packed []byte
 	for i := range r.Parts {
+		if err := c.stillHere(ctx, s); err != nil {
+			return err
+		}
 		asking, done := within(ctx)
 		v, err := s.buckets.document.Get(asking, r.partKey(i))
 		done()
@@ -344,6 +368,7 @@ func (c *Cluster) fetchDocument(ctx context.Context, s *session, r *documentReco
 	}
 	d := Document{r.Serial, r.By, r.At, r.Digest, body}
 	c.SetDocument(d)
+	c.documentKnown.Store(true)
 	c.log.Info("cluster: the fleet's configuration is another one", "serial", d.Serial, "by", d.By)
 	if c.opts.OnDocument != nil {
 		c.opts.OnDocument(d)
@@ -383,13 +408,23 @@ func (c *Cluster) renewDocument(ctx context.Context, s *session, current uint32,
 	case !turn:
 		return 1, nil
 	}
-	if _, err := c.storeDocument(ctx, s.buckets, has, d.revision); err != nil && !conflict(err) {
+	if _, err := c.storeDocument(ctx, s.buckets, has, d.revision, func() error { return c.stillHere(ctx, s) }); err != nil && !conflict(err) {
 		return 1, err
 	}
-	return 1, nil // until the watch tells it
+	r.Epoch = current
+	return 1, c.purgeParts(ctx, s, r) // 1 until the watch tells it
 }
 
-// purgeParts removes the parts of documents before one. Those of the next may be under way.
+// stillHere says that this node lives, while it is at something long.
+func (c *Cluster) stillHere(ctx context.Context, s *session) error {
+	if time.Since(s.beaten) < beatTime {
+		return nil
+	}
+	return c.sayBeat(ctx, s)
+}
+
+// purgeParts removes the parts of documents before one, and of that what is sealed under epochs before its own. Those of the next may be
+// under way.
 func (c *Cluster) purgeParts(ctx context.Context, s *session, r *documentRecord) error {
 	asking, done := within(ctx)
 	defer done()
@@ -398,8 +433,9 @@ func (c *Cluster) purgeParts(ctx context.Context, s *session, r *documentRecord)
 		return err
 	}
 	for key := range list.Keys() {
-		var of uint64
-		if _, err := fmt.Sscanf(key, "part.%d.", &of); err != nil || of >= r.Serial {
+		var serial uint64
+		var epoch uint32
+		if _, err := fmt.Sscanf(key, "part.%d.%d.", &serial, &epoch); err != nil || serial > r.Serial || serial == r.Serial && epoch >= r.Epoch {
 			continue
 		}
 		if err := purge(ctx, s.buckets.document, key); err != nil {

@@ -206,7 +206,7 @@ func TestDocumentDamaged(t *testing.T) {
 	refused("a record with another bit", func() { put(keyDocument, flipped) })
 	refused("a short record", func() { put(keyDocument, good.Value()[:10]) })
 	sum := sha256.Sum256([]byte("evil"))
-	next := &documentRecord{documentVersion, 2, "hub", time.Now(), hex.EncodeToString(sum[:]), 1}
+	next := &documentRecord{documentVersion, 2, "hub", time.Now(), hex.EncodeToString(sum[:]), 1, hub.keys.Current()}
 	seal := func(r *documentRecord) {
 		text, err := json.Marshal(r)
 		if err != nil {

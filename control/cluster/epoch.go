@@ -349,7 +349,7 @@ func (c *Cluster) rotate(ctx context.Context, s *session) error {
 	}
 	if err != nil {
 		c.keys.Drop(next.Epoch)
-		if errors.Is(err, jetstream.ErrKeyExists) {
+		if conflict(err) {
 			return nil // another node was faster: its key comes
 		}
 		return fmt.Errorf("epoch %d: %w", next.Epoch, err)

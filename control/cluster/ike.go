@@ -450,7 +450,7 @@ func (c *Cluster) adoptIKEs(now time.Time) {
 		if c.where(by) != ike.Vacant {
 			continue
 		}
-		candidates := c.candidates(now)
+		candidates := c.candidates(c.now())
 		for spi := range set {
 			e := c.ikes[spi]
 			if len(spis) < adoptBurst && !e.erasing && now.After(e.again) && winner(candidates, ikeKey(spi)) == c.opts.Member.Name {

@@ -105,7 +105,7 @@ func (l *lease) live(now time.Time) bool {
 // either: nobody grows older.
 const echoTime = 3 * beatTime / 2
 
-// now is the time for leases.
+// now is the time for leases: they are measured from when the last sign of life that came back was sent.
 func (c *Cluster) now() time.Time {
 	now := time.Now()
 	if echo := c.echo.Load(); echo != nil && now.Sub(*echo) > echoTime {
@@ -149,8 +149,10 @@ func (c *Cluster) takeMember(s *session, v jetstream.KeyValueEntry) {
 	}
 	name := v.Key()
 	if name == c.opts.Member.Name {
-		now := time.Now()
-		c.echo.Store(&now)
+		if v.Revision() == c.said { // the last one, and as old as it is: those of others are read after it
+			sent := s.beaten
+			c.echo.Store(&sent)
+		}
 		return
 	}
 	if v.Operation() != jetstream.KeyValuePut {

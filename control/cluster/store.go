@@ -107,6 +107,8 @@ func (c *Cluster) notOlder(ctx context.Context, b *buckets) error {
 	has := uint64(0) // this node's last sign of life that the store has, or the mark of who has removed it
 	list, err := b.nodes.History(asking, c.opts.Member.Name)
 	switch {
+	case asking.Err() != nil: // which History takes for the end of the list
+		return asking.Err()
 	case err == nil:
 		for _, v := range list {
 			has = max(has, v.Revision())
@@ -114,18 +116,21 @@ func (c *Cluster) notOlder(ctx context.Context, b *buckets) error {
 	case !errors.Is(err, jetstream.ErrKeyNotFound):
 		return err
 	}
-	if has < c.said {
-		return c.isOlder(b, has)
+	if has < c.said { // asked again soon: a replica that is behind may have answered
+		return c.olderThan(has)
 	}
 	return nil
 }
 
-// isOlder notes that the store is an older one, and returns that.
+// isOlder notes that the store is an older one, to which this node has written by now, and returns that.
 func (c *Cluster) isOlder(b *buckets, has uint64) error {
-	c.older.store = b.generation
-	c.older.err = fmt.Errorf("the store is older than it was (it has change %d of the nodes, this one has made change %d): a copy was put back, and numbers for IVs that were given since could be "+
-		"given again: stop the hub, remove cluster/ in its node.state_dir, start it, and then restart the other nodes one by one", has, c.said)
+	c.older.store, c.older.err = b.generation, c.olderThan(has)
 	return c.older.err
+}
+
+func (c *Cluster) olderThan(has uint64) error {
+	return fmt.Errorf("the store is older than it was (it has change %d of the nodes, this one has made change %d): a copy was put back, and numbers for IVs that were given since could be "+
+		"given again: stop the hub, remove cluster/ in its node.state_dir, start it, and then restart the other nodes one by one", has, c.said)
 }
 
 // storeLimit is how long one question to the store may take.

@@ -23,10 +23,9 @@ const fleetFile = "fleet.json"
 
 // following is what a node knows of the fleet's configuration. Guarded by Node.reloading, but heard.
 type following struct {
-	own     *config.Config // the node's file alone
-	runs    uint64         // serial of the document that is in effect; 0: none
-	digest  string         // of that
-	refused uint64         // serial of the document that this node does not take over; 0: none
+	own     *config.Config   // the node's file alone
+	running cluster.Document // that is in effect; serial 0: none
+	refused uint64           // serial of the document that this node does not take over; 0: none
 	why     string
 	last    cluster.Document // which it had when it ended
 	heard   chan struct{}    // there is another one
@@ -62,7 +61,7 @@ func (n *Node) beginFleet(own *config.Config) (*config.Config, error) {
 		return nil, fmt.Errorf("the fleet's configuration %d, which this node had last, does not fit its file any more (or remove %s, and the node begins without tunnels until it has joined):\n%w",
 			d.Serial, n.state.file(fleetFile), err)
 	}
-	n.fleet.runs, n.fleet.digest = d.Serial, d.Digest
+	n.fleet.running = d
 	return c, nil
 }
 
@@ -149,7 +148,7 @@ func (n *Node) follow() {
 		return
 	}
 	c, d, err := n.merged(n.fleet.own)
-	if d.Serial == n.fleet.runs && d.Digest == n.fleet.digest {
+	if same(d, n.fleet.running) {
 		return
 	}
 	if err == nil && n.fleet.own.HasTunnels() {
@@ -158,17 +157,23 @@ func (n *Node) follow() {
 	if err == nil {
 		_, err = n.takeOver(c, fmt.Sprintf("the fleet's configuration %d", d.Serial))
 	}
-	n.settleFleet(d, err)
+	n.settleFleet(d, c, err)
 }
 
-// settleFleet notes what became of a document, keeps it if it is in effect, and tells the other nodes.
-func (n *Node) settleFleet(d cluster.Document, err error) {
+func same(a, b cluster.Document) bool { return a.Serial == b.Serial && a.Digest == b.Digest }
+
+// settleFleet notes what became of a document, with which the configuration is c, keeps it if it is in effect, and tells the other nodes.
+// A configuration may be in effect although a part of it could not be had.
+func (n *Node) settleFleet(d cluster.Document, c *config.Config, err error) {
 	f := &n.fleet
-	if err != nil {
+	if err != nil && (c == nil || n.Config() != c) {
 		f.refused, f.why = d.Serial, err.Error()
-		n.log.Error("the fleet's configuration is not taken over", "serial", d.Serial, "goes_on_with", f.runs, "error", err)
+		n.log.Error("the fleet's configuration is not taken over", "serial", d.Serial, "goes_on_with", f.running.Serial, "error", err)
 	} else {
-		f.runs, f.digest, f.refused, f.why = d.Serial, d.Digest, 0, ""
+		f.running, f.refused, f.why = d, 0, ""
+		if err != nil {
+			f.why = err.Error()
+		}
 		if err := n.keepFleet(d); err != nil {
 			n.log.Error("the fleet's configuration is in effect and not kept: started again, this node begins with the one of before", "serial", d.Serial, "error", err)
 		}
@@ -178,8 +183,8 @@ func (n *Node) settleFleet(d cluster.Document, err error) {
 
 func (n *Node) tellFleet() {
 	f := &n.fleet
-	n.cluster.SetRuns(cluster.Runs{Serial: f.runs, Refused: f.refused, Why: f.why})
-	n.fleetMissing.Store(f.runs == 0 && f.refused != 0 && !f.own.HasTunnels())
+	n.cluster.SetRuns(cluster.Runs{Serial: f.running.Serial, Refused: f.refused, Why: f.why})
+	n.hasTunnels.Store(f.running.Serial != 0 || f.own.HasTunnels())
 }
 
 func (n *Node) keepFleet(d cluster.Document) error {
@@ -230,8 +235,8 @@ func (n *Node) tryFleet(f *config.Fleet) (api.Reload, error) {
 	return r, nil
 }
 
-// Fleet shows what all nodes have in common, and which of them work with it.
-func (n *Node) Fleet() api.Fleet {
+// Fleet shows what all nodes have in common, with or without its text, and which of them work with it.
+func (n *Node) Fleet(text bool) api.Fleet {
 	x := api.Fleet{Nodes: []api.FleetNode{}}
 	if n.cluster == nil {
 		return x
@@ -241,7 +246,7 @@ func (n *Node) Fleet() api.Fleet {
 	if d.Serial != 0 {
 		x.AppliedAt = d.At.Format(time.RFC3339)
 		f := new(config.Fleet)
-		if json.Unmarshal(d.Body, f) == nil {
+		if text && json.Unmarshal(d.Body, f) == nil {
 			x.File, x.Text = f.Name, string(f.Text)
 		}
 	}
@@ -253,8 +258,8 @@ func (n *Node) Fleet() api.Fleet {
 
 // fleetReady says why the node has no tunnels yet.
 func (n *Node) fleetReady() []string {
-	if n.fleetMissing.Load() {
-		return []string{"the fleet's configuration does not fit this node, and it has no other: causeway show fleet"}
+	if d := n.cluster.Document(); d.Serial != 0 && !n.hasTunnels.Load() {
+		return []string{fmt.Sprintf("the fleet's configuration %d is not in effect here, and no other is: causeway show fleet", d.Serial)}
 	}
 	return nil
 }

@@ -96,8 +96,8 @@ func TestBeginFleet(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(c.Tunnels) != x.tunnels || n.fleet.runs != x.runs || n.fleet.refused != x.refused {
-				t.Errorf("%d tunnels, runs %d, refused %d", len(c.Tunnels), n.fleet.runs, n.fleet.refused)
+			if len(c.Tunnels) != x.tunnels || n.fleet.running.Serial != x.runs || n.fleet.refused != x.refused {
+				t.Errorf("%d tunnels, runs %d, refused %d", len(c.Tunnels), n.fleet.running.Serial, n.fleet.refused)
 			}
 			again, serial, err := WithKept(own)
 			if err != nil || len(again.Tunnels) != x.tunnels || serial != x.runs {

@@ -109,6 +109,8 @@ func CheckIKE(c *config.Config) ([]config.Warning, error) {
 
 // startIKE begins to negotiate. The endpoints' addresses are there: answers come from them.
 func (n *Node) startIKE(ctx context.Context, g *group) error {
+	n.reloading.Lock() // a configuration of the fleet may be taken over
+	defer n.reloading.Unlock()
 	if err := n.sockets.Serve(n.ike, ikeEndpoints(n.Config())); err != nil {
 		return explain(err)
 	}

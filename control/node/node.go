@@ -76,24 +76,24 @@ type Node struct {
 	spec  func(links []pipeline.LinkSpec) *pipeline.Spec
 	links []pipeline.LinkSpec
 
-	state        stateDir
-	numbers      *numbers
-	sas          *associations
-	children     *children
-	fleet        following
-	cluster      *cluster.Cluster        // nil: this node is alone
-	peers        map[string]cluster.Peer // that the workers have tunnels to, by name; guarded by mu
-	owning       owning
-	ike          *ike.Daemon
-	sockets      ike.Sockets
-	moving       sync.Mutex // taken before what routes and learned know of a tunnel with IKE is changed
-	steer        steering
-	loaded       atomic.Bool // the kernel's routes are in the tables
-	draining     atomic.Bool
-	fleetMissing atomic.Bool   // the fleet's configuration does not fit, and there is no other
-	leaving      atomic.Bool   // the operator has said drain
-	stop         chan struct{} // closed when the node is to stop for that
-	stopOnce     sync.Once
+	state      stateDir
+	numbers    *numbers
+	sas        *associations
+	children   *children
+	fleet      following
+	cluster    *cluster.Cluster        // nil: this node is alone
+	peers      map[string]cluster.Peer // that the workers have tunnels to, by name; guarded by mu
+	owning     owning
+	ike        *ike.Daemon
+	sockets    ike.Sockets
+	moving     sync.Mutex // taken before what routes and learned know of a tunnel with IKE is changed
+	steer      steering
+	loaded     atomic.Bool // the kernel's routes are in the tables
+	draining   atomic.Bool
+	hasTunnels atomic.Bool   // of its own file, or of a configuration of the fleet
+	leaving    atomic.Bool   // the operator has said drain
+	stop       chan struct{} // closed when the node is to stop for that
+	stopOnce   sync.Once
 }
 
 // Open builds the node from the configuration c that was read from path. Nothing is forwarded before Run. The errors

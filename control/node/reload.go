@@ -25,28 +25,49 @@ func (n *Node) Reload() (api.Reload, error) {
 		return api.Reload{}, errors.New("the daemon is stopping")
 	}
 	own, err := config.Load(n.path)
-	var c *config.Config
-	var d cluster.Document
-	if err == nil {
-		c, d, err = n.merged(own)
-	}
 	if err != nil {
 		n.log.Error("configuration not taken over", "file", n.path, "error", err)
 		return api.Reload{}, err
 	}
-	r, err := n.takeOver(c, n.path)
+	c, d, err := n.merged(own)
+	r, err := n.reloaded(own, c, err)
+	if err != nil && d.Serial != 0 && n.fleet.running.Serial != 0 && !same(d, n.fleet.running) && (c == nil || n.Config() != c) {
+		return n.reloadWithRunning(own, d, err)
+	}
+	switch {
+	case d.Serial == 0 || err != nil && (c == nil || n.Config() != c):
+	case own.HasTunnels():
+		n.fleet.running = cluster.Document{}
+		n.settleFleet(d, nil, errOwnTunnels)
+	default:
+		n.settleFleet(d, c, err)
+	}
+	return r, err
+}
+
+// reloaded takes over a node's own file, together with the fleet's as c, unless that could not be read.
+func (n *Node) reloaded(own, c *config.Config, fault error) (r api.Reload, err error) {
+	if fault != nil {
+		n.log.Error("configuration not taken over", "file", n.path, "error", fault)
+		return r, fault
+	}
+	r, err = n.takeOver(c, n.path)
+	if err == nil || n.Config() == c {
+		n.fleet.own = own
+	}
+	return r, err
+}
+
+// reloadWithRunning takes over a node's own file where the newest of the fleet's configurations does not fit it: the one that is in effect
+// stays. Who is admitted, for one, must not wait for that.
+func (n *Node) reloadWithRunning(own *config.Config, newest cluster.Document, why error) (api.Reload, error) {
+	c, err := withDocument(own, n.fleet.running)
+	r, err := n.reloaded(own, c, err)
 	if err != nil {
-		return r, err
+		return r, errors.Join(why, err)
 	}
-	n.fleet.own = own
-	if d.Serial != 0 {
-		if own.HasTunnels() {
-			n.fleet.runs, n.fleet.digest = 0, ""
-			n.settleFleet(d, errOwnTunnels)
-		} else {
-			n.settleFleet(d, nil)
-		}
-	}
+	n.settleFleet(newest, nil, why)
+	r.Warnings = append(r.Warnings, fmt.Sprintf("the fleet's configuration %d stays in effect, since %d does not fit: %v", n.fleet.running.Serial, newest.Serial, why))
 	return r, nil
 }
 

@@ -106,6 +106,12 @@ func (s *Swan) Ctl(words ...string) (string, error) {
 	// What swan.sh ctl does, without its shells: tests say much to many.
 	command := []string{"env", "SWANCTL_DIR=" + s.dir, "STRONGSWAN_CONF=" + s.dir + "/strongswan.conf", "swanctl", words[0], "--uri", s.uri}
 	out, err := s.control.Run(append(command, words[1:]...)...)
+	for range 3 {
+		if err == nil || !strings.Contains(out, "registering for log failed: Connection reset by peer") {
+			break
+		}
+		out, err = s.control.Run(append(command, words[1:]...)...) // charon's socket was busy, and has not been asked yet
+	}
 	if err != nil {
 		return out, fmt.Errorf("%s: swanctl %s: %w", s.name, strings.Join(words, " "), err)
 	}

@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -122,6 +123,9 @@ func (o Options) options() *server.Options {
 	if o.Between.IsValid() {
 		out.Cluster = server.ClusterOpts{Name: Domain, Host: o.Between.Addr().String(), Port: int(o.Between.Port()), TLSConfig: o.TLS, TLSTimeout: 5, NoAdvertise: true}
 		out.Routes = o.Others
+		if o.TLS != nil {
+			out.CustomRouterAuthentication = hubs(o.Others)
+		}
 		// A server with routes does not begin without a listener for clients. Nobody is let in there.
 		out.DontListen, out.Host, out.Port, out.CustomClientAuthentication = false, "127.0.0.1", server.RANDOM_PORT, inProcess{}
 	}
@@ -143,6 +147,19 @@ type inProcess struct{}
 func (inProcess) Check(c server.ClientAuthentication) bool {
 	_, network := c.RemoteAddress().(*net.TCPAddr)
 	return !network || c.Kind() == server.LEAF
+}
+
+// hubs lets in the hubs that this one names, by what their certificates are for: one that admits a node to the cluster is not enough to be
+// a part of the store.
+type hubs []*url.URL
+
+// Check implements server.Authentication.
+func (list hubs) Check(c server.ClientAuthentication) bool {
+	state := c.GetTLSConnectionState()
+	if state == nil || len(state.PeerCertificates) == 0 {
+		return false
+	}
+	return slices.ContainsFunc(list, func(u *url.URL) bool { return state.PeerCertificates[0].VerifyHostname(u.Hostname()) == nil })
 }
 
 // ErrAway says that no server is reached.

@@ -90,23 +90,24 @@ func (a *authority) certify(t *testing.T, of *authority) (*ecdsa.PrivateKey, []b
 }
 
 // tls is what an engine shows and believes.
-func (a *authority) tls(t *testing.T) *tls.Config {
+func (a *authority) tls(t *testing.T, address net.IP) *tls.Config {
 	t.Helper()
-	key, der := a.certify(t, &authority{Certificate: &x509.Certificate{SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}})
+	key, der := a.certify(t, &authority{Certificate: &x509.Certificate{SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{address}}})
 	pool := x509.NewCertPool()
 	pool.AddCert(a.Certificate)
 	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, RootCAs: pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13}
 }
 
-// Hubs know each other by their certificates: who has another authority's is not let in.
+// Hubs know each other by their certificates: who has another authority's, or one that is not for a hub's address, is not let in.
 func TestShareOverTLS(t *testing.T) {
 	ours, theirs := newAuthority(t), newAuthority(t)
 	var between []netip.AddrPort
 	for range 3 {
 		between = append(between, freePort(t))
 	}
-	open := func(i int, a *authority) *Engine {
-		o := Options{Name: fmt.Sprint("hub", i), Hub: freePort(t), Between: between[i], Dir: t.TempDir(), TLS: a.tls(t)}
+	here := net.IPv4(127, 0, 0, 1)
+	open := func(i int, a *authority, address net.IP) *Engine {
+		o := Options{Name: fmt.Sprint("hub", i), Hub: freePort(t), Between: between[i], Dir: t.TempDir(), TLS: a.tls(t, address)}
 		for k, b := range between {
 			if k != i {
 				u, err := url.Parse("tls://" + b.String())
@@ -123,23 +124,28 @@ func TestShareOverTLS(t *testing.T) {
 		t.Cleanup(e.Close)
 		return e
 	}
-	first, second := open(0, ours), open(1, ours)
+	first, second := open(0, ours, here), open(1, ours, here)
 	makes := func(what string) error {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		_, err := first.Store.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: what, Replicas: first.Replicas})
 		return err
 	}
-	stranger := open(2, theirs)
-	time.Sleep(3 * time.Second) // an election takes less
-	if stranger.Reached() {
-		t.Error("a stranger is joined to the hubs")
+	for what, stranger := range map[string]func() *Engine{
+		"of another authority": func() *Engine { return open(2, theirs, here) },
+		"that is a node":       func() *Engine { return open(2, ours, net.IPv4(192, 0, 2, 9)) },
+	} {
+		e := stranger()
+		time.Sleep(3 * time.Second) // an election takes less
+		if e.Reached() {
+			t.Errorf("a stranger %s is joined to the hubs", what)
+		}
+		if err := makes("with-a-stranger"); err == nil {
+			t.Errorf("a bucket has a replica at a stranger %s", what)
+		}
+		e.Close()
 	}
-	if err := makes("with-a-stranger"); err == nil {
-		t.Error("a bucket has a replica at a stranger")
-	}
-	stranger.Close()
-	open(2, ours)
+	open(2, ours, here)
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		err := makes("of-three")
 		if err == nil {
