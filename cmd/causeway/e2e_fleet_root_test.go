@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"causeway/control/api"
 )
 
@@ -167,7 +165,7 @@ func (b *clusterBed) refusedByOne(t *testing.T) {
 // changesLoseNothing: packets of a tunnel that stays flow while others come and go.
 func (b *clusterBed) changesLoseNothing(t *testing.T) {
 	t.Helper()
-	ping := b.inet.Start("ping", "-n", "-i", "0.01", "-I", b.tunnels[0].from4().String(), b.tunnels[0].inside4().String())
+	ping := b.inet.Start("ping", "-q", "-i", "0.01", "-c", "300", "-I", b.tunnels[0].from4().String(), b.tunnels[0].inside4().String())
 	time.Sleep(200 * time.Millisecond)
 	for i := range 4 {
 		more := []string{"routes: [{prefix: 198.18.98.0/24, nexthop: four}]"}
@@ -178,8 +176,6 @@ func (b *clusterBed) changesLoseNothing(t *testing.T) {
 			t.Error("not applied")
 		}
 	}
-	time.Sleep(200 * time.Millisecond)
-	ping.Signal(unix.SIGINT)
 	_ = ping.Wait(startLimit)
 	log := ping.Log()
 	if !strings.Contains(log, " 0% packet loss") {
