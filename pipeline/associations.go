@@ -103,12 +103,18 @@ func (a *associations) put(id int, next *espTunnel) {
 	for i := range next.receivers {
 		a.spis.add(&next.receivers[i])
 	}
-	a.esp[id], a.out[id] = next, nil
-	a.tx[id].way = wayGeneral
-	if len(next.senders) > 0 {
-		first := &next.senders[0]
+	a.esp[id] = next
+	a.lead(id)
+}
+
+// lead says how packets leave through tunnel id, by its children and by who encrypts for it.
+func (a *associations) lead(id int) {
+	t := a.esp[id]
+	a.out[id], a.tx[id].way = nil, wayGeneral
+	if len(t.senders) > 0 {
+		first := &t.senders[0]
 		a.tx[id], a.out[id] = first.tx, first.out
-		if next.via != viaHere || next.node { // nothing is routed into a tunnel to a node
+		if t.via != viaHere || t.node { // nothing is routed into a tunnel to a node
 			a.tx[id].way, a.out[id] = wayGeneral, nil
 		}
 	}

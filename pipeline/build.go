@@ -111,7 +111,7 @@ func (e *Engine) build(s *Spec) (*Tables, error) {
 	}
 	for _, id := range tags { // all tunnels have their numbers
 		t.esp[id].via = e.viaOf(id)
-		t.put(id, t.esp[id])
+		t.lead(id)
 	}
 	t.tagged.build(tags)
 	t.index.build(t.rx)
