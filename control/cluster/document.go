@@ -415,14 +415,6 @@ func (c *Cluster) renewDocument(ctx context.Context, s *session, current uint32,
 	return 1, c.purgeParts(ctx, s, r) // 1 until the watch tells it
 }
 
-// stillHere says that this node lives, while it is at something long.
-func (c *Cluster) stillHere(ctx context.Context, s *session) error {
-	if time.Since(s.beaten) < beatTime {
-		return nil
-	}
-	return c.sayBeat(ctx, s)
-}
-
 // purgeParts removes the parts of documents before one, and of that what is sealed under epochs before its own. Those of the next may be
 // under way.
 func (c *Cluster) purgeParts(ctx context.Context, s *session, r *documentRecord) error {

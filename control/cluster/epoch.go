@@ -141,6 +141,9 @@ func (c *Cluster) renew(ctx context.Context, s *session) error {
 			left++ // its node does
 			continue
 		}
+		if err := c.stillHere(ctx, s); err != nil {
+			return err
+		}
 		if err := c.sealAgain(ctx, s, spi, h); err != nil {
 			return err
 		}

@@ -492,6 +492,9 @@ func (c *Cluster) renewIKEs(ctx context.Context, s *session, current uint32, kee
 		return left, nil
 	}
 	for spi, e := range vacant {
+		if err := c.stillHere(ctx, s); err != nil {
+			return left, err
+		}
 		if err := c.sealIKEAgain(ctx, s, spi, e); err != nil && !conflict(err) {
 			return left, err
 		}

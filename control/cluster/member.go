@@ -141,6 +141,14 @@ func (c *Cluster) sayBeat(ctx context.Context, s *session) error {
 	return nil
 }
 
+// stillHere says that this node lives, while Run's goroutine is at something long: others would take it for gone.
+func (c *Cluster) stillHere(ctx context.Context, s *session) error {
+	if time.Since(s.beaten) < beatTime {
+		return nil
+	}
+	return c.sayBeat(ctx, s)
+}
+
 // takeMember takes over what a node says of itself. A nil value says that all that there is has been seen.
 func (c *Cluster) takeMember(s *session, v jetstream.KeyValueEntry) {
 	if v == nil {

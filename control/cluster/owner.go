@@ -312,6 +312,9 @@ func (c *Cluster) renewOwners(ctx context.Context, s *session, current uint32, k
 	}
 	c.mu.Unlock()
 	for _, key := range again {
+		if err := c.stillHere(ctx, s); err != nil {
+			return left, err
+		}
 		if err := c.sealOwnerAgain(ctx, s, key); err != nil && !conflict(err) {
 			return left, err
 		}

@@ -261,6 +261,9 @@ func (c *Cluster) unstored() (spis []uint32) {
 // storeAll stores what the store has not yet.
 func (c *Cluster) storeAll(ctx context.Context, s *session) error {
 	for _, spi := range c.unstored() {
+		if err := c.stillHere(ctx, s); err != nil {
+			return err
+		}
 		storing, done := within(ctx)
 		err := c.store(storing, spi)
 		done()

@@ -163,10 +163,9 @@ func (n *Node) follow() {
 func same(a, b cluster.Document) bool { return a.Serial == b.Serial && a.Digest == b.Digest }
 
 // settleFleet notes what became of a document, with which the configuration is c, keeps it if it is in effect, and tells the other nodes.
-// A configuration may be in effect although a part of it could not be had.
 func (n *Node) settleFleet(d cluster.Document, c *config.Config, err error) {
 	f := &n.fleet
-	if err != nil && (c == nil || n.Config() != c) {
+	if err != nil && !n.inEffect(c) {
 		f.refused, f.why = d.Serial, err.Error()
 		n.log.Error("the fleet's configuration is not taken over", "serial", d.Serial, "goes_on_with", f.running.Serial, "error", err)
 	} else {

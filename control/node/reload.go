@@ -31,11 +31,11 @@ func (n *Node) Reload() (api.Reload, error) {
 	}
 	c, d, err := n.merged(own)
 	r, err := n.reloaded(own, c, err)
-	if err != nil && d.Serial != 0 && n.fleet.running.Serial != 0 && !same(d, n.fleet.running) && (c == nil || n.Config() != c) {
+	if err != nil && d.Serial != 0 && n.fleet.running.Serial != 0 && !same(d, n.fleet.running) && !n.inEffect(c) {
 		return n.reloadWithRunning(own, d, err)
 	}
 	switch {
-	case d.Serial == 0 || err != nil && (c == nil || n.Config() != c):
+	case d.Serial == 0 || err != nil && !n.inEffect(c):
 	case own.HasTunnels():
 		n.fleet.running = cluster.Document{}
 		n.settleFleet(d, nil, errOwnTunnels)
@@ -52,11 +52,14 @@ func (n *Node) reloaded(own, c *config.Config, fault error) (r api.Reload, err e
 		return r, fault
 	}
 	r, err = n.takeOver(c, n.path)
-	if err == nil || n.Config() == c {
+	if n.inEffect(c) {
 		n.fleet.own = own
 	}
 	return r, err
 }
+
+// inEffect reports whether a configuration is what the node works with, be it without a part that could not be had. nil: it is none.
+func (n *Node) inEffect(c *config.Config) bool { return c != nil && n.Config() == c }
 
 // reloadWithRunning takes over a node's own file where the newest of the fleet's configurations does not fit it: the one that is in effect
 // stays. Who is admitted, for one, must not wait for that.
