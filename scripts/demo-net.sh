@@ -212,51 +212,41 @@ customer() {
     strongswan
 }
 
-# strongswan starts strongSwan in the customer's router, with ESP in its kernel, and loads what it has to know. The
-# replay window of the first tunnel is off, because each node numbers its packets by itself; that of the second is on,
-# and one node encrypts for it. strongSwan is controlled from rt, since a
-# process in the guest takes long to start. The guest may not see this tree, so it gets a copy of the script.
-strongswan() {
-  mkdir -m 700 "$swan" && cp scripts/peers/swan.sh "$swan" || return
-  printf '%s\n' "install_routes = no" "delete_rekeyed_delay = 1" >"$swan/charon.conf"
-  cat >"$swan/swanctl.conf" <<CONF
-connections { edge {
+# connection NAME CHILD NET WINDOW prints a connection of strongSwan's, and the key for it.
+connection() {
+  cat <<CONF
+connections { $1 {
   version = 2
   local_addrs = $customer
   remote_addrs = $anycast
   proposals = aes256gcm16-prfsha384-ecp384
   mobike = no
   local { auth = psk
-    id = customer.example.net }
+    id = $1.example.net }
   remote { auth = psk
     id = edge.example.net }
-  children { net {
-    local_ts = 198.18.6.0/24
+  children { $2 {
+    local_ts = $3
     remote_ts = 0.0.0.0/0
     esp_proposals = aes128gcm16-ecp384
-    replay_window = 0 } } }
-window {
-  version = 2
-  local_addrs = $customer
-  remote_addrs = $anycast
-  proposals = aes256gcm16-prfsha384-ecp384
-  mobike = no
-  local { auth = psk
-    id = window.example.net }
-  remote { auth = psk
-    id = edge.example.net }
-  children { window {
-    local_ts = 198.18.7.0/24
-    remote_ts = 0.0.0.0/0
-    esp_proposals = aes128gcm16-ecp384
-    replay_window = 64 } } } }
-secrets { ike-edge { id-1 = customer.example.net
-  id-2 = edge.example.net
-  secret = $(<"$CW_RUN/psk") }
-ike-window { id-1 = window.example.net
+    replay_window = $4 } } } }
+secrets { ike-$1 { id-1 = $1.example.net
   id-2 = edge.example.net
   secret = $(<"$CW_RUN/psk") } }
 CONF
+}
+
+# strongswan starts strongSwan in the customer's router, with ESP in its kernel, and loads what it has to know. The
+# replay window of the first tunnel is off, because each node numbers its packets by itself; that of the second is on,
+# and one node encrypts for it. strongSwan is controlled from rt, since a process in the guest takes long to start. The
+# guest may not see this tree, so it gets a copy of the script.
+strongswan() {
+  mkdir -m 700 "$swan" && cp scripts/peers/swan.sh "$swan" || return
+  printf '%s\n' "install_routes = no" "delete_rekeyed_delay = 1" >"$swan/charon.conf"
+  {
+    connection customer net 198.18.6.0/24 0
+    connection window window 198.18.7.0/24 64
+  } >"$swan/swanctl.conf"
   "$swan/swan.sh" configure "$swan" netlink tcp://$customer:4502 &&
     scripts/peers/customer.sh sh "$guest" "$swan/swan.sh run $swan" &&
     in_ns rt "$swan/swan.sh" load "$swan"

@@ -266,7 +266,7 @@ negotiate() {
   for _ in 1 2 3; do
     quiet run swanctl --initiate --child net || return
     [ "$(holder)" = 3 ] || return 0
-    quiet run swanctl --terminate --ike edge
+    quiet run swanctl --terminate --ike customer
   done
   return 1
 }
@@ -565,7 +565,7 @@ say "the keys are replaced by both ends, without a new negotiation"
 ping_on
 rekey "$heir" "the customer's router replaces the ESP associations" esp_spis swanctl --rekey --child net
 rekey "$heir" "n$heir replaces the ESP associations" esp_spis ask "$heir" ike rekey customer-ipsec
-rekey "$heir" "the customer's router replaces the IKE SA" ike_spis swanctl --rekey --ike edge
+rekey "$heir" "the customer's router replaces the IKE SA" ike_spis swanctl --rekey --ike customer
 rekey "$heir" "n$heir replaces the IKE SA" ike_spis ask "$heir" ike rekey customer-ipsec --ike
 ping_off 0
 exchanges later 0 0 8
