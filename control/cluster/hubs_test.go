@@ -9,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nkeys"
 
 	"causeway/control/cluster/engine"
 	"causeway/control/ike"
@@ -179,23 +181,83 @@ func TestRelay(t *testing.T) {
 	lives(t, "the relay is there again", all...)
 }
 
-// Nodes that join somebody's NATS deployment: it is a server that has nothing of ours.
+// Nodes that join somebody's NATS deployment: a server that has nothing of ours, and that may want credentials of its own.
 func TestForeignDeployment(t *testing.T) {
 	t.Parallel() // it waits more than it works
-	const domain = "theirs"
-	b := newBed(t, "y", "z")
-	s, err := server.NewServer(&server.Options{ServerName: "theirs", DontListen: true, NoSigs: true, JetStream: true, JetStreamDomain: domain, StoreDir: b.dir, MaxPayload: 1 << 20,
-		LeafNode: server.LeafNodeOpts{Host: "127.0.0.1", Port: int(b.hub.Port())}})
-	if err != nil {
-		t.Fatal(err)
+	for _, guarded := range []bool{false, true} {
+		const domain = "theirs"
+		b := newBed(t, "y", "z", "stranger")
+		o := &server.Options{ServerName: "theirs", DontListen: true, NoSigs: true, JetStream: true, JetStreamDomain: domain, StoreDir: b.dirOf("theirs"), MaxPayload: 1 << 20,
+			LeafNode: server.LeafNodeOpts{Host: "127.0.0.1", Port: int(b.hub.Port())}}
+		foreign := &engine.Foreign{Domain: domain, Replicas: 1}
+		if guarded {
+			foreign.Credentials = guard(t, o)
+		}
+		s, err := server.NewServer(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go s.Start()
+		t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+		b.engine = func(o *engine.Options) {
+			f := *foreign
+			if o.Name == "stranger" {
+				f.Credentials = ""
+			}
+			o.Servers, o.Foreign = []*url.URL{leafURL(t, b.hub)}, &f
+		}
+		y, z := b.start("y"), b.start("z")
+		lives(t, fmt.Sprintf("somebody's deployment, guarded %v", guarded), y.joined().sees(1), z.joined().sees(1))
+		if stranger := b.start("stranger"); guarded {
+			time.Sleep(2 * time.Second)
+			if stranger.Status().Trouble == "" {
+				t.Error("a node without credentials is let in")
+			}
+		}
 	}
-	go s.Start()
-	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-	b.engine = func(o *engine.Options) {
-		o.Servers, o.Foreign = []*url.URL{leafURL(t, b.hub)}, &engine.Foreign{Domain: domain, Replicas: 1}
+}
+
+// guard has a server want credentials, and returns the path of a file with good ones.
+func guard(t *testing.T, o *server.Options) (path string) {
+	t.Helper()
+	fail := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
-	y, z := b.start("y"), b.start("z")
-	lives(t, "somebody's deployment", y.joined().sees(1), z.joined().sees(1))
+	pair := func(create func() (nkeys.KeyPair, error)) (nkeys.KeyPair, string) {
+		t.Helper()
+		kp, err := create()
+		fail(err)
+		public, err := kp.PublicKey()
+		fail(err)
+		return kp, public
+	}
+	operator, operatorKey := pair(nkeys.CreateOperator)
+	account, accountKey := pair(nkeys.CreateAccount)
+	_, systemKey := pair(nkeys.CreateAccount)
+	user, userKey := pair(nkeys.CreateUser)
+	resolver := &server.MemAccResolver{}
+	for _, key := range []string{accountKey, systemKey} {
+		claims := jwt.NewAccountClaims(key)
+		if key == accountKey {
+			claims.Limits.JetStreamLimits = jwt.JetStreamLimits{MemoryStorage: -1, DiskStorage: -1, Streams: -1, Consumer: -1}
+		}
+		text, err := claims.Encode(operator)
+		fail(err)
+		fail(resolver.Store(key, text))
+	}
+	o.TrustedKeys, o.AccountResolver, o.SystemAccount = []string{operatorKey}, resolver, systemKey
+	text, err := jwt.NewUserClaims(userKey).Encode(account)
+	fail(err)
+	seed, err := user.Seed()
+	fail(err)
+	credentials, err := jwt.FormatUserConfig(text, seed)
+	fail(err)
+	path = filepath.Join(t.TempDir(), "nats.creds")
+	fail(os.WriteFile(path, credentials, 0o600))
+	return path
 }
 
 // A watch that nothing comes from any more is noticed, and meanwhile nobody is taken for gone.
