@@ -115,5 +115,8 @@ func clusterTable(w io.Writer, c api.Cluster) {
 		fmt.Fprintf(w, "sequence numbers of %s are not reserved in the store: another node may encrypt too, and then the customer drops packets\n", count(c.Unconfirmed, "child SA"))
 	}
 	fmt.Fprintf(w, "not stored yet %d, not installed here %d, not opened for lack of a key %d\n", c.NotStored, c.NotInstalled, c.NotOpened)
+	if c.Compared > 0 {
+		fmt.Fprintf(w, "compared with the store %s ago\n", time.Duration(c.Compared*float64(time.Second)).Round(100*time.Millisecond))
+	}
 	fmt.Fprintf(w, "acknowledgements that came late %d, values refused %d\n", c.LateAcks, c.Refused)
 }

@@ -258,7 +258,7 @@ func TestClusterTables(t *testing.T) {
 		{Name: "edge-2", State: "silent", Address: "192.0.2.12", Epoch: 7, SAs: 2, NotReady: []string{"draining"}, HeardAgo: 3.21},
 		{Name: "rogue", State: "refused", Why: "its record is not signed by it"},
 	})
-	clusterTable(&out, api.Cluster{State: "away", Why: "no server of cluster.servers is reached", Numbered: true, Writer: 5, Generation: "0123456789abcdef", Epoch: 7, SAs: 3, Digest: "00000000000000ff", SPIsReserved: 64, IKESAs: 3, IKEHere: 2, IKEVacant: 1,
+	clusterTable(&out, api.Cluster{State: "away", Why: "no server of cluster.servers is reached", Numbered: true, Writer: 5, Generation: "0123456789abcdef", Epoch: 7, SAs: 3, Digest: "00000000000000ff", SPIsReserved: 64, IKESAs: 3, IKEHere: 2, IKEVacant: 1, Compared: 2.31,
 		Replicas: []api.StoreReplica{{Name: "edge-1", Current: true, Leads: 5}, {Name: "edge-2", Offline: true, Lag: 7}, {Name: "edge-3", Lag: 1}}})
 	nodeTable(&out, nil)
 	want := `NODE    STATE    READY  ADDRESS     DATACENTER  REGION  RELEASE  EPOCH  CHILD SAS  SAME  HEARD
@@ -274,6 +274,7 @@ number for IVs 5, generation of the store 0123456789abcdef
 child SAs 3 (digest 00000000000000ff), SPIs reserved ahead 64
 IKE SAs 3: 2 here, 1 of nodes that are gone
 not stored yet 0, not installed here 0, not opened for lack of a key 0
+compared with the store 2.3s ago
 acknowledgements that came late 0, values refused 0
 this node is alone: its configuration has no cluster
 `

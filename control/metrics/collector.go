@@ -80,6 +80,7 @@ var (
 	clusterDocument = desc("cluster_fleet_serial", "Serial of the configuration that all nodes have in common: the newest one (newest), and the one that this node works with (runs). They differ while it is taken over, or when it was refused.", "which")
 	clusterReplicas = desc("cluster_store_replicas", "Replicas of the cluster's store, if it has several, by state: current, behind, away. Another hub may be stopped when all are current.", "state")
 	clusterLag      = desc("cluster_store_lag", "Changes that the replica which is the furthest behind does not have yet.")
+	clusterCompared = desc("cluster_compared_age_seconds", "Time since it was looked whether the cluster's store has told this node all that it has. Not there before the first time.")
 	clusterLate     = desc("cluster_late_acknowledgements_total", "Acknowledgements of new child SAs that did not come in time.")
 	clusterRefused  = desc("cluster_refused_values_total", "Values of the cluster that were not believed or not taken.")
 	pathMTUReports  = desc("path_mtu_reports_total", "ICMP errors about packets too big for their path, by what was made of them.", "verdict")
@@ -325,6 +326,9 @@ func (o out) cluster(s cluster.Status) {
 	o.gauge(clusterDocument, float64(s.Document), "newest")
 	o.gauge(clusterDocument, float64(s.Runs), "runs")
 	o.replicas(s.Replicas)
+	if s.Compared > 0 {
+		o.gauge(clusterCompared, s.Compared.Seconds())
+	}
 	o.counter(clusterLate, s.LateAcks)
 	o.counter(clusterRefused, s.Refused)
 }

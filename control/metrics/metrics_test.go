@@ -47,7 +47,7 @@ func source(t *testing.T) Source {
 		},
 		IKE: func() ike.Stats { return ike.New(ike.Options{}).Stats() },
 		Cluster: func() cluster.Status {
-			return cluster.Status{Nodes: 3, Replicas: []cluster.Replica{{Current: true}, {Offline: true, Lag: 4}, {Lag: 2}}}
+			return cluster.Status{Nodes: 3, Compared: 1, Replicas: []cluster.Replica{{Current: true}, {Offline: true, Lag: 4}, {Lag: 2}}}
 		},
 		Routes:   func() routes.Stats { return routes.Stats{Routes4: 3, Resyncs: 2} },
 		PathMTU:  func() map[pmtu.Verdict]uint64 { return map[pmtu.Verdict]uint64{pmtu.Lowered: 4} },
