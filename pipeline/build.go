@@ -102,18 +102,19 @@ func (e *Engine) build(s *Spec) (*Tables, error) {
 	}
 	t.vrfs = slices.Clone(e.fwd.vrfs)
 	var errs []error
-	tags := map[uint32]int{}
+	between := betweenNodes{map[uint32]int{}, map[uint32]int{}}
 	for i := range s.Tunnels {
-		errs = append(errs, e.addTunnel(t, &s.Tunnels[i], tags))
+		errs = append(errs, e.addTunnel(t, &s.Tunnels[i], &between))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	for _, id := range tags { // all tunnels have their numbers
+	for _, id := range between.owned { // all tunnels have their numbers
 		t.esp[id].via = e.viaOf(id)
 		t.lead(id)
 	}
-	t.tagged.build(tags)
+	t.tagged.build(between.owned)
+	t.nodes.build(between.nodes)
 	t.index.build(t.rx)
 	for i := range t.rx {
 		if r := &t.rx[i]; r.flags&tunLive != 0 {
@@ -208,7 +209,7 @@ func (e *Engine) newVRF(name string, id int) *VRF {
 	return &VRF{Account: name, id: uint16(id), V4: fib.NewTable4(root, e.retire), V6: fib.NewTable6(root, e.retire)}
 }
 
-func (e *Engine) addTunnel(t *Tables, s *TunnelSpec, tags map[uint32]int) error {
+func (e *Engine) addTunnel(t *Tables, s *TunnelSpec, between *betweenNodes) error {
 	id, err := e.names.tunnel(s.Name, MaxTunnels)
 	if err != nil {
 		return err
@@ -232,7 +233,7 @@ func (e *Engine) addTunnel(t *Tables, s *TunnelSpec, tags map[uint32]int) error 
 			t.tags[id] = TunnelTag(s.Name)
 		}
 		e.noteOwner(s, id)
-		return errors.Join(addTag(tags, t.names, s, id), e.addESP(t, s, id))
+		return errors.Join(between.add(t.names, s, id), e.addESP(t, s, id))
 	}
 	if t.tx[id].flags&(tunOuter6|tunChecksum|tunSequence) == 0 {
 		t.tx[id].way = wayGRE

@@ -33,6 +33,7 @@ type EngineConfig struct {
 	Ports   int
 	Workers []WorkerConfig
 	Punt    *PuntQueue    // nil: packets for the kernel are dropped with a reason
+	Nodes   *NodeQueue    // nil: there are no messages between nodes
 	IVs     *esp.IVSource // for ESP with counter modes; nil: such packets are dropped with a reason
 }
 
@@ -62,6 +63,7 @@ type Engine struct {
 	umem    *xsk.UMEM
 	workers []*worker
 	punt    *PuntQueue
+	nodes   *NodeQueue
 	ivs     *esp.IVSource
 	fwd     Forwarding
 	tables  atomic.Pointer[Tables]
@@ -76,7 +78,7 @@ func NewEngine(c EngineConfig) (*Engine, error) {
 	if c.Ports < 1 || c.Ports > maxPorts {
 		return nil, fmt.Errorf("%d ports: 1 to %d are possible", c.Ports, maxPorts)
 	}
-	e := &Engine{ports: c.Ports, umem: c.UMEM, punt: c.Punt, ivs: c.IVs}
+	e := &Engine{ports: c.Ports, umem: c.UMEM, punt: c.Punt, nodes: c.Nodes, ivs: c.IVs}
 	if e.ivs == nil {
 		e.ivs = new(esp.IVSource) // with nothing reserved
 	}

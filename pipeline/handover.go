@@ -16,8 +16,8 @@ import (
 // until all stores before it, those to lines of the other core too, have reached the cache.
 type handover struct {
 	chunk     uint64
-	tunnel    int32  // handEncap: tunnel to encapsulate for
-	start     uint16 // handTransmit: link header; otherwise the IP packet, with handESP the outer one
+	tunnel    int32  // handEncap: tunnel to encapsulate for; handMessage: that of the node
+	start     uint16 // handTransmit: link header; handMessage: the message; otherwise the IP packet, with handESP the outer one
 	end       uint16
 	l4        uint16
 	kind      handKind
@@ -36,6 +36,7 @@ const (
 	handFragment                 // an outer fragment, for the worker that its datagram chose
 	handESP                      // an ESP packet, for the owner of its association
 	handEncap                    // to be encapsulated by the owner of the tunnel's sequence numbers, or of the association
+	handMessage                  // a message to another node, for the owner of the association with it
 )
 
 // handoverRing is the number of frames that may wait between two workers.
@@ -51,7 +52,13 @@ func (e *Engine) connect() error {
 		if e.punt != nil {
 			w.punts = e.punt.rings[i]
 			if i == 0 {
-				w.inject = e.punt.inject
+				w.inject = e.punt.to
+			}
+		}
+		if e.nodes != nil {
+			w.heard = e.nodes.rings[i]
+			if i == 0 {
+				w.told = e.nodes.to
 			}
 		}
 	}
@@ -115,7 +122,11 @@ func (w *worker) handTo(to int, kind handKind, p *packet) *handover {
 
 // handToEncap gives a packet for tunnel id to the worker that encapsulates it.
 func (w *worker) handToEncap(t *Tables, p *packet, id, to int) {
-	if h := w.handTo(to, handEncap, p); h != nil {
+	w.handInto(t, handEncap, p, id, to)
+}
+
+func (w *worker) handInto(t *Tables, kind handKind, p *packet, id, to int) {
+	if h := w.handTo(to, kind, p); h != nil {
 		h.tunnel, h.holder = int32(id), t.tx[id].holder
 	}
 }
@@ -171,13 +182,17 @@ func (w *worker) accept(t *Tables, h *handover) {
 	case handESP: // finishWhole looks at it from its outer header on
 		w.whole.packets[w.whole.n] = p
 		w.whole.n++
-	case handEncap:
-		if ip := w.bytes(&p); p.flags&pktV6 == 0 { // for the flow's way
-			p.src, p.dst = binary.BigEndian.Uint32(ip[wire.IPv4OffSrc:]), binary.BigEndian.Uint32(ip[wire.IPv4OffDst:])
-		}
+	case handEncap, handMessage:
 		if int(h.tunnel) >= len(t.tx) || t.tx[h.tunnel].flags&tunLive == 0 || t.tx[h.tunnel].holder != h.holder {
 			w.drop(&p, TunnelUnroutable) // the tunnel was taken away meanwhile, and another may have its number
 			return
+		}
+		if h.kind == handMessage {
+			w.sendMessage(t, &p, int(h.tunnel))
+			return
+		}
+		if ip := w.bytes(&p); p.flags&pktV6 == 0 { // for the flow's way
+			p.src, p.dst = binary.BigEndian.Uint32(ip[wire.IPv4OffSrc:]), binary.BigEndian.Uint32(ip[wire.IPv4OffDst:])
 		}
 		w.encap(t, &p, int(h.tunnel))
 	}

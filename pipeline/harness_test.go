@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"testing"
 
@@ -21,6 +22,7 @@ type bed struct {
 	queues [][]*memport.Queue // [worker][port]
 	spec   Spec
 	punt   *PuntQueue
+	nodes  *NodeQueue
 }
 
 var (
@@ -67,7 +69,10 @@ func newBed(t testing.TB, workers int, tunnels ...TunnelSpec) *bed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := EngineConfig{UMEM: u, Ports: 2, Punt: b.punt}
+	if b.nodes, err = NewNodeQueue(workers, 64); err != nil {
+		t.Fatal(err)
+	}
+	cfg := EngineConfig{UMEM: u, Ports: 2, Punt: b.punt, Nodes: b.nodes}
 	for range workers {
 		qs := []*memport.Queue{memport.New(u, 256), memport.New(u, 256)}
 		b.queues = append(b.queues, qs)
@@ -93,7 +98,7 @@ func newBed(t testing.TB, workers int, tunnels ...TunnelSpec) *bed {
 		b.engine.settle()
 		b.balanced()
 		b.engine.Close()
-		if err := b.punt.Close(); err != nil {
+		if err := errors.Join(b.punt.Close(), b.nodes.Close()); err != nil {
 			t.Error(err)
 		}
 		if err := u.Close(); err != nil {

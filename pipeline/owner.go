@@ -77,14 +77,25 @@ func (x tagIndex) find(tag uint32) int {
 	return int(x[x.place(tag)].id) - 1
 }
 
-// addTag notes a tunnel that may have an owner elsewhere.
-func addTag(tags map[uint32]int, names []string, s *TunnelSpec, id int) error {
-	if !s.Owned {
+// betweenNodes are the tunnels that have tags: those that may have an owner elsewhere, and those to other nodes.
+type betweenNodes struct{ owned, nodes map[uint32]int }
+
+// add notes a tunnel.
+func (b *betweenNodes) add(names []string, s *TunnelSpec, id int) error {
+	tags := b.owned
+	switch {
+	case s.Node:
+		tags = b.nodes
+	case !s.Owned:
 		return nil
 	}
 	tag := TunnelTag(s.Name)
-	if other, taken := tags[tag]; taken {
+	other, taken := tags[tag]
+	switch {
+	case taken:
 		return fmt.Errorf("tunnels %q and %q have one name between nodes (%#x): rename one of them", names[other], s.Name, tag)
+	case tag == messageTag:
+		return fmt.Errorf("tunnel %q has the name of messages between nodes (%#x): rename it", s.Name, tag)
 	}
 	tags[tag] = id
 	return nil
@@ -117,11 +128,11 @@ func (w *worker) forwardToOwner(t *Tables, p *packet, id, via int) {
 		w.refuseESP(p, id, OwnerLoop)
 		return
 	}
-	if uint(via) >= uint(len(t.esp)) || t.esp[via] == nil || len(t.esp[via].senders) == 0 {
+	by := t.towardNode(via)
+	if by == nil {
 		w.refuseESP(p, id, OwnerAway)
 		return
 	}
-	by := &t.esp[via].senders[0]
 	if int(by.tx.owner) != w.id {
 		w.handToEncap(t, p, id, int(by.tx.owner))
 		return
@@ -131,10 +142,23 @@ func (w *worker) forwardToOwner(t *Tables, p *packet, id, via int) {
 		return
 	}
 	tos, _ := w.tosOf(p)
+	w.count.toOwner.add(1)
+	w.sealTagged(t, p, via, by, tos, t.tags[id])
+}
+
+// towardNode is the association with the node that tunnel via leads to; nil: there is none.
+func (t *Tables) towardNode(via int) *sender {
+	if uint(via) >= uint(len(t.esp)) || t.esp[via] == nil || len(t.esp[via].senders) == 0 {
+		return nil
+	}
+	return &t.esp[via].senders[0]
+}
+
+// sealTagged sends p to another node, with a tag in front, for which there is room.
+func (w *worker) sealTagged(t *Tables, p *packet, via int, by *sender, tos uint8, tag uint32) {
 	route := w.outerRoute(p, via)
 	p.l3 -= tagLen
-	binary.BigEndian.PutUint32(w.frame(p.chunk)[p.l3:], t.tags[id])
-	w.count.toOwner.add(1)
+	binary.BigEndian.PutUint32(w.frame(p.chunk)[p.l3:], tag)
 	w.seal(t, p, via, by, route, tos, esp.NextForward)
 }
 
@@ -145,7 +169,12 @@ func (w *worker) takeForwarded(t *Tables, p *packet, next uint8) {
 		w.drop(p, ESPProtocol)
 		return
 	}
-	id := t.tagged.find(binary.BigEndian.Uint32(text))
+	tag := binary.BigEndian.Uint32(text)
+	if tag == messageTag {
+		w.takeMessage(p, text[tagLen:])
+		return
+	}
+	id := t.tagged.find(tag)
 	if id < 0 {
 		w.drop(p, OwnerTunnel)
 		return

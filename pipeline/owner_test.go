@@ -273,7 +273,10 @@ func TestTunnelTags(t *testing.T) {
 		}
 	}
 	names := []string{"a"}
-	if err := addTag(map[uint32]int{TunnelTag("b"): 0}, names, &TunnelSpec{Name: "b", Owned: true}, 1); err == nil {
-		t.Error("two tunnels have one tag")
+	for _, s := range []TunnelSpec{{Name: "b", Owned: true}, {Name: "b", Node: true}} {
+		taken := map[uint32]int{TunnelTag("b"): 0}
+		if err := (&betweenNodes{taken, taken}).add(names, &s, 1); err == nil {
+			t.Error("two tunnels have one tag")
+		}
 	}
 }

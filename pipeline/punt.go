@@ -11,43 +11,53 @@ import (
 	"causeway/xsk"
 )
 
-// A PuntQueue carries packets between the workers and the kernel's stack: one bounded ring per worker toward it, and
-// one from it to worker 0. The daemon's TUN device is at the other end. Packets are copied, so the ring never holds
-// a frame.
-type PuntQueue struct {
-	rings  []*ring[puntSlot]
-	inject *ring[puntSlot]
-	bell   int // eventfd that a worker rings when it has put something into an empty ring
-	rung   atomic.Bool
+// A copyQueue carries copies between the workers and the control side: one bounded ring from each worker, and one to worker 0. It
+// never holds a frame.
+type copyQueue struct {
+	rings []*ring[copySlot]
+	to    *ring[copySlot]
+	bell  int // eventfd that a worker rings when it has put something into an empty ring
+	rung  atomic.Bool
 }
 
-// puntSlot holds one IP packet.
-type puntSlot struct {
+// copySlot holds one IP packet, or one message.
+type copySlot struct {
 	n    int
+	node uint32 // NodeQueue, to a worker: the tag of the node's tunnel
 	data [xsk.FrameSize - errorStart]byte
 }
 
+func (q *copyQueue) open(workers, depth int) (err error) {
+	if depth < 1 || depth&(depth-1) != 0 {
+		return fmt.Errorf("depth %d is not a power of two", depth)
+	}
+	if q.bell, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return fmt.Errorf("eventfd: %w", err)
+	}
+	q.to = newRing[copySlot](depth)
+	for range workers {
+		q.rings = append(q.rings, newRing[copySlot](depth))
+	}
+	return nil
+}
+
+// A PuntQueue carries packets between the workers and the kernel's stack. The daemon's TUN device is at the other end.
+type PuntQueue struct{ copyQueue }
+
 // NewPuntQueue makes the queue for that many workers; each may have depth packets waiting (a power of two).
 func NewPuntQueue(workers, depth int) (*PuntQueue, error) {
-	if depth < 1 || depth&(depth-1) != 0 {
-		return nil, fmt.Errorf("punt queue: depth %d is not a power of two", depth)
-	}
-	bell, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		return nil, fmt.Errorf("punt queue: eventfd: %w", err)
-	}
-	q := &PuntQueue{bell: bell, inject: newRing[puntSlot](depth)}
-	for range workers {
-		q.rings = append(q.rings, newRing[puntSlot](depth))
+	q := new(PuntQueue)
+	if err := q.open(workers, depth); err != nil {
+		return nil, fmt.Errorf("punt queue: %w", err)
 	}
 	return q, nil
 }
 
 // Close frees the queue; the workers and the reader must have stopped.
-func (q *PuntQueue) Close() error { return unix.Close(q.bell) }
+func (q *copyQueue) Close() error { return unix.Close(q.bell) }
 
 // Wait blocks until a worker has put something in, or for at most timeoutMS milliseconds.
-func (q *PuntQueue) Wait(timeoutMS int) {
+func (q *copyQueue) Wait(timeoutMS int) {
 	fds := [1]unix.PollFd{{Fd: int32(q.bell), Events: unix.POLLIN}}
 	if n, err := unix.Poll(fds[:], timeoutMS); err != nil || n == 0 {
 		return
@@ -57,7 +67,7 @@ func (q *PuntQueue) Wait(timeoutMS int) {
 }
 
 // Drain calls f for each waiting packet, which is f's only until it returns, and returns how many there were.
-func (q *PuntQueue) Drain(f func(packet []byte)) int {
+func (q *copyQueue) Drain(f func(packet []byte)) int {
 	q.rung.Store(false)
 	total := 0
 	for _, r := range q.rings {
@@ -73,17 +83,22 @@ func (q *PuntQueue) Drain(f func(packet []byte)) int {
 // Inject gives a packet of the kernel's to the pipeline, which routes it by the Internet table like one from
 // outside. It reports false if the ring is full or the packet larger than a frame.
 func (q *PuntQueue) Inject(packet []byte) bool {
-	s := q.inject.next()
-	if s == nil || len(packet) > len(s.data) {
+	return q.put(packet, 0)
+}
+
+// put gives bytes to worker 0, if there is room.
+func (q *copyQueue) put(b []byte, node uint32) bool {
+	s := q.to.next()
+	if s == nil || len(b) > len(s.data) {
 		return false
 	}
-	s.n = copy(s.data[:], packet)
-	q.inject.publish()
+	s.n, s.node = copy(s.data[:], b), node
+	q.to.publish()
 	return true
 }
 
 // ring wakes the reader, once until it has looked.
-func (q *PuntQueue) ring() {
+func (q *copyQueue) ring() {
 	if q.rung.CompareAndSwap(false, true) {
 		one := [8]byte{1}
 		_, _ = unix.Write(q.bell, one[:]) // cannot fail but for a counter that is already set
@@ -96,14 +111,19 @@ func (w *worker) punt(p *packet) {
 		w.drop(p, PuntNoDevice)
 		return
 	}
-	s := w.punts.next()
+	w.giveCopy(w.punts, &w.engine.punt.copyQueue, p, w.bytes(p))
+}
+
+// giveCopy copies what p has for the control side to this worker's ring of a queue, and gives the frame back.
+func (w *worker) giveCopy(r *ring[copySlot], q *copyQueue, p *packet, b []byte) {
+	s := r.next()
 	if s == nil {
 		w.drop(p, PuntQueueFull)
 		return
 	}
-	s.n = copy(s.data[:], w.bytes(p))
-	w.punts.publish()
-	w.engine.punt.ring()
+	s.n = copy(s.data[:], b)
+	r.publish()
+	q.ring()
 	w.count.punted.add(1)
 	w.release(p.chunk)
 }
@@ -133,7 +153,7 @@ func (w *worker) takeInjected(t *Tables) int {
 	return n
 }
 
-func (w *worker) injectOne(b *batch, chunk uint64, s *puntSlot) {
+func (w *worker) injectOne(b *batch, chunk uint64, s *copySlot) {
 	p := &b.packets[b.n]
 	*p = packet{chunk: chunk, l3: errorStart, tunnel: noTunnel, flags: pktInjected}
 	p.end = p.l3 + uint16(copy(w.frame(chunk)[errorStart:], s.data[:s.n]))

@@ -190,7 +190,7 @@ var reasonTable = [ownReasons]ReasonInfo{
 	ESPOutboundSelector:    {StageEncap, "esp_outbound_selector", "a packet for the customer lies outside of the selectors of its tunnel", "RFC 4301 5.1"},
 	ESPAnswerInClear:       {StageEncap, "esp_answer_in_clear", "our answer to what came through an IPsec tunnel would have left unencrypted: no route leads its source into a tunnel that encrypts", "RFC 4301 5.1"},
 	OwnerLoop:              {StageEncap, "owner_loop", "another node forwarded the packet to this one, which is not the owner of its tunnel", ""},
-	OwnerAway:              {StageEncap, "owner_away", "the node that encrypts for the tunnel is not known, or cannot be reached", ""},
+	OwnerAway:              {StageEncap, "owner_away", "the node that encrypts for the tunnel, or that a message is for, is not known, or cannot be reached", ""},
 	OwnerTunnel:            {StageEncap, "owner_tunnel", "another node forwarded the packet for a tunnel that this one does not have", ""},
 	ESPOutboundExpired:     {StageEncap, "esp_outbound_expired", "the hard lifetime of the security association for sending is over", "RFC 4301 4.4.2.1"},
 

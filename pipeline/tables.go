@@ -18,6 +18,7 @@ type Tables struct {
 	associations
 	tags   []uint32 // by tunnel id: what names it between nodes; 0: nothing
 	tagged tagIndex
+	nodes  tagIndex // tunnels to other nodes
 
 	endpoints4 []uint32
 	endpoints6 [][16]byte

@@ -85,8 +85,10 @@ type worker struct {
 	taken  [BatchSize]handover // on its way from a ring
 	home   []*ring[uint64]     // frames that go home to that worker's part
 	coming []*ring[uint64]     // frames of ours that come home from that worker
-	punts  *ring[puntSlot]
-	inject *ring[puntSlot]
+	punts  *ring[copySlot]
+	inject *ring[copySlot]
+	heard  *ring[copySlot] // messages of other nodes
+	told   *ring[copySlot] // messages to other nodes
 
 	started time.Time
 	now     int64 // nanoseconds since started, as of this poll
@@ -198,6 +200,7 @@ func (w *worker) turn() int {
 		w.welcome()
 	}
 	work += w.takeInjected(t)
+	work += w.takeMessages(t)
 	w.flush()
 	w.recycle()
 	w.expire()

@@ -166,9 +166,10 @@ func (b *clusterBed) section(x *bed) string {
 	return fmt.Sprintf("cluster: {%s, roster: %[2]s/roster, tls: {certificate: %[2]s/%[3]s.pem, key: %[2]s/%[3]s.key, ca: %[2]s/ca.pem}}", with, b.files, x.name)
 }
 
-// startSwan starts the customer's strongSwan on its kernel.
-func (b *clusterBed) startSwan() {
-	b.swans[inGuest] = b.guest.Swan("swan", hosts.SwanOptions{Conf: swanctlConf(b.tunnels, inGuest), Settings: "delete_rekeyed_delay = 1\ninstall_routes = no"}, b.rt, "198.51.100.2")
+// startSwan starts the customer's strongSwan on its kernel, with more settings of its own.
+func (b *clusterBed) startSwan(more ...string) {
+	settings := append([]string{"delete_rekeyed_delay = 1", "install_routes = no"}, more...)
+	b.swans[inGuest] = b.guest.Swan("swan", hosts.SwanOptions{Conf: swanctlConf(b.tunnels, inGuest), Settings: strings.Join(settings, "\n")}, b.rt, "198.51.100.2")
 }
 
 // startNodes starts both, and waits until each sees the other.

@@ -25,10 +25,10 @@ func TestRootLong(t *testing.T) {
 	if full() {
 		rounds = 50
 	}
-	const gcm = "aes256gcm16-prfsha384-ecp384"
+	const gcm, asks = "aes256gcm16-prfsha384-ecp384", "dpd_delay = 1s"
 	tunnels := []*ikeTunnel{
-		{number: 101, name: "four", place: inGuest, proposals: gcm, child: "aes256gcm16-ecp384-noesn", childTiming: "replay_window = 0"},
-		{number: 102, name: "delta", place: inGuest, proposals: gcm, child: "aes256gcm16-ecp384-noesn", childTiming: "replay_window = 64", protected: true},
+		{number: 101, name: "four", place: inGuest, proposals: gcm, child: "aes256gcm16-ecp384-noesn", childTiming: "replay_window = 0", connection: asks},
+		{number: 102, name: "delta", place: inGuest, proposals: gcm, child: "aes256gcm16-ecp384-noesn", childTiming: "replay_window = 64", protected: true, connection: asks},
 	}
 	b := newClusterBed(t, tunnels)
 	b.linkThird(t)
@@ -40,7 +40,7 @@ func TestRootLong(t *testing.T) {
 	}
 	b.three(t)
 	b.spray(toBoth)
-	b.startSwan()
+	b.startSwan(impatient...)
 	const filter = "ip proto 50 or udp port 500 or udp port 4500"
 	wires := []*hosts.Capture{b.rt.Capture("n1", filter), b.rt.Capture("m1", filter), b.rt.Capture("w0", filter)}
 	negotiations := b.rt.Capture("vc", "udp port 500 or udp port 4500")
@@ -82,6 +82,36 @@ func TestRootLong(t *testing.T) {
 	}
 }
 
+// impatient has strongSwan give an IKE SA up 4 s after the first request without an answer; asked is longer than that, and when it asks.
+var impatient = []string{"retransmit_tries = 3", "retransmit_timeout = 0.5", "retransmit_base = 1.5"}
+
+const asked = 7 * time.Second
+
+// asksWithoutHub: while the hub is away and the customer's IKE comes to either node, both say that they live, and the one that has an IKE
+// SA gets what comes to the other.
+func (b *clusterBed) asksWithoutHub(t *testing.T) {
+	t.Helper()
+	for _, way := range []string{toFirst, toSecond} {
+		b.spray(way)
+		time.Sleep(asked)
+	}
+	for _, x := range b.tunnels {
+		way := toFirst
+		if b.holder(x.name) == b.bed {
+			way = toSecond
+		}
+		b.spray(way)
+		before := strings.Count(b.swans[inGuest].Log(), "TEMPORARY_FAILURE")
+		if err := b.swanctl("--rekey", "--ike")(x); err != nil {
+			t.Error(err)
+		}
+		await(t, "a request that came to the other node is not answered", func() bool {
+			return strings.Count(b.swans[inGuest].Log(), "TEMPORARY_FAILURE") > before
+		})
+	}
+	b.spray(toBoth)
+}
+
 // three waits until all three nodes have joined.
 func (b *clusterBed) three(t *testing.T) {
 	t.Helper()
@@ -118,11 +148,13 @@ func (b *clusterBed) storeGoesAndComes(t *testing.T, old string) {
 	}
 	b.kill(t, b.third)
 	away()
+	b.asksWithoutHub(t)
 	if err := os.CopyFS(old, os.DirFS(filepath.Join(b.third.dir, "cluster"))); err != nil {
 		t.Fatal(err)
 	}
 	b.third.start()
 	b.three(t)
+	b.step(t, "the hub was killed: strongSwan asks again to rekey the IKE SA", change{true, false}, func(*ikeTunnel) error { return nil })
 	b.rekeys(t, "the hub was killed: ")
 	b.rt.MustRun("nft", fmt.Sprintf("table inet cut { chain c { type filter hook forward priority 0; ip saddr %[1]s drop; ip daddr %[1]s drop; }\n}", address3))
 	away()

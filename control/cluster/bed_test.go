@@ -195,6 +195,7 @@ type node struct {
 	documents chan Document  // that it was told
 	patience  time.Duration
 	stop      func()
+	direct    func(node string, message []byte) bool
 }
 
 // A bed is nodes with real servers within this process, the first of which is the hub.
@@ -304,7 +305,13 @@ func (b *bed) prepare(name string) *node {
 		member.Yields = StoreAlone
 	}
 	n.Cluster = New(Options{Engine: o, Identity: n.identity, Roster: b.roster, Member: member, Log: l, OnPath: func(p pmtu.Path) { n.paths <- p },
-		OnDocument: func(d Document) { n.documents <- d }}, n.plane)
+		OnDocument: func(d Document) { n.documents <- d },
+		Direct: func(node string, message []byte) bool {
+			if n.direct == nil {
+				return false
+			}
+			return n.direct(node, message)
+		}}, n.plane)
 	if b.quick {
 		n.rotateAfter, n.destroyAfter = 2*time.Second, time.Second/2
 	}

@@ -34,6 +34,9 @@ type Options struct {
 	OnDocument func(Document)
 	// NotReady says why the node should get no traffic.
 	NotReady func() []string
+	// Direct gives a message to another node by a way that needs no store, for its TakeDirect, and reports whether it did; nil: there is no
+	// such way.
+	Direct func(node string, message []byte) bool
 }
 
 // A Cluster is this node's part of it. Its methods may be called by any goroutine; Run once.

@@ -12,8 +12,9 @@ import (
 	"causeway/control/ike"
 )
 
-// IKE datagrams that come to a node which does not have their SA go to the one that has it, sealed, with the addresses that they came
-// from and to: that node answers from the endpoint as if it had got them itself.
+// IKE datagrams that come to a node which does not have their SA go to the one that has it, with the addresses that they came from and
+// to: that node answers from the endpoint as if it had got them itself. They go from node to node in ESP (DESIGN 4.6), which needs no
+// store; where that does not work, sealed, by the cluster's connections.
 
 // A forwardee takes datagrams that another node has got. It does not keep them.
 type forwardee interface {
@@ -41,7 +42,15 @@ func (f fleet) Forward(spi uint64, local, remote netip.AddrPort, datagram []byte
 	if node == "" || !f.forwards.allow(time.Now()) {
 		return false
 	}
-	return f.say(subjectIKE+node, forwardPlace(node), appendForwarded(nil, local, remote, datagram)) == nil
+	message := appendForwarded(nil, local, remote, datagram)
+	return f.opts.Direct != nil && f.opts.Direct(node, message) || f.say(subjectIKE+node, forwardPlace(node), message) == nil
+}
+
+// TakeDirect takes a message that another node has given to its Options.Direct. It does not keep it.
+func (c *Cluster) TakeDirect(message []byte) {
+	if err := c.takeForwarded(message); err != nil {
+		c.complain(err)
+	}
 }
 
 // nodeOf is the other node that has an SA, or whose process has made its SPI; "": none that lives.

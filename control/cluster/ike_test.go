@@ -347,7 +347,8 @@ func TestForward(t *testing.T) {
 		t.Error("not forwarded by its number")
 	}
 	s := a.establish("cust-a", `"x"`)
-	known, err := a.Fleet().Load(s.SPI)
+	hub.eventually("of the new SA", func() bool { return hub.state(s.SPI) == `"x"` })
+	known, err := hub.Fleet().Load(s.SPI)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -389,6 +390,28 @@ func TestForward(t *testing.T) {
 	a.eventually("refusing", func() bool { return a.counts.refusedRecords.Load() == before+5 })
 	if len(a.ike.forwarded) != 1 {
 		t.Errorf("%q", a.ike.forwarded)
+	}
+
+	direct := 0
+	second.direct = func(node string, message []byte) bool { // a way without the store
+		direct++
+		if node == "a" {
+			a.TakeDirect(message)
+		}
+		return node == "a"
+	}
+	a.ike.forwarded, hub.ike.forwarded = nil, nil
+	if !second.Fleet().Forward(half, local, remote, []byte("directly")) || !second.Fleet().Forward(s.SPI, local, remote, []byte("by the store")) {
+		t.Error("not forwarded")
+	}
+	got(hub, "192.0.2.1:4500 [2001:db8::2]:65535 by the store")
+	got(a, "192.0.2.1:4500 [2001:db8::2]:65535 directly")
+	if direct != 2 {
+		t.Errorf("%d messages were tried without the store", direct)
+	}
+	a.TakeDirect([]byte{4, 1, 2})
+	if a.counts.refusedRecords.Load() != before+6 || len(a.ike.forwarded) != 1 {
+		t.Errorf("nonsense is taken: %q", a.ike.forwarded)
 	}
 }
 

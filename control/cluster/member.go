@@ -40,6 +40,7 @@ type Member struct {
 	KeyedEpoch uint32      `json:"keyed_epoch"`       // under keys of this epoch, and of those before
 	Yields     Precedence  `json:"yields,omitempty"`  // who comes before it
 	Runs       runsRecord  `json:"runs"`              // which configuration of the fleet it works with
+	Messages   bool        `json:"messages"`          // it takes messages from where it takes what is forwarded
 }
 
 // A Precedence says which nodes take IKE SAs and tunnels that others leave: those with the lowest one.

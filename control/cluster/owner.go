@@ -351,6 +351,8 @@ type Peer struct {
 	Writer  uint32 // its process
 	Epoch   uint32 // the newest of which it has the key
 	Takes   uint32 // the epoch in which it can open what this process forwards to it; 0: it cannot
+
+	Messages bool // and it takes messages so
 }
 
 // Peers lists them, by name. While the store is away nobody is heard, so nobody is known to be gone.
@@ -361,7 +363,7 @@ func (c *Cluster) Peers() (list []Peer) {
 	for name, l := range c.members {
 		there := l.live(now) || c.trouble != "" && !l.gone.Load() && !l.member.Leaving
 		if there && l.member.Address.IsValid() {
-			p := Peer{Name: name, Address: l.member.Address, Writer: l.member.Writer, Epoch: l.member.Epoch}
+			p := Peer{Name: name, Address: l.member.Address, Writer: l.member.Writer, Epoch: l.member.Epoch, Messages: l.member.Messages}
 			if slices.Contains(l.member.Keyed, c.writer.ID) {
 				p.Takes = l.member.KeyedEpoch
 			}

@@ -276,7 +276,7 @@ func (d *Daemon) receiveKnown(local, remote netip.AddrPort, h message.Header, b,
 	s := d.bySPI[spi]
 	d.mu.Unlock()
 	if s == nil {
-		d.receiveElsewhere(local, remote, spi, datagram, forwarded)
+		d.receiveElsewhere(local, remote, spi, h, datagram, forwarded)
 		return
 	}
 	if s.initiator == h.Initiator {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net/netip"
 	"time"
+
+	"causeway/control/ike/message"
 )
 
 // A Fleet is the nodes that answer on the same endpoints, as this one sees them, and the store that they have in common. Its methods
@@ -238,14 +240,15 @@ func (d *Daemon) Forwarded(local, remote netip.AddrPort, datagram []byte) {
 	d.receive(local, remote, datagram, true)
 }
 
-// receiveElsewhere takes a datagram of an SA that is not here: its node gets it, and if that is gone, the SA comes here.
-func (d *Daemon) receiveElsewhere(local, remote netip.AddrPort, spi uint64, datagram []byte, forwarded bool) {
+// receiveElsewhere takes a datagram of an SA that is not here: its node gets it, and if that is gone, the SA comes here. While the store is
+// away nobody knows which nodes live, and a peer that only asks whether we do is answered at once.
+func (d *Daemon) receiveElsewhere(local, remote netip.AddrPort, spi uint64, h message.Header, datagram []byte, forwarded bool) {
 	if d.fleet == nil {
 		d.counts.unknownSPI.Add(1)
 		return
 	}
-	switch d.fleet.Find(spi).Where {
-	case Vacant, Here: // here it was until the process lost it, by a defect
+	switch where := d.fleet.Find(spi).Where; {
+	case where == Vacant || where == Here: // here it was until the process lost it, by a defect
 		own := append([]byte(nil), datagram...)
 		if !try(d.pool.known, func() {
 			if d.TakeOver(spi) == nil {
@@ -254,8 +257,22 @@ func (d *Daemon) receiveElsewhere(local, remote netip.AddrPort, spi uint64, data
 		}) {
 			d.counts.overload.Add(1)
 		}
-		return
+	case where == There && !forwarded && mayAskNothing(h) && d.away():
+		own := append([]byte(nil), datagram...)
+		if !try(d.pool.fresh, func() {
+			if !d.answerFor(local, remote, spi, own) {
+				d.pass(local, remote, spi, own, false)
+			}
+		}) {
+			d.counts.overload.Add(1)
+		}
+	default:
+		d.pass(local, remote, spi, datagram, forwarded)
 	}
+}
+
+// pass gives a datagram to the node that has its SA.
+func (d *Daemon) pass(local, remote netip.AddrPort, spi uint64, datagram []byte, forwarded bool) {
 	switch {
 	case forwarded: // whoever sent it was wrong, or is late: it must not go round
 		d.counts.forwardLoop.Add(1)

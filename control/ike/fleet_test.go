@@ -179,6 +179,60 @@ func TestFleetStoreAway(t *testing.T) {
 	})
 }
 
+// Without the store, and without the node that has the SA, the others say that the endpoint lives; nothing but that. Afterwards one of
+// them takes the SA over, with message IDs that nobody has written down.
+func TestFleetAnswersFor(t *testing.T) {
+	onFleet(t, func(b *fleetBed) {
+		b.up()
+		b.begun()
+		b.store.change(func() { b.store.away, b.seats[0].silent = true, true })
+		b.route(1, 2)
+		time.Sleep(5 * time.Minute) // the customer asks each half a minute, and gives up after one without an answer
+		if n := b.seats[1].d.Stats().AnsweredFor + b.seats[2].d.Stats().AnsweredFor; n < 5 || b.begun() > 0 || len(b.left.of("cust-a")) != 1 {
+			b.t.Errorf("%d signs of life, %d IKE SAs at the customer", n, len(b.left.of("cust-a")))
+		}
+		hostile := b.left.of("cust-a")[0]
+		sent := b.sent()
+		for _, id := range []uint32{0, 1 << 20} { // long over, and not authentic
+			h := message.Header{SPIi: hostile.SPIi, SPIr: hostile.SPIr, Major: 2, Exchange: message.Informational, Initiator: true, ID: id}
+			d := message.AppendSealedHeader(nil, h, message.Sealed{}, 25)
+			b.seats[1].d.Receive(netip.AddrPortFrom(rightAddr, Port), netip.AddrPortFrom(leftAddr, Port), append(d, make([]byte, 25)...))
+		}
+		synctest.Wait()
+		if x := b.seats[1].d.Stats(); b.sent() != sent || x.Dropped["unauthentic"] != 1 {
+			b.t.Errorf("hostile requests are answered, or not counted: %v", x.Dropped)
+		}
+		b.store.change(func() { b.store.away = false })
+		b.seats[0].crash()
+		if err := b.seats[1].d.TakeOver(b.records()[0]); err != nil {
+			b.t.Fatal(err)
+		}
+		b.route(1)
+		time.Sleep(time.Second)
+		b.rekeys()
+		if b.begun() > 0 {
+			b.t.Error("the customer has begun anew")
+		}
+	})
+}
+
+// A request that asks for something is not answered for the node that has the SA.
+func TestFleetAnswersForNothingElse(t *testing.T) {
+	onFleet(t, func(b *fleetBed) {
+		b.up()
+		b.store.change(func() { b.store.away, b.seats[0].silent = true, true })
+		b.route(1)
+		s := b.left.of("cust-a")[0]
+		s.do(func() { s.deleteSelf("the test") })
+		time.Sleep(3 * time.Second)
+		if x := b.seats[1].d.Stats(); x.AnsweredFor != 0 || x.ForwardedOut == 0 || len(b.left.of("cust-a")) != 1 {
+			b.t.Errorf("a deletion: answered %d, forwarded %d, the customer has %d IKE SAs", x.AnsweredFor, x.ForwardedOut, len(b.left.of("cust-a")))
+		}
+		b.store.change(func() { b.store.away, b.seats[0].silent = false, false })
+		time.Sleep(20 * time.Second) // it asks again
+	})
+}
+
 func (b *fleetBed) rekeysOf(d *Daemon) {
 	b.t.Helper()
 	if err := d.Rekey(b.t.Context(), "cust-a", false); err != nil {

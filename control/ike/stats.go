@@ -26,7 +26,7 @@ func (d *Daemon) defect(v any, about ...any) {
 type counters struct {
 	malformed, unknownSPI, cookieWrong, overload, tooManyHalfOpen, unauthentic, forwardLoop, storeAway atomic.Uint64
 
-	forwardedIn, forwardedOut, takenOver, notStored atomic.Uint64 // in a fleet
+	forwardedIn, forwardedOut, answeredFor, takenOver, notStored atomic.Uint64 // in a fleet
 
 	cookiesSent, retransmissions, established, failed, rekeyedIKE, rekeyedChildren, unlogged, defects atomic.Uint64
 }
@@ -40,6 +40,7 @@ type Stats struct {
 	CookiesSent                 uint64
 	Retransmissions             uint64
 	ForwardedIn, ForwardedOut   uint64            // datagrams from other nodes, and to them
+	AnsweredFor                 uint64            // requests that ask whether we live, of SAs that other nodes have
 	TakenOver                   uint64            // IKE SAs of nodes that are gone
 	NotStored                   uint64            // writes to the fleet's store that failed, and are tried again
 	Defects                     uint64            // panics, each of which ended one IKE SA at most
@@ -50,7 +51,7 @@ type Stats struct {
 func (d *Daemon) Stats() Stats {
 	c := &d.counts
 	st := Stats{Established: c.established.Load(), Failed: c.failed.Load(), RekeyedIKE: c.rekeyedIKE.Load(), RekeyedChildren: c.rekeyedChildren.Load(),
-		ForwardedIn: c.forwardedIn.Load(), ForwardedOut: c.forwardedOut.Load(), TakenOver: c.takenOver.Load(), NotStored: c.notStored.Load(),
+		ForwardedIn: c.forwardedIn.Load(), ForwardedOut: c.forwardedOut.Load(), AnsweredFor: c.answeredFor.Load(), TakenOver: c.takenOver.Load(), NotStored: c.notStored.Load(),
 		CookiesSent: c.cookiesSent.Load(), Retransmissions: c.retransmissions.Load(), Defects: c.defects.Load(),
 		Dropped: map[string]uint64{
 			"malformed":          c.malformed.Load(),       // is no message, or no request that begins something

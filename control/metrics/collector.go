@@ -67,6 +67,7 @@ var (
 	ikeDefects      = desc("ike_defects_total", "Panics of the IKE daemon; each ended one IKE SA at most. Please report the log's lines.")
 	ikeDropped      = desc("ike_dropped_datagrams_total", "Datagrams of IKE that were not processed, by reason.", "reason")
 	ikeForwarded    = desc("ike_forwarded_datagrams_total", "Datagrams of IKE that came to another node of the cluster than the one that has their SA, by direction: in, out.", "direction")
+	ikeAnsweredFor  = desc("ike_answered_for_total", "Signs of life that this node has given, while the cluster's store was away, for IKE SAs that other nodes have.")
 	ikeTakenOver    = desc("ike_taken_over_total", "IKE SAs of nodes that are gone, with which this node goes on.")
 	ikeNotStored    = desc("ike_store_failures_total", "Writes of IKE SAs that the cluster's store did not take. They are tried again.")
 	clusterIKE      = desc("cluster_ike_sas", "IKE SAs of the whole cluster, by who has them: here, elsewhere, gone (nodes that are gone).", "where")
@@ -278,6 +279,7 @@ func (o out) negotiation(s ike.Stats) {
 	o.counter(ikeDefects, s.Defects)
 	o.counter(ikeForwarded, s.ForwardedIn, "in")
 	o.counter(ikeForwarded, s.ForwardedOut, "out")
+	o.counter(ikeAnsweredFor, s.AnsweredFor)
 	o.counter(ikeTakenOver, s.TakenOver)
 	o.counter(ikeNotStored, s.NotStored)
 	for reason, n := range s.Dropped {

@@ -70,7 +70,8 @@ func (n *Node) clusterOptions(c *config.Config) (o cluster.Options, err error) {
 	o.Log, o.OnWriter, o.NotReady = n.log, n.sas.number, n.NotReady
 	o.OnDocument = n.hearDocument
 	o.OnPath = func(p pmtu.Path) { n.learned.Hear(p, time.Now()) }
-	o.Member = cluster.Member{Name: c.Node.Name, Address: c.Node.Address, Datacenter: c.Node.Datacenter, Region: c.Node.Region, Release: n.opts.Version}
+	o.Direct = func(node string, message []byte) bool { return n.ways.forward(node, message) }
+	o.Member = cluster.Member{Name: c.Node.Name, Address: c.Node.Address, Datacenter: c.Node.Datacenter, Region: c.Node.Region, Release: n.opts.Version, Messages: true}
 	if c.Cluster.Hub.IsValid() && len(c.Cluster.Servers)+len(c.Cluster.Share.Hubs) == 0 {
 		o.Member.Yields = cluster.StoreAlone
 	}
@@ -200,6 +201,7 @@ func (n *Node) startCluster(ctx context.Context, g *group) {
 		g.start("cluster", func() error { return n.cluster.Run(ctx) })
 		g.start("configuration of the fleet", func() error { n.followFleet(ctx); return nil })
 		g.start("traffic between nodes", func() error { n.followPeers(ctx); return nil })
+		g.start("messages between nodes", func() error { n.hearNodes(ctx); return nil })
 	}
 }
 

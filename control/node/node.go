@@ -58,6 +58,8 @@ type Node struct {
 	filter *bpf.Filter
 	ports  []*xsk.Port
 	punt   *pipeline.PuntQueue
+	nodes  *pipeline.NodeQueue // in a cluster
+	ways   *ways
 	engine *pipeline.Engine
 	tun    *tun.Device
 	any    *tun.Announcement
@@ -226,11 +228,17 @@ func (n *Node) openEngine() error {
 	if n.punt, err = pipeline.NewPuntQueue(len(n.plan.Workers), puntDepth); err != nil {
 		return err
 	}
+	if n.cluster != nil {
+		if n.nodes, err = pipeline.NewNodeQueue(len(n.plan.Workers), puntDepth); err != nil {
+			return err
+		}
+		n.openWays()
+	}
 	workers := make([]pipeline.WorkerConfig, len(n.plan.Workers))
 	for i, w := range n.plan.Workers {
 		workers[i] = n.worker(w)
 	}
-	n.engine, err = pipeline.NewEngine(pipeline.EngineConfig{UMEM: n.umem, Ports: len(n.ports), Workers: workers, Punt: n.punt, IVs: n.sas.ivs})
+	n.engine, err = pipeline.NewEngine(pipeline.EngineConfig{UMEM: n.umem, Ports: len(n.ports), Workers: workers, Punt: n.punt, Nodes: n.nodes, IVs: n.sas.ivs})
 	n.children.engine = n.engine
 	return err
 }
@@ -392,6 +400,9 @@ func (n *Node) Close() error {
 	n.state.close()
 	if n.punt != nil {
 		errs = append(errs, n.punt.Close())
+	}
+	if n.nodes != nil {
+		errs = append(errs, n.nodes.Close())
 	}
 	if n.umem != nil {
 		errs = append(errs, n.umem.Close())

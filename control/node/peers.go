@@ -111,6 +111,7 @@ func (n *Node) takePeers(keyed map[string]*peerKeys) error {
 	var errs []error
 	var writers []uint32
 	n.owning.takes = map[string]bool{}
+	open := map[string]bool{}
 	for name, p := range now {
 		k := keyed[name]
 		if k == nil {
@@ -126,7 +127,9 @@ func (n *Node) takePeers(keyed map[string]*peerKeys) error {
 			writers = append(writers, p.Writer)
 		}
 		n.owning.takes[name] = p.Takes != 0 && k.used != 0
+		open[name] = n.owning.takes[name] && p.Messages
 	}
+	n.ways.setOpen(open)
 	n.cluster.SetKeyed(self.Epoch, writers)
 	return errors.Join(errs...)
 }
