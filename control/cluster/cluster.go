@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"causeway/control/cluster/engine"
@@ -153,10 +152,18 @@ func (c *Cluster) Close() {
 // retryTime is the wait between two tries to join.
 const retryTime = 500 * time.Millisecond
 
-// Run takes part until ctx is done. The store may come and go.
+// Run takes part until ctx is done. The store may come and go: what other nodes tell is heard without it.
 func (c *Cluster) Run(ctx context.Context) error {
-	for ctx.Err() == nil {
-		err := c.join(ctx)
+	deaf := func() {}
+	defer func() { deaf() }()
+	for listens := false; ctx.Err() == nil; {
+		err := c.join(ctx, func() (err error) {
+			if !listens {
+				deaf, err = c.listen()
+				listens = err == nil
+			}
+			return err
+		})
 		if ctx.Err() != nil {
 			break
 		}
@@ -240,8 +247,8 @@ type session struct {
 	beaten      time.Time // when this node has said that it lives the last time
 }
 
-// join takes part as long as the store answers.
-func (c *Cluster) join(ctx context.Context) error {
+// join takes part as long as the store answers. hear has this process hear the others, once it has its number.
+func (c *Cluster) join(ctx context.Context, hear func() error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	link := c.engine.Link()
@@ -255,20 +262,12 @@ func (c *Cluster) join(ctx context.Context) error {
 	if err := c.number(ctx, b); err != nil {
 		return err
 	}
+	if err := hear(); err != nil {
+		return err
+	}
 	if err := c.notOlder(ctx, b); err != nil {
 		return err
 	}
-	told := make(chan *nats.Msg, 4096)
-	sub, err := c.engine.Conn.ChanSubscribe(subjectSAs+"*", told)
-	if err != nil {
-		return err
-	}
-	defer sub.Unsubscribe()
-	stop, err := c.listen()
-	if err != nil {
-		return err
-	}
-	defer stop()
 	go c.watchNext(ctx)
 	c.storeUnseen()
 	var watchers [watches]jetstream.KeyWatcher
@@ -285,7 +284,7 @@ func (c *Cluster) join(ctx context.Context) error {
 			go w.Stop()
 		}
 	}()
-	return c.serve(ctx, s, told, watchers)
+	return c.serve(ctx, s, watchers)
 }
 
 // number takes the number of this process, the first time.
@@ -318,7 +317,7 @@ func (c *Cluster) number(ctx context.Context, b *buckets) error {
 }
 
 // serve handles what comes, until the store is lost.
-func (c *Cluster) serve(ctx context.Context, s *session, told <-chan *nats.Msg, w [watches]jetstream.KeyWatcher) error {
+func (c *Cluster) serve(ctx context.Context, s *session, w [watches]jetstream.KeyWatcher) error {
 	tick := time.NewTicker(beatTime / 4)
 	defer tick.Stop()
 	if err := c.sayBeat(ctx, s); err != nil {
@@ -329,8 +328,6 @@ func (c *Cluster) serve(ctx context.Context, s *session, told <-chan *nats.Msg, 
 		select {
 		case <-ctx.Done():
 			return nil
-		case m := <-told:
-			c.heard(m)
 		case v, ok := <-w[watchNodes].Updates():
 			if !ok {
 				return errors.New("the store has ended the watch of nodes")

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"net/netip"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"causeway/control/ike/sa"
 )
 
 // A proxy stands before the hub, and may cut connections, or hold what they carry.
@@ -144,6 +147,84 @@ func TestHubAgain(t *testing.T) {
 	if z.state(s.SPI) != `"first"` {
 		t.Errorf("z: state %q", z.state(s.SPI))
 	}
+}
+
+// What a peer has agreed to is not given up because the store is away. It is stored later. What was not agreed to is not made.
+func TestAgreedPairIsKept(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	b := newBed(t, "hub", "a", "b")
+	hub := b.start("hub").joined()
+	a, second := b.start("a").joined(), b.start("b").joined()
+	for _, n := range []*node{a, second} {
+		n.sees(2)
+	}
+	var children []*sa.Child
+	for range 2 {
+		spi, err := a.Shared().ReserveSPI()
+		if err != nil {
+			t.Fatal(err)
+		}
+		children = append(children, a.child(spi))
+	}
+	agreed, asked := children[0], children[1]
+	agreed.Agreed = true
+	hub.stop()
+	if err := a.Shared().Install(agreed); err != nil {
+		t.Errorf("a pair that the peer has is given up: %v", err)
+	}
+	if err := a.Shared().Install(asked); err == nil || a.plane.child(asked.SPIIn) != nil {
+		t.Errorf("a pair that the peer does not have is made: %v", err)
+	}
+	if a.plane.child(agreed.SPIIn) == nil || a.Status().NotStored == 0 {
+		t.Errorf("the pair is not here, or counted as stored: %+v", a.Status())
+	}
+	hub = b.start("hub").joined()
+	for _, n := range []*node{hub, second} {
+		n.eventually("with the pair", func() bool { return n.plane.child(agreed.SPIIn) != nil })
+		if n.plane.child(asked.SPIIn) != nil {
+			t.Errorf("%s has what was not made", n.name)
+		}
+	}
+	a.eventually("without anything that is not stored", func() bool { return a.Status().NotStored == 0 })
+}
+
+// A node dies when all nodes have a pair, and before it has noted that in the IKE SA's state. Who goes on with the exchange makes the same
+// pair, which is there, and is the one whose it is from then on.
+func TestPairOfADeadNegotiator(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	b := newBed(t, "hub", "a", "b")
+	hub := b.start("hub").joined()
+	a, second := b.start("a").joined(), b.start("b").joined()
+	for _, n := range []*node{hub, a, second} {
+		n.sees(2)
+	}
+	spi, err := a.Shared().ReserveSPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Shared().Install(a.child(spi)); err != nil {
+		t.Fatal(err)
+	}
+	second.eventually("with the pair", func() bool { return second.plane.child(spi) != nil })
+	a.stop()
+	other := second.child(spi)
+	other.KeyOut = bytes.Repeat([]byte{99}, len(other.KeyOut))
+	if err := second.Shared().Install(other); err == nil {
+		t.Error("another pair takes its place")
+	}
+	if err := second.Shared().Install(second.child(spi)); err != nil {
+		t.Errorf("the same pair is not made: %v", err)
+	}
+	hub.eventually("of who has it", func() bool {
+		hub.mu.Lock()
+		defer hub.mu.Unlock()
+		return hub.held[spi] != nil && hub.held[spi].node == "b"
+	})
+	if n := second.plane.child(spi); n == nil || len(n.KeyOut) == 0 || n.KeyOut[0] == 99 {
+		t.Errorf("it has %v", n)
+	}
+	second.Shared().Remove("cust-a", spi)
+	hub.eventually("without the pair", func() bool { return hub.plane.child(spi) == nil })
 }
 
 // What no node can open is removed from the store, and not before those that may have its key have had the time to seal it anew.

@@ -124,9 +124,21 @@ func TestThreeHubs(t *testing.T) {
 		t.Logf("%s has all that the others have after %v", name, time.Since(begin).Round(time.Millisecond))
 		lives(t, name+" is there again", all()...)
 	}
+	spi, err := y.Shared().ReserveSPI()
+	if err != nil {
+		t.Fatal(err)
+	}
 	hubs["hub1"].stop()
 	hubs["hub2"].stop()
-	z.eventually("away without a majority", func() bool { return z.Status().Trouble != "" })
+	for _, n := range []*node{y, z} {
+		n.eventually("away without a majority, at the hub that is left", func() bool { return n.Status().Trouble != "" && n.engine.Link() != 0 })
+	}
+	agreed := y.child(spi)
+	agreed.Agreed = true
+	if err := y.Shared().Install(agreed); err != nil {
+		t.Errorf("a pair that the peer has is given up: %v", err)
+	}
+	z.eventually("with a pair that no store has", func() bool { return z.plane.child(spi) != nil })
 	hubs["hub1"] = b.start("hub1")
 	for _, n := range []*node{y, z, hubs["hub1"], hubs["hub3"]} {
 		n.joined()

@@ -71,7 +71,7 @@ func TestRecordIsTheChild(t *testing.T) {
 func TestFullChildIsFull(t *testing.T) {
 	for _, v := range []reflect.Value{reflect.ValueOf(*fullChild(esp.AES128GCM16)), reflect.ValueOf(fullChild(esp.AES128GCM16).Life)} {
 		for i := range v.NumField() {
-			if v.Field(i).IsZero() {
+			if v.Field(i).IsZero() && v.Type().Field(i).Name != "Agreed" { // of interest to who installs it first alone
 				t.Errorf("%s.%s: give it a value in fullChild, and carry it in record", v.Type(), v.Type().Field(i).Name)
 			}
 		}

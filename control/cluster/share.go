@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -50,29 +51,68 @@ func (s shared) ReleaseSPI(spi uint32) {
 }
 
 // Install installs a child here, and returns when the store has it and all nodes that are reached have acknowledged it, or after ackTime.
+// One that the peer has already is kept if the store does not take it now, and stored later.
 func (s shared) Install(k *sa.Child) error {
-	if !s.c.reservedHere(k.SPIIn) { // by a process that is gone, whose negotiation another goes on with
-		if err := s.Dataplane.Adopt(k.SPIIn); err != nil {
-			return err
-		}
-	}
-	if err := s.Dataplane.Install(k); err != nil {
+	if err := s.installHere(k); err != nil {
 		return err
 	}
 	r := recordOf(k)
-	if err := s.c.publish(k.SPIIn, &r, true); err != nil {
+	err := s.c.publish(k.SPIIn, &r, true)
+	switch {
+	case err == nil:
+	case k.Agreed && s.c.ours(k.SPIIn, child):
+		s.c.log.Warn("cluster: a child SA that the peer has agreed to is not stored yet: should this node stop before that, it is lost for nodes that have not heard of it", "tunnel", k.Tunnel, "spi", spiKey(k.SPIIn), "error", err)
+		s.c.wake()
+	default:
 		s.Remove(k.Tunnel, k.SPIIn) // for all: some may have heard of it
 		return err
 	}
 	return nil
 }
 
-// reservedHere reports whether this process has reserved an SPI.
-func (c *Cluster) reservedHere(spi uint32) bool {
+// installHere gives a child to this node's dataplane. The SPI of a negotiation that was another process's, which is gone, was reserved by
+// that; if it had got as far as installing the child, all nodes have it.
+func (s shared) installHere(k *sa.Child) error {
+	if s.c.hasSame(k) {
+		return nil
+	}
+	if !s.c.ours(k.SPIIn, reserved) {
+		if err := s.Dataplane.Adopt(k.SPIIn); err != nil {
+			return err
+		}
+	}
+	return s.Dataplane.Install(k)
+}
+
+// hasSame reports whether this node has got a child from another one, with the same keys.
+func (c *Cluster) hasSame(k *sa.Child) bool {
+	c.mu.Lock()
+	h := c.held[k.SPIIn]
+	if h == nil || h.kind != child || h.own || h.failed != nil {
+		c.mu.Unlock()
+		return false
+	}
+	sealed := h.sealed
+	c.mu.Unlock()
+	text, err := c.keys.Open(place(bucketSAs, spiKey(k.SPIIn)), sealed)
+	if err != nil {
+		return false
+	}
+	defer clear(text)
+	r, err := parseRecord(text)
+	if err != nil {
+		return false
+	}
+	defer r.wipe()
+	return r.Tunnel == k.Tunnel && r.SPIOut == k.SPIOut && subtle.ConstantTimeCompare(r.KeyIn, k.KeyIn)&subtle.ConstantTimeCompare(r.KeyOut, k.KeyOut) == 1
+}
+
+// ours reports whether this process has written what an SPI is.
+func (c *Cluster) ours(spi uint32, k kind) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	h := c.held[spi]
-	return h != nil && h.kind == reserved && h.own
+	return h != nil && h.kind == k && h.own
 }
 
 // Use: see sa.Dataplane.

@@ -7,7 +7,8 @@ import (
 // Beside what the store has, nodes tell each other what is soon old. It is sealed too, for a place, so that what was told of one thing is
 // not taken for another; and it may be lost.
 
-// listen hears what other nodes tell, until what it returns is called.
+// listen hears what other nodes tell, until what it returns is called. It does so also while the store is away: hubs that choose who leads
+// pass on what they are given, and a node that is asked whether it is there is.
 func (c *Cluster) listen() (stop func(), err error) {
 	self := c.opts.Member.Name
 	var all []*nats.Subscription
@@ -20,6 +21,7 @@ func (c *Cluster) listen() (stop func(), err error) {
 		subject string
 		hear    nats.MsgHandler
 	}{
+		{subjectSAs + "*", c.heard},
 		{subjectIKE + self, c.opened(forwardPlace(self), c.takeForwarded)},
 		{subjectAsk + self, c.answerAsked},
 		{subjectGone, c.opened(subjectGone, c.takeGone)},

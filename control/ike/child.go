@@ -179,7 +179,7 @@ func (s *ikeSA) install(n *negotiation, use bool) (*ChildState, error) {
 	defer clear(r)
 	udp := s.NATHere || s.NATThere
 	c := &sa.Child{Tunnel: s.Tunnel, SPIIn: n.spiIn, SPIOut: n.spiOut, Suite: n.suite.Suite, ESN: n.suite.ESN, KeyIn: keyIn, KeyOut: keyOut,
-		Local: local, Remote: remote, Endpoint: s.Local.Addr(), Peer: s.peerESP(), UDP: udp, NAT: s.NATThere, Life: lifeOf(n.tunnel),
+		Local: local, Remote: remote, Endpoint: s.Local.Addr(), Peer: s.peerESP(), UDP: udp, NAT: s.NATThere, Agreed: n.begun, Life: lifeOf(n.tunnel),
 		Expires: time.Now().Add(n.tunnel.ChildLife)}
 	if err := s.d.plane.Install(c); err != nil {
 		return nil, err

@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -87,7 +88,7 @@ func Open(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
-	s.SetLoggerV2(logger{o.Log}, false, false, false)
+	s.SetLoggerV2(&logger{to: o.Log, said: map[string]*said{}}, false, false, false)
 	e := &Engine{options: o, server: s, Replicas: o.replicas()}
 	go s.Start()
 	if !s.ReadyForConnections(startLimit) {
@@ -205,17 +206,62 @@ func (e *Engine) Close() {
 }
 
 // A logger brings the server's lines into the node's log. Its notices are of interest to whoever looks for a fault alone.
-type logger struct{ to *slog.Logger }
+type logger struct {
+	to *slog.Logger
 
-func (l logger) line(level slog.Level, format string, args []any) {
-	if l.to != nil {
-		l.to.Log(context.Background(), level, "cluster engine: "+fmt.Sprintf(format, args...))
+	mu   sync.Mutex
+	said map[string]*said
+}
+
+// said is a line that is said once in repeatTime: each hub tries to reach one that is down several times a second.
+type said struct {
+	at    time.Time
+	times int // since then, without a line
+}
+
+const (
+	repeatTime = time.Minute
+	maxSaid    = 256
+)
+
+func (l *logger) line(level slog.Level, format string, args []any) {
+	if l.to == nil {
+		return
+	}
+	if times, say := l.repeats(format, args, time.Now()); say {
+		text := "cluster engine: " + fmt.Sprintf(format, args...)
+		if times > 0 {
+			text += fmt.Sprintf(" (and %d times more since this was said)", times)
+		}
+		l.to.Log(context.Background(), level, text)
 	}
 }
 
-func (l logger) Noticef(format string, args ...any) { l.line(slog.LevelDebug, format, args) }
-func (l logger) Warnf(format string, args ...any)   { l.line(slog.LevelWarn, format, args) }
-func (l logger) Errorf(format string, args ...any)  { l.line(slog.LevelError, format, args) }
-func (l logger) Fatalf(format string, args ...any)  { l.line(slog.LevelError, format, args) }
-func (l logger) Debugf(format string, args ...any)  {}
-func (l logger) Tracef(format string, args ...any)  {}
+// repeats reports whether a line is to be said, and how often it was not. Lines are the same if their last words are, which say what is
+// wrong: those before count.
+func (l *logger) repeats(format string, args []any, now time.Time) (times int, say bool) {
+	key := format
+	if len(args) > 0 {
+		key += fmt.Sprint(args[len(args)-1])
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.said[key]; s != nil && now.Sub(s.at) < repeatTime {
+		s.times++
+		return 0, false
+	} else if s != nil {
+		times = s.times
+	}
+	if len(l.said) >= maxSaid {
+		clear(l.said)
+	}
+	l.said[key] = &said{at: now}
+	return times, true
+}
+
+func (l *logger) Noticef(format string, args ...any) { l.line(slog.LevelDebug, format, args) }
+func (l *logger) Warnf(format string, args ...any)   { l.line(slog.LevelWarn, format, args) }
+func (l *logger) Errorf(format string, args ...any)  { l.line(slog.LevelError, format, args) }
+func (l *logger) Fatalf(format string, args ...any)  { l.line(slog.LevelError, format, args) }
+func (l *logger) Debugf(format string, args ...any)  {}
+func (l *logger) Tracef(format string, args ...any)  {}

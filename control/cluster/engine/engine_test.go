@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -8,11 +9,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/netip"
 	"net/url"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -158,4 +162,27 @@ func TestShareOverTLS(t *testing.T) {
 	if !first.Reached() || !second.Reached() {
 		t.Error("hubs say that they do not reach each other")
 	}
+}
+
+// A line that the server repeats is said once a minute, with how often it came; what is wrong with something else is another line.
+func TestRepeatedLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		l := &logger{to: slog.New(slog.NewTextHandler(&b, nil)), said: map[string]*said{}}
+		for attempt := range 1000 {
+			l.Errorf("Error trying to connect to route (attempt %d): %v", attempt, "dial tcp 192.0.2.1:4223: connection refused")
+			l.Errorf("Error trying to connect to route (attempt %d): %v", attempt, "dial tcp 192.0.2.2:4223: connection refused")
+			time.Sleep(100 * time.Millisecond)
+		}
+		lines := strings.Split(strings.TrimSpace(b.String()), "\n")
+		if len(lines) != 4 || !strings.Contains(lines[2], "and 599 times more") || !strings.Contains(lines[3], "192.0.2.2") {
+			t.Errorf("%d lines: %s", len(lines), &b)
+		}
+		for i := range 10 * maxSaid {
+			l.Warnf("%d", i)
+		}
+		if len(l.said) > maxSaid {
+			t.Errorf("%d lines are remembered", len(l.said))
+		}
+	})
 }

@@ -26,6 +26,10 @@ type Child struct {
 	UDP      bool           // ESP in UDP (RFC 3948); our port is 4500
 	NAT      bool           // the peer is behind NAT: any source is believed once a packet is authentic
 
+	// Agreed: the peer has it already, because we have asked for it. There is no way to tell a peer that what it has answered does not count:
+	// where the child is replicated, not to be stored just now is no reason to give it up.
+	Agreed bool
+
 	Life    esp.Life  // in packets and bytes, of each direction
 	Expires time.Time // nothing of it is used any more after this, whatever is heard or not
 }
