@@ -212,6 +212,7 @@ type bed struct {
 	patience   time.Duration         // of its nodes, if it is not 0
 	engine     func(*engine.Options) // not nil: completes what a node's engine is, by its name
 	unreadable time.Duration         // instead of unreadableAfter, if it is not 0
+	marks      time.Duration         // instead of markTime, likewise
 }
 
 type log struct {
@@ -317,6 +318,9 @@ func (b *bed) prepare(name string) *node {
 	}
 	if b.unreadable != 0 {
 		n.unreadableAfter = b.unreadable
+	}
+	if b.marks != 0 {
+		n.markTime = b.marks
 	}
 	if err := n.Open(); err != nil {
 		b.t.Fatal(err)

@@ -54,10 +54,13 @@ type Cluster struct {
 	leaveOnce sync.Once
 	beatNow   atomic.Bool // what this node says of itself has changed
 
-	rotateAfter, destroyAfter, orphanAfter, unreadableAfter time.Duration
+	rotateAfter, destroyAfter, orphanAfter, unreadableAfter, markTime time.Duration
 
 	beat uint64 // of the signs of life of this process; Run's
 	said uint64 // revision of the last one in the store; Run's
+
+	parted time.Time // when the store was lost; Run's
+	apart  bool      // it was away for longer than it has marks of what was removed; Run's
 
 	older struct { // a store that was found older than it was, by its generation; Run's
 		store uint64
@@ -129,7 +132,7 @@ func New(o Options, plane Dataplane) *Cluster {
 	}
 	o.Member.Version, o.Member.Public, o.Member.Started = memberVersion, o.Identity.Public(), time.Now().UnixNano()
 	return &Cluster{opts: o, ike: nobody{}, log: o.Log, plane: plane, keys: seal.NewKeyring(), work: make(chan struct{}, 1), anew: make(chan struct{}, 1), left: make(chan struct{}),
-		rotateAfter: rotateAfter, destroyAfter: destroyAfter, orphanAfter: orphanAfter, unreadableAfter: unreadableAfter, roster: o.Roster,
+		rotateAfter: rotateAfter, destroyAfter: destroyAfter, orphanAfter: orphanAfter, unreadableAfter: unreadableAfter, markTime: markTime, roster: o.Roster,
 		held: map[uint32]*held{}, unopened: map[string][]byte{},
 		ikes: map[uint64]*ikeSA{}, ikesBy: map[process]spiSet{}, ikesOf: map[string]spiSet{}, erasing: map[uint64]uint64{}, unopenedIKEs: map[uint64]sealedIKE{}, ownable: map[string]string{}, owners: map[string]*owned{},
 		members: map[string]*lease{}, refused: map[string]string{}, yields: o.Member.Yields, trouble: "not joined yet"}
@@ -237,6 +240,7 @@ type session struct {
 	membersRead bool
 	sasRead     bool
 	ikesRead    bool
+	ikesSeen    spiSet // until then
 	ownersRead  bool
 	document    documentWatch
 	ready       bool // all is read, and opened as far as there are keys
@@ -253,11 +257,12 @@ func (c *Cluster) join(ctx context.Context, hear func() error) error {
 	defer cancel()
 	link := c.engine.Link()
 	opening, done := within(ctx)
-	b, err := openBuckets(opening, c.engine.Store, c.engine.Replicas)
+	b, err := openBuckets(opening, c.engine.Store, c.engine.Replicas, c.markTime)
 	done()
 	if err != nil {
 		return err
 	}
+	c.apart = !c.parted.IsZero() && time.Since(c.parted) > c.markTime
 	s := &session{link: link, buckets: b, epochs: epochs{wraps: map[string]*seal.Wrap{}}, members: map[string]*lease{}}
 	if err := c.number(ctx, b); err != nil {
 		return err
@@ -284,7 +289,11 @@ func (c *Cluster) join(ctx context.Context, hear func() error) error {
 			go w.Stop()
 		}
 	}()
-	return c.serve(ctx, s, watchers)
+	err = c.serve(ctx, s, watchers)
+	if s.ready {
+		c.parted = time.Now()
+	}
+	return err
 }
 
 // number takes the number of this process, the first time.
@@ -413,10 +422,8 @@ func (c *Cluster) turn(ctx context.Context, s *session, now time.Time) error {
 	if err := c.turnDocument(ctx, s); err != nil {
 		return err
 	}
-	for _, spi := range c.expire(now) {
-		if err := purge(ctx, s.buckets.sas, spiKey(spi)); err != nil {
-			return err
-		}
+	if err := c.bury(ctx, s, c.expire(now)); err != nil {
+		return err
 	}
 	if err := c.renew(ctx, s); err != nil {
 		return err

@@ -77,7 +77,14 @@ func (c *Cluster) compare(ctx context.Context, s *session, now time.Time) error 
 	for i, kv := range s.buckets.watched() {
 		w := &s.watches[i]
 		if w.had > w.seen && w.seen == w.was { // else it comes, if late
-			return fmt.Errorf("the store has told changes of %s up to %d, and had %d before that: it is read again", watchNames[i], w.seen, w.had)
+			missing, err := c.missingAfter(ctx, kv.Bucket(), w.seen)
+			if err != nil {
+				return err
+			}
+			if missing {
+				return fmt.Errorf("the store has told changes of %s up to %d, and had %d before that: it is read again", watchNames[i], w.seen, w.had)
+			}
+			w.seen = w.had
 		}
 		asking, done := within(ctx)
 		status, err := kv.Status(asking)
@@ -99,6 +106,21 @@ func (c *Cluster) compare(ctx context.Context, s *session, now time.Time) error 
 	c.replicas = list
 	c.mu.Unlock()
 	return nil
+}
+
+// missingAfter reports whether a bucket has anything of a later revision. The last change may have been a mark that has ended.
+func (c *Cluster) missingAfter(ctx context.Context, bucket string, revision uint64) (bool, error) {
+	ctx, done := within(ctx)
+	defer done()
+	stream, err := c.engine.Store.Stream(ctx, "KV_"+bucket)
+	if err != nil {
+		return false, err
+	}
+	_, err = stream.GetMsg(ctx, revision+1, jetstream.WithGetMsgSubject("$KV."+bucket+".>"))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // compareDocument is compare for the one key of its bucket that is watched.

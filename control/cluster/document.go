@@ -430,7 +430,7 @@ func (c *Cluster) purgeParts(ctx context.Context, s *session, r *documentRecord)
 		if _, err := fmt.Sscanf(key, "part.%d.%d.", &serial, &epoch); err != nil || serial > r.Serial || serial == r.Serial && epoch >= r.Epoch {
 			continue
 		}
-		if err := purge(ctx, s.buckets.document, key); err != nil {
+		if err := c.purge(ctx, s.buckets.document, key); err != nil {
 			return err
 		}
 	}

@@ -219,7 +219,7 @@ func (c *Cluster) sealAgain(ctx context.Context, s *session, spi uint32, h *held
 func (c *Cluster) purgeFormer(ctx context.Context, s *session, current uint32) error {
 	for key, w := range s.epochs.wraps {
 		if w.Epoch < current {
-			if err := purge(ctx, s.buckets.epochs, key); err != nil {
+			if err := c.purge(ctx, s.buckets.epochs, key); err != nil {
 				return err
 			}
 		}
@@ -239,12 +239,12 @@ func (c *Cluster) purgeUnreadable(ctx context.Context, s *session) error {
 	}
 	children, ikes := c.unreadable(current)
 	for _, key := range children {
-		if err := purge(ctx, s.buckets.sas, key); err != nil {
+		if err := c.purge(ctx, s.buckets.sas, key); err != nil {
 			return err
 		}
 	}
 	for _, spi := range ikes {
-		if err := purge(ctx, s.buckets.ikes, ikeKey(spi)); err != nil {
+		if err := c.purge(ctx, s.buckets.ikes, ikeKey(spi)); err != nil {
 			return err
 		}
 	}
@@ -274,12 +274,6 @@ func (c *Cluster) unreadable(current uint32) (children []string, ikes []uint64) 
 		delete(c.unopenedIKEs, spi)
 	}
 	return children, ikes
-}
-
-func purge(ctx context.Context, kv jetstream.KeyValue, key string) error {
-	ctx, cancel := within(ctx)
-	defer cancel()
-	return kv.Purge(ctx, key)
 }
 
 // takeKey takes the key of the current epoch if it was given to us.

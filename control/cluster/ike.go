@@ -330,9 +330,7 @@ func (c *Cluster) eraseIKEs(ctx context.Context, s *session) error {
 	}
 	c.mu.Unlock()
 	for spi, revision := range list {
-		asking, done := within(ctx)
-		err := s.buckets.ikes.Purge(asking, ikeKey(spi), jetstream.LastRevision(revision))
-		done()
+		err := c.purge(ctx, s.buckets.ikes, ikeKey(spi), jetstream.LastRevision(revision))
 		if err != nil && !conflict(err) {
 			return fmt.Errorf("IKE SA %016x: not removed: %w", spi, err)
 		}
@@ -352,12 +350,19 @@ func (c *Cluster) eraseIKEs(ctx context.Context, s *session) error {
 func (c *Cluster) takeIKE(s *session, v jetstream.KeyValueEntry) {
 	if v == nil {
 		s.ikesRead = true
+		if c.apart {
+			c.forgetUnseen(s.ikesSeen)
+		}
+		s.ikesSeen = nil
 		return
 	}
 	spi, err := parseIKEKey(v.Key())
 	if err != nil {
 		c.complain(err)
 		return
+	}
+	if !s.ikesRead {
+		s.ikesSeen = with(s.ikesSeen, spi)
 	}
 	if v.Operation() != jetstream.KeyValuePut {
 		c.mu.Lock()
@@ -375,6 +380,17 @@ func (c *Cluster) takeIKE(s *session, v jetstream.KeyValueEntry) {
 	}
 	if err := c.learnIKE(spi, slices.Clone(v.Value()), v.Revision()); err != nil {
 		c.complain(err)
+	}
+}
+
+// forgetUnseen forgets the SAs of other nodes that the store does not have: they have ended, and the marks that said so too.
+func (c *Cluster) forgetUnseen(seen spiSet) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for spi, e := range c.ikes {
+		if _, ok := seen[spi]; !ok && e.by != c.own() {
+			c.setIKE(spi, nil)
+		}
 	}
 }
 

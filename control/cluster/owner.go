@@ -329,7 +329,7 @@ func (c *Cluster) sealOwnerAgain(ctx context.Context, s *session, key string) er
 	at := place(bucketOwners, key)
 	text, err := c.keys.Open(at, e.sealed)
 	if err != nil { // nobody can any more
-		return purge(ctx, s.buckets.owners, key)
+		return c.purge(ctx, s.buckets.owners, key)
 	}
 	sealed, err := c.keys.Seal(at, text)
 	if err != nil {

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -129,13 +130,18 @@ func (c *Cluster) take(key string, sealed []byte, stored bool) error {
 	return nil
 }
 
-// purged notes that a record is not in the store any more. Ours is stored again; others' children stay, whoever has purged them.
+// purged notes that a record is not in the store any more. Ours is stored again, unless it is a tombstone whose time is over, here too in a
+// moment; others' children stay, whoever has purged them.
 func (c *Cluster) purged(spi uint32) {
-	c.storeAgain(spi)
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if h := c.held[spi]; h != nil && !h.own && h.kind != child {
+	h := c.held[spi]
+	over := h != nil && h.kind != child && (!h.own || h.kind == gone && time.Now().After(h.expires))
+	if over {
 		c.set(spi, nil)
+	}
+	c.mu.Unlock()
+	if !over {
+		c.storeAgain(spi)
 	}
 }
 
@@ -293,6 +299,19 @@ func (c *Cluster) expire(now time.Time) (purge []uint32) {
 		purge = append(purge, spi)
 	}
 	return purge
+}
+
+// bury removes from the store what is over. Of all nodes the keeper does.
+func (c *Cluster) bury(ctx context.Context, s *session, over []uint32) error {
+	if len(over) == 0 || c.keeper(s) != c.opts.Member.Name {
+		return nil
+	}
+	for _, spi := range over {
+		if err := c.purge(ctx, s.buckets.sas, spiKey(spi)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // expireGrace is how much later than its own node the others forget a child.

@@ -114,7 +114,7 @@ func (c *Cluster) sweep(ctx context.Context, s *session, now time.Time) error {
 	}
 	c.mu.Unlock()
 	for _, spi := range free {
-		if err := purge(ctx, s.buckets.sas, spiKey(spi)); err != nil {
+		if err := c.purge(ctx, s.buckets.sas, spiKey(spi)); err != nil {
 			return err
 		}
 	}

@@ -37,8 +37,12 @@ type buckets struct {
 
 const keyGeneration = "generation"
 
+// markTime is how long the store has a mark in place of what was removed. Nodes that are joined see it at once; the others read what there
+// is when they join. Without an end there would be one for each pair that ever was.
+const markTime = time.Hour
+
 // openBuckets finds the buckets, or makes them in a new store with so many replicas; with 0 somebody else makes them.
-func openBuckets(ctx context.Context, js jetstream.JetStream, replicas int) (*buckets, error) {
+func openBuckets(ctx context.Context, js jetstream.JetStream, replicas int, marks time.Duration) (*buckets, error) {
 	b := &buckets{}
 	var meta jetstream.KeyValue
 	const disk, memory = jetstream.FileStorage, jetstream.MemoryStorage
@@ -51,7 +55,7 @@ func openBuckets(ctx context.Context, js jetstream.JetStream, replicas int) (*bu
 		{bucketEpochs, memory, &b.epochs}, // a disk would have the wraps of keys that were destroyed
 	} {
 		var err error
-		if *x.to, err = openBucket(ctx, js, x.name, x.on, replicas); err != nil {
+		if *x.to, err = openBucket(ctx, js, jetstream.KeyValueConfig{Bucket: x.name, History: 1, Storage: x.on, Replicas: replicas, LimitMarkerTTL: marks}); err != nil {
 			return nil, fmt.Errorf("bucket %s: %w", x.name, err)
 		}
 	}
@@ -61,19 +65,47 @@ func openBuckets(ctx context.Context, js jetstream.JetStream, replicas int) (*bu
 }
 
 // openBucket finds a bucket or makes it: without history, so that what was replaced is gone.
-func openBucket(ctx context.Context, js jetstream.JetStream, name string, on jetstream.StorageType, replicas int) (jetstream.KeyValue, error) {
-	kv, err := js.KeyValue(ctx, name)
-	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		if replicas == 0 {
-			return nil, errors.New("the store does not have it yet: a hub makes it")
-		}
-		kv, err = js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: name, History: 1, Storage: on, Replicas: replicas})
+func openBucket(ctx context.Context, js jetstream.JetStream, want jetstream.KeyValueConfig) (jetstream.KeyValue, error) {
+	kv, err := js.KeyValue(ctx, want.Bucket)
+	switch {
+	case errors.Is(err, jetstream.ErrBucketNotFound) && want.Replicas == 0:
+		return nil, errors.New("the store does not have it yet: a hub makes it")
+	case errors.Is(err, jetstream.ErrBucketNotFound):
+		kv, err = js.CreateKeyValue(ctx, want)
 		if errors.Is(err, jetstream.ErrBucketExists) { // another node was faster
-			kv, err = js.KeyValue(ctx, name)
+			kv, err = js.KeyValue(ctx, want.Bucket)
 		}
+	case err == nil && want.Replicas != 0:
+		return withMarks(ctx, js, kv, want)
 	}
 	return kv, err
 }
+
+// withMarks has the marks in a bucket end that an earlier release has made.
+func withMarks(ctx context.Context, js jetstream.JetStream, kv jetstream.KeyValue, want jetstream.KeyValueConfig) (jetstream.KeyValue, error) {
+	status, err := kv.Status(ctx)
+	if err != nil || status.LimitMarkerTTL() == want.LimitMarkerTTL {
+		return kv, err
+	}
+	now := status.Config()
+	now.LimitMarkerTTL = want.LimitMarkerTTL
+	return js.UpdateKeyValue(ctx, now)
+}
+
+// purge removes a value. What stands in its place ends after markTime.
+func (c *Cluster) purge(ctx context.Context, kv jetstream.KeyValue, key string, only ...jetstream.KVDeleteOpt) error {
+	ctx, cancel := within(ctx)
+	defer cancel()
+	err := kv.Purge(ctx, key, append(only, jetstream.PurgeTTL(c.markTime))...)
+	var api *jetstream.APIError
+	if errors.As(err, &api) && api.ErrorCode == errMarksHaveNoEnd { // its hub is of an earlier release
+		err = kv.Purge(ctx, key, only...)
+	}
+	return err
+}
+
+// errMarksHaveNoEnd is the server's error JSMessageTTLDisabledErr.
+const errMarksHaveNoEnd jetstream.ErrorCode = 10166
 
 // generationOf is the number of the store, which the first node gives it.
 func generationOf(ctx context.Context, meta jetstream.KeyValue) (uint64, error) {
