@@ -45,6 +45,7 @@ type plane struct {
 	received     map[uint32]uint64 // the highest number that came, by SPI
 	floors       map[uint32]uint64
 	usages       map[uint32]sa.Usage
+	sources      map[uint32]netip.AddrPort
 }
 
 func (p *plane) Limited(f func(uint32, sa.Usage)) {
@@ -54,6 +55,30 @@ func (p *plane) Limited(f func(uint32, sa.Usage)) {
 	for spi, u := range list {
 		f(spi, u)
 	}
+}
+
+func (p *plane) Moved(f func(uint32, netip.AddrPort)) {
+	p.mu.Lock()
+	list := map[uint32]netip.AddrPort{}
+	for spi, from := range p.sources {
+		if k := p.children[spi]; k != nil && k.Peer != from {
+			list[spi] = from
+		}
+	}
+	p.mu.Unlock()
+	for spi, from := range list {
+		f(spi, from)
+	}
+}
+
+// cameFrom notes where the newest packet of a child came from.
+func (p *plane) cameFrom(spi uint32, from netip.AddrPort) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sources == nil {
+		p.sources = map[uint32]netip.AddrPort{}
+	}
+	p.sources[spi] = from
 }
 
 // uses notes what was done with a child.

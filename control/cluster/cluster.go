@@ -111,14 +111,16 @@ type Cluster struct {
 	joined    time.Time // when the store was reached the last time
 	complete  bool      // this process has had all that the others have, once
 	usageTold time.Time
-	compared  time.Time // when it had told all that it has
-	leaving   bool
-	yields    Precedence // see Member.Yields
-	buckets   *buckets   // nil: the store is not reached
-	members   map[string]*lease
-	refused   map[string]string // nodes that are not believed, and why
-	roster    seal.Roster
-	trouble   string // why there is no session; "": there is one
+
+	sourcesTold time.Time
+	compared    time.Time // when it had told all that it has
+	leaving     bool
+	yields      Precedence // see Member.Yields
+	buckets     *buckets   // nil: the store is not reached
+	members     map[string]*lease
+	refused     map[string]string // nodes that are not believed, and why
+	roster      seal.Roster
+	trouble     string // why there is no session; "": there is one
 }
 
 type counts struct {
@@ -419,6 +421,7 @@ func (c *Cluster) turn(ctx context.Context, s *session, now time.Time) error {
 	}
 	c.turnFloors(now)
 	c.tellUsage(now)
+	c.tellSources(now)
 	if err := c.turnDocument(ctx, s); err != nil {
 		return err
 	}

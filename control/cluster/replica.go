@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -30,6 +31,8 @@ type Dataplane interface {
 	// Limited calls f for each child with a lifetime in packets or bytes, or whose lifetime or numbers are over, with what this node has
 	// done with it.
 	Limited(f func(spi uint32, u sa.Usage))
+	// Moved calls f for each child whose newest authentic packet came from elsewhere than its peer is thought to be.
+	Moved(f func(spi uint32, from netip.AddrPort))
 	// SetFloor has packets of a child refused whose numbers are more than a window below floor. It only rises.
 	SetFloor(spi uint32, floor uint64)
 }
@@ -50,6 +53,7 @@ type held struct {
 	failed     error               // why the dataplane did not take it
 	life       esp.Life            // in packets and bytes
 	elsewhere  map[string]sa.Usage // what other nodes have done with a child, by name
+	source     source              // where one of them has got its newest packet from
 }
 
 // digestOf is what a record adds to the digest of all: two nodes with the same children have the same sum, in whatever order they came.

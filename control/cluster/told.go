@@ -28,6 +28,7 @@ func (c *Cluster) listen() (stop func(), err error) {
 		{subjectFloors, c.opened(subjectFloors, c.takeFloors)},
 		{subjectFloorAsk, c.floorAsked},
 		{subjectUsage, c.opened(subjectUsage, c.takeUsage)},
+		{subjectSources, c.opened(subjectSources, c.takeSources)},
 		{subjectPaths, c.opened(subjectPaths, c.takePath)},
 	} {
 		sub, err := c.engine.Conn.Subscribe(s.subject, s.hear)

@@ -114,6 +114,9 @@ func (c *Cluster) together(spi uint32, u sa.Usage) sa.Usage {
 	}
 	u.SoftExpired = u.SoftExpired || over(&u, h.life.SoftPackets, h.life.SoftBytes)
 	u.HardExpired = u.HardExpired || over(&u, h.life.HardPackets, h.life.HardBytes)
+	if !u.Source.IsValid() && time.Since(h.source.at) < sourceKept {
+		u.Source = h.source.from
+	}
 	u.PacketsIn = max(u.PacketsIn, highest) // one that came to another node says too that the peer uses the child, and lives
 	return u
 }

@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"bytes"
+	"net/netip"
 	"testing"
 
 	"causeway/control/ike/sa"
@@ -41,6 +43,55 @@ func TestUsageIsOfAll(t *testing.T) {
 	hub.eventually("knowing that a has used up its numbers", func() bool { u, _ := hub.Shared().Usage("cust-a", other); return u.SoftExpired })
 	a.plane.receives(other, 1)
 	hub.eventually("knowing that a packet came to a", func() bool { u, _ := hub.Shared().Usage("cust-a", other); return u.PacketsIn == 1 })
+}
+
+// A peer behind a NAT that has another mapping is noticed by whichever node gets its packets, and told to the one that has the IKE SA.
+func TestSourceIsToldToAll(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	b := newBed(t, "hub", "a")
+	hub := b.start("hub").joined()
+	a := b.start("a").joined()
+	for _, n := range []*node{hub, a} {
+		n.sees(1)
+	}
+	k := hub.install()
+	a.eventually("with the child", func() bool { return a.plane.child(k.SPIIn) != nil })
+	hub.plane.uses(k.SPIIn, sa.Usage{})
+	source := func() netip.AddrPort { u, _ := hub.Shared().Usage("cust-a", k.SPIIn); return u.Source }
+	for _, from := range []string{"203.0.113.7:61001", "[2001:db8::7]:61002"} {
+		from := netip.MustParseAddrPort(from)
+		a.plane.cameFrom(k.SPIIn, from)
+		hub.eventually("knowing where packets come from", func() bool { return source() == from })
+		hub.Shared().Move("cust-a", k.SPIIn, from)
+		a.eventually("sending there", func() bool { return a.plane.child(k.SPIIn).Peer == from })
+		if s := source(); s.IsValid() {
+			t.Errorf("when it has moved the source is %v", s)
+		}
+	}
+	own := netip.MustParseAddrPort("203.0.113.8:61003")
+	a.plane.cameFrom(k.SPIIn, own)
+	hub.eventually("knowing it again", func() bool { return source() == own })
+	a.plane.cameFrom(k.SPIIn, netip.MustParseAddrPort("[2001:db8::7]:61002")) // back where it is thought to be
+	hub.eventually("forgetting what is told no more", func() bool { return !source().IsValid() })
+}
+
+// FuzzSources: what is read was told so.
+func FuzzSources(f *testing.F) {
+	f.Add(appendSource(nil, 0x1000, netip.MustParseAddrPort("192.0.2.1:4500")))
+	f.Add(appendSource(appendSource(nil, 1<<32-1, netip.MustParseAddrPort("[2001:db8::1]:1")), 256, netip.MustParseAddrPort("[::ffff:192.0.2.1]:65535")))
+	f.Add([]byte{1})
+	f.Add(make([]byte, sourceLen))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		list, err := parseSources(b)
+		if err != nil {
+			return
+		}
+		for spi, from := range list {
+			if !from.IsValid() || from.Addr().Zone() != "" || !bytes.Contains(b, appendSource(nil, spi, from)) {
+				t.Fatalf("%x is told of %#x, and %v read", b, spi, from)
+			}
+		}
+	})
 }
 
 // FuzzUsage: what is read was told so.

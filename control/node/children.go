@@ -326,12 +326,20 @@ func (c *children) Usage(tunnel string, spiIn uint32) (sa.Usage, bool) {
 	}
 	k := n.list[i]
 	u := k.usage()
-	if k.source != nil {
-		if s := k.source.Get(); s != k.Peer {
-			u.Source = s
-		}
-	}
+	u.Source = k.elsewhere()
 	return u, true
+}
+
+// elsewhere is where the newest authentic packet came from, if that is not the peer.
+func (k *child) elsewhere() netip.AddrPort {
+	if k.source == nil {
+		return netip.AddrPort{}
+	}
+	s := k.source.Get()
+	if s == k.Peer {
+		return netip.AddrPort{}
+	}
+	return s
 }
 
 // IV: see ReserveSPI.
@@ -387,6 +395,23 @@ func (c *children) Limited(f func(spi uint32, u sa.Usage)) {
 	c.mu.Unlock()
 	for spi, u := range list {
 		f(spi, u)
+	}
+}
+
+// Moved is described with cluster.Dataplane.
+func (c *children) Moved(f func(spi uint32, from netip.AddrPort)) {
+	list := map[uint32]netip.AddrPort{}
+	c.mu.Lock()
+	for _, n := range c.tunnels {
+		for _, k := range n.list {
+			if from := k.elsewhere(); from.IsValid() {
+				list[k.SPIIn] = from
+			}
+		}
+	}
+	c.mu.Unlock()
+	for spi, from := range list {
+		f(spi, from)
 	}
 }
 

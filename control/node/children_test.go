@@ -269,6 +269,11 @@ func TestWhatTheWorkersAreTold(t *testing.T) {
 	if u, ok := c.Usage("a", k.SPIIn); !ok || u.Source != got.Peer {
 		t.Errorf("%+v: the peer is back at %s", u, got.Peer)
 	}
+	moved := map[uint32]netip.AddrPort{}
+	c.Moved(func(spi uint32, from netip.AddrPort) { moved[spi] = from })
+	if len(moved) != 1 || moved[k.SPIIn] != got.Peer {
+		t.Errorf("told of other nodes' children: %v", moved)
+	}
 	for _, wrong := range []string{"[2001:db8::1]:4500", "198.51.100.10:0"} {
 		c.Move("a", k.SPIIn, netip.MustParseAddrPort(wrong))
 		if p := e.has["a"][0].Peer; p.String() != "198.51.100.10:4501" {
