@@ -248,7 +248,7 @@ func (k *checker) checkCluster() {
 		switch manual := tunnelPath(i, "manual_sas"); {
 		case t.Sequence:
 			k.fail(tunnelPath(i, "sequence"), "true is not possible in a cluster: the numbers of several nodes are not one sequence; remove it")
-		case t.IPsec.ike() != nil:
+		case t.IPsec.ike() != nil && !t.IPsec.ReplayProtection:
 			k.noESN(tunnelPath(i, "ike.child_proposals"), t.IPsec.IKE.ChildProposals)
 		case k.given(manual): // other tunnels than of IPsec cannot have them
 			k.fail(manual, "are not possible in a cluster: several nodes would use one key without knowing of each other; write ike")
@@ -266,7 +266,7 @@ func (k *checker) given(path string) bool {
 func (k *checker) noESN(path string, proposals []string) {
 	for _, p := range proposals {
 		if slices.Contains(strings.Split(p, "-"), "esn") {
-			k.fail(path, "%s has esn, which is not possible in a cluster: a router cannot follow 64 bits of several counters; write noesn", quote(p))
+			k.fail(path, "%s has esn, which in a cluster needs replay_protection: true, so that one node numbers the packets: a router cannot follow 64 bits of several counters; write that, or noesn", quote(p))
 		}
 	}
 }

@@ -231,8 +231,8 @@ c.yaml:11:8: cluster.tls: key is missing: write the path of a file with the cert
 	{"no keys in a cluster", clustered(ipsec(``, `ttl: 9`), leaf),
 		`c.yaml:4:5: tunnels[0]: has no keys: write ike: {psk: {file: PATH}}, or for a lab manual_sas with one pair of associations, such as [{spi_in: 0x1001, spi_out: 0x2001, encryption: aes128gcm16, key_in: HEX, key_out: HEX}]`},
 	{"esn in a cluster", clustered(ike(``, `{psk: "0123456789abcdef", child_proposals: [aes256gcm16-ecp384-noesn, aes256gcm16-ecp384-esn, null-sha256-noesn-esn]}`+"\n    allow_null_cipher: true"), leaf),
-		`c.yaml:9:53: tunnels[0].ike.child_proposals: "aes256gcm16-ecp384-esn" has esn, which is not possible in a cluster: a router cannot follow 64 bits of several counters; write noesn
-c.yaml:9:53: tunnels[0].ike.child_proposals: "null-sha256-noesn-esn" has esn, which is not possible in a cluster: a router cannot follow 64 bits of several counters; write noesn`},
+		`c.yaml:9:53: tunnels[0].ike.child_proposals: "aes256gcm16-ecp384-esn" has esn, which in a cluster needs replay_protection: true, so that one node numbers the packets: a router cannot follow 64 bits of several counters; write that, or noesn
+c.yaml:9:53: tunnels[0].ike.child_proposals: "null-sha256-noesn-esn" has esn, which in a cluster needs replay_protection: true, so that one node numbers the packets: a router cannot follow 64 bits of several counters; write that, or noesn`},
 	{"two tunnels in a cluster, of a hub too", clustered(field(`sequence: true`)+swapIn(ipsec(`lab: true`, sa), `name: a`, `name: b`)[strings.Index(base, "  - name: a"):], hub),
 		`c.yaml:9:15: tunnels[0].sequence: true is not possible in a cluster: the numbers of several nodes are not one sequence; remove it
 c.yaml:15:17: tunnels[1].manual_sas: are not possible in a cluster: several nodes would use one key without knowing of each other; write ike`},
@@ -286,6 +286,7 @@ func TestClusterTakes(t *testing.T) {
 		"sequence: false":      clustered(field(`sequence: false`), leaf),
 		"ike by default":       clustered(ike(``, `{psk: "0123456789abcdef"}`), leaf),
 		"ike with noesn":       clustered(ike(``, `{psk: "0123456789abcdef", child_proposals: [aes256gcm16-ecp384-noesn, aes128gcm16]}`), leaf),
+		"esn with one counter": clustered(ike(`replay_protection: true`, `{psk: "0123456789abcdef", child_proposals: [aes256gcm16-ecp384-esn]}`), leaf),
 		"a name with dots":     swapIn(clustered(base, leaf), `{address:`, `{name: edge-1.ams.example.net, address:`),
 		"a key of mode 0400":   swapIn(clustered(base, leaf), `DIR/key.pem`, `DIR/closed.pem`),
 		"a private roster":     swapIn(clustered(base, leaf), `DIR/roster`, `DIR/closed.pem`),

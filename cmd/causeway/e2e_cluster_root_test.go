@@ -403,7 +403,7 @@ func readESP(t *testing.T, pcap string) iter.Seq[*layers.IPSecESP] {
 func TestRootReplayProtection(t *testing.T) {
 	tunnels := []*ikeTunnel{
 		{number: 101, name: "delta", place: inGuest, proposals: "aes256gcm16-prfsha384-ecp384", child: "aes256gcm16-ecp384-noesn", childTiming: "replay_window = 64", protected: true}, // edge-2's
-		{number: 102, name: "six", place: inGuest, v6: true, proposals: "aes128-sha256-x25519", child: "aes128-sha256-noesn", childTiming: "replay_window = 64", protected: true},      // edge-1's
+		{number: 102, name: "six", place: inGuest, v6: true, proposals: "aes128-sha256-x25519", child: "aes128-sha256-esn", childTiming: "replay_window = 64", protected: true},        // edge-1's
 	}
 	b := newClusterBed(t, tunnels)
 	b.spray(toBoth)

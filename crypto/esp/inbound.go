@@ -93,14 +93,14 @@ func (o *Opener) Add(sa *Inbound, packet []byte) Verdict {
 		return sa.refuse(Expired)
 	}
 	low := binary.BigEndian.Uint32(packet[4:])
-	seq := uint64(low)
+	seq, floor := uint64(low), sa.floor.Load()
 	if sa.esn {
-		seq = sa.window.infer(low)
+		seq = sa.window.infer(low, floor)
 	}
 	if v := sa.window.check(seq); v != OK {
 		return sa.refuse(v)
 	}
-	if seq < sa.floor.Load() && sa.window.size > 0 {
+	if seq < floor && sa.window.size > 0 {
 		return sa.refuse(Below)
 	}
 	p := &o.opened[o.n]

@@ -90,10 +90,10 @@ func (w *window) clearTo(last uint64) {
 }
 
 // infer completes a sequence number whose upper half was not sent (RFC 4303, appendix A2.2): it is the one nearest to the
-// window, and never far behind it.
-func (w *window) infer(low uint32) uint64 {
-	size := max(w.size, 1)
-	topLow, high := uint32(w.top), w.top>>32
+// window, and never far behind it. Where nothing came for long, or ever, the window is thought to end at a floor above it: what came to others.
+func (w *window) infer(low uint32, floor uint64) uint64 {
+	size, top := max(w.size, 1), max(w.top, floor)
+	topLow, high := uint32(top), top>>32
 	bottom := topLow - uint32(size-1) // of the window, modulo 2^32
 	switch {
 	case uint64(topLow) >= size-1: // the window lies within one half

@@ -1,6 +1,7 @@
 package esp
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"testing"
 )
@@ -86,8 +87,41 @@ func TestInfer(t *testing.T) {
 		for want < bottom {
 			want += 1 << 32
 		}
-		if got := w.infer(low); got != uint64(want) {
+		if got := w.infer(low, 0); got != uint64(want) {
 			t.Fatalf("top %#x, window %d, low %#x: %#x, want %#x", w.top, size, low, got, want)
+		}
+	}
+}
+
+// TestInferFromFloor: a node to which nothing has come knows the upper half by what came to others.
+func TestInferFromFloor(t *testing.T) {
+	b := newBed(t)
+	for _, s := range []Suite{AES256GCM16, AES128SHA256} {
+		for _, begin := range []uint64{1<<32 - 20, 7<<32 + 5, 7<<32 + 1<<31} {
+			p := Params{SPI: 0x1000, Suite: s, Key: make([]byte, s.KeySize()), ESN: true}
+			out := b.outbound(p, begin)
+			in, err := NewInbound(b.vault, p, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			late, err := NewInbound(b.vault, p, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			late.SetFloor(begin - 63)
+			for i := range 40 {
+				packet := b.seal(out, make([]byte, 40), NextIPv4)
+				if i == 0 && begin > 1<<32 {
+					if _, _, v := b.open(in, bytes.Clone(packet)); v != Forged {
+						t.Errorf("%v from %#x: without a floor %v", s, begin, v)
+					}
+				}
+				if i%10 == 0 { // the others come elsewhere
+					if _, _, v := b.open(late, packet); v != OK {
+						t.Errorf("%v: number %#x: %v", s, begin+uint64(i), v)
+					}
+				}
+			}
 		}
 	}
 }
@@ -101,7 +135,7 @@ func TestInferWithoutWindow(t *testing.T) {
 	at := uint64(1)
 	for range 100 {
 		at += 1 << 30
-		n := w.infer(uint32(at))
+		n := w.infer(uint32(at), 0)
 		if n != at || w.commit(n) != OK {
 			t.Fatalf("%#x is understood as %#x", at, n)
 		}
