@@ -112,7 +112,7 @@ func clusterTable(w io.Writer, c api.Cluster) {
 		fmt.Fprintf(w, "tunnels with replay protection %d: encrypted here %d, by other nodes %d, by nobody %d\n", n, c.OwnedHere, c.OwnedThere, c.Ownerless)
 	}
 	if c.Unconfirmed > 0 {
-		fmt.Fprintf(w, "sequence numbers of %s are not reserved in the store: another node may encrypt too, and then the customer drops packets\n", count(c.Unconfirmed, "child SA"))
+		fmt.Fprintf(w, "this node encrypts with %s without the store: another node may do so too, and then the customer drops packets\n", count(c.Unconfirmed, "child SA"))
 	}
 	fmt.Fprintf(w, "not stored yet %d, not installed here %d, not opened for lack of a key %d\n", c.NotStored, c.NotInstalled, c.NotOpened)
 	if c.Compared > 0 {

@@ -311,7 +311,7 @@ type Cluster struct {
 	IKEHere      int            `json:"ike_sas_here"`      // of them, that this node has
 	IKEVacant    int            `json:"ike_sas_vacant"`    // of nodes that are gone, and not taken over yet
 	OwnedHere    int            `json:"owned_here"`        // tunnels with replay protection that this node encrypts for
-	Unconfirmed  int            `json:"owned_unconfirmed"` // child SAs whose numbers are used without the store: another node may encrypt too
+	Unconfirmed  int            `json:"owned_unconfirmed"` // child SAs that this node encrypts with without the store: another node may do so too
 	OwnedThere   int            `json:"owned_elsewhere"`
 	Ownerless    int            `json:"owned_by_nobody"`
 	Replicas     []StoreReplica `json:"store_replicas"`       // of the store, by name; empty: it has one

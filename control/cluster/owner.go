@@ -355,13 +355,16 @@ type Peer struct {
 	Messages bool // and it takes messages so
 }
 
-// Peers lists them, by name. While the store is away nobody is heard, so nobody is known to be gone.
+// peerKept is how long traffic from a node that is not heard any more is taken: it may be cut off from the store, and not from this node.
+const peerKept = time.Hour
+
+// Peers lists them, by name, with those that may live. While the store is away nobody is heard, so nobody is known to be gone.
 func (c *Cluster) Peers() (list []Peer) {
 	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for name, l := range c.members {
-		there := l.live(now) || c.trouble != "" && !l.gone.Load() && !l.member.Leaving
+		there := !l.member.Leaving && now.Sub(l.heard) < peerKept
 		if there && l.member.Address.IsValid() {
 			p := Peer{Name: name, Address: l.member.Address, Writer: l.member.Writer, Epoch: l.member.Epoch, Messages: l.member.Messages}
 			if slices.Contains(l.member.Keyed, c.writer.ID) {

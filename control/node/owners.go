@@ -51,7 +51,7 @@ type owning struct {
 	settled atomic.Bool     // all owners were known, and could be reached, once
 	begun   time.Time
 
-	unconfirmed atomic.Int64 // children whose numbers are used without the store
+	unconfirmed atomic.Int64 // children that this node encrypts for without the store
 
 	stale   atomic.Bool   // the workers may have forgotten what they were told
 	changed chan struct{} // a tunnel's children have changed
@@ -94,7 +94,8 @@ func (n *Node) takeOwners() error {
 	}
 	var errs []error
 	reached := true
-	defer func() { o.unconfirmed.Store(o.countUnconfirmed()) }()
+	away := !n.cluster.Fleet().Reached()
+	defer func() { o.unconfirmed.Store(o.countUnconfirmed(away)) }()
 	for _, x := range n.cluster.Owners() {
 		if x.Here {
 			errs = append(errs, n.own(x))
@@ -114,10 +115,14 @@ func (n *Node) takeOwners() error {
 	return errors.Join(errs...)
 }
 
-// countUnconfirmed is how many children have numbers that are not reserved in the store.
-func (o *owning) countUnconfirmed() (n int64) {
+// countUnconfirmed is how many children this node encrypts for without the store: that is away, or has not reserved their numbers.
+func (o *owning) countUnconfirmed(away bool) (n int64) {
 	for _, marks := range o.marks {
-		n += unconfirmed(marks)
+		if away {
+			n += int64(len(marks))
+		} else {
+			n += unconfirmed(marks)
+		}
 	}
 	return n
 }

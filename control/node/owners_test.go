@@ -68,7 +68,7 @@ func TestOwnerForgetsChildren(t *testing.T) {
 		list := []outboundChild{outboundOf(t, v, 0x1000+spi)}
 		want, _ := o.want(cluster.Ownership{Tunnel: "acme", Here: true}, list, now)
 		o.reserved("acme", list, want, spi%2 == 0, now)
-		if n := o.countUnconfirmed(); n != int64(spi%2) {
+		if n := o.countUnconfirmed(false); n != int64(spi%2) {
 			t.Fatalf("%d of 1 children are not reserved", n)
 		}
 	}
