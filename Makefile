@@ -52,7 +52,7 @@ check-generated: deps ## fail when a generated file is not current
 .PHONY: lint
 lint: deps ## gofmt, go vet, staticcheck, shellcheck
 	unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt would change:" $$unformatted; exit 1; }
-	$(GO) vet ./...
+	$(GO) vet ./... && $(GO) vet -tags previous ./cmd/causeway
 	$(GO) run $(STATICCHECK) ./...
 	shellcheck --external-sources --source-path=SCRIPTDIR $(SHELL_SCRIPTS)
 
@@ -72,6 +72,12 @@ test-full: root deps ## the same with the long tables
 test-race: export CGO_ENABLED = 1
 test-race: root deps ## make test under the race detector
 	$(GO) run ./scripts/testsum -- $(UNIT_TESTS) -race -short ./... -- $(ROOT_TESTS) -race -short -timeout 30m $(ROOT_PACKAGES)
+
+PREVIOUS ?= 7067157
+.PHONY: test-previous
+test-previous: root deps ## a node of the revision PREVIOUS and one of this in one cluster
+	tree=$$(mktemp -d) && git archive $(PREVIOUS) | tar -x -C $$tree && (cd $$tree && $(GO) build -o $(CURDIR)/bin/causeway-previous ./cmd/causeway); rm -rf $$tree
+	CAUSEWAY_PREVIOUS=$(CURDIR)/bin/causeway-previous $(GO) test -tags previous -count=1 -timeout 20m -v -run '^TestRootPrevious$$' ./cmd/causeway
 
 .PHONY: test-arm64
 test-arm64: deps ## unit tests of the rooms with assembly or shared rings, as arm64 code under qemu (no root)

@@ -241,14 +241,20 @@ func (b *clusterBed) manyPings(t *testing.T, step string, nodes ...*bed) {
 	}
 }
 
-// TestRootCluster: what one node negotiates another one carries, packet by packet, and goes on with when the first is gone.
-func TestRootCluster(t *testing.T) {
-	tunnels := []*ikeTunnel{
+// threeTunnels are of different families and suites.
+func threeTunnels() []*ikeTunnel {
+	return []*ikeTunnel{
 		{number: 101, name: "four", place: inGuest, proposals: "aes256gcm16-prfsha384-ecp384", child: "aes256gcm16-ecp384-noesn", childTiming: "replay_window = 0"},
 		{number: 102, name: "six", place: inGuest, v6: true, proposals: "aes128-sha256-x25519", child: "aes128-sha256-noesn", childTiming: "replay_window = 0"},
 		{number: 103, name: "chacha", place: inGuest, proposals: "chacha20poly1305-prfsha256-x25519", child: "chacha20poly1305-x25519-noesn", childTiming: "replay_window = 0"},
 	}
-	b := newClusterBed(t, tunnels)
+}
+
+// TestRootCluster: what one node negotiates another one carries, packet by packet, and goes on with when the first is gone.
+func TestRootCluster(t *testing.T) { newClusterBed(t, threeTunnels()).goesOn(t) }
+
+func (b *clusterBed) goesOn(t *testing.T) {
+	t.Helper()
 	b.spray(toBoth)
 	b.startNodes(t)
 	b.startSwan()
@@ -260,7 +266,7 @@ func TestRootCluster(t *testing.T) {
 	b.manyPings(t, "sprayed after rekeys", b.bed, b.second)
 	await(t, "what was replaced is not gone on both nodes", func() bool {
 		for _, n := range show[[]api.ClusterNode](t, b.second, "nodes") {
-			if n.SAs != len(tunnels) || !n.Agrees {
+			if n.SAs != len(b.tunnels) || !n.Agrees {
 				return false
 			}
 		}
