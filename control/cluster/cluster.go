@@ -258,9 +258,7 @@ func (c *Cluster) join(ctx context.Context, hear func() error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	link := c.engine.Link()
-	opening, done := within(ctx)
-	b, err := openBuckets(opening, c.engine.Store, c.engine.Replicas, c.markTime)
-	done()
+	b, err := openBuckets(ctx, c.engine.Store, c.engine.Replicas, c.markTime)
 	if err != nil {
 		return err
 	}

@@ -16,8 +16,9 @@ import (
 	"causeway/control/ike/sa"
 )
 
-// A proxy stands before the hub, and may cut connections, or hold what they carry.
+// A proxy stands before the hub, and may cut connections, hold what they carry, or have it come later.
 type proxy struct {
+	delay time.Duration // each way; not changed any more once there are connections
 	mu    sync.Mutex
 	hold  sync.RWMutex // locked: nothing passes
 	cut   bool
@@ -53,27 +54,42 @@ func newProxy(t *testing.T, to netip.AddrPort) *proxy {
 			}
 			p.conns = append(p.conns, c, o)
 			p.mu.Unlock()
-			relay := func(to, from net.Conn) {
-				defer to.Close()
-				buf := make([]byte, 65536)
-				for {
-					n, err := from.Read(buf)
-					if err != nil {
-						return
-					}
-					p.hold.RLock() // what comes while it is held waits
-					_, err = to.Write(buf[:n])
-					p.hold.RUnlock()
-					if err != nil {
-						return
-					}
-				}
-			}
-			go relay(c, o)
-			go relay(o, c)
+			go p.relay(c, o)
+			go p.relay(o, c)
 		}
 	}()
 	return p
+}
+
+// relay carries what comes from one connection to another.
+func (p *proxy) relay(to, from net.Conn) {
+	type part struct {
+		due  time.Time
+		data []byte
+	}
+	parts := make(chan part, 10000)
+	go func() {
+		defer to.Close()
+		for x := range parts {
+			time.Sleep(time.Until(x.due))
+			p.hold.RLock() // what comes while it is held waits
+			_, err := to.Write(x.data)
+			p.hold.RUnlock()
+			if err != nil {
+				from.Close()
+				break
+			}
+		}
+	}()
+	defer close(parts)
+	for {
+		buf := make([]byte, 65536)
+		n, err := from.Read(buf)
+		if err != nil {
+			return
+		}
+		parts <- part{time.Now().Add(p.delay), buf[:n]}
+	}
 }
 
 // set cuts all connections and refuses others, or lets them be made again.
@@ -86,6 +102,22 @@ func (p *proxy) set(cut bool) {
 			c.Close()
 		}
 		p.conns = nil
+	}
+}
+
+// A node at the other side of the world joins: no question takes more time than it may, and all together may take more.
+func TestFarAway(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	b := newBed(t, "hub", "z")
+	hub := b.start("hub").joined()
+	p := newProxy(t, b.hub)
+	p.delay = 180 * time.Millisecond
+	b.hub = p.addr
+	began := time.Now()
+	z := b.start("z").joined()
+	t.Logf("joined after %v, %v away", time.Since(began).Round(10*time.Millisecond), 2*p.delay)
+	if s := z.establish("cust-a", `"far"`); hub.state(s.SPI) != `"far"` {
+		hub.eventually("of an IKE SA that is far away", func() bool { return hub.state(s.SPI) == `"far"` })
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -41,26 +42,42 @@ const keyGeneration = "generation"
 // is when they join. Without an end there would be one for each pair that ever was.
 const markTime = time.Hour
 
-// openBuckets finds the buckets, or makes them in a new store with so many replicas; with 0 somebody else makes them.
+// openBuckets finds the buckets, or makes them in a new store with so many replicas; with 0 somebody else makes them. All are asked for at
+// one time: the store may be far away.
 func openBuckets(ctx context.Context, js jetstream.JetStream, replicas int, marks time.Duration) (*buckets, error) {
 	b := &buckets{}
 	var meta jetstream.KeyValue
 	const disk, memory = jetstream.FileStorage, jetstream.MemoryStorage
-	for _, x := range []struct {
+	list := []struct {
 		name string
 		on   jetstream.StorageType
 		to   *jetstream.KeyValue
 	}{
 		{bucketMeta, disk, &meta}, {bucketNodes, disk, &b.nodes}, {bucketWriters, disk, &b.writers}, {bucketSAs, disk, &b.sas}, {bucketIKEs, disk, &b.ikes}, {bucketOwners, disk, &b.owners}, {bucketDocument, disk, &b.document},
 		{bucketEpochs, memory, &b.epochs}, // a disk would have the wraps of keys that were destroyed
-	} {
-		var err error
-		if *x.to, err = openBucket(ctx, js, jetstream.KeyValueConfig{Bucket: x.name, History: 1, Storage: x.on, Replicas: replicas, LimitMarkerTTL: marks}); err != nil {
-			return nil, fmt.Errorf("bucket %s: %w", x.name, err)
+	}
+	errs := make([]error, len(list))
+	var wg sync.WaitGroup
+	for i, x := range list {
+		wg.Go(func() {
+			ctx, done := within(ctx)
+			defer done()
+			var err error
+			if *x.to, err = openBucket(ctx, js, jetstream.KeyValueConfig{Bucket: x.name, History: 1, Storage: x.on, Replicas: replicas, LimitMarkerTTL: marks}); err != nil {
+				errs[i] = fmt.Errorf("bucket %s: %w", x.name, err)
+			}
+		})
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil { // one says enough
+			return nil, err
 		}
 	}
+	asking, done := within(ctx)
+	defer done()
 	var err error
-	b.generation, err = generationOf(ctx, meta)
+	b.generation, err = generationOf(asking, meta)
 	return b, err
 }
 
