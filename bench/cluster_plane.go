@@ -152,4 +152,5 @@ func (p *clusterPlane) Use(string, uint32) error                { return nil }
 func (p *clusterPlane) Move(string, uint32, netip.AddrPort)     {}
 func (p *clusterPlane) SetFloor(uint32, uint64)                 {}
 func (p *clusterPlane) Limited(func(spi uint32, used sa.Usage)) {}
-func (p *clusterPlane) Moved(func(uint32, netip.AddrPort))      {}
+
+func (p *clusterPlane) Moved(func(spi uint32, highest uint64, from netip.AddrPort)) {}

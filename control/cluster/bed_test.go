@@ -57,17 +57,17 @@ func (p *plane) Limited(f func(uint32, sa.Usage)) {
 	}
 }
 
-func (p *plane) Moved(f func(uint32, netip.AddrPort)) {
+func (p *plane) Moved(f func(uint32, uint64, netip.AddrPort)) {
 	p.mu.Lock()
-	list := map[uint32]netip.AddrPort{}
+	list := map[uint32]toldSource{}
 	for spi, from := range p.sources {
 		if k := p.children[spi]; k != nil && k.Peer != from {
-			list[spi] = from
+			list[spi] = toldSource{p.received[spi], from}
 		}
 	}
 	p.mu.Unlock()
-	for spi, from := range list {
-		f(spi, from)
+	for spi, s := range list {
+		f(spi, s.highest, s.from)
 	}
 }
 

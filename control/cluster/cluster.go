@@ -175,6 +175,10 @@ func (c *Cluster) Run(ctx context.Context) error {
 		if errors.Is(err, errRoster) {
 			continue
 		}
+		if errors.Is(err, errStranger) && listens { // what those who are in it say is not for this process
+			deaf()
+			deaf, listens = func() {}, false
+		}
 		c.lose(err)
 		select {
 		case <-ctx.Done():
@@ -183,6 +187,9 @@ func (c *Cluster) Run(ctx context.Context) error {
 	}
 	return nil
 }
+
+// errStranger says that this process cannot join the store that it has found.
+var errStranger = errors.New("the store is another one than before")
 
 // errRoster says that nodes have to be judged anew.
 var errRoster = errors.New("the roster has changed")
@@ -262,7 +269,7 @@ func (c *Cluster) join(ctx context.Context, hear func() error) error {
 	if err != nil {
 		return err
 	}
-	c.apart = !c.parted.IsZero() && time.Since(c.parted) > c.markTime
+	c.apart = !c.parted.IsZero() && time.Since(c.parted) > c.markTime-c.markTime/60 // that it was lost is noticed late
 	s := &session{link: link, buckets: b, epochs: epochs{wraps: map[string]*seal.Wrap{}}, members: map[string]*lease{}}
 	if err := c.number(ctx, b); err != nil {
 		return err
@@ -303,7 +310,7 @@ func (c *Cluster) number(ctx context.Context, b *buckets) error {
 	c.mu.Unlock()
 	if numbered {
 		if w.Generation != b.generation {
-			return fmt.Errorf("the store is another one than before (generation %016x, it was %016x): restart this node, it needs a new number for its IVs", b.generation, w.Generation)
+			return fmt.Errorf("%w (generation %016x, it was %016x): restart this node, it needs a new number for its IVs", errStranger, b.generation, w.Generation)
 		}
 		return nil
 	}
@@ -423,7 +430,7 @@ func (c *Cluster) turn(ctx context.Context, s *session, now time.Time) error {
 	if err := c.turnDocument(ctx, s); err != nil {
 		return err
 	}
-	if err := c.bury(ctx, s, c.expire(now)); err != nil {
+	if err := c.bury(ctx, s, now); err != nil {
 		return err
 	}
 	if err := c.renew(ctx, s); err != nil {

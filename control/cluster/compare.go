@@ -38,7 +38,11 @@ type watched struct {
 	seen uint64 // the last revision that came
 	had  uint64 // what the store had when it was asked the last time
 	was  uint64 // seen, then
+	none int    // times that there was nothing after seen although the store had more
 }
+
+// replicaPatience is how often a replica, which may be behind, is asked before it is believed that it has nothing more.
+const replicaPatience = 4
 
 func (w *watched) note(v jetstream.KeyValueEntry) {
 	if v != nil {
@@ -84,7 +88,9 @@ func (c *Cluster) compare(ctx context.Context, s *session, now time.Time) error 
 			if missing {
 				return fmt.Errorf("the store has told changes of %s up to %d, and had %d before that: it is read again", watchNames[i], w.seen, w.had)
 			}
-			w.seen = w.had
+			if w.none++; w.none >= replicaPatience {
+				w.seen, w.none = w.had, 0
+			}
 		}
 		asking, done := within(ctx)
 		status, err := kv.Status(asking)

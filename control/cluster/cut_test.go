@@ -365,7 +365,18 @@ func TestPeersWhileAway(t *testing.T) {
 		} else {
 			p.set(true)
 		}
+		hours := false
 		for end := time.Now().Add(leaseTime + 4*time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			if away := nodes[0].Status().Trouble != "" && nodes[1].Status().Trouble != ""; away && !hours {
+				hours = true
+				for _, n := range nodes {
+					n.mu.Lock()
+					for _, l := range n.members { // as after a long time
+						l.heard = l.heard.Add(-3 * peerKept)
+					}
+					n.mu.Unlock()
+				}
+			}
 			for _, n := range nodes {
 				if len(n.Peers()) != 1 {
 					t.Fatalf("silent %v: %s has no peer any more", silent, n.name)
@@ -376,6 +387,9 @@ func TestPeersWhileAway(t *testing.T) {
 			p.hold.Unlock()
 		} else {
 			p.set(false)
+		}
+		if !hours && !silent {
+			t.Error("the nodes have not noticed that the store is away")
 		}
 		for _, n := range nodes {
 			n.joined().sees(2)

@@ -46,6 +46,9 @@ func (f fleet) Forward(spi uint64, local, remote netip.AddrPort, datagram []byte
 	return f.opts.Direct != nil && f.opts.Direct(node, message) || f.say(subjectIKE+node, forwardPlace(node), message) == nil
 }
 
+// Linked reports whether anything that is said to another node can leave this one.
+func (c *Cluster) Linked() bool { return c.engine.Link() != 0 }
+
 // TakeDirect takes a message that another node has given to its Options.Direct. It does not keep it.
 func (c *Cluster) TakeDirect(message []byte) {
 	if err := c.takeForwarded(message); err != nil {

@@ -383,14 +383,21 @@ func (c *Cluster) takeIKE(s *session, v jetstream.KeyValueEntry) {
 	}
 }
 
-// forgetUnseen forgets the SAs of other nodes that the store does not have: they have ended, and the marks that said so too.
+// forgetUnseen forgets the SAs that the store does not have: they have ended, and the marks that said so too.
 func (c *Cluster) forgetUnseen(seen spiSet) {
+	var own []uint64
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	for spi, e := range c.ikes {
-		if _, ok := seen[spi]; !ok && e.by != c.own() {
+		if _, ok := seen[spi]; !ok {
+			if e.by == c.own() {
+				own = append(own, spi)
+			}
 			c.setIKE(spi, nil)
 		}
+	}
+	c.mu.Unlock()
+	for _, spi := range own {
+		c.ike.Taken(spi, "another node has ended it while this one was away")
 	}
 }
 

@@ -243,10 +243,17 @@ func (c *Cluster) withMarks(before, marks map[uint32]uint64) map[uint32]uint64 {
 
 // rereadOwner learns what the store has in place of what was known: the watch may be late, and an answer of the store may have been lost.
 func (c *Cluster) rereadOwner(ctx context.Context, kv jetstream.KeyValue, key string) {
-	if v, err := kv.Get(ctx, key); err == nil {
-		if err := c.learnOwner(key, v.Value(), v.Revision()); err != nil {
-			c.complain(err)
-		}
+	v, err := kv.Get(ctx, key)
+	if errors.Is(err, jetstream.ErrKeyNotFound) { // it was removed long ago, while this node was away
+		c.mu.Lock()
+		delete(c.owners, key)
+		c.mu.Unlock()
+	}
+	if err != nil {
+		return
+	}
+	if err := c.learnOwner(key, v.Value(), v.Revision()); err != nil {
+		c.complain(err)
 	}
 }
 
@@ -364,7 +371,7 @@ func (c *Cluster) Peers() (list []Peer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for name, l := range c.members {
-		there := !l.member.Leaving && now.Sub(l.heard) < peerKept
+		there := !l.member.Leaving && (c.trouble != "" || now.Sub(l.heard) < peerKept)
 		if there && l.member.Address.IsValid() {
 			p := Peer{Name: name, Address: l.member.Address, Writer: l.member.Writer, Epoch: l.member.Epoch, Messages: l.member.Messages}
 			if slices.Contains(l.member.Keyed, c.writer.ID) {

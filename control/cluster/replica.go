@@ -31,8 +31,9 @@ type Dataplane interface {
 	// Limited calls f for each child with a lifetime in packets or bytes, or whose lifetime or numbers are over, with what this node has
 	// done with it.
 	Limited(f func(spi uint32, u sa.Usage))
-	// Moved calls f for each child whose newest authentic packet came from elsewhere than its peer is thought to be.
-	Moved(f func(spi uint32, from netip.AddrPort))
+	// Moved calls f for each child whose newest authentic packet, the one with the highest number, came from elsewhere than its peer is
+	// thought to be.
+	Moved(f func(spi uint32, highest uint64, from netip.AddrPort))
 	// SetFloor has packets of a child refused whose numbers are more than a window below floor. It only rises.
 	SetFloor(spi uint32, floor uint64)
 }
@@ -282,35 +283,44 @@ func (c *Cluster) missing(spi uint32, h *held) bool {
 	return !has
 }
 
-// expire removes children whose time is over although nobody said so, and forgets tombstones that nothing can come after.
-func (c *Cluster) expire(now time.Time) (purge []uint32) {
+// expire removes children whose time is over although nobody said so, and forgets tombstones that nothing can come after: the keeper at once,
+// and others a while later, if it has not removed them from the store by then.
+func (c *Cluster) expire(now time.Time, keeper bool) (over []uint32) {
 	c.applying.Lock()
 	defer c.applying.Unlock()
+	var ended []*held
+	var spis []uint32
 	c.mu.Lock()
-	over := map[uint32]*held{}
 	for spi, h := range c.held {
 		if h.own && h.kind == child || h.expires.IsZero() || now.Before(h.expires.Add(expireGrace)) {
 			continue
 		}
-		over[spi] = h
-		c.set(spi, nil)
+		if h.kind == child {
+			if h.failed == nil {
+				ended, spis = append(ended, h), append(spis, spi)
+			}
+			tombstone := *h
+			tombstone.kind = gone
+			c.set(spi, &tombstone)
+		}
+		if keeper || now.After(h.expires.Add(expireGrace+keeperTime)) {
+			c.set(spi, nil)
+			over = append(over, spi)
+		}
 	}
 	c.mu.Unlock()
-	for spi, h := range over {
-		if h.kind == child && h.failed == nil {
-			c.plane.Remove(h.tunnel, spi)
-		}
-		purge = append(purge, spi)
+	for i, h := range ended {
+		c.plane.Remove(h.tunnel, spis[i])
 	}
-	return purge
+	return over
 }
 
-// bury removes from the store what is over. Of all nodes the keeper does.
-func (c *Cluster) bury(ctx context.Context, s *session, over []uint32) error {
-	if len(over) == 0 || c.keeper(s) != c.opts.Member.Name {
-		return nil
-	}
-	for _, spi := range over {
+// keeperTime is how long the keeper, or the next one, has to remove what is over from the store.
+const keeperTime = 5 * time.Minute
+
+// bury removes from the store what is over.
+func (c *Cluster) bury(ctx context.Context, s *session, now time.Time) error {
+	for _, spi := range c.expire(now, c.keeper(s) == c.opts.Member.Name) {
 		if err := c.purge(ctx, s.buckets.sas, spiKey(spi)); err != nil {
 			return err
 		}
@@ -354,11 +364,16 @@ func (c *Cluster) heard(m *nats.Msg) {
 	}
 	c.mu.Lock()
 	h := c.held[spi]
+	has := h != nil && !h.own && h.failed == nil
+	var generation uint64
+	if has {
+		generation = h.generation
+	}
 	c.mu.Unlock()
-	if h == nil || h.own || h.failed != nil {
+	if !has {
 		return
 	}
-	if ack, err := c.ack(spi, h.generation); err == nil {
+	if ack, err := c.ack(spi, generation); err == nil {
 		_ = c.engine.Conn.Publish(m.Reply, ack) // lost with the connection, as others are
 	}
 }

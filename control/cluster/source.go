@@ -19,9 +19,9 @@ const (
 	sourceKept = 4 * sourceTime
 )
 
-// A source as it is told: SPI, address as IPv6, and port, big endian.
+// A source as it is told: SPI, the highest sequence number that the teller has received, address as IPv6, and port, big endian.
 const (
-	sourceLen  = 4 + 16 + 2
+	sourceLen  = 4 + 8 + 16 + 2
 	maxSources = 4096 // in one message; the next telling has more
 )
 
@@ -43,9 +43,9 @@ func (c *Cluster) tellSources(now time.Time) {
 		return
 	}
 	var b []byte
-	c.plane.Moved(func(spi uint32, from netip.AddrPort) {
+	c.plane.Moved(func(spi uint32, highest uint64, from netip.AddrPort) {
 		if len(b) < maxSources*sourceLen {
-			b = appendSource(b, spi, from)
+			b = appendSource(b, spi, highest, from)
 		}
 	})
 	if len(b) > 0 {
@@ -53,39 +53,50 @@ func (c *Cluster) tellSources(now time.Time) {
 	}
 }
 
-func appendSource(b []byte, spi uint32, from netip.AddrPort) []byte {
+func appendSource(b []byte, spi uint32, highest uint64, from netip.AddrPort) []byte {
 	b = binary.BigEndian.AppendUint32(b, spi)
+	b = binary.BigEndian.AppendUint64(b, highest)
 	addr := from.Addr().As16()
 	return binary.BigEndian.AppendUint16(append(b, addr[:]...), from.Port())
 }
 
-func parseSources(b []byte) (map[uint32]netip.AddrPort, error) {
+// A toldSource is one of a message.
+type toldSource struct {
+	highest uint64
+	from    netip.AddrPort
+}
+
+func parseSources(b []byte) (map[uint32]toldSource, error) {
 	if len(b)%sourceLen != 0 {
 		return nil, errors.New("sources that are told are none")
 	}
-	list := map[uint32]netip.AddrPort{}
+	list := map[uint32]toldSource{}
 	for ; len(b) > 0; b = b[sourceLen:] {
-		addr, port := netip.AddrFrom16([16]byte(b[4:20])).Unmap(), binary.BigEndian.Uint16(b[20:])
+		addr, port := netip.AddrFrom16([16]byte(b[12:28])).Unmap(), binary.BigEndian.Uint16(b[28:])
 		if port == 0 || addr.IsUnspecified() {
 			return nil, errors.New("a source that is told is none")
 		}
-		list[binary.BigEndian.Uint32(b)] = netip.AddrPortFrom(addr, port)
+		list[binary.BigEndian.Uint32(b)] = toldSource{binary.BigEndian.Uint64(b[4:]), netip.AddrPortFrom(addr, port)}
 	}
 	return list, nil
 }
 
-// takeSources notes what another node tells of children that are there.
+// takeSources notes what another node tells of children that are there. A packet older than what came to any node says nothing: it may be
+// late, or a copy that somebody sends from elsewhere to a node that has not had it.
 func (c *Cluster) takeSources(text []byte) error {
 	list, err := parseSources(text)
 	if err != nil {
 		return err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for spi, from := range list {
-		if h := c.held[spi]; h != nil && h.kind == child {
-			h.source = source{from, time.Now()}
+	for spi, s := range list {
+		if s.highest < c.highestOf(spi) {
+			continue
 		}
+		c.mu.Lock()
+		if h := c.held[spi]; h != nil && h.kind == child {
+			h.source = source{s.from, time.Now()}
+		}
+		c.mu.Unlock()
 	}
 	return nil
 }

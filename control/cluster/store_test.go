@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -67,10 +68,10 @@ func TestMarksEnd(t *testing.T) {
 	}
 }
 
-// Of all nodes one removes a tombstone whose time is over.
+// Of all nodes one removes a tombstone whose time is over; the others do so later, if it has not.
 func TestOneBuries(t *testing.T) {
 	t.Parallel() // it waits more than it works
-	b := newBed(t, "hub", "a", "z")
+	b := newBed(t, "hub", "a", "z", "still")
 	hub := b.start("hub").joined()
 	a, z := b.start("a").joined(), b.start("z").joined()
 	for _, n := range []*node{hub, a, z} {
@@ -106,37 +107,32 @@ func TestOneBuries(t *testing.T) {
 	if purges != 1 {
 		t.Errorf("%d nodes have removed it", purges)
 	}
-	for _, n := range []*node{z, hub, a} { // at one moment
-		n.mu.Lock()
-		s := &session{buckets: n.buckets, members: map[string]*lease{}, epochs: epochs{current: epoch{Epoch: n.keys.Current()}}}
-		for name, l := range n.members {
-			s.members[name] = l
-		}
-		n.mu.Unlock()
-		before := revisionOf(t, hub, bucketSAs)
-		if err := n.bury(t.Context(), s, []uint32{256}); err != nil {
-			t.Fatal(err)
-		}
-		if removed := revisionOf(t, hub, bucketSAs) != before; removed != (n == a) {
-			t.Errorf("%s, and the first by name is a: removed %v", n.name, removed)
+	still := b.prepare("still") // which does nothing by itself
+	now := time.Now()
+	over := func(kind kind) {
+		still.mu.Lock()
+		defer still.mu.Unlock()
+		still.set(256, &held{kind: kind, tunnel: "cust-a", failed: errors.New("not here"), expires: now.Add(-expireGrace - time.Second)})
+	}
+	for _, k := range []kind{gone, child} {
+		for _, x := range []struct {
+			keeper bool
+			later  time.Duration
+			want   int
+		}{{true, 0, 1}, {false, 0, 0}, {false, keeperTime - 2*time.Second, 0}, {false, keeperTime, 1}} {
+			over(k)
+			if list := still.expire(now.Add(x.later), x.keeper); len(list) != x.want || still.children != 0 {
+				t.Errorf("%s, keeper %v, %v later: it removes %d, and %d children are left", k, x.keeper, x.later, len(list), still.children)
+			}
 		}
 	}
 }
 
-// revisionOf is how often a bucket was changed.
-func revisionOf(t *testing.T, n *node, bucket string) uint64 {
-	t.Helper()
-	s, err := n.engine.Store.Stream(t.Context(), "KV_"+bucket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s.CachedInfo().State.LastSeq
-}
-
-// In buckets that an earlier release has made marks end from now on.
+// In buckets that an earlier release has made, marks that are made from now on end.
 func TestMarksOfEarlierReleases(t *testing.T) {
 	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub")
+	b.marks = time.Second
 	hub := b.prepare("hub")
 	js := hub.engine.Store
 	before := jetstream.KeyValueConfig{Bucket: bucketIKEs, History: 1, Replicas: 1}
@@ -152,7 +148,15 @@ func TestMarksOfEarlierReleases(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if status.LimitMarkerTTL() != markTime {
+	if status.LimitMarkerTTL() != b.marks {
 		t.Errorf("its marks end after %v", status.LimitMarkerTTL())
 	}
+	old := left(t, hub, bucketIKEs)
+	if err := hub.purge(t.Context(), kv, "y"); err != nil {
+		t.Fatal(err)
+	}
+	if n := left(t, hub, bucketIKEs); n != old+1 {
+		t.Errorf("%d marks, want %d", n, old+1)
+	}
+	hub.eventually("without the new mark", func() bool { return left(t, hub, bucketIKEs) == old })
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/netip"
 	"testing"
+	"time"
 
 	"causeway/control/ike/sa"
 )
@@ -68,6 +69,15 @@ func TestSourceIsToldToAll(t *testing.T) {
 			t.Errorf("when it has moved the source is %v", s)
 		}
 	}
+	hub.plane.receives(k.SPIIn, 100)
+	hub.eventually("knowing what came", func() bool { return hub.highestOf(k.SPIIn) == 100 })
+	a.plane.receives(k.SPIIn, 99) // which came late, or a second time
+	a.plane.cameFrom(k.SPIIn, netip.MustParseAddrPort("203.0.113.66:6666"))
+	time.Sleep(3 * sourceTime)
+	if s := source(); s.IsValid() {
+		t.Errorf("an old packet from %v moves the peer", s)
+	}
+	a.plane.receives(k.SPIIn, 101)
 	own := netip.MustParseAddrPort("203.0.113.8:61003")
 	a.plane.cameFrom(k.SPIIn, own)
 	hub.eventually("knowing it again", func() bool { return source() == own })
@@ -77,8 +87,8 @@ func TestSourceIsToldToAll(t *testing.T) {
 
 // FuzzSources: what is read was told so.
 func FuzzSources(f *testing.F) {
-	f.Add(appendSource(nil, 0x1000, netip.MustParseAddrPort("192.0.2.1:4500")))
-	f.Add(appendSource(appendSource(nil, 1<<32-1, netip.MustParseAddrPort("[2001:db8::1]:1")), 256, netip.MustParseAddrPort("[::ffff:192.0.2.1]:65535")))
+	f.Add(appendSource(nil, 0x1000, 7, netip.MustParseAddrPort("192.0.2.1:4500")))
+	f.Add(appendSource(appendSource(nil, 1<<32-1, 1<<64-1, netip.MustParseAddrPort("[2001:db8::1]:1")), 256, 0, netip.MustParseAddrPort("[::ffff:192.0.2.1]:65535")))
 	f.Add([]byte{1})
 	f.Add(make([]byte, sourceLen))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -86,9 +96,9 @@ func FuzzSources(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for spi, from := range list {
-			if !from.IsValid() || from.Addr().Zone() != "" || !bytes.Contains(b, appendSource(nil, spi, from)) {
-				t.Fatalf("%x is told of %#x, and %v read", b, spi, from)
+		for spi, s := range list {
+			if !s.from.IsValid() || s.from.Addr().Zone() != "" || !bytes.Contains(b, appendSource(nil, spi, s.highest, s.from)) {
+				t.Fatalf("%x is told of %#x, and %+v read", b, spi, s)
 			}
 		}
 	})

@@ -189,6 +189,7 @@ func (s *ikeSA) install(n *negotiation, use bool) (*ChildState, error) {
 	now := time.Now()
 	child := &ChildState{SPIIn: n.spiIn, SPIOut: n.spiOut, Suite: n.suite, Local: n.local, Remote: n.remote, UDP: udp,
 		Made: now, Rekey: now.Add(jittered(n.tunnel.ChildLife)), Expire: now.Add(n.tunnel.ChildLife)}
+	child.begun = n.begun
 	n.spiIn, n.made = 0, child
 	s.d.succeeded(s.Tunnel)
 	// A pair that was deleted receives for a while, and packets would leave through it too: the peer takes none.

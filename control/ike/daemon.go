@@ -53,6 +53,7 @@ type Daemon struct {
 	index     atomic.Pointer[index]
 	counts    counters
 	strangers throttle
+	answers   throttle // in place of other nodes
 
 	mu        sync.Mutex // guards what follows; no SA's lock is taken while it is held
 	bySPI     map[uint64]*ikeSA

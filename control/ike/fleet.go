@@ -181,14 +181,15 @@ func (s *ikeSA) storeFirst(o *ikeSA) {
 }
 
 // yield forgets the SA because another node has it, and its pairs with it. Pairs that this node has made, and has not told the peer of
-// because their state was never stored, are removed; while it is being written, that waits for the outcome.
+// because their state was never stored, are removed; while it is being written, that waits for the outcome. A pair that the peer was asked
+// for is the other node's now, which has asked again and got the same answer.
 func (s *ikeSA) yield(why string) {
 	s.phase, s.why = dead, why
 	s.d.clock.drop(s)
 	s.d.forget(s)
 	var made []uint32
 	for _, c := range s.Children {
-		if !s.kept.children[c.SPIIn] && s.kept.revision > 0 {
+		if !s.kept.children[c.SPIIn] && s.kept.revision > 0 && !c.begun {
 			made = append(made, c.SPIIn)
 		}
 	}

@@ -216,6 +216,34 @@ func TestFleetAnswersFor(t *testing.T) {
 	})
 }
 
+// A pair that the peer has agreed to is not removed by a node that loses its SA before it could store that: who goes on with the SA asks
+// again, and has the same one.
+func TestFleetYieldsAgreedPair(t *testing.T) {
+	onFleet(t, func(b *fleetBed) {
+		b.up()
+		b.wire.set(func(w *wire) {
+			w.tap = func(from, to netip.AddrPort, d []byte) []byte {
+				if h, err := message.ParseHeader(d); err == nil && h.Exchange == message.CreateChildSA && h.Response {
+					b.store.change(func() { b.store.away = true })
+				}
+				return b.divert(from, to, d)
+			}
+		})
+		go b.seats[0].d.Rekey(b.t.Context(), "cust-a", false)
+		time.Sleep(time.Second)
+		if n := len(b.planes[1].pairs()); n != 2 {
+			b.t.Fatalf("%d pairs, want the old one and the new one", n)
+		}
+		b.seats[0].d.Taken(b.records()[0], "the test")
+		synctest.Wait()
+		if n := len(b.planes[1].pairs()); n != 2 {
+			b.t.Errorf("%d pairs are left: one that the other node uses is gone", n)
+		}
+		b.store.change(func() { b.store.away = false })
+		b.planes[1].Remove("cust-a", 0x2002)
+	})
+}
+
 // A request that asks for something is not answered for the node that has the SA.
 func TestFleetAnswersForNothingElse(t *testing.T) {
 	onFleet(t, func(b *fleetBed) {

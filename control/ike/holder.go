@@ -14,6 +14,12 @@ import (
 // aliveBytes is what a request that asks nothing has at most, with the padding of a block cipher.
 const aliveBytes = 160
 
+// How many such requests are looked at in a second, and at once. The others go to whoever has the SA, as far as that can be reached.
+const (
+	answersRate  = 2000
+	answersBurst = 500
+)
+
 // mayAskNothing reports whether a message can be a request that asks whether we live.
 func mayAskNothing(h message.Header) bool {
 	return h.Exchange == message.Informational && !h.Response && h.Length <= aliveBytes
@@ -22,6 +28,9 @@ func mayAskNothing(h message.Header) bool {
 // answerFor answers a request that asks nothing in place of the node that has its SA. It reports whether that node need not have the
 // datagram: it was answered, or was not the peer's.
 func (d *Daemon) answerFor(local, remote netip.AddrPort, spi uint64, datagram []byte) bool {
+	if !d.answers.allow(time.Now(), answersBurst, answersRate) { // whoever has seen an SPI can ask
+		return false
+	}
 	f, err := d.fleet.Load(spi)
 	if err != nil {
 		return false
@@ -31,9 +40,9 @@ func (d *Daemon) answerFor(local, remote netip.AddrPort, spi uint64, datagram []
 	if err != nil {
 		return false
 	}
+	defer st.wipe()
 	s := d.newSA(st.Initiator) // which no table has: it is over when this returns
 	s.State, s.phase = *st, st.Phase
-	defer s.wipe()
 	s.Keys = nil // setKeys wipes those before
 	if s.setKeys(st.Keys) != nil || s.phase == deleting || !time.Now().Before(s.Expire) || d.index.Load().byName[s.Tunnel] == nil {
 		return false

@@ -110,6 +110,7 @@ type ChildState struct {
 	// Switch is when packets leave through it at the latest; zero: they do.
 	Switch time.Time
 
+	begun              bool // by us: the peer has it since it answered
 	rekeying, deleting bool
 	packetsIn          uint64 // seen the last time, for DPD
 }

@@ -399,19 +399,24 @@ func (c *children) Limited(f func(spi uint32, u sa.Usage)) {
 }
 
 // Moved is described with cluster.Dataplane.
-func (c *children) Moved(f func(spi uint32, from netip.AddrPort)) {
-	list := map[uint32]netip.AddrPort{}
+func (c *children) Moved(f func(spi uint32, highest uint64, from netip.AddrPort)) {
+	type one struct {
+		spi     uint32
+		highest uint64
+		from    netip.AddrPort
+	}
+	var list []one
 	c.mu.Lock()
 	for _, n := range c.tunnels {
 		for _, k := range n.list {
 			if from := k.elsewhere(); from.IsValid() {
-				list[k.SPIIn] = from
+				list = append(list, one{k.SPIIn, k.in.Received(), from})
 			}
 		}
 	}
 	c.mu.Unlock()
-	for spi, from := range list {
-		f(spi, from)
+	for _, x := range list {
+		f(x.spi, x.highest, x.from)
 	}
 }
 

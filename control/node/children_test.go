@@ -270,7 +270,7 @@ func TestWhatTheWorkersAreTold(t *testing.T) {
 		t.Errorf("%+v: the peer is back at %s", u, got.Peer)
 	}
 	moved := map[uint32]netip.AddrPort{}
-	c.Moved(func(spi uint32, from netip.AddrPort) { moved[spi] = from })
+	c.Moved(func(spi uint32, _ uint64, from netip.AddrPort) { moved[spi] = from })
 	if len(moved) != 1 || moved[k.SPIIn] != got.Peer {
 		t.Errorf("told of other nodes' children: %v", moved)
 	}

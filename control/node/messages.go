@@ -36,7 +36,7 @@ const shortest = 20
 type ways struct {
 	self  string
 	send  func(node string, message []byte) bool
-	alone func() bool // the store is not reached: there is no other way
+	alone func() bool // no hub is reached: there is no other way
 	take  func(forwarded []byte)
 
 	mu    sync.Mutex
@@ -52,8 +52,11 @@ type trial struct {
 	times int
 }
 
-// doubtAfter is how often a way is tried until the log says that there is no answer.
-const doubtAfter = 5
+// How often a way that was good is tried in vain until it is not taken any more, and until the log says that there is no answer.
+const (
+	badAfter   = 3
+	doubtAfter = 5
+)
 
 // setOpen says which nodes have keys for messages of this one. What is known of others is forgotten.
 func (w *ways) setOpen(nodes map[string]bool) {
@@ -89,7 +92,7 @@ func (w *ways) look(node string, now time.Time) (good, try bool) {
 			w.log.Warn("another node does not answer in ESP: is protocol 50 let through between the nodes' addresses, in both directions? IKE datagrams for it go by the hub", "node", node, "asked", t.times)
 		}
 	}
-	return since < goodTime || alone, try
+	return since < goodTime && t.times <= badAfter || alone, try
 }
 
 // hear takes a message.
@@ -135,7 +138,7 @@ func nameIn(text []byte) (string, bool) {
 func (n *Node) openWays() {
 	n.ways = &ways{self: n.Config().Node.Name, good: map[string]time.Time{}, tried: map[string]trial{}, log: n.log,
 		send:  func(node string, message []byte) bool { return n.nodes.Send(peerTunnel(node), message) },
-		alone: func() bool { return !n.cluster.Fleet().Reached() },
+		alone: func() bool { return !n.cluster.Linked() },
 		take:  n.cluster.TakeDirect}
 }
 

@@ -262,6 +262,8 @@ func (l *logger) repeats(format string, args []any, now time.Time) (times int, s
 func (l *logger) Noticef(format string, args ...any) { l.line(slog.LevelDebug, format, args) }
 func (l *logger) Warnf(format string, args ...any)   { l.line(slog.LevelWarn, format, args) }
 func (l *logger) Errorf(format string, args ...any)  { l.line(slog.LevelError, format, args) }
-func (l *logger) Fatalf(format string, args ...any)  { l.line(slog.LevelError, format, args) }
-func (l *logger) Debugf(format string, args ...any)  {}
-func (l *logger) Tracef(format string, args ...any)  {}
+func (l *logger) Fatalf(format string, args ...any) {
+	l.line(slog.LevelError, "%s", []any{fmt.Sprintf(format, args...)})
+}
+func (l *logger) Debugf(format string, args ...any) {}
+func (l *logger) Tracef(format string, args ...any) {}
