@@ -37,7 +37,7 @@ type Counters struct {
 	Fragments  uint64 // frames made in addition by fragmentation
 	Forwarded  uint64 // frames given to TX rings
 	Delivered  uint64 // answered by the pipeline itself
-	Punted     uint64 // given to the kernel through the TUN device
+	Punted     uint64 // given to the kernel through the TUN device, or to the control side: messages of other nodes
 	Joined     uint64 // fragments that became part of a reassembled datagram
 	Held       uint64 // frames that wait now: for fragments, or in a ring between workers
 	Dropped    [Reasons]uint64

@@ -197,7 +197,7 @@ var reasonTable = [ownReasons]ReasonInfo{
 	TXRingFull:   {StageTransmit, "tx_ring_full", "the transmit ring stayed full", ""},
 	HandOverFull: {StageTransmit, "hand_over_full", "the ring to another worker was full", ""},
 
-	PuntQueueFull: {StagePunt, "punt_queue_full", "the queue to the kernel was full", ""},
+	PuntQueueFull: {StagePunt, "punt_queue_full", "the queue to the kernel, or that of messages from other nodes, was full", ""},
 	PuntNoDevice:  {StagePunt, "punt_no_device", "the packet is for the kernel, and the daemon has no TUN device", ""},
 }
 

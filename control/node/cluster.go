@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -36,6 +35,7 @@ func (n *Node) openCluster(c *config.Config) error {
 	n.cluster = cluster.New(o, n.children)
 	n.cluster.SetDocument(n.fleet.last)
 	n.tellFleet()
+	n.warnOfEnd(time.Now())
 	return n.cluster.Open()
 }
 
@@ -52,7 +52,7 @@ func (n *Node) clusterOptions(c *config.Config) (o cluster.Options, err error) {
 	if own := o.Identity.Public(); !o.Roster.Admits(c.Node.Name, own) {
 		return o, fmt.Errorf("cluster.roster: %s does not admit this node; the line for it, on every node, is\n%s %s", c.Cluster.Roster, c.Node.Name, own.Fingerprint())
 	}
-	config, err := clusterTLS(c.Cluster.TLS)
+	config, err := n.certificate.tls(c.Cluster.TLS)
 	if err != nil {
 		return o, err
 	}
@@ -160,39 +160,22 @@ func loadRoster(c *config.Config) (seal.Roster, error) {
 	return r, nil
 }
 
-// rosterOf is who is admitted from a reload on; nobody to a node that is alone.
-func (n *Node) rosterOf(c *config.Config) (seal.Roster, error) {
+// An admission is what a reload reads anew of who is in the cluster: who is admitted, and by what this node shows that it is.
+type admission struct {
+	roster      seal.Roster
+	certificate *tls.Certificate
+}
+
+// admissionOf reads both; nothing on a node that is alone.
+func (n *Node) admissionOf(c *config.Config) (a admission, err error) {
 	if n.cluster == nil {
-		return nil, nil
+		return a, nil
 	}
-	return loadRoster(c)
-}
-
-// clusterTLS is mutual: both ends of a connection are certified by the cluster's authorities.
-func clusterTLS(f config.ClusterTLS) (*tls.Config, error) {
-	own, err := tls.LoadX509KeyPair(f.Certificate, f.Key)
-	if err != nil {
-		return nil, fmt.Errorf("cluster.tls: %s and %s: %w", f.Certificate, f.Key, err)
+	if a.roster, err = loadRoster(c); err != nil {
+		return a, err
 	}
-	pem, err := os.ReadFile(f.CA)
-	if err != nil {
-		return nil, fmt.Errorf("cluster.tls.ca: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("cluster.tls.ca: %s has no certificate in PEM", f.CA)
-	}
-	return &tls.Config{Certificates: []tls.Certificate{own}, RootCAs: pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13}, nil
-}
-
-// CheckCluster says what is wrong with the files that c names for its cluster. It changes nothing.
-func CheckCluster(c *config.Config) error {
-	if c.Cluster == nil {
-		return nil
-	}
-	_, roster := loadRoster(c)
-	_, files := clusterTLS(c.Cluster.TLS)
-	return errors.Join(roster, files)
+	a.certificate, err = loadCertificate(c.Cluster.TLS)
+	return a, err
 }
 
 // startCluster joins the others. What it began ends when ctx is done, and no earlier: while IKE says goodbye it tells of it.

@@ -60,10 +60,12 @@ type Node struct {
 	punt   *pipeline.PuntQueue
 	nodes  *pipeline.NodeQueue // in a cluster
 	ways   *ways
-	engine *pipeline.Engine
-	tun    *tun.Device
-	any    *tun.Announcement
-	routes *routes.Manager
+
+	certificate certificate // for the cluster
+	engine      *pipeline.Engine
+	tun         *tun.Device
+	any         *tun.Announcement
+	routes      *routes.Manager
 
 	learned *pmtu.Learner
 	errors  *pmtu.Listener // ICMP errors about our outer packets

@@ -6,11 +6,11 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"causeway/config"
 	"causeway/control/api"
 	"causeway/control/cluster"
-	"causeway/control/cluster/seal"
 	"causeway/control/ike"
 	"causeway/pipeline"
 )
@@ -86,9 +86,9 @@ func (n *Node) takeOver(c *config.Config, what string) (api.Reload, error) {
 		return fail(restartError(what, changes.Restart))
 	}
 	tunnels, more, err := ikeTunnels(c)
-	roster, badRoster := n.rosterOf(c)
+	admitted, badAdmission := n.admissionOf(c)
 	with, before := n.peered(c), n.peered(old)
-	if err := errors.Join(err, badRoster, n.sas.prepare(c), n.children.prepare(with)); err != nil {
+	if err := errors.Join(err, badAdmission, n.sas.prepare(c), n.children.prepare(with)); err != nil {
 		n.giveUp(old)
 		return fail(fmt.Errorf("%s: not taken over: %w", what, err))
 	}
@@ -97,7 +97,7 @@ func (n *Node) takeOver(c *config.Config, what string) (api.Reload, error) {
 		return fail(fmt.Errorf("%s: not taken over: %w", what, err))
 	}
 	renewed := n.ike.Renewed(tunnels)
-	if err := n.change(c, renewed, tunnels, roster); err != nil {
+	if err := n.change(c, renewed, tunnels, admitted); err != nil {
 		n.log.Error("configuration not taken over completely", "error", err)
 		return api.Reload{}, err
 	}
@@ -124,7 +124,7 @@ func (n *Node) sayTaken(what string, changes config.Changes, r api.Reload) {
 
 // change follows on tables that have both the old tunnels and the new ones, so that no packet meets a route to a tunnel
 // that the workers do not know: now come the routes, and then the tables with the new tunnels alone.
-func (n *Node) change(c *config.Config, renewed map[string]bool, tunnels []*ike.Tunnel, roster seal.Roster) error {
+func (n *Node) change(c *config.Config, renewed map[string]bool, tunnels []*ike.Tunnel, admitted admission) error {
 	before, with := n.Config(), n.peered(c)
 	steered, routed := n.steer.setEndpoints(steered(c), c.Endpoints), n.routes.Apply(with)
 	taken := n.takeTables(func(l []pipeline.LinkSpec) *pipeline.Spec { return specOf(with, l, n.sas.of) })
@@ -136,7 +136,9 @@ func (n *Node) change(c *config.Config, renewed map[string]bool, tunnels []*ike.
 		n.children.retain(with, renewed)
 	}
 	if n.cluster != nil {
-		n.cluster.SetRoster(roster)
+		n.cluster.SetRoster(admitted.roster)
+		n.certificate.current.Store(admitted.certificate)
+		n.warnOfEnd(time.Now())
 		n.cluster.SetOwned(protected(c))
 		n.release(before, c)
 		n.owning.stale.Store(true)
