@@ -43,12 +43,17 @@ func (b *clusterBed) passes(t *testing.T, when string) {
 	}
 }
 
-// cut lets nothing pass between a node and the hub; "": everything passes.
+// cut lets nothing pass between a node and the hub; "": everything passes. Connections are reset, so that both notice at once: TestRootLong
+// has the case in which nothing answers.
 func (b *clusterBed) cut(t *testing.T, node string) {
 	t.Helper()
 	b.rt.MustRun("nft", "table inet cut\ndelete table inet cut")
 	if node != "" {
-		b.rt.MustRun("nft", fmt.Sprintf("table inet cut { chain c { type filter hook forward priority 0; ip saddr %[1]s ip daddr %[2]s drop; ip saddr %[2]s ip daddr %[1]s drop; }\n}", node, address3))
+		b.rt.MustRun("nft", fmt.Sprintf(`table inet cut { chain c { type filter hook forward priority 0;
+			ip saddr { %[1]s, %[2]s } ip daddr { %[1]s, %[2]s } meta l4proto tcp reject with tcp reset
+			ip saddr { %[1]s, %[2]s } ip daddr { %[1]s, %[2]s } drop
+		}
+}`, node, address3))
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,6 +47,7 @@ type plane struct {
 	floors       map[uint32]uint64
 	usages       map[uint32]sa.Usage
 	sources      map[uint32]netip.AddrPort
+	slow         atomic.Int64 // nanoseconds until a child is installed
 }
 
 func (p *plane) Limited(f func(uint32, sa.Usage)) {
@@ -138,6 +140,7 @@ func (p *plane) ReleaseSPI(spi uint32) {
 }
 
 func (p *plane) Install(c *sa.Child) error {
+	time.Sleep(time.Duration(p.slow.Load()))
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {

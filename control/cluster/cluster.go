@@ -159,25 +159,29 @@ const retryTime = 500 * time.Millisecond
 
 // Run takes part until ctx is done. The store may come and go: what other nodes tell is heard without it.
 func (c *Cluster) Run(ctx context.Context) error {
-	deaf := func() {}
-	defer func() { deaf() }()
-	for listens := false; ctx.Err() == nil; {
-		err := c.join(ctx, func() (err error) {
-			if !listens {
-				deaf, err = c.listen()
-				listens = err == nil
-			}
-			return err
-		})
+	var deaf func() // nil: this process does not hear the others
+	defer func() {
+		if deaf != nil {
+			deaf()
+		}
+	}()
+	hear := func() (err error) {
+		if deaf == nil {
+			deaf, err = c.listen()
+		}
+		return err
+	}
+	for ctx.Err() == nil {
+		err := c.join(ctx, hear)
 		if ctx.Err() != nil {
 			break
 		}
 		if errors.Is(err, errRoster) {
 			continue
 		}
-		if errors.Is(err, errStranger) && listens { // what those who are in it say is not for this process
+		if errors.As(err, &strangeStore{}) && deaf != nil { // what those who are in it say is not for this process
 			deaf()
-			deaf, listens = func() {}, false
+			deaf = nil
 		}
 		c.lose(err)
 		select {
@@ -188,8 +192,8 @@ func (c *Cluster) Run(ctx context.Context) error {
 	return nil
 }
 
-// errStranger says that this process cannot join the store that it has found.
-var errStranger = errors.New("the store is another one than before")
+// A strangeStore is why this process cannot join the store that it has found.
+type strangeStore struct{ error }
 
 // errRoster says that nodes have to be judged anew.
 var errRoster = errors.New("the roster has changed")
@@ -310,7 +314,7 @@ func (c *Cluster) number(ctx context.Context, b *buckets) error {
 	c.mu.Unlock()
 	if numbered {
 		if w.Generation != b.generation {
-			return fmt.Errorf("%w (generation %016x, it was %016x): restart this node, it needs a new number for its IVs", errStranger, b.generation, w.Generation)
+			return strangeStore{fmt.Errorf("the store is another one than before (generation %016x, it was %016x): restart this node, it needs a new number for its IVs", b.generation, w.Generation)}
 		}
 		return nil
 	}

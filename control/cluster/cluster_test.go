@@ -21,16 +21,17 @@ func TestChildrenAreEverywhere(t *testing.T) {
 	nodes := []*node{hub, b.start("a").joined(), b.start("b").joined()}
 	for _, n := range nodes {
 		n.sees(2)
+		n.plane.slow.Store(int64(100 * time.Millisecond)) // much less than they are waited for
 	}
 	for i, n := range nodes {
 		first, second := n.install(), n.install()
 		late := n.counts.late.Load() > 0 // Install did not wait for them any longer: a busy machine
 		for _, o := range nodes {
 			if late {
-				o.eventually("of what was installed", func() bool { return o.plane.child(first.SPIIn) != nil })
+				o.eventually("of what was installed", func() bool { return o.plane.child(first.SPIIn) != nil && o.plane.child(second.SPIIn) != nil })
 			}
 			got := o.plane.child(first.SPIIn)
-			if got == nil {
+			if got == nil || o.plane.child(second.SPIIn) == nil {
 				t.Fatalf("%s has not what %s installed", o.name, n.name)
 			}
 			if !got.Expires.Equal(first.Expires) {

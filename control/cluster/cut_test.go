@@ -378,6 +378,14 @@ func TestPeersWhileAway(t *testing.T) {
 				}
 			}
 			for _, n := range nodes {
+				n.mu.Lock()
+				for name, l := range n.members {
+					if l.gone.Load() {
+						t.Errorf("silent %v: %s takes %s for gone", silent, n.name, name)
+						end = time.Now()
+					}
+				}
+				n.mu.Unlock()
 				if len(n.Peers()) != 1 {
 					t.Fatalf("silent %v: %s has no peer any more", silent, n.name)
 				}

@@ -178,8 +178,8 @@ func (c *Cluster) isOlder(b *buckets, has uint64) error {
 }
 
 func (c *Cluster) olderThan(has uint64) error {
-	return fmt.Errorf("the store is older than it was (it has change %d of the nodes, this one has made change %d): a copy was put back, and numbers for IVs that were given since could be "+
-		"given again: stop the hub, remove cluster/ in its node.state_dir, start it, and then restart the other nodes one by one", has, c.said)
+	return strangeStore{fmt.Errorf("the store is older than it was (it has change %d of the nodes, this one has made change %d): a copy was put back, and numbers for IVs that were given since could be "+
+		"given again: stop the hub, remove cluster/ in its node.state_dir, start it, and then restart the other nodes one by one", has, c.said)}
 }
 
 // storeLimit is how long one question to the store may take.
