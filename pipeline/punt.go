@@ -3,43 +3,9 @@ package pipeline
 import (
 	"encoding/binary"
 	"fmt"
-	"sync/atomic"
-
-	"golang.org/x/sys/unix"
 
 	"causeway/pipeline/wire"
-	"causeway/xsk"
 )
-
-// A copyQueue carries copies between the workers and the control side: one bounded ring from each worker, and one to worker 0. It
-// never holds a frame.
-type copyQueue struct {
-	rings []*ring[copySlot]
-	to    *ring[copySlot]
-	bell  int // eventfd that a worker rings when it has put something into an empty ring
-	rung  atomic.Bool
-}
-
-// copySlot holds one IP packet, or one message.
-type copySlot struct {
-	n    int
-	node uint32 // NodeQueue, to a worker: the tag of the node's tunnel
-	data [xsk.FrameSize - errorStart]byte
-}
-
-func (q *copyQueue) open(workers, depth int) (err error) {
-	if depth < 1 || depth&(depth-1) != 0 {
-		return fmt.Errorf("depth %d is not a power of two", depth)
-	}
-	if q.bell, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return fmt.Errorf("eventfd: %w", err)
-	}
-	q.to = newRing[copySlot](depth)
-	for range workers {
-		q.rings = append(q.rings, newRing[copySlot](depth))
-	}
-	return nil
-}
 
 // A PuntQueue carries packets between the workers and the kernel's stack. The daemon's TUN device is at the other end.
 type PuntQueue struct{ copyQueue }
@@ -53,56 +19,10 @@ func NewPuntQueue(workers, depth int) (*PuntQueue, error) {
 	return q, nil
 }
 
-// Close frees the queue; the workers and the reader must have stopped.
-func (q *copyQueue) Close() error { return unix.Close(q.bell) }
-
-// Wait blocks until a worker has put something in, or for at most timeoutMS milliseconds.
-func (q *copyQueue) Wait(timeoutMS int) {
-	fds := [1]unix.PollFd{{Fd: int32(q.bell), Events: unix.POLLIN}}
-	if n, err := unix.Poll(fds[:], timeoutMS); err != nil || n == 0 {
-		return
-	}
-	var b [8]byte
-	_, _ = unix.Read(q.bell, b[:]) // non-blocking: only resets the counter
-}
-
-// Drain calls f for each waiting packet, which is f's only until it returns, and returns how many there were.
-func (q *copyQueue) Drain(f func(packet []byte)) int {
-	q.rung.Store(false)
-	total := 0
-	for _, r := range q.rings {
-		for s := r.front(); s != nil; s = r.front() {
-			f(s.data[:s.n])
-			r.pop()
-			total++
-		}
-	}
-	return total
-}
-
 // Inject gives a packet of the kernel's to the pipeline, which routes it by the Internet table like one from
 // outside. It reports false if the ring is full or the packet larger than a frame.
 func (q *PuntQueue) Inject(packet []byte) bool {
 	return q.put(packet, 0)
-}
-
-// put gives bytes to worker 0, if there is room.
-func (q *copyQueue) put(b []byte, node uint32) bool {
-	s := q.to.next()
-	if s == nil || len(b) > len(s.data) {
-		return false
-	}
-	s.n, s.node = copy(s.data[:], b), node
-	q.to.publish()
-	return true
-}
-
-// ring wakes the reader, once until it has looked.
-func (q *copyQueue) ring() {
-	if q.rung.CompareAndSwap(false, true) {
-		one := [8]byte{1}
-		_, _ = unix.Write(q.bell, one[:]) // cannot fail but for a counter that is already set
-	}
 }
 
 // punt copies p to the kernel's queue and gives its frame back.
@@ -112,20 +32,6 @@ func (w *worker) punt(p *packet) {
 		return
 	}
 	w.giveCopy(w.punts, &w.engine.punt.copyQueue, p, w.bytes(p))
-}
-
-// giveCopy copies what p has for the control side to this worker's ring of a queue, and gives the frame back.
-func (w *worker) giveCopy(r *ring[copySlot], q *copyQueue, p *packet, b []byte) {
-	s := r.next()
-	if s == nil {
-		w.drop(p, PuntQueueFull)
-		return
-	}
-	s.n = copy(s.data[:], b)
-	r.publish()
-	q.ring()
-	w.count.punted.add(1)
-	w.release(p.chunk)
 }
 
 // takeInjected forwards what the kernel sent through the TUN device, at most a batch, like packets from outside: they

@@ -59,6 +59,8 @@ type Cluster struct {
 	beat uint64 // of the signs of life of this process; Run's
 	said uint64 // revision of the last one in the store; Run's
 
+	usageTold, sourcesTold time.Time // Run's
+
 	parted time.Time // when the store was lost; Run's
 	apart  bool      // it was away for longer than it has marks of what was removed; Run's
 
@@ -108,19 +110,16 @@ type Cluster struct {
 	document Document // the newest that is known
 	runs     Runs     // which one this node works with
 
-	joined    time.Time // when the store was reached the last time
-	complete  bool      // this process has had all that the others have, once
-	usageTold time.Time
-
-	sourcesTold time.Time
-	compared    time.Time // when it had told all that it has
-	leaving     bool
-	yields      Precedence // see Member.Yields
-	buckets     *buckets   // nil: the store is not reached
-	members     map[string]*lease
-	refused     map[string]string // nodes that are not believed, and why
-	roster      seal.Roster
-	trouble     string // why there is no session; "": there is one
+	joined   time.Time // when the store was reached the last time
+	complete bool      // this process has had all that the others have, once
+	compared time.Time // when it had told all that it has
+	leaving  bool
+	yields   Precedence // see Member.Yields
+	buckets  *buckets   // nil: the store is not reached
+	members  map[string]*lease
+	refused  map[string]string // nodes that are not believed, and why
+	roster   seal.Roster
+	trouble  string // why there is no session; "": there is one
 }
 
 type counts struct {

@@ -38,7 +38,7 @@ type watched struct {
 	seen uint64 // the last revision that came
 	had  uint64 // what the store had when it was asked the last time
 	was  uint64 // seen, then
-	none int    // times that there was nothing after seen although the store had more
+	none int    // times in a row that there was nothing after seen although the store had more
 }
 
 // replicaPatience is how often a replica, which may be behind, is asked before it is believed that it has nothing more.
@@ -91,6 +91,8 @@ func (c *Cluster) compare(ctx context.Context, s *session, now time.Time) error 
 			if w.none++; w.none >= replicaPatience {
 				w.seen, w.none = w.had, 0
 			}
+		} else {
+			w.none = 0
 		}
 		asking, done := within(ctx)
 		status, err := kv.Status(asking)

@@ -67,7 +67,11 @@ func (p *proxy) relay(to, from net.Conn) {
 		due  time.Time
 		data []byte
 	}
-	parts := make(chan part, 10000)
+	room := 0 // what is held is then the sender's
+	if p.delay > 0 {
+		room = 10000
+	}
+	parts := make(chan part, room)
 	go func() {
 		defer to.Close()
 		for x := range parts {
@@ -103,6 +107,32 @@ func (p *proxy) set(cut bool) {
 		}
 		p.conns = nil
 	}
+}
+
+// A node that does not take what is said to it is cut off by the hub when that has too much for it, and not waited for. It joins again, and
+// has what was made meanwhile.
+func TestSlowConsumer(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	b := newBed(t, "hub", "z")
+	hub := b.start("hub").joined()
+	p := newProxy(t, b.hub)
+	b.hub = p.addr
+	z := b.start("z").joined()
+	hub.sees(1)
+	p.hold.Lock()
+	for range 1000 { // 250 MB, of which 64 may wait
+		if err := hub.engine.Conn.Publish(subjectIKE+"z", make([]byte, 250<<10)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hub.eventually("cutting off who does not take it", func() bool { return strings.Contains(b.log.text(), "Slow Consumer") })
+	began := time.Now()
+	k := hub.install()
+	if took := time.Since(began); took > storeLimit {
+		t.Errorf("a pair waits %v for a node that takes nothing", took)
+	}
+	p.hold.Unlock()
+	z.joined().eventually("with what was made meanwhile", func() bool { return z.plane.child(k.SPIIn) != nil })
 }
 
 // A node at the other side of the world joins: no question takes more time than it may, and all together may take more.

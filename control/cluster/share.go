@@ -94,12 +94,7 @@ func (c *Cluster) hasSame(k *sa.Child) bool {
 	}
 	sealed := h.sealed
 	c.mu.Unlock()
-	text, err := c.keys.Open(place(bucketSAs, spiKey(k.SPIIn)), sealed)
-	if err != nil {
-		return false
-	}
-	defer clear(text)
-	r, err := parseRecord(text)
+	r, err := c.openRecord(k.SPIIn, sealed)
 	if err != nil {
 		return false
 	}
@@ -165,18 +160,23 @@ func (c *Cluster) change(spi uint32, f func(*record)) error {
 	if h == nil || h.kind != child {
 		return nil // it was removed
 	}
-	text, err := c.keys.Open(place(bucketSAs, spiKey(spi)), h.sealed)
-	if err != nil {
-		return fmt.Errorf("spi %#x: %w", spi, err)
-	}
-	defer clear(text)
-	r, err := parseRecord(text)
+	r, err := c.openRecord(spi, h.sealed)
 	if err != nil {
 		return err
 	}
 	defer r.wipe()
 	f(r)
 	return c.publish(spi, r, false)
+}
+
+// openRecord reads a record that is held. Whoever gets it should wipe it.
+func (c *Cluster) openRecord(spi uint32, sealed []byte) (*record, error) {
+	text, err := c.keys.Open(place(bucketSAs, spiKey(spi)), sealed)
+	if err != nil {
+		return nil, fmt.Errorf("spi %#x: %w", spi, err)
+	}
+	defer clear(text)
+	return parseRecord(text)
 }
 
 // publish seals a record of ours, tells all nodes, and has it stored. With wait it returns when both is done, or says why the store

@@ -33,13 +33,7 @@ type source struct {
 
 // tellSources tells where packets have come from, if it is time.
 func (c *Cluster) tellSources(now time.Time) {
-	c.mu.Lock()
-	early := now.Sub(c.sourcesTold) < sourceTime
-	if !early {
-		c.sourcesTold = now
-	}
-	c.mu.Unlock()
-	if early {
+	if !due(&c.sourcesTold, sourceTime, now) {
 		return
 	}
 	var b []byte

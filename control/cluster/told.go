@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"time"
+
 	"github.com/nats-io/nats.go"
 )
 
@@ -52,6 +54,15 @@ func (c *Cluster) opened(at string, take func(text []byte) error) nats.MsgHandle
 			c.complain(err)
 		}
 	}
+}
+
+// due reports whether what is told at intervals is to be told again, and notes that it is.
+func due(last *time.Time, every time.Duration, now time.Time) bool {
+	if now.Sub(*last) < every {
+		return false
+	}
+	*last = now
+	return true
 }
 
 // say says something to a subject, sealed for a place.

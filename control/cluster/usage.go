@@ -29,13 +29,7 @@ const (
 
 // tellUsage tells what this node has done, if it is time.
 func (c *Cluster) tellUsage(now time.Time) {
-	c.mu.Lock()
-	early := now.Sub(c.usageTold) < usageTime
-	if !early {
-		c.usageTold = now
-	}
-	c.mu.Unlock()
-	if early {
+	if !due(&c.usageTold, usageTime, now) {
 		return
 	}
 	var b []byte

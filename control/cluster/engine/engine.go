@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -259,9 +260,15 @@ func (l *logger) repeats(format string, args []any, now time.Time) (times int, s
 	return times, true
 }
 
-func (l *logger) Noticef(format string, args ...any) { l.line(slog.LevelDebug, format, args) }
-func (l *logger) Warnf(format string, args ...any)   { l.line(slog.LevelWarn, format, args) }
-func (l *logger) Errorf(format string, args ...any)  { l.line(slog.LevelError, format, args) }
+func (l *logger) Noticef(format string, args ...any) {
+	level := slog.LevelDebug
+	if strings.Contains(format, "Slow Consumer") { // a node that does not take what is said to it, and is cut off for that
+		level = slog.LevelWarn
+	}
+	l.line(level, format, args)
+}
+func (l *logger) Warnf(format string, args ...any)  { l.line(slog.LevelWarn, format, args) }
+func (l *logger) Errorf(format string, args ...any) { l.line(slog.LevelError, format, args) }
 func (l *logger) Fatalf(format string, args ...any) {
 	l.line(slog.LevelError, "%s", []any{fmt.Sprintf(format, args...)})
 }
