@@ -107,10 +107,12 @@ func (s *Swan) Ctl(words ...string) (string, error) {
 	command := []string{"env", "SWANCTL_DIR=" + s.dir, "STRONGSWAN_CONF=" + s.dir + "/strongswan.conf", "swanctl", words[0], "--uri", s.uri}
 	out, err := s.control.Run(append(command, words[1:]...)...)
 	for range 3 {
-		if err == nil || !strings.Contains(out, "registering for log failed: Connection reset by peer") {
+		if err == nil || !strings.Contains(out, "failed: Connection reset by peer") {
 			break
 		}
-		out, err = s.control.Run(append(command, words[1:]...)...) // charon's socket was busy, and has not been asked yet
+		// charon 5.9.8 drops connections to its socket when many come at one time, before it has done anything for them: it logs what it is
+		// asked for first, and of these has logged nothing.
+		out, err = s.control.Run(append(command, words[1:]...)...)
 	}
 	if err != nil {
 		return out, fmt.Errorf("%s: swanctl %s: %w", s.name, strings.Join(words, " "), err)
