@@ -299,7 +299,9 @@ type StoreReplica struct {
 type Cluster struct {
 	State        string         `json:"state"` // alone, joined, away: the store is not reached
 	Why          string         `json:"why,omitempty"`
-	Nodes        int            `json:"nodes"` // that live, with this one
+	Local        bool           `json:"local"`    // while it is away this node negotiates for its data center
+	NotTold      int            `json:"not_told"` // changes that other nodes of that have not acknowledged then
+	Nodes        int            `json:"nodes"`    // that live, with this one
 	Numbered     bool           `json:"numbered"`
 	Writer       uint32         `json:"writer"`
 	Generation   string         `json:"generation"` // of the store

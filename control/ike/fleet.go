@@ -32,6 +32,9 @@ type Fleet interface {
 	Leads(tunnel string) bool
 	// Reached reports whether the store is.
 	Reached() bool
+	// Local reports whether, while it is not, this node goes on negotiating all the same: the nodes of its data center get what is made, and
+	// the store when it is there again.
+	Local() bool
 	// CookieKeys are secrets that all nodes have, the newest first.
 	CookieKeys() [][32]byte
 }
@@ -64,6 +67,7 @@ const (
 // kept is what is known of the store's copy of an SA, and what waits for it.
 type kept struct {
 	revision uint64          // that the store has; 0: nothing
+	offered  bool            // the store was given a state: other nodes may have it
 	children map[uint32]bool // of the state that is stored, by our SPI
 	writing  bool
 	stale    bool      // the state is another since writing began
@@ -83,8 +87,15 @@ const maxBacklog = 16
 // storeAgain is how long after a failure the store is asked again.
 const storeAgain = 500 * time.Millisecond
 
-// away reports whether what is made now no other node would have.
+// away reports whether the store is not reached: what is made now it would not have.
 func (d *Daemon) away() bool { return d.fleet != nil && !d.fleet.Reached() }
+
+// refuses reports whether nothing new is begun, because no other node would have it.
+func (d *Daemon) refuses() bool { return d.away() && !d.fleet.Local() }
+
+// provisional reports whether the SA is one that only this process can have, made while the store is away: no other node can take it over,
+// so nothing has to be written before it leaves.
+func (s *ikeSA) provisional() bool { return s.d.away() && s.d.fleet.Local() && !s.kept.offered }
 
 // shared reports whether the SA is one that the store is to have: what is not established begins anew elsewhere.
 func (s *ikeSA) shared() bool {
@@ -107,10 +118,18 @@ func (s *ikeSA) commit(leave func()) {
 	s.store()
 }
 
-// store writes the state if it has changed, one write at a time.
+// store writes the state if it has changed, one write at a time. That of a provisional SA is written when the store is there again.
 func (s *ikeSA) store() {
 	k := &s.kept
 	if k.writing || k.before > 0 || !k.stale || !s.shared() {
+		return
+	}
+	if s.provisional() {
+		leaves := k.outbox
+		k.outbox, k.again = nil, time.Now().Add(storeAgain)
+		for _, leave := range leaves {
+			leave()
+		}
 		return
 	}
 	text, err := s.snapshot()
@@ -123,7 +142,7 @@ func (s *ikeSA) store() {
 		children[c.SPIIn] = true
 	}
 	leaves := k.outbox
-	k.writing, k.stale, k.outbox, k.again = true, false, nil, time.Time{}
+	k.writing, k.offered, k.stale, k.outbox, k.again = true, true, false, nil, time.Time{}
 	stored := Stored{SPI: s.spi(), Tunnel: s.Tunnel, Established: s.Established, State: text}
 	s.d.fleet.Write(stored, k.revision, func(revision uint64, err error) {
 		s.d.soon(func() { s.stored(revision, err, children, leaves) })
@@ -336,7 +355,14 @@ func (d *Daemon) Elsewhere(tunnel string) []Stored {
 	return d.fleet.Of(tunnel)
 }
 
-// handOver gives all SAs to the other nodes: they are stored as they are, and forgotten here. Peers hear nothing of it.
+// mayBeTakenOver reports whether other nodes can go on with the SA when this one stops.
+func (s *ikeSA) mayBeTakenOver() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.d.fleet != nil && !(s.shared() && s.provisional())
+}
+
+// handOver gives SAs to the other nodes: they are stored as they are, and forgotten here. Peers hear nothing of it.
 func (d *Daemon) handOver(all []*ikeSA, end time.Time) {
 	for _, s := range all {
 		s.do(func() {
