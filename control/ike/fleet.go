@@ -118,6 +118,37 @@ func (s *ikeSA) commit(leave func()) {
 	s.store()
 }
 
+// mustBeginAnew reports whether pairs of the SA cannot be replaced now, and those of a new one could: the store is away, has this SA, and is
+// not needed for another.
+func (s *ikeSA) mustBeginAnew() bool {
+	return s.d.away() && s.d.fleet.Local() && s.kept.offered && s.tunnel.Customer.IsValid()
+}
+
+// beginAnew negotiates the tunnel once more, in place of an SA that waits for the store, unless that has been done.
+func (s *ikeSA) beginAnew() {
+	if len(s.d.of(s.Tunnel)) > 1 {
+		return
+	}
+	t, spi := s.tunnel, s.spi()
+	s.note("a pair cannot be replaced while the store is away: the tunnel is begun anew")
+	s.d.soon(func() {
+		n := s.d.initiate(t)
+		n.do(func() { n.inPlaceOf = spi })
+	})
+}
+
+// endPredecessor ends the SA in whose place this one was begun: the store has this one now.
+func (s *ikeSA) endPredecessor() {
+	d := s.d
+	d.mu.Lock()
+	o := d.bySPI[s.inPlaceOf]
+	d.mu.Unlock()
+	s.inPlaceOf = 0
+	if o != nil {
+		d.post(o, func() { o.deleteSelf("the tunnel was begun anew while the store was away") })
+	}
+}
+
 // store writes the state if it has changed, one write at a time. That of a provisional SA is written when the store is there again.
 func (s *ikeSA) store() {
 	k := &s.kept
@@ -180,6 +211,9 @@ func (s *ikeSA) stored(revision uint64, err error, children map[uint32]bool, lea
 		k.revision, k.children = revision, children
 		for _, leave := range leaves {
 			leave()
+		}
+		if s.inPlaceOf != 0 {
+			s.endPredecessor()
 		}
 		s.store()
 	}

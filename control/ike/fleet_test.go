@@ -243,6 +243,29 @@ func TestFleetStoredWaitsWhileAway(t *testing.T) {
 	})
 }
 
+// The store is away for longer than pairs live: the tunnel is begun anew, and has packets all the time. In the end there is one of everything.
+func TestFleetBeginsAnewWhileAway(t *testing.T) {
+	onFleet(t, func(b *fleetBed) {
+		b.up()
+		b.onItsOwn(true)
+		before, begin := b.planes[1].used("cust-a").SPIIn, time.Now()
+		for time.Since(begin) < 2*time.Hour {
+			time.Sleep(10 * time.Second)
+			if l, r := b.planes[0].used("cust-a"), b.planes[1].used("cust-a"); l != nil && r != nil && l.SPIIn != r.SPIOut {
+				time.Sleep(2 * switchTime) // one end goes over to a new pair before the other one
+			}
+			b.agree()
+		}
+		if b.planes[1].used("cust-a").SPIIn == before {
+			b.t.Fatal("the pair of two hours ago is used")
+		}
+		b.onItsOwn(false)
+		time.Sleep(2 * time.Minute)
+		b.one()
+		b.rekeys()
+	})
+}
+
 // The write of a new SA is under way when the store goes: the store may have it, so nothing leaves before it says so.
 func TestFleetOfferedWaitsWhileAway(t *testing.T) {
 	onFleet(t, func(b *fleetBed) {
