@@ -236,6 +236,8 @@ func (c *Cluster) admitted() seal.Roster {
 func (c *Cluster) lose(err error) {
 	if !c.engine.Reached() {
 		err = engine.ErrAway
+	} else if failed := c.engine.Failed(); failed != nil {
+		err = failed
 	}
 	now := c.now()
 	c.mu.Lock()
