@@ -75,6 +75,7 @@ type Cluster struct {
 	}
 
 	floors floors
+	acks   *acks
 
 	echo atomic.Pointer[time.Time] // when this node's own sign of life came back; nil: there is no session
 	died atomic.Pointer[time.Time] // when a node was found gone the last time
@@ -87,6 +88,7 @@ type Cluster struct {
 	writer   Writer
 	numbered bool // writer is there
 	held     map[uint32]*held
+	index    index // over held
 	children int
 	digest   uint64
 	unopened map[string][]byte // records of epochs of which there is no key yet
@@ -134,7 +136,7 @@ func New(o Options, plane Dataplane) *Cluster {
 	o.Member.Version, o.Member.Public, o.Member.Started = memberVersion, o.Identity.Public(), time.Now().UnixNano()
 	return &Cluster{opts: o, ike: nobody{}, log: o.Log, plane: plane, keys: seal.NewKeyring(), work: make(chan struct{}, 1), anew: make(chan struct{}, 1), left: make(chan struct{}),
 		rotateAfter: rotateAfter, destroyAfter: destroyAfter, orphanAfter: orphanAfter, unreadableAfter: unreadableAfter, markTime: markTime, roster: o.Roster,
-		held: map[uint32]*held{}, unopened: map[string][]byte{},
+		held: map[uint32]*held{}, index: newIndex(), acks: newAcks(), unopened: map[string][]byte{},
 		ikes: map[uint64]*ikeSA{}, ikesBy: map[process]spiSet{}, ikesOf: map[string]spiSet{}, erasing: map[uint64]uint64{}, unopenedIKEs: map[uint64]sealedIKE{}, ownable: map[string]string{}, owners: map[string]*owned{},
 		members: map[string]*lease{}, refused: map[string]string{}, yields: o.Member.Yields, trouble: "not joined yet"}
 }

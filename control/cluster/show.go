@@ -38,11 +38,11 @@ type Status struct {
 
 // Status returns it.
 func (c *Cluster) Status() Status {
-	nodes, unstored := len(c.others())+1, len(c.unstored())
+	nodes := len(c.others()) + 1
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := Status{Trouble: c.trouble, Writer: c.writer, Numbered: c.numbered, Epoch: c.keys.Current(), Nodes: nodes, SAs: c.children, Digest: digestText(c.digest),
-		Stock: len(c.stock), NotStored: unstored, NotOpened: len(c.unopened), LateAcks: c.counts.late.Load(), Refused: c.counts.refusedRecords.Load()}
+		Stock: len(c.stock), NotStored: len(c.index.unstored), NotOpened: len(c.unopened), LateAcks: c.counts.late.Load(), Refused: c.counts.refusedRecords.Load()}
 	for key := range c.ownable {
 		switch e := c.owners[key]; {
 		case e == nil || c.ownerless(e):

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -35,13 +34,7 @@ func (c *Cluster) fillStock(ctx context.Context, b *buckets) error {
 		if missing <= 0 || !numbered {
 			return nil
 		}
-		var wg sync.WaitGroup
-		errs := make([]error, min(missing, stockAtOnce))
-		for i := range errs {
-			wg.Go(func() { errs[i] = c.reserve(ctx, b, randomSPI()) })
-		}
-		wg.Wait()
-		if err := errors.Join(errs...); err != nil {
+		if err := atOnce(min(missing, stockAtOnce), func(int) error { return c.reserve(ctx, b, randomSPI()) }); err != nil {
 			return err
 		}
 	}
