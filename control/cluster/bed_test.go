@@ -236,6 +236,7 @@ type bed struct {
 	log    *log
 	quick  bool // epochs last seconds
 	alone  bool // the hub says that it has the store alone
+	former bool // nodes tell and hear no beats
 
 	patience   time.Duration         // of its nodes, if it is not 0
 	engine     func(*engine.Options) // not nil: completes what a node's engine is, by its name
@@ -341,6 +342,7 @@ func (b *bed) prepare(name string) *node {
 			}
 			return n.direct(node, message)
 		}}, n.plane)
+	n.records.Store(b.former)
 	if b.quick {
 		n.rotateAfter, n.destroyAfter = 2*time.Second, time.Second/2
 	}
@@ -375,7 +377,7 @@ func (n *node) joined() *node {
 	n.eventually("joined, with SPIs in stock", func() bool {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		return n.trouble == "" && len(n.stock) > stockSize/2
+		return n.trouble == "" && len(n.stock) > stockIdle/2
 	})
 	return n
 }

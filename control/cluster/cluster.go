@@ -57,12 +57,16 @@ type Cluster struct {
 	rotateAfter, destroyAfter, orphanAfter, unreadableAfter, markTime time.Duration
 
 	beat uint64 // of the signs of life of this process; Run's
-	said uint64 // revision of the last one in the store; Run's
+	said uint64 // revision of the last record in the store; Run's
+
+	proved uint64 // revision of the last proof in the store; Run's
 
 	usageTold, sourcesTold time.Time // Run's
 
 	parted time.Time // when the store was lost; Run's
 	apart  bool      // it was away for longer than it has marks of what was removed; Run's
+
+	records atomic.Bool // no beats are told or heard, as in releases before there were any: tests set it
 
 	older struct { // a store that was found older than it was, by its generation; Run's
 		store uint64
@@ -77,8 +81,9 @@ type Cluster struct {
 	floors floors
 	acks   *acks
 
-	echo atomic.Pointer[time.Time] // when this node's own sign of life came back; nil: there is no session
-	died atomic.Pointer[time.Time] // when a node was found gone the last time
+	echo  atomic.Pointer[time.Time] // when this node's own sign of life came back; nil: there is no session
+	stood atomic.Int64              // nanoseconds for which the time for leases has stood still
+	died  atomic.Pointer[time.Time] // when a node was found gone the last time
 
 	documentKnown atomic.Bool // what the store has was seen, once
 
@@ -93,6 +98,8 @@ type Cluster struct {
 	digest   uint64
 	unopened map[string][]byte // records of epochs of which there is no key yet
 	stock    []uint32
+
+	stockWanted int // how many are to be in stock, if it is more than stockIdle
 
 	ikes         map[uint64]*ikeSA // by our SPI
 	ikesBy       map[process]spiSet
@@ -119,6 +126,8 @@ type Cluster struct {
 	yields   Precedence // see Member.Yields
 	buckets  *buckets   // nil: the store is not reached
 	members  map[string]*lease
+	leases   map[string]*lease // members, or what is to be in this session
+	opens    bool              // there is the key of the current epoch: beats can be heard
 	refused  map[string]string // nodes that are not believed, and why
 	roster   seal.Roster
 	trouble  string // why there is no session; "": there is one
@@ -263,6 +272,9 @@ type session struct {
 	whole       time.Time // when the store had told all that it has
 	swept       time.Time
 	beaten      time.Time // when this node has said that it lives the last time
+	recorded    time.Time // when it has written its record the last time
+	record      string    // and what that says
+	misses      []string  // whose beats it has said that do not come
 }
 
 // join takes part as long as the store answers. hear has this process hear the others, once it has its number.
@@ -276,6 +288,9 @@ func (c *Cluster) join(ctx context.Context, hear func() error) error {
 	}
 	c.apart = !c.parted.IsZero() && time.Since(c.parted) > c.markTime-c.markTime/60 // that it was lost is noticed late
 	s := &session{link: link, buckets: b, epochs: epochs{wraps: map[string]*seal.Wrap{}}, members: map[string]*lease{}}
+	c.mu.Lock()
+	c.leases = s.members
+	c.mu.Unlock()
 	if err := c.number(ctx, b); err != nil {
 		return err
 	}
@@ -404,7 +419,7 @@ func (c *Cluster) serve(ctx context.Context, s *session, w [watches]jetstream.Ke
 			} else if link != s.link {
 				return errors.New("the connection to the store was lost, and is there again: all is read again")
 			}
-			if now.Sub(s.beaten) >= beatTime {
+			if c.beatDue(s, now) {
 				err = c.sayBeat(ctx, s)
 			}
 			if err == nil {
@@ -459,7 +474,7 @@ func (c *Cluster) turnAtOnce(ctx context.Context, s *session, now time.Time) err
 	if err := c.eraseIKEs(ctx, s); err != nil {
 		return err
 	}
-	if err := c.fillStock(ctx, s.buckets); err != nil {
+	if err := c.fillStock(ctx, s); err != nil {
 		return err
 	}
 	if c.beatNow.Swap(false) {

@@ -6,6 +6,7 @@
 //
 //	store.go    the buckets
 //	member.go   who is there: signed records, leases, the roster
+//	beat.go     that a node lives: beats beside the records
 //	usage.go    what all nodes together have done with children that have a lifetime in packets or bytes
 //	path.go     what was learned of the paths to customers
 //	floor.go    which packets of children are too old, whichever node had them

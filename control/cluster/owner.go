@@ -371,7 +371,7 @@ func (c *Cluster) Peers() (list []Peer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for name, l := range c.members {
-		there := !l.member.Leaving && (c.trouble != "" || now.Sub(l.heard) < peerKept)
+		there := !l.member.Leaving && (c.trouble != "" || now.Sub(l.sign.Load().heard) < peerKept)
 		if there && l.member.Address.IsValid() {
 			p := Peer{Name: name, Address: l.member.Address, Writer: l.member.Writer, Epoch: l.member.Epoch, Messages: l.member.Messages}
 			if slices.Contains(l.member.Keyed, c.writer.ID) {

@@ -14,6 +14,7 @@ import (
 // SPIs are reserved by being the first to store something under them, ahead, so that no negotiation waits for the store.
 const (
 	stockSize = 64             // that are reserved ahead
+	stockIdle = 16             // the same as long as few are used: in a large cluster most nodes negotiate little, and all hear of each
 	stockTime = 12 * time.Hour // how old a reserved one may become
 	leastSPI  = 256            // RFC 4303, section 2.1
 
@@ -25,16 +26,20 @@ const (
 const stockAtOnce = 16
 
 // fillStock reserves SPIs ahead: each by being the first to store something under it.
-func (c *Cluster) fillStock(ctx context.Context, b *buckets) error {
+func (c *Cluster) fillStock(ctx context.Context, s *session) error {
 	for {
 		c.mu.Lock()
-		missing := stockSize - len(c.stock)
+		missing := max(c.stockWanted, stockIdle) - len(c.stock)
 		numbered := c.numbered
 		c.mu.Unlock()
 		if missing <= 0 || !numbered {
 			return nil
 		}
-		if err := atOnce(min(missing, stockAtOnce), func(int) error { return c.reserve(ctx, b, randomSPI()) }); err != nil {
+		err := atOnce(min(missing, stockAtOnce), func(int) error { return c.reserve(ctx, s.buckets, randomSPI()) })
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil { // it is slow, and to read all again would make it slower; or it is away
+			return c.stillHere(ctx, s)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -81,11 +86,20 @@ func (c *Cluster) fromStock() (spi uint32, ok bool) {
 	for c.trouble == "" && len(c.stock) > 0 {
 		spi, c.stock = c.stock[0], c.stock[1:]
 		if h := c.held[spi]; h != nil && h.kind == reserved && time.Until(h.expires) > stockTime {
-			c.wake()
+			c.wantStock()
 			return spi, true
 		}
 	}
+	c.wantStock()
 	return 0, false
+}
+
+// wantStock has the stock filled up, to twice as many if they go faster than that. It is called with the lock held.
+func (c *Cluster) wantStock() {
+	if len(c.stock) < max(c.stockWanted, stockIdle)/2 {
+		c.stockWanted = min(2*max(c.stockWanted, stockIdle), stockSize)
+	}
+	c.wake()
 }
 
 // sweepTime is how often is looked for SPIs that dead processes had reserved.
