@@ -175,7 +175,7 @@ func (f *fleet) joined() error {
 	for i, n := range f.nodes {
 		if err := eventually("joined, with SPIs in stock", func() bool {
 			s := n.Status()
-			return s.Trouble == "" && s.Stock > 32 && s.Nodes == len(f.nodes)
+			return s.Trouble == "" && s.Stock > 8 && s.Nodes == len(f.nodes)
 		}); err != nil {
 			return fmt.Errorf("node %d: %w: %+v", i, err, n.Status())
 		}

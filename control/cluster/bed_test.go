@@ -237,6 +237,7 @@ type bed struct {
 	log    *log
 	quick  bool // epochs last seconds
 	alone  bool // the hub says that it has the store alone
+	former bool // nodes tell and hear no beats
 	local  bool // nodes go on negotiating while the store is away
 
 	datacenters map[string]string // of nodes, by name
@@ -352,6 +353,7 @@ func (b *bed) prepare(name string) *node {
 			return b.tell(node, message)
 		}}, n.plane)
 	b.running.Store(name, n)
+	n.records.Store(b.former)
 	if b.quick {
 		n.rotateAfter, n.destroyAfter = 2*time.Second, time.Second/2
 	}
@@ -395,7 +397,7 @@ func (n *node) joined() *node {
 	n.eventually("joined, with SPIs in stock", func() bool {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		return n.trouble == "" && len(n.stock) > stockSize/2
+		return n.trouble == "" && len(n.stock) > stockIdle/2
 	})
 	return n
 }

@@ -62,12 +62,16 @@ type Cluster struct {
 	rotateAfter, destroyAfter, orphanAfter, unreadableAfter, markTime time.Duration
 
 	beat uint64 // of the signs of life of this process; Run's
-	said uint64 // revision of the last one in the store; Run's
+	said uint64 // revision of the last record in the store; Run's
+
+	proved uint64 // revision of the last proof in the store; Run's
 
 	usageTold, sourcesTold time.Time // Run's
 
 	parted time.Time // when the store was lost; Run's
 	apart  bool      // it was away for longer than it has marks of what was removed; Run's
+
+	records atomic.Bool // no beats are told or heard, as in releases before there were any: tests set it
 
 	older struct { // a store that was found older than it was, by its generation; Run's
 		store uint64
@@ -80,9 +84,11 @@ type Cluster struct {
 	}
 
 	floors floors
+	acks   *acks
 
-	echo atomic.Pointer[time.Time] // when this node's own sign of life came back; nil: there is no session
-	died atomic.Pointer[time.Time] // when a node was found gone the last time
+	echo  atomic.Pointer[time.Time] // when this node's own sign of life came back; nil: there is no session
+	stood atomic.Int64              // nanoseconds for which the time for leases has stood still
+	died  atomic.Pointer[time.Time] // when a node was found gone the last time
 
 	documentKnown atomic.Bool // what the store has was seen, once
 
@@ -92,10 +98,13 @@ type Cluster struct {
 	writer   Writer
 	numbered bool // writer is there
 	held     map[uint32]*held
+	index    index // over held
 	children int
 	digest   uint64
 	unopened map[string][]byte // records of epochs of which there is no key yet
 	stock    []uint32
+
+	stockWanted int // how many are to be in stock, if it is more than stockIdle
 
 	ikes         map[uint64]*ikeSA // by our SPI
 	ikesBy       map[process]spiSet
@@ -126,6 +135,8 @@ type Cluster struct {
 	yields   Precedence // see Member.Yields
 	buckets  *buckets   // nil: the store is not reached
 	members  map[string]*lease
+	leases   map[string]*lease // members, or what is to be in this session
+	opens    bool              // there is the key of the current epoch: beats can be heard
 	refused  map[string]string // nodes that are not believed, and why
 	roster   seal.Roster
 	trouble  string // why there is no session; "": there is one
@@ -143,7 +154,7 @@ func New(o Options, plane Dataplane) *Cluster {
 	o.Member.Version, o.Member.Public, o.Member.Started = memberVersion, o.Identity.Public(), time.Now().UnixNano()
 	return &Cluster{opts: o, ike: nobody{}, log: o.Log, plane: plane, keys: seal.NewKeyring(), work: make(chan struct{}, 1), anew: make(chan struct{}, 1), left: make(chan struct{}),
 		rotateAfter: rotateAfter, destroyAfter: destroyAfter, orphanAfter: orphanAfter, unreadableAfter: unreadableAfter, markTime: markTime, roster: o.Roster,
-		held: map[uint32]*held{}, unopened: map[string][]byte{},
+		held: map[uint32]*held{}, index: newIndex(), acks: newAcks(), unopened: map[string][]byte{},
 		ikes: map[uint64]*ikeSA{}, ikesBy: map[process]spiSet{}, ikesOf: map[string]spiSet{}, erasing: map[uint64]uint64{}, unopenedIKEs: map[uint64]sealedIKE{}, ownable: map[string]string{}, owners: map[string]*owned{}, tellings: map[uint32]*telling{}, quiet: map[string]bool{},
 		members: map[string]*lease{}, refused: map[string]string{}, yields: o.Member.Yields, trouble: "not joined yet"}
 }
@@ -279,6 +290,9 @@ type session struct {
 	whole       time.Time // when the store had told all that it has
 	swept       time.Time
 	beaten      time.Time // when this node has said that it lives the last time
+	recorded    time.Time // when it has written its record the last time
+	record      string    // and what that says
+	misses      []string  // whose beats it has said that do not come
 }
 
 // join takes part as long as the store answers. hear has this process hear the others, once it has its number.
@@ -292,6 +306,9 @@ func (c *Cluster) join(ctx context.Context, hear func() error) error {
 	}
 	c.apart = !c.parted.IsZero() && time.Since(c.parted) > c.markTime-c.markTime/60 // that it was lost is noticed late
 	s := &session{link: link, buckets: b, epochs: epochs{wraps: map[string]*seal.Wrap{}}, members: map[string]*lease{}}
+	c.mu.Lock()
+	c.leases = s.members
+	c.mu.Unlock()
 	if err := c.number(ctx, b); err != nil {
 		return err
 	}
@@ -420,7 +437,7 @@ func (c *Cluster) serve(ctx context.Context, s *session, w [watches]jetstream.Ke
 			} else if link != s.link {
 				return errors.New("the connection to the store was lost, and is there again: all is read again")
 			}
-			if now.Sub(s.beaten) >= beatTime {
+			if c.beatDue(s, now) {
 				err = c.sayBeat(ctx, s)
 			}
 			if err == nil {
@@ -475,7 +492,7 @@ func (c *Cluster) turnAtOnce(ctx context.Context, s *session, now time.Time) err
 	if err := c.eraseIKEs(ctx, s); err != nil {
 		return err
 	}
-	if err := c.fillStock(ctx, s.buckets); err != nil {
+	if err := c.fillStock(ctx, s); err != nil {
 		return err
 	}
 	if c.beatNow.Swap(false) {

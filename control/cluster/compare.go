@@ -57,6 +57,18 @@ const (
 	disturbedTime   = 10 * time.Second
 )
 
+// comparedAtOnce is how many nodes compare that often: where there are more each does so less often, so that the store has no more to answer.
+const comparedAtOnce = 25
+
+// compareEvery is the time between two comparisons.
+func (c *Cluster) compareEvery(s *session, now time.Time) time.Duration {
+	every := compareTime
+	if died := c.died.Load(); died != nil && now.Sub(*died) < disturbedTime {
+		every = compareSoonTime
+	}
+	return every * time.Duration(min(1+len(s.members)/comparedAtOnce, 6))
+}
+
 // A Replica is a hub's part of the store.
 type Replica struct {
 	Name    string
@@ -69,11 +81,7 @@ type Replica struct {
 // compare finds a watch that has stalled: the store had more when it was asked the last time than has come by now. All is read again then.
 // It also notes how the replicas of the store are.
 func (c *Cluster) compare(ctx context.Context, s *session, now time.Time) error {
-	every := compareTime
-	if died := c.died.Load(); died != nil && now.Sub(*died) < disturbedTime {
-		every = compareSoonTime
-	}
-	if now.Sub(s.compared) < every {
+	if now.Sub(s.compared) < c.compareEvery(s, now) {
 		return nil
 	}
 	s.compared = now
@@ -97,6 +105,9 @@ func (c *Cluster) compare(ctx context.Context, s *session, now time.Time) error 
 		asking, done := within(ctx)
 		status, err := kv.Status(asking)
 		done()
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil { // it is slow, and to read all again would make it slower; or it is away
+			return c.stillHere(ctx, s)
+		}
 		if err != nil {
 			return err
 		}

@@ -350,21 +350,32 @@ func TestOldStoreWhileJoined(t *testing.T) {
 	b := newBed(t, "hub", "z")
 	hub := b.start("hub").joined()
 	z := b.start("z").joined()
-	kv := z.bucket().nodes
-	z.eventually("heard of often", func() bool { v, err := kv.Get(t.Context(), "z"); return err == nil && v.Revision() > 8 })
+	meta := z.bucket().meta
+	z.eventually("heard of often", func() bool { v, err := meta.Get(t.Context(), aliveKey("z")); return err == nil && v.Revision() > 8 })
+	generation, err := meta.Get(t.Context(), keyGeneration)
+	if err != nil {
+		t.Fatal(err)
+	}
 	// As an older copy would have it: the next change has a lower number than this node's last one.
-	stream, err := hub.engine.Store.Stream(t.Context(), "KV_"+bucketNodes)
+	stream, err := hub.engine.Store.Stream(t.Context(), "KV_"+bucketMeta)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg := stream.CachedInfo().Config
-	if err := hub.engine.Store.DeleteStream(t.Context(), "KV_"+bucketNodes); err != nil {
+	if err := hub.engine.Store.DeleteStream(t.Context(), "KV_"+bucketMeta); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := hub.engine.Store.CreateStream(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
+	began := time.Now()
+	if _, err := meta.Put(t.Context(), keyGeneration, generation.Value()); err != nil {
+		t.Fatal(err)
+	}
 	z.eventually("refusing it", func() bool { return strings.Contains(z.Status().Trouble, "the store is older than it was") })
+	if took := time.Since(began); took > 3*beatTime {
+		t.Errorf("after %v", took)
+	}
 	time.Sleep(2 * time.Second)
 	if !strings.Contains(z.Status().Trouble, "the store is older than it was") {
 		t.Errorf("joined again: %q", z.Status().Trouble)
@@ -402,7 +413,9 @@ func TestPeersWhileAway(t *testing.T) {
 				for _, n := range nodes {
 					n.mu.Lock()
 					for _, l := range n.members { // as after a long time
-						l.heard = l.heard.Add(-3 * peerKept)
+						old := *l.sign.Load()
+						old.heard = old.heard.Add(-3 * peerKept)
+						l.sign.Store(&old)
 					}
 					n.mu.Unlock()
 				}

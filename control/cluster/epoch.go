@@ -76,6 +76,7 @@ func (c *Cluster) turnEpochs(ctx context.Context, s *session) error {
 	if !e.read || !s.membersRead {
 		return nil
 	}
+	defer func() { c.noteKey(c.keys.Has(e.current.Epoch)) }()
 	if e.revision != 0 && !c.keys.Has(e.current.Epoch) {
 		if err := c.takeKey(s); err != nil {
 			return err

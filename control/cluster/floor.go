@@ -27,20 +27,55 @@ const (
 
 // floors are those of all children.
 type floors struct {
-	mu sync.Mutex // guards all, and what is pointed to
-	by map[uint32]*floor
-	at time.Time // when this node has told the last time
+	mu      sync.Mutex // guards all, and what is pointed to
+	by      map[uint32]*floor
+	moving  map[uint32]*floor // of them those that will rise by themselves
+	at      time.Time         // when this node has told the last time
+	telling int               // how often it has
 }
 
 // of is what is known of a child. It is called with the lock held.
 func (f *floors) of(spi uint32) *floor {
 	if f.by == nil {
-		f.by = map[uint32]*floor{}
+		f.by, f.moving = map[uint32]*floor{}, map[uint32]*floor{}
 	}
 	if f.by[spi] == nil {
-		f.by[spi] = new(floor)
+		f.by[spi] = &floor{there: f.telling}
 	}
 	return f.by[spi]
+}
+
+// received notes a number that a node has received. It is called with the lock held.
+func (f *floors) received(spi uint32, highest uint64) *floor {
+	x := f.of(spi)
+	if x.highest[0] = max(x.highest[0], highest); x.rises() {
+		f.moving[spi] = x
+	}
+	return x
+}
+
+// raise makes the present the past, and returns the floors that have risen. It is called with the lock held.
+func (f *floors) raise() map[uint32]uint64 {
+	raised := map[uint32]uint64{}
+	for spi, x := range f.moving {
+		if before := x.set; x.advance() > before {
+			raised[spi] = x.set
+		}
+		if !x.rises() {
+			delete(f.moving, spi)
+		}
+	}
+	return raised
+}
+
+// forget forgets children that this node has not had for long. It is called with the lock held.
+func (f *floors) forget() {
+	for spi, x := range f.by {
+		if f.telling-x.there > floorKept {
+			delete(f.by, spi)
+			delete(f.moving, spi)
+		}
+	}
 }
 
 // A floor is what is known of a child's numbers.
@@ -48,11 +83,18 @@ type floor struct {
 	highest [floorAges]uint64 // of all nodes, now and at the tellings before
 	set     uint64            // the floor
 	told    uint64            // by this node
-	missing int               // for how many tellings the dataplane has not had the child
+	there   int               // the telling at which this node had the child the last time
 }
 
-// floorKept is for how many tellings floors of children are kept that this node does not have: they may come.
-const floorKept = 240
+// floorKept is for how many tellings at least floors of children are kept that this node does not have: they may come. Each floorsLooked
+// tellings all are looked at.
+const (
+	floorKept    = 240
+	floorsLooked = 60
+)
+
+// rises reports whether the floor will rise although no packet comes any more.
+func (f *floor) rises() bool { return f.set < f.highest[0] }
 
 // advance makes the present the past, and returns the floor.
 func (f *floor) advance() uint64 {
@@ -69,20 +111,20 @@ func (c *Cluster) turnFloors(now time.Time) {
 		return
 	}
 	c.floors.at = now
+	c.floors.telling++
 	c.floors.mu.Unlock()
-	c.raiseFloors(c.tellFloors())
+	c.tellFloors()
+	c.raiseFloors()
 }
 
-// tellFloors tells what is new, and returns which children the dataplane has.
-func (c *Cluster) tellFloors() (there map[uint32]bool) {
-	there = map[uint32]bool{}
+// tellFloors tells what is new.
+func (c *Cluster) tellFloors() {
 	var b []byte
 	c.plane.Received(func(spi uint32, highest uint64) {
-		there[spi] = true
 		c.floors.mu.Lock()
 		defer c.floors.mu.Unlock()
-		f := c.floors.of(spi)
-		f.highest[0] = max(f.highest[0], highest)
+		f := c.floors.received(spi, highest)
+		f.there = c.floors.telling
 		if highest > f.told {
 			f.told = highest
 			b = appendFloor(b, spi, highest, f.set)
@@ -91,7 +133,6 @@ func (c *Cluster) tellFloors() (there map[uint32]bool) {
 	if len(b) > 0 {
 		c.sayFloors(subjectFloors, subjectFloors, b) // if it is lost, the next telling has it
 	}
-	return there
 }
 
 // sayFloors says floors to a subject, sealed for a place, in as many messages as it takes.
@@ -106,18 +147,11 @@ func (c *Cluster) sayFloors(subject, at string, b []byte) {
 }
 
 // raiseFloors has the dataplane refuse what has become too old, and forgets children that have not been there for long.
-func (c *Cluster) raiseFloors(there map[uint32]bool) {
+func (c *Cluster) raiseFloors() {
 	c.floors.mu.Lock()
-	raised := map[uint32]uint64{}
-	for spi, f := range c.floors.by {
-		if before := f.set; f.advance() > before {
-			raised[spi] = f.set
-		}
-		if f.missing++; there[spi] {
-			f.missing = 0
-		} else if f.missing > floorKept {
-			delete(c.floors.by, spi)
-		}
+	raised := c.floors.raise()
+	if c.floors.telling%floorsLooked == 0 {
+		c.floors.forget()
 	}
 	c.floors.mu.Unlock()
 	for spi, to := range raised {
@@ -152,8 +186,7 @@ func (c *Cluster) learnFloors(b []byte) (int, error) {
 	raised := map[uint32]uint64{}
 	c.floors.mu.Lock()
 	for ; len(b) > 0; b = b[floorLen:] {
-		f := c.floors.of(binary.BigEndian.Uint32(b))
-		f.highest[0] = max(f.highest[0], binary.BigEndian.Uint64(b[4:]))
+		f := c.floors.received(binary.BigEndian.Uint32(b), binary.BigEndian.Uint64(b[4:]))
 		if to := binary.BigEndian.Uint64(b[12:]); to > f.set { // who comes late has the floor at once
 			f.set = to
 			raised[binary.BigEndian.Uint32(b)] = to

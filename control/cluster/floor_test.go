@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"maps"
+	"math/rand/v2"
 	"testing"
 	"time"
 )
@@ -68,5 +70,52 @@ func TestFloorAdvances(t *testing.T) {
 		if got := f.advance(); got != want[i] {
 			t.Errorf("telling %d: floor %d, want %d", i, got, want[i])
 		}
+	}
+}
+
+// Floors that are not looked at any more, because they do not rise, are those that a pass over all would leave as they are. A child that
+// this node has not had for long is forgotten.
+func TestFloorsAtRest(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 2))
+	var f floors
+	slow := map[uint32]*floor{}
+	for step := range 20_000 {
+		spi := uint32(r.IntN(8))
+		if slow[spi] == nil {
+			slow[spi] = new(floor)
+		}
+		x, y := f.of(spi), slow[spi]
+		switch r.IntN(8) {
+		case 0:
+			to := r.Uint64N(uint64(step + 1)) // another node tells its floor
+			x.set, y.set = max(x.set, to), max(y.set, to)
+		case 1:
+			to := r.Uint64N(uint64(step + 1))
+			f.received(spi, to)
+			y.highest[0] = max(y.highest[0], to)
+		default:
+			raised, want := f.raise(), map[uint32]uint64{}
+			for spi, y := range slow {
+				if before := y.set; y.advance() > before {
+					want[spi] = y.set
+				}
+			}
+			if !maps.Equal(raised, want) {
+				t.Fatalf("step %d: raised %v, want %v", step, raised, want)
+			}
+		}
+	}
+	f.telling = floorKept
+	f.forget()
+	if len(f.by) != len(slow) {
+		t.Errorf("%d floors are kept for %d tellings, want %d", len(f.by), floorKept, len(slow))
+	}
+	f.by[3].there = 1
+	f.telling++
+	f.forget()
+	if len(f.by) != 1 || len(f.moving) > 1 {
+		t.Errorf("floors of %d children are left, and %d rise, want the one that was there", len(f.by), len(f.moving))
 	}
 }

@@ -274,8 +274,17 @@ func guard(t *testing.T, o *server.Options) (path string) {
 
 // A watch that nothing comes from any more is noticed, and meanwhile nobody is taken for gone.
 func TestStalledWatch(t *testing.T) {
-	t.Parallel() // it waits more than it works
+	for name, former := range map[string]bool{"beats": false, "records alone": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it waits more than it works
+			stalledWatch(t, former)
+		})
+	}
+}
+
+func stalledWatch(t *testing.T, former bool) {
 	b := newBed(t, "hub", "y", "z")
+	b.former = former
 	hub, y, z := b.start("hub").joined(), b.start("y").joined(), b.start("z").joined()
 	for _, n := range []*node{hub, y, z} {
 		n.sees(2)

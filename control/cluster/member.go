@@ -41,6 +41,9 @@ type Member struct {
 	Yields     Precedence  `json:"yields,omitempty"`  // who comes before it
 	Runs       runsRecord  `json:"runs"`              // which configuration of the fleet it works with
 	Messages   bool        `json:"messages"`          // it takes messages from where it takes what is forwarded
+	Beats      bool        `json:"beats"`             // it tells beats: this record is written when it changes, and now and then
+	Hears      bool        `json:"hears"`             // beats come to it: it needs no records each second
+	Misses     []string    `json:"misses,omitempty"`  // but of these nodes, whose beats do not come although they live
 }
 
 // A Precedence says which nodes take IKE SAs and tunnels that others leave: those with the lowest one.
@@ -85,50 +88,101 @@ func parseMember(name string, b []byte, roster seal.Roster) (*Member, error) {
 	return m, nil
 }
 
-// A lease is how long ago a node was heard, by our own clock alone.
+// A lease is what a node has said of itself, and how long ago it was heard, by our own clock alone.
 type lease struct {
-	member *Member
-	heard  time.Time
-	gone   atomic.Bool // another node has found that its process is: any goroutine may be told so
+	member *Member              // as its record was
+	sign   atomic.Pointer[sign] // the newest: any goroutine may hear one, with the lock held
+	gone   atomic.Bool          // another node has found that its process is: likewise
 }
 
-// Leases: a node says that it lives each beatTime, and is taken for dead when it has said nothing for leaseTime.
+func newLease(m *Member, s *sign) *lease {
+	l := &lease{member: m}
+	l.sign.Store(s)
+	return l
+}
+
+// Leases: a node says that it lives each beatTime (beat.go), and is taken for dead when it has said nothing for leaseTime.
 const (
 	beatTime  = time.Second
 	leaseTime = 3 * time.Second
 )
 
 func (l *lease) live(now time.Time) bool {
-	return now.Sub(l.heard) < leaseTime && !l.gone.Load() && !l.member.Leaving
+	s := l.sign.Load()
+	return now.Sub(s.heard) < s.patience && !l.gone.Load() && !l.member.Leaving
 }
 
-// echoTime is how long this node's own signs of life may take to come back to it. As long as they do not, those of others would not come
-// either: nobody grows older.
+// echoTime is how long this node's own signs of life may take to come back to it: the store says that it has them, or, while records are
+// what others are heard by, the watch has them too. As long as they do not, those of others would not come either: nobody grows older.
 const echoTime = 3 * beatTime / 2
 
-// now is the time for leases: they are measured from when the last sign of life that came back was sent.
+// now is the time for leases. It stands still from echoTime after the last sign of life that came back was sent, and goes on from there when
+// the next one does: what others have said meanwhile comes about then, and may come after it.
 func (c *Cluster) now() time.Time {
 	now := time.Now()
 	if echo := c.echo.Load(); echo != nil && now.Sub(*echo) > echoTime {
-		return echo.Add(echoTime)
+		now = echo.Add(echoTime)
 	}
-	return now
+	return now.Add(-time.Duration(c.stood.Load()))
 }
 
-// sayBeat tells all nodes that this one lives, and how it is.
+// echoes notes that a sign of life came back that was given at a time.
+func (c *Cluster) echoes(sent time.Time) {
+	last := c.echo.Load()
+	if last != nil && !last.Before(sent) {
+		return
+	}
+	if last != nil {
+		c.stood.Add(int64(max(0, time.Since(*last)-echoTime)))
+	}
+	c.echo.Store(&sent)
+}
+
+// beatDue reports whether this node is to say that it lives: it is time, or the others have to know that it does not hear somebody, or
+// somebody needs its record.
+func (c *Cluster) beatDue(s *session, now time.Time) bool {
+	return now.Sub(s.beaten) >= beatTime || now.Sub(s.recorded) >= beatTime && c.needsRecords(s) || !slices.Equal(c.misses(), s.misses)
+}
+
+// sayBeat tells all nodes that this one lives, and how it is: first the store, and then the others.
 func (c *Cluster) sayBeat(ctx context.Context, s *session) error {
 	c.beat++
-	s.beaten = time.Now()
-	m := c.opts.Member
-	m.Beat, m.Epoch = c.beat, c.keys.Newest()
+	s.beaten, s.misses = time.Now(), c.misses()
+	each := c.needsRecords(s) || !c.beats()
+	m, why := c.self(s)
+	store := c.prove
+	if s.recordDue(m, why, each) {
+		store = func(ctx context.Context, s *session) error { return c.sayRecord(ctx, s, m) }
+	}
+	if err := store(ctx, s); err != nil {
+		return err
+	}
+	if !each {
+		c.echoes(s.beaten)
+	}
+	c.tellBeat(m)
+	return nil
+}
+
+// self is what this node says of itself now, and why it does not work with the fleet's configuration, which is sealed in it.
+func (c *Cluster) self(s *session) (m *Member, why string) {
+	m = new(c.opts.Member)
+	m.Beat, m.Epoch, m.Beats = c.beat, c.keys.Newest(), c.beats()
+	m.Hears, m.Misses = !c.records.Load() && len(s.misses) <= maxMisses, s.misses[:min(len(s.misses), maxMisses)]
 	if c.opts.NotReady != nil {
 		m.NotReady = c.opts.NotReady()
 	}
 	c.mu.Lock()
 	m.Writer, m.SAs, m.Digest, m.Leaving, m.Yields = c.writer.ID, c.children, digestText(c.digest), c.leaving, c.yields
 	m.Keyed, m.KeyedEpoch = slices.Clone(c.keyed), c.keyedEpoch
-	m.Runs = c.sealRuns()
+	m.Runs, why = c.sealRuns(), c.runs.Why
 	c.mu.Unlock()
+	return m, why
+}
+
+// sayRecord writes this node's record.
+func (c *Cluster) sayRecord(ctx context.Context, s *session, m *Member) error {
+	s.recorded = s.beaten
 	ctx, cancel := within(ctx)
 	defer cancel()
 	revision, err := s.buckets.nodes.Put(ctx, m.Name, m.sign(c.opts.Identity))
@@ -136,7 +190,7 @@ func (c *Cluster) sayBeat(ctx context.Context, s *session) error {
 		return fmt.Errorf("the store does not take this node's record: %w", err)
 	}
 	if revision <= c.said { // a copy was put back while this node was joined
-		return c.isOlder(s.buckets, revision)
+		return c.isOlder(s.buckets, bucketNodes, revision, c.said)
 	}
 	c.said = revision
 	return nil
@@ -159,8 +213,7 @@ func (c *Cluster) takeMember(s *session, v jetstream.KeyValueEntry) {
 	name := v.Key()
 	if name == c.opts.Member.Name {
 		if v.Revision() == c.said { // the last one, and as old as it is: those of others are read after it
-			sent := s.beaten
-			c.echo.Store(&sent)
+			c.echoes(s.recorded)
 		}
 		return
 	}
@@ -178,10 +231,26 @@ func (c *Cluster) takeMember(s *session, v jetstream.KeyValueEntry) {
 		return
 	}
 	delete(c.refused, name)
-	if old := s.members[name]; old != nil && (m.Started < old.member.Started || m.Started == old.member.Started && m.Beat <= old.member.Beat) {
+	old := s.members[name]
+	if old != nil && (m.Started < old.member.Started || m.Started == old.member.Started && m.Beat <= old.member.Beat) {
 		return // said before
 	}
-	s.members[name] = &lease{member: m, heard: time.Now()}
+	s.members[name] = c.heardSay(m, old)
+}
+
+// heardSay is what is known of a node by its record, which is newer than the one before, if there was one. It is called with the lock held.
+func (c *Cluster) heardSay(m *Member, old *lease) *lease {
+	if before := c.members[m.Name]; old == nil && before != nil && before.member.Started == m.Started { // of the session before
+		n := c.saidBy(m, nil)
+		n.number = max(n.number, before.sign.Load().number)
+		n.toldBeat = n.number
+		return newLease(m, n)
+	}
+	l := newLease(m, c.saidBy(m, old))
+	if old != nil && old.member.Started == m.Started && old.sign.Load().number >= m.Beat { // it says no more than a beat did
+		l.gone.Store(old.gone.Load())
+	}
+	return l
 }
 
 // maxRefused bounds the nodes that are remembered as not believed: whoever can write to the store can make up names.

@@ -146,14 +146,20 @@ func TestForwardWhileAway(t *testing.T) {
 	_, nodes := newLocalBed(t)
 	a, near := nodes["a"], nodes["near"]
 	spi := a.Fleet().SPI()
+	heardAgo := func(ago time.Duration) {
+		s := *near.members["a"].sign.Load()
+		s.heard = time.Now().Add(-ago)
+		near.members["a"].sign.Store(&s)
+	}
 	near.mu.Lock()
-	near.members["a"].heard = time.Now().Add(-2 * peerKept)
+	heardAgo(2 * peerKept)
 	near.mu.Unlock()
 	if n := near.nodeOf(spi); n != "a" {
 		t.Errorf("while the store is away it goes to %q", n)
 	}
 	near.mu.Lock()
-	near.trouble, near.members["a"].heard = "", time.Now().Add(-peerKept/2)
+	near.trouble = ""
+	heardAgo(peerKept / 2)
 	near.mu.Unlock()
 	if n := near.nodeOf(spi); n != "a" {
 		t.Errorf("of a node that is cut off from the store it goes to %q", n)

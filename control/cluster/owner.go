@@ -368,7 +368,7 @@ const peerKept = time.Hour
 // mayLive reports whether a node may live that is not heard. While the store is away nobody is, so nobody is known to be gone. It is called
 // with the lock held.
 func (c *Cluster) mayLive(l *lease, now time.Time) bool {
-	return !l.member.Leaving && (c.trouble != "" || now.Sub(l.heard) < peerKept)
+	return !l.member.Leaving && (c.trouble != "" || now.Sub(l.sign.Load().heard) < peerKept)
 }
 
 // Peers lists them, by name, with those that may live.

@@ -219,7 +219,7 @@ func fixed(t testing.TB, b byte) *seal.Identity {
 // memberOf is what a node says of itself, of which nothing is zero.
 func memberOf(name string, i *seal.Identity) *Member {
 	return &Member{Version: 1, Name: name, Public: i.Public(), Address: netip.MustParseAddr("2001:db8::1"), Datacenter: "fra1", Region: "eu", Release: "v1.2.3", Writer: 0xfffff, Epoch: 7,
-		NotReady: []string{"draining", "no port has a link"}, SAs: 1000, Digest: "0123456789abcdef", Started: 1<<63 - 1, Beat: 1<<64 - 1, Leaving: true, Keyed: []uint32{1, 0xfffff}, KeyedEpoch: 1<<32 - 1, Messages: true, Yields: Draining,
+		NotReady: []string{"draining", "no port has a link"}, SAs: 1000, Digest: "0123456789abcdef", Started: 1<<63 - 1, Beat: 1<<64 - 1, Leaving: true, Keyed: []uint32{1, 0xfffff}, KeyedEpoch: 1<<32 - 1, Messages: true, Beats: true, Hears: true, Misses: []string{"a"}, Yields: Draining,
 		Runs: runsRecord{Serial: 1<<64 - 1, Refused: 9, Why: []byte("sealed")}}
 }
 
@@ -350,13 +350,14 @@ func TestParseMemberUnchanged(t *testing.T) {
 func TestLease(t *testing.T) {
 	now := time.Now()
 	for ago, want := range map[time.Duration]bool{0: true, leaseTime - 1: true, leaseTime: false, time.Hour: false} {
-		if got := (&lease{member: &Member{}, heard: now.Add(-ago)}).live(now); got != want {
+		if got := newLease(&Member{}, &sign{heard: now.Add(-ago), patience: leaseTime}).live(now); got != want {
 			t.Errorf("heard %v ago: alive %v", ago, got)
 		}
 	}
-	gone := &lease{member: &Member{}, heard: now}
+	fresh := &sign{heard: now, patience: leaseTime}
+	gone := newLease(&Member{}, fresh)
 	gone.gone.Store(true)
-	if (&lease{member: &Member{Leaving: true}, heard: now}).live(now) || gone.live(now) {
+	if newLease(&Member{Leaving: true}, fresh).live(now) || gone.live(now) {
 		t.Error("a node that stops, or is gone, is alive")
 	}
 }

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -40,6 +41,8 @@ type Dataplane interface {
 
 // A held record is what a node knows of an SPI.
 type held struct {
+	spi        uint32
+	at         int // in index.ends
 	generation uint64
 	kind       kind
 	own        bool // written by this process
@@ -79,6 +82,9 @@ func digestText(d uint64) string {
 func (c *Cluster) set(spi uint32, h *held) {
 	old := c.held[spi]
 	c.digest ^= digestOf(spi, old) ^ digestOf(spi, h)
+	if old != nil {
+		c.index.remove(old)
+	}
 	if old != nil && old.kind == child {
 		c.children--
 	}
@@ -90,6 +96,7 @@ func (c *Cluster) set(spi uint32, h *held) {
 		c.children++
 	}
 	c.held[spi] = h
+	c.index.add(spi, h)
 }
 
 // take takes a sealed record that came, from the store (stored) or from another node. What is not newer than what is known changes
@@ -156,6 +163,7 @@ func (c *Cluster) storeAgain(spi uint32) {
 	defer c.mu.Unlock()
 	if h := c.held[spi]; h != nil && h.own {
 		h.stored = 0
+		c.index.noteStored(h)
 		c.wake()
 	}
 }
@@ -166,6 +174,7 @@ func (c *Cluster) storeUnseen() {
 	defer c.mu.Unlock()
 	for _, h := range c.held {
 		h.stored = 0
+		c.index.noteStored(h)
 	}
 }
 
@@ -190,6 +199,7 @@ func (c *Cluster) learn(spi uint32, r *record, sealed []byte, stored bool) (h, b
 	before = c.held[spi]
 	if before != nil && stored {
 		before.stored = r.Generation // if it is less than what we have, somebody has put it there
+		c.index.noteStored(before)
 	}
 	if before != nil && r.Generation <= before.generation {
 		if r.Generation == before.generation && seal.EpochOf(sealed) > seal.EpochOf(before.sealed) {
@@ -246,14 +256,20 @@ func (c *Cluster) apply(spi uint32, r *record, before *held) error {
 func (c *Cluster) useIfLatest(spi uint32, r *record) error {
 	c.mu.Lock()
 	h := c.held[spi]
-	for other, o := range c.held {
-		if other != spi && o.kind == child && o.tunnel == h.tunnel && o.selectors == h.selectors && o.used > r.Used && o.failed == nil {
-			c.mu.Unlock()
-			return nil
-		}
-	}
+	leave := h == nil || c.usedLater(h) // nil: it is taken again in a moment, by Retake
 	c.mu.Unlock()
+	if leave {
+		return nil
+	}
 	return c.plane.Use(r.Tunnel, spi)
+}
+
+// usedLater reports whether another child with the selectors of one came into use later. It is called with the lock held.
+func (c *Cluster) usedLater(h *held) bool {
+	return slices.ContainsFunc(c.index.children[h.tunnel], func(spi uint32) bool {
+		o := c.held[spi]
+		return o != h && o.selectors == h.selectors && o.used > h.used && o.failed == nil
+	})
 }
 
 // Retake tries again what could not be opened for lack of a key, and what the dataplane did not take: its tunnel may be there now.
@@ -289,28 +305,28 @@ func (c *Cluster) expire(now time.Time, keeper bool) (over []uint32) {
 	c.applying.Lock()
 	defer c.applying.Unlock()
 	var ended []*held
-	var spis []uint32
 	c.mu.Lock()
-	for spi, h := range c.held {
-		if h.own && h.kind == child || h.expires.IsZero() || now.Before(h.expires.Add(expireGrace)) {
-			continue
-		}
+	for h := c.index.nextOver(now); h != nil; h = c.index.nextOver(now) {
 		if h.kind == child {
 			if h.failed == nil {
-				ended, spis = append(ended, h), append(spis, spi)
+				ended = append(ended, h)
 			}
 			tombstone := *h
 			tombstone.kind = gone
-			c.set(spi, &tombstone)
+			c.set(h.spi, &tombstone)
+			h = &tombstone
 		}
+		c.index.putAside(h)
+	}
+	for spi, h := range c.index.over {
 		if keeper || now.After(h.expires.Add(expireGrace+keeperTime)) {
 			c.set(spi, nil)
 			over = append(over, spi)
 		}
 	}
 	c.mu.Unlock()
-	for i, h := range ended {
-		c.plane.Remove(h.tunnel, spis[i])
+	for _, h := range ended {
+		c.plane.Remove(h.tunnel, h.spi)
 	}
 	return over
 }
@@ -343,9 +359,30 @@ func (c *Cluster) takeStored(s *session, v jetstream.KeyValueEntry) {
 		}
 		return
 	}
+	if c.hasAlready(v.Key(), v.Value()) {
+		return
+	}
 	if err := c.take(v.Key(), slices.Clone(v.Value()), true); err != nil {
 		c.complain(err)
 	}
+}
+
+// hasAlready reports whether what the store has is, byte for byte, what this node has: mostly it was told before.
+func (c *Cluster) hasAlready(key string, sealed []byte) bool {
+	spi, err := parseSPIKey(key)
+	if err != nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h := c.held[spi]
+	if h == nil || !bytes.Equal(h.sealed, sealed) {
+		return false
+	}
+	delete(c.unopened, key) // it was older
+	h.stored = h.generation
+	c.index.noteStored(h)
+	return true
 }
 
 // heard takes a record that another node tells, and acknowledges it.

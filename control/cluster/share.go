@@ -5,7 +5,10 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -51,7 +54,7 @@ func (s shared) ReleaseSPI(spi uint32) {
 	s.Dataplane.ReleaseSPI(spi)
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	if h := s.c.held[spi]; h != nil && h.kind == reserved && h.own && len(s.c.stock) < s.c.stocked() {
+	if h := s.c.held[spi]; h != nil && h.kind == reserved && h.own && len(s.c.stock) < max(s.c.stocked(), stockSize) {
 		s.c.stock = append(s.c.stock, spi)
 	}
 }
@@ -232,14 +235,9 @@ func (c *Cluster) tell(spi uint32, reply string, sealed []byte) error {
 // await tells a record and waits for acknowledgements and for the store.
 func (c *Cluster) await(spi uint32, generation uint64, sealed []byte) error {
 	begin := time.Now()
-	inbox := nats.NewInbox()
-	acks, err := c.engine.Conn.SubscribeSync(inbox)
-	if err != nil {
-		return err
-	}
-	defer acks.Unsubscribe()
-	missing := c.others()
-	if err := c.tell(spi, inbox, sealed); err != nil {
+	w := c.acks.expect(spi, generation, c.others())
+	defer c.acks.end(w)
+	if err := c.tell(spi, w.reply, sealed); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), storeLimit)
@@ -250,16 +248,13 @@ func (c *Cluster) await(spi uint32, generation uint64, sealed []byte) error {
 		}
 		return fmt.Errorf("%w: %w", errAway, err)
 	}
-	for len(missing) > 0 {
-		m, err := acks.NextMsg(ackTime - time.Since(begin))
-		if err != nil {
-			c.counts.late.Add(uint64(len(missing)))
-			c.log.Warn("cluster: a new child SA was not acknowledged in time", "spi", spiKey(spi), "by", keysOf(missing), "after", time.Since(begin).Round(time.Millisecond))
-			break
-		}
-		if name, ok := c.openAck(spi, generation, m.Data); ok {
-			delete(missing, name)
-		}
+	select {
+	case <-w.all:
+	case <-time.After(ackTime - time.Since(begin)):
+	}
+	if missing := c.acks.end(w); len(missing) > 0 {
+		c.counts.late.Add(uint64(len(missing)))
+		c.log.Warn("cluster: a new child SA was not acknowledged in time", "spi", spiKey(spi), "by", missing, "after", time.Since(begin).Round(time.Millisecond))
 	}
 	return nil
 }
@@ -294,34 +289,47 @@ func (c *Cluster) store(ctx context.Context, spi uint32) error {
 	}
 	c.mu.Lock()
 	h.stored = h.generation
+	if c.held[spi] == h {
+		c.index.noteStored(h)
+	}
 	c.mu.Unlock()
 	return nil
 }
 
 // unstored are our records that the store has not.
-func (c *Cluster) unstored() (spis []uint32) {
+func (c *Cluster) unstored() []uint32 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for spi, h := range c.held {
-		if h.own && h.stored < h.generation {
-			spis = append(spis, spi)
-		}
-	}
-	return spis
+	return slices.Collect(maps.Keys(c.index.unstored))
 }
+
+// storeAtOnce is how many records are stored at one time. Each is one SPI's, so that their order says nothing.
+const storeAtOnce = 64
 
 // storeAll stores what the store has not yet.
 func (c *Cluster) storeAll(ctx context.Context, s *session) error {
-	for _, spi := range c.unstored() {
+	for some := range slices.Chunk(c.unstored(), storeAtOnce) {
 		if err := c.stillHere(ctx, s); err != nil {
 			return err
 		}
-		storing, done := within(ctx)
-		err := c.store(storing, spi)
-		done()
-		if err != nil {
+		if err := atOnce(len(some), func(i int) error {
+			storing, done := within(ctx)
+			defer done()
+			return c.store(storing, some[i])
+		}); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// atOnce calls f n times at one time, and returns what went wrong.
+func atOnce(n int, f func(i int) error) error {
+	var all sync.WaitGroup
+	errs := make([]error, n)
+	for i := range n {
+		all.Go(func() { errs[i] = f(i) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
 }

@@ -40,11 +40,11 @@ type Status struct {
 
 // Status returns it.
 func (c *Cluster) Status() Status {
-	nodes, unstored := len(c.others())+1, len(c.unstored())
+	nodes := len(c.others()) + 1
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := Status{Trouble: c.trouble, Writer: c.writer, Numbered: c.numbered, Epoch: c.keys.Current(), Nodes: nodes, SAs: c.children, Digest: digestText(c.digest),
-		Stock: len(c.stock), NotStored: unstored, NotOpened: len(c.unopened), LateAcks: c.counts.late.Load(), Refused: c.counts.refusedRecords.Load()}
+		Stock: len(c.stock), NotStored: len(c.index.unstored), NotOpened: len(c.unopened), LateAcks: c.counts.late.Load(), Refused: c.counts.refusedRecords.Load()}
 	s.Local = c.local()
 	for _, t := range c.tellings {
 		if s.Local && len(t.missing) > 0 {
@@ -136,14 +136,16 @@ func (c *Cluster) Nodes() []NodeView {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now, digest := time.Now(), digestText(c.digest)
+	now, digest := c.now(), digestText(c.digest)
 	self := NodeView{Member: c.opts.Member, State: Self, Agrees: true}
 	self.Writer, self.Epoch, self.SAs = c.writer.ID, c.keys.Newest(), c.children
 	self.NotReady, self.Configuration = notReady, c.runs
 	list := []NodeView{self}
 	for _, l := range c.members {
-		v := NodeView{Member: *l.member, State: Silent, Heard: now.Sub(l.heard), Agrees: l.member.Digest == digest, Configuration: c.openRuns(l.member)}
-		if l.live(c.now()) {
+		s := l.sign.Load()
+		v := NodeView{Member: *l.member, State: Silent, Heard: now.Sub(s.heard), Agrees: s.digest == digest, Configuration: c.openRuns(l.member)}
+		v.Beat, v.SAs, v.Digest = s.number, s.sas, s.digest
+		if l.live(now) {
 			v.State = Live
 		}
 		list = append(list, v)

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -15,6 +14,7 @@ import (
 // SPIs are reserved by being the first to store something under them, ahead, so that no negotiation waits for the store.
 const (
 	stockSize = 64             // that are reserved ahead
+	stockIdle = 16             // the same as long as few are used: in a large cluster most nodes negotiate little, and all hear of each
 	localSize = 256            // by a node that has to do without the store while that is away
 	stockTime = 12 * time.Hour // how old a reserved one may become
 	leastSPI  = 256            // RFC 4303, section 2.1
@@ -26,16 +26,16 @@ const (
 // stockAtOnce is how many are reserved at one time: the store may be far, and the node says nothing of itself meanwhile.
 const stockAtOnce = 16
 
-// stocked is how many SPIs this node reserves ahead.
+// stocked is how many SPIs this node reserves ahead now. It is called with the lock held.
 func (c *Cluster) stocked() int {
 	if c.opts.Local {
 		return localSize
 	}
-	return stockSize
+	return max(c.stockWanted, stockIdle)
 }
 
 // fillStock reserves SPIs ahead: each by being the first to store something under it. What is more than stockSize does not hurry.
-func (c *Cluster) fillStock(ctx context.Context, b *buckets) error {
+func (c *Cluster) fillStock(ctx context.Context, s *session) error {
 	for round := 0; ; round++ {
 		c.mu.Lock()
 		have, missing := len(c.stock), c.stocked()-len(c.stock)
@@ -44,13 +44,11 @@ func (c *Cluster) fillStock(ctx context.Context, b *buckets) error {
 		if missing <= 0 || !numbered || have >= stockSize && round > 0 {
 			return nil
 		}
-		var wg sync.WaitGroup
-		errs := make([]error, min(missing, stockAtOnce))
-		for i := range errs {
-			wg.Go(func() { errs[i] = c.reserve(ctx, b, randomSPI()) })
+		err := atOnce(min(missing, stockAtOnce), func(int) error { return c.reserve(ctx, s.buckets, randomSPI()) })
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil { // it is slow, and to read all again would make it slower; or it is away
+			return c.stillHere(ctx, s)
 		}
-		wg.Wait()
-		if err := errors.Join(errs...); err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -97,11 +95,20 @@ func (c *Cluster) fromStock() (spi uint32, ok bool) {
 	for (c.trouble == "" || c.local()) && len(c.stock) > 0 {
 		spi, c.stock = c.stock[0], c.stock[1:]
 		if h := c.held[spi]; h != nil && h.kind == reserved && time.Until(h.expires) > stockTime {
-			c.wake()
+			c.wantStock()
 			return spi, true
 		}
 	}
+	c.wantStock()
 	return 0, false
+}
+
+// wantStock has the stock filled up, to twice as many if they go faster than that. It is called with the lock held.
+func (c *Cluster) wantStock() {
+	if len(c.stock) < max(c.stockWanted, stockIdle)/2 {
+		c.stockWanted = min(2*max(c.stockWanted, stockIdle), stockSize)
+	}
+	c.wake()
 }
 
 // sweepTime is how often is looked for SPIs that dead processes had reserved.

@@ -27,6 +27,7 @@ const (
 // buckets are the store as a session sees it.
 type buckets struct {
 	generation uint64 // of the store: another after it was lost
+	meta       jetstream.KeyValue
 	nodes      jetstream.KeyValue
 	epochs     jetstream.KeyValue
 	writers    jetstream.KeyValue
@@ -46,14 +47,13 @@ const markTime = time.Hour
 // one time: the store may be far away.
 func openBuckets(ctx context.Context, js jetstream.JetStream, replicas int, marks time.Duration) (*buckets, error) {
 	b := &buckets{}
-	var meta jetstream.KeyValue
 	const disk, memory = jetstream.FileStorage, jetstream.MemoryStorage
 	list := []struct {
 		name string
 		on   jetstream.StorageType
 		to   *jetstream.KeyValue
 	}{
-		{bucketMeta, disk, &meta}, {bucketNodes, disk, &b.nodes}, {bucketWriters, disk, &b.writers}, {bucketSAs, disk, &b.sas}, {bucketIKEs, disk, &b.ikes}, {bucketOwners, disk, &b.owners}, {bucketDocument, disk, &b.document},
+		{bucketMeta, disk, &b.meta}, {bucketNodes, disk, &b.nodes}, {bucketWriters, disk, &b.writers}, {bucketSAs, disk, &b.sas}, {bucketIKEs, disk, &b.ikes}, {bucketOwners, disk, &b.owners}, {bucketDocument, disk, &b.document},
 		{bucketEpochs, memory, &b.epochs}, // a disk would have the wraps of keys that were destroyed
 	}
 	errs := make([]error, len(list))
@@ -77,7 +77,7 @@ func openBuckets(ctx context.Context, js jetstream.JetStream, replicas int, mark
 	asking, done := within(ctx)
 	defer done()
 	var err error
-	b.generation, err = generationOf(asking, meta)
+	b.generation, err = generationOf(asking, b.meta)
 	return b, err
 }
 
@@ -148,38 +148,53 @@ func (c *Cluster) notOlder(ctx context.Context, b *buckets) error {
 	if c.older.store == b.generation && c.older.err != nil { // its number of changes grows, and says nothing any more
 		return c.older.err
 	}
-	if c.said == 0 {
-		return nil
+	for _, x := range []struct {
+		kv   jetstream.KeyValue
+		key  string
+		made uint64
+	}{{b.nodes, c.opts.Member.Name, c.said}, {b.meta, aliveKey(c.opts.Member.Name), c.proved}} {
+		has, err := newest(ctx, x.kv, x.key, x.made)
+		if err != nil {
+			return err
+		}
+		if has < x.made { // asked again soon: a replica that is behind may have answered
+			return c.olderThan(x.kv.Bucket(), has, x.made)
+		}
 	}
-	asking, done := within(ctx)
+	return nil
+}
+
+// newest is the revision of what the store has under a key that this process has written to, or of the mark of who has removed it; made is
+// the last that it has written; 0: it has not.
+func newest(ctx context.Context, kv jetstream.KeyValue, key string, made uint64) (has uint64, err error) {
+	if made == 0 {
+		return 0, nil
+	}
+	ctx, done := within(ctx)
 	defer done()
-	has := uint64(0) // this node's last sign of life that the store has, or the mark of who has removed it
-	list, err := b.nodes.History(asking, c.opts.Member.Name)
+	list, err := kv.History(ctx, key)
 	switch {
-	case asking.Err() != nil: // which History takes for the end of the list
-		return asking.Err()
+	case ctx.Err() != nil: // which History takes for the end of the list
+		return 0, ctx.Err()
 	case err == nil:
 		for _, v := range list {
 			has = max(has, v.Revision())
 		}
 	case !errors.Is(err, jetstream.ErrKeyNotFound):
-		return err
+		return 0, err
 	}
-	if has < c.said { // asked again soon: a replica that is behind may have answered
-		return c.olderThan(has)
-	}
-	return nil
+	return has, nil
 }
 
 // isOlder notes that the store is an older one, to which this node has written by now, and returns that.
-func (c *Cluster) isOlder(b *buckets, has uint64) error {
-	c.older.store, c.older.err = b.generation, c.olderThan(has)
+func (c *Cluster) isOlder(b *buckets, bucket string, has, made uint64) error {
+	c.older.store, c.older.err = b.generation, c.olderThan(bucket, has, made)
 	return c.older.err
 }
 
-func (c *Cluster) olderThan(has uint64) error {
-	return strangeStore{fmt.Errorf("the store is older than it was (it has change %d of the nodes, this one has made change %d): a copy was put back, and numbers for IVs that were given since could be "+
-		"given again: stop the hub, remove cluster/ in its node.state_dir, start it, and then restart the other nodes one by one", has, c.said)}
+func (c *Cluster) olderThan(bucket string, has, made uint64) error {
+	return strangeStore{fmt.Errorf("the store is older than it was (of %s it has change %d, this node has made change %d): a copy was put back, and numbers for IVs that were given since could be "+
+		"given again: stop the hub, remove cluster/ in its node.state_dir, start it, and then restart the other nodes one by one", bucket, has, made)}
 }
 
 // storeLimit is how long one question to the store may take.

@@ -26,12 +26,14 @@ func (c *Cluster) listen() (stop func(), err error) {
 		{subjectSAs + "*", c.heard},
 		{subjectIKE + self, c.opened(forwardPlace(self), c.takeForwarded)},
 		{subjectAsk + self, c.answerAsked},
+		{subjectBeats, c.heardBeat},
 		{subjectGone, c.opened(subjectGone, c.takeGone)},
 		{subjectFloors, c.opened(subjectFloors, c.takeFloors)},
 		{subjectFloorAsk, c.floorAsked},
 		{subjectUsage, c.opened(subjectUsage, c.takeUsage)},
 		{subjectSources, c.opened(subjectSources, c.takeSources)},
 		{subjectPaths, c.opened(subjectPaths, c.takePath)},
+		{c.acks.inbox + "*", c.acknowledged},
 	} {
 		sub, err := c.engine.Conn.Subscribe(s.subject, s.hear)
 		if err != nil {

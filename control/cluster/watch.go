@@ -106,8 +106,8 @@ func (c *Cluster) next() (p process, beat uint64, ok bool) {
 	}
 	slices.Sort(names)
 	at := slices.IndexFunc(names, func(n string) bool { return strings.Compare(n, c.opts.Member.Name) > 0 })
-	m := c.members[names[max(at, 0)]].member
-	return process{m.Name, m.Writer}, m.Beat, true
+	l := c.members[names[max(at, 0)]]
+	return process{l.member.Name, l.member.Writer}, l.sign.Load().number, true
 }
 
 // askWhether asks a node whether it is there.
@@ -139,7 +139,7 @@ func (c *Cluster) takeGone(text []byte) error {
 	}
 	c.mu.Lock()
 	l := c.members[d.Node]
-	gone := l != nil && l.member.Writer == d.Writer && l.member.Beat <= d.Beat && l.live(c.now())
+	gone := l != nil && l.member.Writer == d.Writer && l.sign.Load().number <= d.Beat && l.live(c.now())
 	if gone {
 		l.gone.Store(true)
 	}

@@ -129,6 +129,7 @@ const maxValue = 256 << 10
 
 func (o Options) options() *server.Options {
 	out := &server.Options{ServerName: o.Name, DontListen: true, NoSigs: true, MaxPayload: maxValue, MaxPending: 64 << 20, DisableShortFirstPing: true}
+	out.LeafNode.Compression.Mode = server.CompressionOff // what is sealed does not become shorter
 	if o.Hub.IsValid() {
 		out.LeafNode.Host, out.LeafNode.Port = o.Hub.Addr().String(), int(o.Hub.Port())
 		out.LeafNode.TLSConfig, out.LeafNode.TLSTimeout = o.TLS, 5
@@ -147,7 +148,7 @@ func (o Options) options() *server.Options {
 		out.DontListen, out.Host, out.Port, out.CustomClientAuthentication = false, "127.0.0.1", server.RANDOM_PORT, inProcess{}
 	}
 	if len(o.Servers) > 0 {
-		remote := &server.RemoteLeafOpts{URLs: o.Servers, IgnoreDiscoveredServers: true, TLS: o.TLS != nil, TLSConfig: o.TLS, TLSTimeout: 5}
+		remote := &server.RemoteLeafOpts{Compression: server.CompressionOpts{Mode: server.CompressionOff}, URLs: o.Servers, IgnoreDiscoveredServers: true, TLS: o.TLS != nil, TLSConfig: o.TLS, TLSTimeout: 5}
 		if o.Foreign != nil {
 			remote.Credentials = o.Foreign.Credentials
 		}

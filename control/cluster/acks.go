@@ -1,0 +1,84 @@
+package cluster
+
+import (
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Acknowledgements of new children come to one subject of this process, with a number for each wait: a subscription for each would be told
+// to all servers, and taken back, for each child.
+
+// acks are the waits for acknowledgements.
+type acks struct {
+	inbox string // the number follows
+
+	mu      sync.Mutex
+	last    uint64
+	waiting map[string]*ackWait // by number
+}
+
+// An ackWait is one child that other nodes are to acknowledge.
+type ackWait struct {
+	reply      string
+	spi        uint32
+	generation uint64
+	missing    map[string]bool // nodes that have not
+	all        chan struct{}   // closed when none is missing
+}
+
+func newAcks() *acks { return &acks{inbox: nats.NewInbox() + ".", waiting: map[string]*ackWait{}} }
+
+// expect waits for nodes from now on, until end.
+func (a *acks) expect(spi uint32, generation uint64, missing map[string]bool) *ackWait {
+	w := &ackWait{spi: spi, generation: generation, missing: missing, all: make(chan struct{})}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.last++
+	number := strconv.FormatUint(a.last, 36)
+	w.reply, a.waiting[number] = a.inbox+number, w
+	if len(missing) == 0 {
+		close(w.all)
+	}
+	return w
+}
+
+// end waits no more, and returns who has not acknowledged.
+func (a *acks) end(w *ackWait) (missing []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.waiting, strings.TrimPrefix(w.reply, a.inbox))
+	return keysOf(w.missing)
+}
+
+// of is the wait that a message is for; nil: it is over.
+func (a *acks) of(subject string) *ackWait {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.waiting[strings.TrimPrefix(subject, a.inbox)]
+}
+
+// note notes that a node has acknowledged.
+func (a *acks) note(w *ackWait, node string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !w.missing[node] {
+		return
+	}
+	if delete(w.missing, node); len(w.missing) == 0 {
+		close(w.all)
+	}
+}
+
+// acknowledged takes an acknowledgement.
+func (c *Cluster) acknowledged(m *nats.Msg) {
+	w := c.acks.of(m.Subject)
+	if w == nil {
+		return
+	}
+	if node, ok := c.openAck(w.spi, w.generation, m.Data); ok {
+		c.acks.note(w, node)
+	}
+}
