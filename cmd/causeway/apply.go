@@ -13,8 +13,8 @@ import (
 	"causeway/control/api"
 )
 
-const applyHelp = `Make accounts, tunnels and routes what all nodes of the cluster work with. FILE has these three sections, as a node's own file has them;
-a tunnel's endpoint must be one of the endpoints of each node. Pre-shared keys, written as {file: PATH} or {env: NAME}, are read here and
+const applyHelp = `Make accounts, tunnels and routes what all nodes of the cluster work with, or the one that is alone. FILE has these three
+sections, as a node's own file has them; a tunnel's endpoint must be one of the endpoints of each node. Pre-shared keys, written as {file: PATH} or {env: NAME}, are read here and
 carried to the nodes, sealed; certificates are files that each node has.
 
 The node that is asked tries FILE first, and stores nothing with a mistake in it. Then all nodes take it over without losing packets of
@@ -116,13 +116,9 @@ func awaitApplied(c *api.Client, serial uint64, wait time.Duration) (x fleet, er
 }
 
 func fleetTable(w io.Writer, f api.Fleet) {
-	switch {
-	case !f.Clustered:
-		fmt.Fprintln(w, "this node is alone: its configuration has no cluster")
-		return
-	case f.Serial == 0:
+	if f.Serial == 0 {
 		fmt.Fprintln(w, "nothing was applied yet: each node has the tunnels of its own file")
-	default:
+	} else {
 		fmt.Fprintf(w, "configuration %d: %s, applied at %s, %s, digest %.16s\n", f.Serial, f.File, f.By, f.AppliedAt, f.Digest)
 	}
 	fleetNodes(w, fleet{f})
@@ -146,7 +142,10 @@ func fleetNodes(w io.Writer, f fleet) {
 	}
 	table(w, rows)
 	for _, n := range f.Nodes {
-		if n.Why != "" {
+		switch {
+		case n.Why != "" && n.Refused == 0:
+			fmt.Fprintf(w, "%s: %s\n", n.Name, n.Why)
+		case n.Why != "":
 			fmt.Fprintf(w, "%s refuses %d: %s\n", n.Name, n.Refused, strings.ReplaceAll(n.Why, "\n", "\n  "))
 		}
 	}

@@ -260,7 +260,9 @@ func TestClusterTables(t *testing.T) {
 	})
 	clusterTable(&out, api.Cluster{State: "away", Why: "no server of cluster.servers is reached", Numbered: true, Writer: 5, Generation: "0123456789abcdef", Epoch: 7, SAs: 3, Digest: "00000000000000ff", SPIsReserved: 64, IKESAs: 3, IKEHere: 2, IKEVacant: 1, Compared: 2.31,
 		Replicas: []api.StoreReplica{{Name: "edge-1", Current: true, Leads: 5}, {Name: "edge-2", Offline: true, Lag: 7}, {Name: "edge-3", Lag: 1}}})
-	nodeTable(&out, nil)
+	nodeTable(&out, []api.ClusterNode{{Name: "lone", State: "self", Agrees: true, SAs: 2}})
+	clusterTable(&out, api.Cluster{State: "alone", SAs: 2, IKESAs: 1})
+	clusterTable(&out, api.Cluster{State: "alone", Why: "the engine starts"})
 	want := `NODE    STATE    READY  ADDRESS     DATACENTER  REGION  RELEASE  EPOCH  CHILD SAS  SAME  HEARD
 edge-1  self     yes    192.0.2.11  ams1        -       -        7      3          yes   -
 edge-2  silent   no     192.0.2.12  -           -       -        7      2          no    3.2s ago
@@ -276,7 +278,13 @@ IKE SAs 3: 2 here, 1 of nodes that are gone
 not stored yet 0, not installed here 0, not opened for lack of a key 0
 compared with the store 2.3s ago
 acknowledgements that came late 0, values refused 0
+NODE  STATE  READY  ADDRESS  DATACENTER  REGION  RELEASE  EPOCH  CHILD SAS  SAME  HEARD
+lone  self   yes    -        -           -       -        -      2          yes   -
 this node is alone: its configuration has no cluster
+child SAs 2, IKE SAs 1
+this node is alone: its configuration has no cluster
+nothing can be applied: the engine starts
+child SAs 0, IKE SAs 0
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)

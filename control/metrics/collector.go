@@ -325,8 +325,6 @@ func (o out) cluster(s cluster.Status) {
 	o.gauge(clusterBehind, float64(s.NotInstalled), "not_installed")
 	o.gauge(clusterBehind, float64(s.NotOpened), "not_opened")
 	o.gauge(clusterSPIs, float64(s.Stock))
-	o.gauge(clusterDocument, float64(s.Document), "newest")
-	o.gauge(clusterDocument, float64(s.Runs), "runs")
 	o.replicas(s.Replicas)
 	if s.Compared > 0 {
 		o.gauge(clusterCompared, s.Compared.Seconds())
@@ -340,6 +338,9 @@ func (c *collector) control(o out) {
 	if c.s.Cluster != nil {
 		o.cluster(c.s.Cluster())
 	}
+	newest, runs := c.s.Applied()
+	o.gauge(clusterDocument, float64(newest), "newest")
+	o.gauge(clusterDocument, float64(runs), "runs")
 	reports := c.s.PathMTU()
 	for _, v := range pmtu.Verdicts {
 		o.counter(pathMTUReports, reports[v], string(v))

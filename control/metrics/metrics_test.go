@@ -49,6 +49,7 @@ func source(t *testing.T) Source {
 		Cluster: func() cluster.Status {
 			return cluster.Status{Nodes: 3, Compared: 1, Replicas: []cluster.Replica{{Current: true}, {Offline: true, Lag: 4}, {Lag: 2}}}
 		},
+		Applied:  func() (newest, runs uint64) { return 3, 2 },
 		Routes:   func() routes.Stats { return routes.Stats{Routes4: 3, Resyncs: 2} },
 		PathMTU:  func() map[pmtu.Verdict]uint64 { return map[pmtu.Verdict]uint64{pmtu.Lowered: 4} },
 		TUN:      func() tun.Stats { return tun.Stats{Written: 5} },

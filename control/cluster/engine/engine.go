@@ -3,6 +3,7 @@
 // A node that serves others (Options.Hub) has the store, JetStream, and takes leaf nodes at an address; every node that names servers
 // is a leaf node of one of them, and of no other that they tell of. Hubs may have the store in common (Options.Others): each has a replica,
 // and a majority of them is the store. A node that both serves and names servers is a relay, for nodes of its region: it has no store.
+// A node that neither serves nor names servers is alone: it has a store in memory, which ends with the process.
 // Nothing else listens: the node itself talks to its server in memory.
 package engine
 
@@ -15,6 +16,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -38,6 +40,7 @@ type Options struct {
 	Between netip.AddrPort // where other hubs with the store find this one; not valid: it has the store alone
 	Others  []*url.URL     // those hubs
 	Foreign *Foreign       // the servers are somebody's NATS deployment; nil: they are nodes
+	Scratch string         // of a node that is alone: where a directory can be made, which is gone when the engine has started
 	Log     *slog.Logger
 }
 
@@ -59,9 +62,14 @@ func (o *Options) domain() string {
 // relay reports whether the node serves others and has no store.
 func (o *Options) relay() bool { return o.Hub.IsValid() && len(o.Servers) > 0 }
 
+// alone reports whether no other node has to do with the engine.
+func (o *Options) alone() bool { return !o.Hub.IsValid() && len(o.Servers) == 0 }
+
 // replicas is how many replicas buckets are made with; 0: somebody else makes them.
 func (o *Options) replicas() int {
 	switch {
+	case o.alone():
+		return 1
 	case o.Foreign != nil:
 		return o.Foreign.Replicas
 	case !o.Hub.IsValid() || o.relay():
@@ -80,11 +88,24 @@ type Engine struct {
 	Replicas int // with which this node makes buckets; 0: it makes none
 }
 
-// startLimit is how long the server may take to start: with a large store it reads much.
-const startLimit = 30 * time.Second
+// How long the server may take to start: with a large store it reads much.
+const (
+	startLimit      = 30 * time.Second
+	startAloneLimit = 5 * time.Second
+)
 
 // Open starts a server. It returns before the servers that it names are reached.
 func Open(o Options) (*Engine, error) {
+	limit := startLimit
+	if o.alone() {
+		limit = startAloneLimit
+		dir, err := os.MkdirTemp(o.Scratch, "causeway-engine-")
+		if err != nil {
+			return nil, fmt.Errorf("engine: the server wants a directory, which it leaves empty: %w", err)
+		}
+		defer os.RemoveAll(dir)
+		o.Dir = dir
+	}
 	s, err := server.NewServer(o.options())
 	if err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
@@ -92,9 +113,9 @@ func Open(o Options) (*Engine, error) {
 	s.SetLoggerV2(&logger{to: o.Log, said: map[string]*said{}}, false, false, false)
 	e := &Engine{options: o, server: s, Replicas: o.replicas()}
 	go s.Start()
-	if !s.ReadyForConnections(startLimit) {
+	if !s.ReadyForConnections(limit) {
 		e.Close()
-		return nil, fmt.Errorf("cluster: the engine was not ready within %v: see the log before", startLimit)
+		return nil, fmt.Errorf("cluster: the engine was not ready within %v: see the log before", limit)
 	}
 	if e.Conn, err = nats.Connect("", nats.InProcessServer(s), nats.Name("causeway "+o.Name), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond)); err == nil {
 		e.Store, err = jetstream.NewWithDomain(e.Conn, o.domain(), jetstream.WithDefaultTimeout(requestLimit))
@@ -112,6 +133,9 @@ const requestLimit = 5 * time.Second
 // maxValue bounds a message: an IKE SA with its fragments is the largest.
 const maxValue = 256 << 10
 
+// maxAlone bounds the store of a node that is alone: two of the largest documents.
+const maxAlone = 64 << 20
+
 func (o Options) options() *server.Options {
 	out := &server.Options{ServerName: o.Name, DontListen: true, NoSigs: true, MaxPayload: maxValue, MaxPending: 64 << 20, DisableShortFirstPing: true}
 	if o.Hub.IsValid() {
@@ -121,6 +145,10 @@ func (o Options) options() *server.Options {
 			out.JetStream, out.StoreDir, out.JetStreamDomain = true, o.Dir, Domain
 			out.SyncAlways = true // what was reserved stands on disk before it is relied on
 		}
+	}
+	if o.alone() {
+		out.JetStream, out.StoreDir, out.JetStreamDomain = true, o.Dir, Domain
+		out.JetStreamMaxMemory, out.JetStreamMaxStore = maxAlone, 1 // 0 would be what the disk has
 	}
 	if o.Between.IsValid() {
 		out.Cluster = server.ClusterOpts{Name: Domain, Host: o.Between.Addr().String(), Port: int(o.Between.Port()), TLSConfig: o.TLS, TLSTimeout: 5, NoAdvertise: true}
