@@ -119,17 +119,17 @@ func TestRootAlone(t *testing.T) {
 		t.Errorf("ended with %v", err)
 	}
 	d = b.run()
-	b.runs(6)
+	b.runs(7)
 	first.works(10000)
 	second.works(10000)
-	if out, ok := b.applied([]string{custB}); !ok || !strings.Contains(out, "stored as 7: 0 tunnels added, 1 removed") {
+	if out, ok := b.applied([]string{custB}); !ok || !strings.Contains(out, "stored as 8: 0 tunnels added, 1 removed") {
 		t.Error("not applied")
 	}
 	d.Kill()
 	d = b.run()
-	b.runs(7)
+	b.runs(8)
 	second.works(20000)
-	if out, ok := b.applied([]string{custA, custB}); !ok || !strings.Contains(out, "stored as 8: 1 tunnel added") {
+	if out, ok := b.applied([]string{custA, custB}); !ok || !strings.Contains(out, "stored as 9: 1 tunnel added") {
 		t.Error("not applied")
 	}
 	first.works(20000)
@@ -162,7 +162,7 @@ func (b *bed) files() string {
 	return strings.Join(list, " ")
 }
 
-// ownTunnels: a node whose file has tunnels works with those, and says so; without them it follows again.
+// ownTunnels: a node whose file has tunnels works with those, and says so; without them it follows again, what was applied meanwhile too.
 func (b *bed) ownTunnels() {
 	b.t.Helper()
 	b.configureState(custB)
@@ -173,9 +173,15 @@ func (b *bed) ownTunnels() {
 	if n := len(show[[]api.Tunnel](b, "tunnels")); n != 1 {
 		b.t.Errorf("%d tunnels, its file has one", n)
 	}
+	if out, ok := b.applied([]string{custA, custB}); ok || !strings.Contains(out, "stored as 7:") || !strings.Contains(out, "edge-1 refuses 7: this node's own file has tunnels") {
+		b.t.Error("it does not refuse what is applied")
+	}
+	if n := len(show[[]api.Tunnel](b, "tunnels")); n != 1 {
+		b.t.Errorf("%d tunnels, its file has one", n)
+	}
 	b.configureState()
 	b.reload()
-	b.runs(6)
+	b.runs(7)
 }
 
 // stateUnusable: whatever is wrong with the state directory, tunnels of the node's file carry packets, and apply says what to do. A node

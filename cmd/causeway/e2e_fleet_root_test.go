@@ -134,8 +134,15 @@ func (b *clusterBed) aloneAndBack(t *testing.T) {
 	if list := show[[]api.Tunnel](t, x, "tunnels"); len(list) != 1 || list[0].Name != "four" {
 		t.Errorf("alone it has the tunnels %v", list)
 	}
-	b.step(t, "one node is alone", change{true, true}, b.initiates)
-	must(t, b.inet, "ping", "-q", "-i", "0.1", "-c", "20", "-I", b.tunnels[0].from4().String(), b.tunnels[0].inside4().String())
+	b.spray(toSecond)
+	b.step(t, "one node is alone", change{true, true}, func(x *ikeTunnel) error {
+		_ = b.swanctl("--terminate", "--ike", x.name, "--force")(x)
+		return b.initiates(x)
+	})
+	b.manyPings(t, "one node is alone", x)
+	if c := show[api.Cluster](t, x, "cluster"); c.State != "alone" || c.SAs != 1 || c.IKESAs != 1 || c.Numbered || c.SPIsReserved != 0 {
+		t.Errorf("alone with one tunnel up it says %+v", c)
+	}
 	if out, ok := b.applies(t, x, b.fleetText("routes: [{prefix: 198.18.97.0/24, nexthop: four}]")); !ok || !strings.Contains(out, "stored as 7:") || !strings.Contains(out, "1 node with 7") {
 		t.Error("not applied to the node that is alone")
 	}

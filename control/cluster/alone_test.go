@@ -3,6 +3,8 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -95,10 +97,17 @@ func (c *Cluster) bucket(t *testing.T) *buckets {
 	return c.buckets
 }
 
+// keptDocument is one that a node had when it ended.
+func keptDocument() Document {
+	body := []byte("kept")
+	digest := sha256.Sum256(body)
+	return Document{Serial: 7, By: "edge-9", Digest: hex.EncodeToString(digest[:]), Body: body}
+}
+
 // Serials go on from what was kept, also when something is applied at once.
 func TestAloneGoesOn(t *testing.T) {
 	t.Parallel() // it waits more than it works
-	l := newLone(t, "edge-1", Document{Serial: 7, By: "edge-9", Body: []byte("kept")})
+	l := newLone(t, "edge-1", keptDocument())
 	if d := l.Document(); d.Serial != 7 {
 		t.Errorf("before it runs, the document is %d", d.Serial)
 	}
@@ -115,7 +124,7 @@ func TestAloneGoesOn(t *testing.T) {
 // An engine that does not start ends nothing but what needs it.
 func TestAloneWithoutEngine(t *testing.T) {
 	t.Parallel()
-	l := newLone(t, "edge-1", Document{Serial: 7, Body: []byte("kept")})
+	l := newLone(t, "edge-1", keptDocument())
 	if err := os.RemoveAll(l.scratch); err != nil {
 		t.Fatal(err)
 	}
@@ -134,5 +143,21 @@ func TestAloneWithoutEngine(t *testing.T) {
 	l.stop()
 	if said := l.log.text(); !strings.Contains(said, "the engine does not start") {
 		t.Errorf("its log has\n%s", said)
+	}
+}
+
+// The document is sealed anew with each epoch, and can be replaced afterwards.
+func TestAloneRenews(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	l := newLone(t, "edge-1", keptDocument())
+	l.inner.rotateAfter, l.inner.destroyAfter = 2*time.Second, time.Second/2
+	l.run()
+	defer l.stop()
+	n := &node{Cluster: l.inner, t: t, patience: patience}
+	n.eventually("begun", func() bool { return l.inner.documentKnown.Load() })
+	first := l.inner.keys.Current()
+	n.eventually("without the first epoch's key", func() bool { return l.inner.keys.Oldest() > first })
+	if serial, err := l.Apply(t.Context(), []byte("next")); err != nil || serial != 8 {
+		t.Errorf("serial %d, %v", serial, err)
 	}
 }

@@ -190,3 +190,24 @@ func TestNamesAreAContract(t *testing.T) {
 		}
 	}
 }
+
+// A node that is alone has of the cluster's metrics the one of what was applied.
+func TestAloneHasNoCluster(t *testing.T) {
+	s := source(t)
+	s.Cluster = nil
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(newCollector(s))
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var of []string
+	for _, f := range families {
+		if strings.HasPrefix(f.GetName(), "causeway_cluster_") {
+			of = append(of, f.GetName())
+		}
+	}
+	if len(of) != 1 || of[0] != "causeway_cluster_fleet_serial" {
+		t.Errorf("it has %v", of)
+	}
+}

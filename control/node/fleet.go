@@ -156,7 +156,7 @@ func (n *Node) follow() {
 		return
 	}
 	if err == nil && n.fleet.own.HasTunnels() {
-		err = errOwnTunnels
+		c, err = nil, errOwnTunnels // what is in effect is not the document
 	}
 	if err == nil {
 		_, err = n.takeOver(c, fmt.Sprintf("the fleet's configuration %d", d.Serial))
