@@ -148,11 +148,12 @@ func fleetNodes(w io.Writer, f fleet) {
 	}
 	table(w, rows)
 	for _, n := range f.Nodes {
+		why := strings.ReplaceAll(n.Why, "\n", "\n  ")
 		switch {
-		case n.Why != "" && n.Refused == 0:
-			fmt.Fprintf(w, "%s: %s\n", n.Name, n.Why)
-		case n.Why != "":
-			fmt.Fprintf(w, "%s refuses %d: %s\n", n.Name, n.Refused, strings.ReplaceAll(n.Why, "\n", "\n  "))
+		case why != "" && n.Refused == 0:
+			fmt.Fprintf(w, "%s: %s\n", n.Name, why)
+		case why != "":
+			fmt.Fprintf(w, "%s refuses %d: %s\n", n.Name, n.Refused, why)
 		}
 	}
 }

@@ -27,7 +27,7 @@ type Alone struct {
 // AloneOptions are what an Alone is made of.
 type AloneOptions struct {
 	Member  Member // as in Options
-	Scratch string // see engine.Options
+	Scratch string // see engine.Alone
 	Log     *slog.Logger
 
 	OnDocument func(Document)  // see Options
@@ -50,7 +50,7 @@ func NewAlone(o AloneOptions) (*Alone, error) {
 	a := &Alone{name: o.Member.Name, log: log, failed: make(chan struct{})}
 	o.Member.Name = aloneName
 	quiet := slog.New(warnings{log.Handler()})
-	a.inner = New(Options{Engine: engine.Options{Name: aloneName, Scratch: o.Scratch, Log: quiet}, Identity: identity, Roster: seal.Roster{aloneName: identity.Public().Fingerprint()},
+	a.inner = New(Options{Engine: engine.Options{Name: aloneName, Alone: &engine.Alone{Scratch: o.Scratch}, Log: quiet}, Identity: identity, Roster: seal.Roster{aloneName: identity.Public().Fingerprint()},
 		Member: o.Member, Log: quiet, OnDocument: o.OnDocument, NotReady: o.NotReady}, nil)
 	a.inner.alone, a.inner.trouble = true, "the engine starts"
 	return a, nil

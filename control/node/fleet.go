@@ -173,14 +173,12 @@ func (n *Node) settleFleet(d cluster.Document, c *config.Config, err error) {
 		f.refused, f.why = d.Serial, err.Error()
 		n.log.Error("the fleet's configuration is not taken over", "serial", d.Serial, "goes_on_with", f.running.Serial, "error", err)
 	} else {
-		f.running, f.refused, f.why = d, 0, ""
-		if err != nil {
-			f.why = err.Error()
+		f.running, f.refused = d, 0
+		if unkept := n.keepFleet(d); unkept != nil {
+			n.log.Error("the fleet's configuration is in effect and not kept: started again, this node begins with the one of before", "serial", d.Serial, "error", unkept)
+			err = errors.Join(err, fmt.Errorf("in effect and not kept, started again this node begins with the one of before: %w; %s, and apply again", unkept, advice(unkept)))
 		}
-		if err := n.keepFleet(d); err != nil {
-			n.log.Error("the fleet's configuration is in effect and not kept: started again, this node begins with the one of before", "serial", d.Serial, "error", err)
-			f.why = fmt.Sprintf("in effect and not kept, started again this node begins with the one of before: %v; %s, and apply again", err, advice(err))
-		}
+		f.why = text(err)
 	}
 	n.tellFleet()
 }

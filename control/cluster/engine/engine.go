@@ -3,7 +3,7 @@
 // A node that serves others (Options.Hub) has the store, JetStream, and takes leaf nodes at an address; every node that names servers
 // is a leaf node of one of them, and of no other that they tell of. Hubs may have the store in common (Options.Others): each has a replica,
 // and a majority of them is the store. A node that both serves and names servers is a relay, for nodes of its region: it has no store.
-// A node that neither serves nor names servers is alone: it has a store in memory, which ends with the process.
+// A node that is alone (Options.Alone) has a store in memory, which ends with the process.
 // Nothing else listens: the node itself talks to its server in memory.
 package engine
 
@@ -40,8 +40,14 @@ type Options struct {
 	Between netip.AddrPort // where other hubs with the store find this one; not valid: it has the store alone
 	Others  []*url.URL     // those hubs
 	Foreign *Foreign       // the servers are somebody's NATS deployment; nil: they are nodes
-	Scratch string         // of a node that is alone: where a directory can be made, which is gone when the engine has started
+	Alone   *Alone         // there are no other nodes; nil: there are
 	Log     *slog.Logger
+}
+
+// Alone is what the engine of a node that is alone needs: no other one has a store that ends with its process, in which numbers would be
+// given again.
+type Alone struct {
+	Scratch string // where a directory can be made, which is gone when the engine has started
 }
 
 // Foreign is what a NATS deployment that is not made of nodes is like.
@@ -62,13 +68,10 @@ func (o *Options) domain() string {
 // relay reports whether the node serves others and has no store.
 func (o *Options) relay() bool { return o.Hub.IsValid() && len(o.Servers) > 0 }
 
-// alone reports whether no other node has to do with the engine.
-func (o *Options) alone() bool { return !o.Hub.IsValid() && len(o.Servers) == 0 }
-
 // replicas is how many replicas buckets are made with; 0: somebody else makes them.
 func (o *Options) replicas() int {
 	switch {
-	case o.alone():
+	case o.Alone != nil:
 		return 1
 	case o.Foreign != nil:
 		return o.Foreign.Replicas
@@ -97,9 +100,9 @@ const (
 // Open starts a server. It returns before the servers that it names are reached.
 func Open(o Options) (*Engine, error) {
 	limit := startLimit
-	if o.alone() {
+	if o.Alone != nil {
 		limit = startAloneLimit
-		dir, err := os.MkdirTemp(o.Scratch, "causeway-engine-")
+		dir, err := os.MkdirTemp(o.Alone.Scratch, "causeway-engine-")
 		if err != nil {
 			return nil, fmt.Errorf("engine: the server wants a directory, which it leaves empty: %w", err)
 		}
@@ -133,7 +136,7 @@ const requestLimit = 5 * time.Second
 // maxValue bounds a message: an IKE SA with its fragments is the largest.
 const maxValue = 256 << 10
 
-// maxAlone bounds the store of a node that is alone: two of the largest documents.
+// maxAlone bounds the store of a node that is alone: the largest document, and the one that takes its place, have half of it.
 const maxAlone = 64 << 20
 
 func (o Options) options() *server.Options {
@@ -146,7 +149,7 @@ func (o Options) options() *server.Options {
 			out.SyncAlways = true // what was reserved stands on disk before it is relied on
 		}
 	}
-	if o.alone() {
+	if o.Alone != nil {
 		out.JetStream, out.StoreDir, out.JetStreamDomain = true, o.Dir, Domain
 		out.JetStreamMaxMemory, out.JetStreamMaxStore = maxAlone, 1 // 0 would be what the disk has
 	}

@@ -192,7 +192,7 @@ func TestRepeatedLines(t *testing.T) {
 // The engine of a node that is alone listens nowhere, leaves nothing on the disk, and puts nothing there.
 func TestAlone(t *testing.T) {
 	scratch := t.TempDir()
-	e, err := Open(Options{Name: "alone", Scratch: scratch})
+	e, err := Open(Options{Name: "alone", Alone: &Alone{scratch}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +219,7 @@ func TestAlone(t *testing.T) {
 	if files, err := os.ReadDir(scratch); err != nil || len(files) > 0 {
 		t.Errorf("left behind: %v, %v", files, err)
 	}
-	if _, err := Open(Options{Name: "alone", Scratch: filepath.Join(scratch, "none")}); err == nil || !strings.Contains(err.Error(), "the server wants a directory") {
+	if _, err := Open(Options{Name: "alone", Alone: &Alone{filepath.Join(scratch, "none")}}); err == nil || !strings.Contains(err.Error(), "the server wants a directory") {
 		t.Errorf("without a directory: %v", err)
 	}
 }
