@@ -18,7 +18,21 @@ type Cluster struct {
 	Share   Share          // other hubs that have the store too
 	NATS    *NATS          // Servers are a NATS deployment; nil: they are nodes
 	Roster  string         // path of the file of the nodes that are admitted
+	Away    WhileAway      // what becomes of new negotiations while the store is not reached
 }
+
+// WhileAway says what a node does with new negotiations while the cluster's store is not reached.
+type WhileAway uint8
+
+// What it may do.
+const (
+	AwayRefuse     WhileAway = iota // refuse them: no other node would have what they make
+	AwayDatacenter                  // answer them: the nodes of its data center are told what they make, all others later
+)
+
+var awayNames = []string{AwayRefuse: "refuse", AwayDatacenter: "datacenter"}
+
+func (a WhileAway) String() string { return awayNames[a] }
 
 // Share is how a hub has the store in common with others: each has a replica, and a majority of them is the store.
 type Share struct {
@@ -40,7 +54,7 @@ type ClusterTLS struct {
 }
 
 var (
-	clusterSchema = schema{fields: []string{"servers", "tls", "hub", "nats", "roster"}}
+	clusterSchema = schema{fields: []string{"servers", "tls", "hub", "nats", "roster", "while_away"}}
 	tlsSchema     = schema{fields: []string{"certificate", "key", "ca"}}
 	hubSchema     = schema{fields: []string{"listen", "share"}}
 	shareSchema   = schema{fields: []string{"listen", "hubs"}}
@@ -70,6 +84,10 @@ func (d *decoder) cluster(v value) *Cluster {
 	}
 	if v, ok := f.need("roster", "the path of a file with a line for each node that is admitted: its name, and what `causeway cluster identity` prints there"); ok {
 		c.Roster = v.rosterFile()
+	}
+	if v, ok := f.get("while_away"); ok {
+		i, _ := v.word(awayNames...)
+		c.Away = WhileAway(i)
 	}
 	return c
 }
@@ -229,7 +247,7 @@ func (c *Cluster) same(d *Cluster) bool {
 	}
 	nats := c.NATS == d.NATS || c.NATS != nil && d.NATS != nil && *c.NATS == *d.NATS
 	return sameSet(c.Servers, d.Servers) && c.TLS == d.TLS && c.Hub == d.Hub && c.Roster == d.Roster &&
-		c.Share.Listen == d.Share.Listen && sameSet(c.Share.Hubs, d.Share.Hubs) && nats
+		c.Share.Listen == d.Share.Listen && sameSet(c.Share.Hubs, d.Share.Hubs) && c.Away == d.Away && nats
 }
 
 // checkCluster refuses what one node can do and several cannot (DESIGN
@@ -240,6 +258,9 @@ func (k *checker) checkCluster() {
 	}
 	if !k.given("node.address") {
 		k.fail("node.address", "is missing: in a cluster each node has a unicast address of its own beside the endpoints")
+	}
+	if k.c.Cluster.Away == AwayDatacenter && k.c.Node.Datacenter == "" && !k.given("node.datacenter") {
+		k.fail("cluster.while_away", "datacenter needs node.datacenter: the nodes of it are told what is negotiated while the store is away; write both, or refuse")
 	}
 	if n := k.c.Node.Name; strings.HasPrefix(n, ".") || strings.HasSuffix(n, ".") || strings.Contains(n, "..") {
 		k.fail("node.name", "%s is not possible in a cluster: dots stand between other characters alone", quote(n))

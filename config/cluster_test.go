@@ -205,7 +205,11 @@ c.yaml:11:8: cluster.tls: key is missing: write the path of a file with the cert
 	{"roster in the file itself", swapIn(clustered(base, leaf), "roster: DIR/roster", "roster: [edge-1]"),
 		`c.yaml:15:11: cluster.roster: must be an absolute path, got a list`},
 	{"cluster, unknown field beside good ones", clustered(base, leaf+"\n  peers: []"),
-		`c.yaml:17:3: cluster: unknown field "peers": allowed are servers, tls, hub, nats and roster`},
+		`c.yaml:17:3: cluster: unknown field "peers": allowed are servers, tls, hub, nats, roster and while_away`},
+	{"while away of no data center", clustered(base, leaf+"\n  while_away: datacenter"),
+		`c.yaml:17:15: cluster.while_away: datacenter needs node.datacenter: the nodes of it are told what is negotiated while the store is away; write both, or refuse`},
+	{"while away of a region", clustered(base, leaf+"\n  while_away: region"),
+		`c.yaml:17:15: cluster.while_away: must be refuse or datacenter, got "region"`},
 	{"cluster, servers twice", clustered(base, leaf+"\n  "+leaf),
 		`c.yaml:17:3: cluster.servers: given twice, first on line 16: remove one`},
 	{"node without an address in a cluster", swapIn(clustered(base, leaf), `address: 192.0.2.11`, `name: edge-1`),
@@ -250,6 +254,7 @@ func TestCluster(t *testing.T) {
 		name, section string
 		want          Cluster
 	}{
+		{"leaf that refuses", leaf + "\n  while_away: refuse", Cluster{Servers: []string{"tls://hub1.example.net:4222"}}},
 		{"leaf", leaf, Cluster{Servers: []string{"tls://hub1.example.net:4222"}}},
 		{"relay", leaf + "\n  " + hub, Cluster{Servers: []string{"tls://hub1.example.net:4222"}, Hub: netip.MustParseAddrPort("0.0.0.0:4222")}},
 		{"one of three hubs", `hub: {listen: "0.0.0.0:4222", share: {listen: "0.0.0.0:4223", hubs: ["tls://b:4223", "tls://c:4223"]}}`,
@@ -417,6 +422,8 @@ func TestClusterChangesAreSeen(t *testing.T) {
 			p.CA = "x"
 		case *Share:
 			p.Hubs = []string{"x"}
+		case *WhileAway:
+			*p = AwayDatacenter
 		case **NATS:
 			*p = &NATS{Domain: "x"}
 		default:
@@ -487,5 +494,13 @@ func TestExampleCluster(t *testing.T) {
 		for _, w := range c.Warnings() {
 			t.Errorf("warning: %v", w)
 		}
+	}
+}
+
+// TestWhileAway: a node that goes on without the store names the data center that it does so for.
+func TestWhileAway(t *testing.T) {
+	file := clusterDir(t).Replace(swapIn(clustered(base, hub+"\n  while_away: datacenter"), "address: 192.0.2.11", "address: 192.0.2.11, datacenter: ams1"))
+	if c := mustParse(t, file); c.Cluster.Away != AwayDatacenter || c.Cluster.Away.String() != "datacenter" {
+		t.Errorf("got %v", c.Cluster.Away)
 	}
 }

@@ -117,11 +117,11 @@ c.yaml:10:10: cluster: ` + noTLS},
 	{"cluster without a value", inCluster(``),
 		`c.yaml:10:10: cluster: has no value: give one, or remove it`},
 	{"cluster is a list", inCluster(`["tls://hub1.example.net:4222"]`),
-		`c.yaml:10:10: cluster: must be a mapping with servers, tls, hub, nats or roster, got a list`},
+		`c.yaml:10:10: cluster: must be a mapping with servers, tls, hub, nats, roster or while_away, got a list`},
 	{"cluster, unknown field", inCluster(`{servers: ["tls://hub1.example.net:4222"], tls: [], roster: 7, name: edge}`),
 		`c.yaml:10:58: cluster.tls: must be a mapping with certificate, key or ca, got a list
 c.yaml:10:70: cluster.roster: must be an absolute path, got 7
-c.yaml:10:73: cluster: unknown field "name": allowed are servers, tls, hub, nats and roster`},
+c.yaml:10:73: cluster: unknown field "name": allowed are servers, tls, hub, nats, roster and while_away`},
 	{"cluster, fields misspelled", inCluster(`{server: ["tls://hub1.example.net:4222"], tsl: {}, rooster: /x}`),
 		`c.yaml:10:11: cluster: unknown field "server": did you mean "servers"?
 c.yaml:10:52: cluster: unknown field "tsl": did you mean "tls"?

@@ -99,7 +99,7 @@ func clusterTable(w io.Writer, c api.Cluster) {
 	case "joined":
 		fmt.Fprintf(w, "joined: %s live, epoch %d\n", count(c.Nodes, "node"), c.Epoch)
 	default:
-		fmt.Fprintf(w, "the store is not reached: %s\ntunnels that are up go on; nothing new is negotiated\n", cmp.Or(c.Why, "not joined yet"))
+		fmt.Fprintf(w, "the store is not reached: %s\ntunnels that are up go on; %s\n", cmp.Or(c.Why, "not joined yet"), negotiates(c))
 	}
 	if len(c.Replicas) > 0 {
 		fmt.Fprintf(w, "store of %s: %s\n", count(len(c.Replicas), "replica"), replicaWords(c.Replicas))
@@ -122,4 +122,16 @@ func clusterTable(w io.Writer, c api.Cluster) {
 		fmt.Fprintf(w, "compared with the store %s ago\n", time.Duration(c.Compared*float64(time.Second)).Round(100*time.Millisecond))
 	}
 	fmt.Fprintf(w, "acknowledgements that came late %d, values refused %d\n", c.LateAcks, c.Refused)
+}
+
+// negotiates says what a node negotiates without the store.
+func negotiates(c api.Cluster) string {
+	switch {
+	case !c.Local:
+		return "nothing new is negotiated"
+	case c.NotTold > 0:
+		return fmt.Sprintf("new tunnels are negotiated for this data center alone, whose nodes have not acknowledged %s yet", count(c.NotTold, "change"))
+	default:
+		return "new tunnels are negotiated for this data center alone"
+	}
 }

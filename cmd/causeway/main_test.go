@@ -260,6 +260,10 @@ func TestClusterTables(t *testing.T) {
 	})
 	clusterTable(&out, api.Cluster{State: "away", Why: "no server of cluster.servers is reached", Numbered: true, Writer: 5, Generation: "0123456789abcdef", Epoch: 7, SAs: 3, Digest: "00000000000000ff", SPIsReserved: 64, IKESAs: 3, IKEHere: 2, IKEVacant: 1, Compared: 2.31,
 		Replicas: []api.StoreReplica{{Name: "edge-1", Current: true, Leads: 5}, {Name: "edge-2", Offline: true, Lag: 7}, {Name: "edge-3", Lag: 1}}})
+	away := api.Cluster{State: "away", Local: true, Numbered: true, Generation: "0123456789abcdef", Digest: "0000000000000000"}
+	clusterTable(&out, away)
+	away.NotTold = 2
+	clusterTable(&out, away)
 	nodeTable(&out, []api.ClusterNode{{Name: "lone", State: "self", Agrees: true, SAs: 2}})
 	clusterTable(&out, api.Cluster{State: "alone", SAs: 2, IKESAs: 1})
 	clusterTable(&out, api.Cluster{State: "alone", Why: "the engine starts"})
@@ -280,6 +284,20 @@ child SAs 3 (digest 00000000000000ff), SPIs reserved ahead 64
 IKE SAs 3: 2 here, 1 of nodes that are gone
 not stored yet 0, not installed here 0, not opened for lack of a key 0
 compared with the store 2.3s ago
+acknowledgements that came late 0, values refused 0
+the store is not reached: not joined yet
+tunnels that are up go on; new tunnels are negotiated for this data center alone
+number for IVs 0, generation of the store 0123456789abcdef
+child SAs 0 (digest 0000000000000000), SPIs reserved ahead 0
+IKE SAs 0: 0 here, 0 of nodes that are gone
+not stored yet 0, not installed here 0, not opened for lack of a key 0
+acknowledgements that came late 0, values refused 0
+the store is not reached: not joined yet
+tunnels that are up go on; new tunnels are negotiated for this data center alone, whose nodes have not acknowledged 2 changes yet
+number for IVs 0, generation of the store 0123456789abcdef
+child SAs 0 (digest 0000000000000000), SPIs reserved ahead 0
+IKE SAs 0: 0 here, 0 of nodes that are gone
+not stored yet 0, not installed here 0, not opened for lack of a key 0
 acknowledgements that came late 0, values refused 0
 NODE  STATE  READY  ADDRESS  DATACENTER  REGION  RELEASE  EPOCH  CHILD SAS  SAME  HEARD
 lone  self   yes    -        -           -       -        -      2          yes   -

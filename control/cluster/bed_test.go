@@ -224,6 +224,7 @@ type node struct {
 	patience  time.Duration
 	stop      func()
 	direct    func(node string, message []byte) bool
+	tells     func(node string, message []byte) bool // nil: it goes to that node of the bed
 }
 
 // A bed is nodes with real servers within this process, the first of which is the hub.
@@ -236,6 +237,10 @@ type bed struct {
 	log    *log
 	quick  bool // epochs last seconds
 	alone  bool // the hub says that it has the store alone
+	local  bool // nodes go on negotiating while the store is away
+
+	datacenters map[string]string // of nodes, by name
+	running     sync.Map          // nodes, by name
 
 	patience   time.Duration         // of its nodes, if it is not 0
 	engine     func(*engine.Options) // not nil: completes what a node's engine is, by its name
@@ -329,7 +334,7 @@ func (b *bed) prepare(name string) *node {
 	default:
 		o.Servers = []*url.URL{leafURL(b.t, b.hub)}
 	}
-	member := Member{Name: name}
+	member := Member{Name: name, Datacenter: b.datacenters[name]}
 	if b.alone && name == "hub" {
 		member.Yields = StoreAlone
 	}
@@ -340,7 +345,13 @@ func (b *bed) prepare(name string) *node {
 				return false
 			}
 			return n.direct(node, message)
+		}, Local: b.local, Tell: func(node string, message []byte) bool {
+			if n.tells != nil {
+				return n.tells(node, message)
+			}
+			return b.tell(node, message)
 		}}, n.plane)
+	b.running.Store(name, n)
 	if b.quick {
 		n.rotateAfter, n.destroyAfter = 2*time.Second, time.Second/2
 	}
@@ -358,6 +369,15 @@ func (b *bed) prepare(name string) *node {
 	n.stop = sync.OnceFunc(n.Close)
 	b.t.Cleanup(func() { n.stop() })
 	return n
+}
+
+// tell gives a message to a node, as ESP between nodes does.
+func (b *bed) tell(name string, message []byte) bool {
+	n, ok := b.running.Load(name)
+	if ok {
+		go n.(*node).TakeTold(bytes.Clone(message))
+	}
+	return ok
 }
 
 // run has a node take part.

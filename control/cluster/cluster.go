@@ -36,6 +36,11 @@ type Options struct {
 	// Direct gives a message to another node by a way that needs no store, for its TakeDirect, and reports whether it did; nil: there is no
 	// such way.
 	Direct func(node string, message []byte) bool
+
+	// Local has the node go on negotiating while the store is away, for the nodes of its data center (neighbours.go). Tell gives a message to
+	// one of them, for its TakeTold, by a way that needs no store, and reports whether it did; what is told may be lost.
+	Local bool
+	Tell  func(node string, message []byte) bool
 }
 
 // A Cluster is this node's part of it. Its methods may be called by any goroutine; Run once.
@@ -107,6 +112,10 @@ type Cluster struct {
 	ownable map[string]string // tunnels that have an owner, by key
 	owners  map[string]*owned // likewise
 
+	tellings map[uint32]*telling // what neighbours are told while the store is away, by SPI
+	quiet    map[string]bool     // neighbours that did not acknowledge the last one in time
+	barred   bool                // the store that is there is not this process's
+
 	replicas []Replica // of the store, as they were when it was compared
 
 	document Document // the newest that is known
@@ -137,7 +146,7 @@ func New(o Options, plane Dataplane) *Cluster {
 	return &Cluster{opts: o, ike: nobody{}, log: o.Log, plane: plane, keys: seal.NewKeyring(), work: make(chan struct{}, 1), anew: make(chan struct{}, 1), left: make(chan struct{}),
 		rotateAfter: rotateAfter, destroyAfter: destroyAfter, orphanAfter: orphanAfter, unreadableAfter: unreadableAfter, markTime: markTime, roster: o.Roster,
 		held: map[uint32]*held{}, unopened: map[string][]byte{},
-		ikes: map[uint64]*ikeSA{}, ikesBy: map[process]spiSet{}, ikesOf: map[string]spiSet{}, erasing: map[uint64]uint64{}, unopenedIKEs: map[uint64]sealedIKE{}, ownable: map[string]string{}, owners: map[string]*owned{},
+		ikes: map[uint64]*ikeSA{}, ikesBy: map[process]spiSet{}, ikesOf: map[string]spiSet{}, erasing: map[uint64]uint64{}, unopenedIKEs: map[uint64]sealedIKE{}, ownable: map[string]string{}, owners: map[string]*owned{}, tellings: map[uint32]*telling{}, quiet: map[string]bool{},
 		members: map[string]*lease{}, refused: map[string]string{}, yields: o.Member.Yields, trouble: "not joined yet"}
 }
 
@@ -171,6 +180,9 @@ func (c *Cluster) Run(ctx context.Context) error {
 			deaf, err = c.listen()
 		}
 		return err
+	}
+	if c.opts.Local {
+		go c.repeatTellings(ctx)
 	}
 	for ctx.Err() == nil {
 		err := c.join(ctx, hear)
@@ -226,6 +238,8 @@ func (c *Cluster) admitted() seal.Roster {
 func (c *Cluster) lose(err error) {
 	if !c.engine.Reached() {
 		err = engine.ErrAway
+	} else if failed := c.engine.Failed(); failed != nil {
+		err = failed
 	}
 	now := c.now()
 	c.mu.Lock()
@@ -237,11 +251,15 @@ func (c *Cluster) lose(err error) {
 			}
 		}
 	}
-	c.trouble, c.buckets = err.Error(), nil
+	c.trouble, c.buckets, c.barred = err.Error(), nil, errors.As(err, &strangeStore{})
+	local := c.local()
 	c.mu.Unlock()
 	c.echo.Store(nil)
 	if changed {
 		c.log.Warn("cluster: the store is not reached; tunnels that are up go on", "error", err)
+	}
+	if changed && local {
+		c.log.Warn("cluster: what is negotiated until the store is there again only the nodes of this data center have", "datacenter", c.opts.Member.Datacenter)
 	}
 }
 

@@ -56,7 +56,7 @@ func (c *Cluster) TakeDirect(message []byte) {
 	}
 }
 
-// nodeOf is the other node that has an SA, or whose process has made its SPI; "": none that lives.
+// nodeOf is the other node that has an SA, or whose process has made its SPI; "": none that may live.
 func (c *Cluster) nodeOf(spi uint64) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -65,7 +65,8 @@ func (c *Cluster) nodeOf(spi uint64) string {
 	}
 	now := c.now()
 	for name, l := range c.members {
-		if uint64(l.member.Writer) == spi>>writerBits && l.live(now) {
+		// One that is not heard any more may be cut off from the store, and negotiate for its data center.
+		if uint64(l.member.Writer) == spi>>writerBits && c.mayLive(l, now) {
 			return name
 		}
 	}

@@ -365,14 +365,19 @@ type Peer struct {
 // peerKept is how long traffic from a node that is not heard any more is taken: it may be cut off from the store, and not from this node.
 const peerKept = time.Hour
 
-// Peers lists them, by name, with those that may live. While the store is away nobody is heard, so nobody is known to be gone.
+// mayLive reports whether a node may live that is not heard. While the store is away nobody is, so nobody is known to be gone. It is called
+// with the lock held.
+func (c *Cluster) mayLive(l *lease, now time.Time) bool {
+	return !l.member.Leaving && (c.trouble != "" || now.Sub(l.heard) < peerKept)
+}
+
+// Peers lists them, by name, with those that may live.
 func (c *Cluster) Peers() (list []Peer) {
 	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for name, l := range c.members {
-		there := !l.member.Leaving && (c.trouble != "" || now.Sub(l.heard) < peerKept)
-		if there && l.member.Address.IsValid() {
+		if c.mayLive(l, now) && l.member.Address.IsValid() {
 			p := Peer{Name: name, Address: l.member.Address, Writer: l.member.Writer, Epoch: l.member.Epoch, Messages: l.member.Messages}
 			if slices.Contains(l.member.Keyed, c.writer.ID) {
 				p.Takes = l.member.KeyedEpoch

@@ -362,6 +362,13 @@ func (c *Cluster) heard(m *nats.Msg) {
 	if err != nil {
 		return
 	}
+	if ack := c.ackOf(spi); ack != nil {
+		_ = c.engine.Conn.Publish(m.Reply, ack) // lost with the connection, as others are
+	}
+}
+
+// ackOf says that this node has another's record as it knows it; nil: it has none, or its dataplane did not take it.
+func (c *Cluster) ackOf(spi uint32) []byte {
 	c.mu.Lock()
 	h := c.held[spi]
 	has := h != nil && !h.own && h.failed == nil
@@ -371,9 +378,11 @@ func (c *Cluster) heard(m *nats.Msg) {
 	}
 	c.mu.Unlock()
 	if !has {
-		return
+		return nil
 	}
-	if ack, err := c.ack(spi, generation); err == nil {
-		_ = c.engine.Conn.Publish(m.Reply, ack) // lost with the connection, as others are
+	ack, err := c.ack(spi, generation)
+	if err != nil {
+		return nil
 	}
+	return ack
 }

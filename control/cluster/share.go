@@ -27,10 +27,16 @@ type shared struct {
 // errAway says why nothing new is negotiated.
 var errAway = errors.New("the cluster's store is not reached: what is negotiated now no other node would have")
 
+// errSpent says why a node that goes on without the store does not any more.
+var errSpent = errors.New("the cluster's store is not reached, and the SPIs that were reserved before are used")
+
 // ReserveSPI takes one that was reserved in the store.
 func (s shared) ReserveSPI() (uint32, error) {
 	for {
 		spi, ok := s.c.fromStock()
+		if !ok && s.c.Fleet().Local() {
+			return 0, errSpent
+		}
 		if !ok {
 			return 0, errAway
 		}
@@ -45,7 +51,7 @@ func (s shared) ReleaseSPI(spi uint32) {
 	s.Dataplane.ReleaseSPI(spi)
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	if h := s.c.held[spi]; h != nil && h.kind == reserved && h.own && len(s.c.stock) < stockSize {
+	if h := s.c.held[spi]; h != nil && h.kind == reserved && h.own && len(s.c.stock) < s.c.stocked() {
 		s.c.stock = append(s.c.stock, spi)
 	}
 }
@@ -201,7 +207,13 @@ func (c *Cluster) publish(spi uint32, r *record, wait bool) error {
 	}
 	c.set(spi, &held{generation: r.Generation, kind: r.Kind, own: true, node: r.Node, writer: r.Writer, tunnel: r.Tunnel, used: r.Used, selectors: fmt.Sprint(r.Local, r.Remote),
 		expires: r.ExpiresAt, life: r.Life, elsewhere: elsewhere, sealed: sealed})
+	local := c.local()
 	c.mu.Unlock()
+	if local { // it is stored when the store is there again
+		_ = c.tell(spi, "", sealed) // hubs that choose who leads pass it on
+		c.tellNeighbours(spi, r.Generation, sealed, wait)
+		return nil
+	}
 	if !wait {
 		c.wake()
 		return c.tell(spi, "", sealed)

@@ -15,6 +15,7 @@ import (
 // SPIs are reserved by being the first to store something under them, ahead, so that no negotiation waits for the store.
 const (
 	stockSize = 64             // that are reserved ahead
+	localSize = 256            // by a node that has to do without the store while that is away
 	stockTime = 12 * time.Hour // how old a reserved one may become
 	leastSPI  = 256            // RFC 4303, section 2.1
 
@@ -25,14 +26,22 @@ const (
 // stockAtOnce is how many are reserved at one time: the store may be far, and the node says nothing of itself meanwhile.
 const stockAtOnce = 16
 
-// fillStock reserves SPIs ahead: each by being the first to store something under it.
+// stocked is how many SPIs this node reserves ahead.
+func (c *Cluster) stocked() int {
+	if c.opts.Local {
+		return localSize
+	}
+	return stockSize
+}
+
+// fillStock reserves SPIs ahead: each by being the first to store something under it. What is more than stockSize does not hurry.
 func (c *Cluster) fillStock(ctx context.Context, b *buckets) error {
-	for {
+	for round := 0; ; round++ {
 		c.mu.Lock()
-		missing := stockSize - len(c.stock)
+		have, missing := len(c.stock), c.stocked()-len(c.stock)
 		numbered := c.numbered
 		c.mu.Unlock()
-		if missing <= 0 || !numbered {
+		if missing <= 0 || !numbered || have >= stockSize && round > 0 {
 			return nil
 		}
 		var wg sync.WaitGroup
@@ -85,7 +94,7 @@ func (c *Cluster) reserve(ctx context.Context, b *buckets, spi uint32) error {
 func (c *Cluster) fromStock() (spi uint32, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.trouble == "" && len(c.stock) > 0 {
+	for (c.trouble == "" || c.local()) && len(c.stock) > 0 {
 		spi, c.stock = c.stock[0], c.stock[1:]
 		if h := c.held[spi]; h != nil && h.kind == reserved && time.Until(h.expires) > stockTime {
 			c.wake()

@@ -99,7 +99,8 @@ func New(o Options) *Daemon {
 	return d
 }
 
-// Run works until ctx is done. Then it leaves its SAs to the other nodes, or, without any, tells the peers that they are gone.
+// Run works until ctx is done. Then it leaves its SAs to the other nodes, or, where there are none who could take them, tells the peers that
+// they are gone.
 func (d *Daemon) Run(ctx context.Context) error {
 	working, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -134,20 +135,25 @@ func (d *Daemon) leave() {
 		d.endKeyLog(name, k)
 	}
 	end := time.Now().Add(leaveLimit)
-	if d.fleet != nil {
-		d.handOver(all, end)
-		return
-	}
+	var handed, ended []*ikeSA
 	for _, s := range all {
+		if s.mayBeTakenOver() {
+			handed = append(handed, s)
+		} else {
+			ended = append(ended, s)
+		}
+	}
+	for _, s := range ended {
 		s.do(func() { s.deleteSelf("the daemon stops") })
 	}
-	for _, s := range all {
+	d.handOver(handed, end)
+	for _, s := range ended {
 		select {
 		case <-s.gone:
 		case <-time.After(time.Until(end)):
 		}
 	}
-	for _, s := range all {
+	for _, s := range ended {
 		s.do(func() { s.end("the daemon stops") })
 	}
 }

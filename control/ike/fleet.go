@@ -32,6 +32,9 @@ type Fleet interface {
 	Leads(tunnel string) bool
 	// Reached reports whether the store is.
 	Reached() bool
+	// Local reports whether, while it is not, this node goes on negotiating all the same: the nodes of its data center get what is made, and
+	// the store when it is there again.
+	Local() bool
 	// CookieKeys are secrets that all nodes have, the newest first.
 	CookieKeys() [][32]byte
 }
@@ -64,6 +67,7 @@ const (
 // kept is what is known of the store's copy of an SA, and what waits for it.
 type kept struct {
 	revision uint64          // that the store has; 0: nothing
+	offered  bool            // the store was given a state: other nodes may have it
 	children map[uint32]bool // of the state that is stored, by our SPI
 	writing  bool
 	stale    bool      // the state is another since writing began
@@ -83,8 +87,15 @@ const maxBacklog = 16
 // storeAgain is how long after a failure the store is asked again.
 const storeAgain = 500 * time.Millisecond
 
-// away reports whether what is made now no other node would have.
+// away reports whether the store is not reached: what is made now it would not have.
 func (d *Daemon) away() bool { return d.fleet != nil && !d.fleet.Reached() }
+
+// refuses reports whether nothing new is begun, because no other node would have it.
+func (d *Daemon) refuses() bool { return d.away() && !d.fleet.Local() }
+
+// provisional reports whether the SA is one that only this process can have, made while the store is away: no other node can take it over,
+// so nothing has to be written before it leaves.
+func (s *ikeSA) provisional() bool { return s.d.away() && s.d.fleet.Local() && !s.kept.offered }
 
 // shared reports whether the SA is one that the store is to have: what is not established begins anew elsewhere.
 func (s *ikeSA) shared() bool {
@@ -107,10 +118,49 @@ func (s *ikeSA) commit(leave func()) {
 	s.store()
 }
 
-// store writes the state if it has changed, one write at a time.
+// mustBeginAnew reports whether pairs of the SA cannot be replaced now, and those of a new one could: the store is away, has this SA, and is
+// not needed for another.
+func (s *ikeSA) mustBeginAnew() bool {
+	return s.d.away() && s.d.fleet.Local() && s.kept.offered && s.tunnel.Customer.IsValid()
+}
+
+// beginAnew negotiates the tunnel once more, in place of an SA that waits for the store, unless that has been done.
+func (s *ikeSA) beginAnew() {
+	if len(s.d.of(s.Tunnel)) > 1 {
+		return
+	}
+	t, spi := s.tunnel, s.spi()
+	s.note("a pair cannot be replaced while the store is away: the tunnel is begun anew")
+	s.d.soon(func() {
+		n := s.d.initiate(t)
+		n.do(func() { n.inPlaceOf = spi })
+	})
+}
+
+// endPredecessor ends the SA in whose place this one was begun: the store has this one now.
+func (s *ikeSA) endPredecessor() {
+	d := s.d
+	d.mu.Lock()
+	o := d.bySPI[s.inPlaceOf]
+	d.mu.Unlock()
+	s.inPlaceOf = 0
+	if o != nil {
+		d.post(o, func() { o.deleteSelf("the tunnel was begun anew while the store was away") })
+	}
+}
+
+// store writes the state if it has changed, one write at a time. That of a provisional SA is written when the store is there again.
 func (s *ikeSA) store() {
 	k := &s.kept
 	if k.writing || k.before > 0 || !k.stale || !s.shared() {
+		return
+	}
+	if s.provisional() {
+		leaves := k.outbox
+		k.outbox, k.again = nil, time.Now().Add(storeAgain)
+		for _, leave := range leaves {
+			leave()
+		}
 		return
 	}
 	text, err := s.snapshot()
@@ -123,7 +173,7 @@ func (s *ikeSA) store() {
 		children[c.SPIIn] = true
 	}
 	leaves := k.outbox
-	k.writing, k.stale, k.outbox, k.again = true, false, nil, time.Time{}
+	k.writing, k.offered, k.stale, k.outbox, k.again = true, true, false, nil, time.Time{}
 	stored := Stored{SPI: s.spi(), Tunnel: s.Tunnel, Established: s.Established, State: text}
 	s.d.fleet.Write(stored, k.revision, func(revision uint64, err error) {
 		s.d.soon(func() { s.stored(revision, err, children, leaves) })
@@ -161,6 +211,9 @@ func (s *ikeSA) stored(revision uint64, err error, children map[uint32]bool, lea
 		k.revision, k.children = revision, children
 		for _, leave := range leaves {
 			leave()
+		}
+		if s.inPlaceOf != 0 {
+			s.endPredecessor()
 		}
 		s.store()
 	}
@@ -336,7 +389,14 @@ func (d *Daemon) Elsewhere(tunnel string) []Stored {
 	return d.fleet.Of(tunnel)
 }
 
-// handOver gives all SAs to the other nodes: they are stored as they are, and forgotten here. Peers hear nothing of it.
+// mayBeTakenOver reports whether other nodes can go on with the SA when this one stops.
+func (s *ikeSA) mayBeTakenOver() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.d.fleet != nil && !(s.shared() && s.provisional())
+}
+
+// handOver gives SAs to the other nodes: they are stored as they are, and forgotten here. Peers hear nothing of it.
 func (d *Daemon) handOver(all []*ikeSA, end time.Time) {
 	for _, s := range all {
 		s.do(func() {

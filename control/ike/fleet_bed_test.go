@@ -23,6 +23,7 @@ type store struct {
 	records  map[uint64]Stored
 	revision uint64
 	away     bool
+	local    bool // nodes go on without it
 	seats    []*seat
 }
 
@@ -165,6 +166,12 @@ func (n *seat) Reached() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return !n.away
+}
+
+func (n *seat) Local() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.local
 }
 
 func (n *seat) CookieKeys() [][32]byte { return [][32]byte{{1}, {2}} }

@@ -59,6 +59,7 @@ type ikeSA struct {
 	heard      time.Time             // the last authentic message or ESP packet
 	keepalive  time.Time             // the next NAT keepalive
 	expire     time.Time             // of what is not established
+	inPlaceOf  uint64                // SPI of an SA that is to end when this one is stored
 	retryChild time.Time             // when a first pair may be asked for again
 	looked     time.Time             // at the children, the last time
 	waiters    []chan<- error

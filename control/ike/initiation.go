@@ -81,7 +81,7 @@ func (d *Daemon) receiveInit(local, remote netip.AddrPort, h message.Header, b [
 		d.counts.malformed.Add(1)
 		return
 	}
-	if d.away() { // the peer asks again, and another node may answer
+	if d.refuses() { // the peer asks again, and another node may answer
 		d.counts.storeAway.Add(1)
 		return
 	}

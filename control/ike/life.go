@@ -187,7 +187,11 @@ func (s *ikeSA) tickChildren(now time.Time) {
 			s.deleteChild(c)
 		case now.After(c.Rekey) && c.mayBeRekeyed():
 			c.Rekey = now.Add(jittered(4 * busyTime)) // if it fails
-			s.createChild(c, nil)
+			if s.mustBeginAnew() {
+				s.beginAnew()
+			} else {
+				s.createChild(c, nil)
+			}
 		}
 	}
 	if s.missesChild() && !now.Before(s.retryChild) {

@@ -10,7 +10,7 @@ import (
 
 // receiveRequest answers a request of the peer's: the next one, or the one before, again.
 func (s *ikeSA) receiveRequest(local, remote netip.AddrPort, h message.Header, b []byte) {
-	away := s.d.away()
+	away := s.d.away() && !s.provisional()
 	switch {
 	case h.ID+1 == s.NextResponse && len(s.Answer.Datagrams) > 0:
 		s.answerAgain(local, remote, h, b)

@@ -96,7 +96,7 @@ func (d *Daemon) Initiate(ctx context.Context, name string) error {
 		return fmt.Errorf("there is no tunnel %q with ike", name)
 	case !t.Customer.IsValid():
 		return fmt.Errorf("tunnel %s has no customer_endpoint: its customer has to begin", name)
-	case d.away():
+	case d.refuses():
 		return errors.New("the cluster's store is not reached: what is negotiated now no other node would have; see `causeway show cluster`")
 	case len(d.Elsewhere(name)) > 0:
 		return d.notHere(name)

@@ -66,11 +66,11 @@ func (n *Node) clusterOptions(c *config.Config) (o cluster.Options, err error) {
 	if own := o.Identity.Public(); !o.Roster.Admits(c.Node.Name, own) {
 		return o, fmt.Errorf("cluster.roster: %s does not admit this node; the line for it, on every node, is\n%s %s", c.Cluster.Roster, c.Node.Name, own.Fingerprint())
 	}
-	config, err := n.certificate.tls(c.Cluster.TLS)
+	connections, err := n.certificate.tls(c.Cluster.TLS)
 	if err != nil {
 		return o, err
 	}
-	o.Engine = engine.Options{Name: c.Node.Name, TLS: config, Hub: c.Cluster.Hub, Dir: filepath.Join(n.state.path, storeDir), Log: n.log}
+	o.Engine = engine.Options{Name: c.Node.Name, TLS: connections, Hub: c.Cluster.Hub, Dir: filepath.Join(n.state.path, storeDir), Log: n.log}
 	o.Engine.Between = c.Cluster.Share.Listen
 	if o.Engine.Servers, err = urlsOf(c.Cluster.Servers); err != nil {
 		return o, fmt.Errorf("cluster.servers: %w", err)
@@ -85,6 +85,8 @@ func (n *Node) clusterOptions(c *config.Config) (o cluster.Options, err error) {
 	o.OnDocument = n.hearDocument
 	o.OnPath = func(p pmtu.Path) { n.learned.Hear(p, time.Now()) }
 	o.Direct = func(node string, message []byte) bool { return n.ways.forward(node, message) }
+	o.Tell = func(node string, message []byte) bool { return n.ways.tell(node, message) }
+	o.Local = c.Cluster.Away == config.AwayDatacenter
 	o.Member = cluster.Member{Name: c.Node.Name, Address: c.Node.Address, Datacenter: c.Node.Datacenter, Region: c.Node.Region, Release: n.opts.Version, Messages: true}
 	if c.Cluster.Hub.IsValid() && len(c.Cluster.Servers)+len(c.Cluster.Share.Hubs) == 0 {
 		o.Member.Yields = cluster.StoreAlone
@@ -239,7 +241,7 @@ func (n *Node) Cluster() api.Cluster {
 		return n.showAlone()
 	}
 	v := n.cluster.Status()
-	x := api.Cluster{State: "joined", Why: v.Trouble, Writer: v.Writer.ID, Numbered: v.Numbered, Generation: fmt.Sprintf("%016x", v.Writer.Generation), Epoch: v.Epoch, Nodes: v.Nodes, SAs: v.SAs,
+	x := api.Cluster{State: "joined", Why: v.Trouble, Local: v.Local, NotTold: v.NotTold, Writer: v.Writer.ID, Numbered: v.Numbered, Generation: fmt.Sprintf("%016x", v.Writer.Generation), Epoch: v.Epoch, Nodes: v.Nodes, SAs: v.SAs,
 		Digest: v.Digest, SPIsReserved: v.Stock, IKESAs: v.IKESAs, IKEHere: v.IKEHere, IKEVacant: v.IKEVacant,
 		OwnedHere: v.OwnedHere, OwnedThere: v.OwnedThere, Ownerless: v.Ownerless, Unconfirmed: int(n.owning.unconfirmed.Load()), Compared: v.Compared.Seconds(), NotStored: v.NotStored, NotInstalled: v.NotInstalled, NotOpened: v.NotOpened, LateAcks: v.LateAcks, Refused: v.Refused}
 	x.Replicas = []api.StoreReplica{}

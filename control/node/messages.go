@@ -20,6 +20,7 @@ const (
 	sayForwarded messageKind = iota + 1 // an IKE datagram: cluster.TakeDirect
 	sayTry                              // is this way good? The name of who asks follows
 	sayGood                             // it is. The name of who answers follows
+	sayTold                             // what neighbours tell each other: cluster.TakeTold
 )
 
 // How long a way that was good is taken for good, when it is tried again, and how often one is tried.
@@ -38,6 +39,7 @@ type ways struct {
 	send  func(node string, message []byte) bool
 	alone func() bool // no hub is reached: there is no other way
 	take  func(forwarded []byte)
+	told  func(message []byte)
 
 	mu    sync.Mutex
 	open  map[string]bool // nodes that have the keys for it
@@ -76,6 +78,11 @@ func (w *ways) forward(node string, datagram []byte) bool {
 	return good && w.send(node, append([]byte{byte(sayForwarded)}, datagram...))
 }
 
+// tell gives a message of the cluster's to another node, whether the way is good or not: it is told again if there is no answer.
+func (w *ways) tell(node string, message []byte) bool {
+	return w.knows(node) && w.send(node, append([]byte{byte(sayTold)}, message...))
+}
+
 // look says whether the way to a node is to be taken, and whether it is to be tried.
 func (w *ways) look(node string, now time.Time) (good, try bool) {
 	alone := w.alone()
@@ -100,6 +107,8 @@ func (w *ways) hear(message []byte) {
 	switch text := message[1:]; messageKind(message[0]) {
 	case sayForwarded:
 		w.take(text)
+	case sayTold:
+		w.told(text)
 	case sayTry:
 		if name, ok := nameIn(text); ok && w.knows(name) {
 			w.send(name, named(sayGood, w.self))
@@ -139,7 +148,7 @@ func (n *Node) openWays() {
 	n.ways = &ways{self: n.Config().Node.Name, good: map[string]time.Time{}, tried: map[string]trial{}, log: n.log,
 		send:  func(node string, message []byte) bool { return n.nodes.Send(peerTunnel(node), message) },
 		alone: func() bool { return !n.cluster.Linked() },
-		take:  n.cluster.TakeDirect}
+		take:  n.cluster.TakeDirect, told: n.cluster.TakeTold}
 }
 
 // hearWait bounds how long hearNodes takes to notice that it shall end, in milliseconds.

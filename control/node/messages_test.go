@@ -14,6 +14,7 @@ import (
 type wayBed struct {
 	a, b    *ways
 	taken   []string // by b
+	told    []string // likewise
 	dropped func(to string) bool
 	away    bool
 	log     bytes.Buffer
@@ -25,6 +26,7 @@ func newWayBed() *wayBed {
 		return &ways{self: self, good: map[string]time.Time{}, tried: map[string]trial{}, log: slog.New(slog.NewTextHandler(&x.log, nil)),
 			alone: func() bool { return x.away },
 			take:  func(b []byte) { x.taken = append(x.taken, string(b)) },
+			told:  func(b []byte) { x.told = append(x.told, string(b)) },
 			send: func(node string, m []byte) bool {
 				if x.dropped(node) {
 					return true
@@ -41,6 +43,17 @@ func newWayBed() *wayBed {
 	x.a.setOpen(map[string]bool{"b": true})
 	x.b.setOpen(map[string]bool{"a": true})
 	return x
+}
+
+// What the cluster tells goes to nodes that have keys for it, whether that way was good or not.
+func TestTold(t *testing.T) {
+	x := newWayBed()
+	if x.a.tell("c", []byte("nobody")) || !x.a.tell("b", []byte("a record")) {
+		t.Error("it goes to who has no keys, or not to who has")
+	}
+	if !slices.Equal(x.told, []string{"a record"}) || len(x.taken) > 0 {
+		t.Errorf("told %q, taken %q", x.told, x.taken)
+	}
 }
 
 // The way in ESP is taken when it was shown to be good, and, without any other, in any case.

@@ -20,6 +20,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -85,8 +86,12 @@ func (o *Options) replicas() int {
 type Engine struct {
 	options Options
 	server  *server.Server
-	Conn    *nats.Conn
-	Store   jetstream.JetStream
+	log     *logger
+	stop    func() // ends what watches over the store
+
+	jetstream server.JetStreamConfig // of a node with a store
+	Conn      *nats.Conn
+	Store     jetstream.JetStream
 
 	Replicas int // with which this node makes buckets; 0: it makes none
 }
@@ -99,6 +104,9 @@ const (
 
 // Open starts a server. It returns before the servers that it names are reached.
 func Open(o Options) (*Engine, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	limit := startLimit
 	if o.Alone != nil {
 		limit = startAloneLimit
@@ -113,8 +121,8 @@ func Open(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
-	s.SetLoggerV2(&logger{to: o.Log, said: map[string]*said{}}, false, false, false)
-	e := &Engine{options: o, server: s, Replicas: o.replicas()}
+	e := &Engine{options: o, server: s, log: &logger{to: o.Log, said: map[string]*said{}}, stop: func() {}, Replicas: o.replicas()}
+	s.SetLoggerV2(e.log, false, false, false)
 	go s.Start()
 	if !s.ReadyForConnections(limit) {
 		e.Close()
@@ -126,6 +134,13 @@ func Open(o Options) (*Engine, error) {
 	if err != nil {
 		e.Close()
 		return nil, fmt.Errorf("cluster: %w", err)
+	}
+	if c := s.JetStreamConfig(); c != nil {
+		e.jetstream = *c
+		e.jetstream.StoreDir = o.Dir // the server's own is a directory in it
+		ctx, stop := context.WithCancel(context.Background())
+		e.stop = stop
+		go e.mend(ctx)
 	}
 	return e, nil
 }
@@ -230,6 +245,7 @@ func (e *Engine) remote() uint64 {
 
 // Close ends connection and server.
 func (e *Engine) Close() {
+	e.stop()
 	if e.Conn != nil {
 		e.Conn.Close()
 	}
@@ -239,7 +255,8 @@ func (e *Engine) Close() {
 
 // A logger brings the server's lines into the node's log. Its notices are of interest to whoever looks for a fault alone.
 type logger struct {
-	to *slog.Logger
+	to     *slog.Logger
+	failed atomic.Bool // the store could not write
 
 	mu   sync.Mutex
 	said map[string]*said
@@ -257,9 +274,6 @@ const (
 )
 
 func (l *logger) line(level slog.Level, format string, args []any) {
-	if l.to == nil {
-		return
-	}
 	if times, say := l.repeats(format, args, time.Now()); say {
 		text := "cluster engine: " + fmt.Sprintf(format, args...)
 		if times > 0 {
@@ -298,8 +312,13 @@ func (l *logger) Noticef(format string, args ...any) {
 	}
 	l.line(level, format, args)
 }
-func (l *logger) Warnf(format string, args ...any)  { l.line(slog.LevelWarn, format, args) }
-func (l *logger) Errorf(format string, args ...any) { l.line(slog.LevelError, format, args) }
+func (l *logger) Warnf(format string, args ...any) { l.line(slog.LevelWarn, format, args) }
+func (l *logger) Errorf(format string, args ...any) {
+	if failsToWrite(format) {
+		l.failed.Store(true)
+	}
+	l.line(slog.LevelError, format, args)
+}
 func (l *logger) Fatalf(format string, args ...any) {
 	l.line(slog.LevelError, "%s", []any{fmt.Sprintf(format, args...)})
 }
