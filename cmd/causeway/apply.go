@@ -13,15 +13,15 @@ import (
 	"causeway/control/api"
 )
 
-const applyHelp = `Make accounts, tunnels and routes what all nodes of the cluster work with. FILE has these three sections, as a node's own file has them;
-a tunnel's endpoint must be one of the endpoints of each node. Pre-shared keys, written as {file: PATH} or {env: NAME}, are read here and
-carried to the nodes, sealed; certificates are files that each node has.
+const applyHelp = `Make accounts, tunnels and routes what all nodes of the cluster work with, or the one that is without a cluster. FILE has these three
+sections, as a node's own file has them; a tunnel's endpoint must be one of the endpoints of each node. Pre-shared keys, written as
+{file: PATH} or {env: NAME}, are read here and carried to the nodes, sealed; certificates are files that each node has.
 
 The node that is asked tries FILE first, and stores nothing with a mistake in it. Then all nodes take it over without losing packets of
 tunnels that stay, and keep it; each says which one it works with. A node that it does not fit refuses it as a whole, and goes on with
 the one of before. The file replaces what was applied before: what is not in it is removed.
 
-Exit status 1 also if a node that lives has refused it, or not taken it within --wait.`
+Exit status 1 also if a node that lives has refused it, could not take all of it or not keep it, or has not taken it within --wait.`
 
 func applyCommand() *cobra.Command {
 	var socket, file string
@@ -71,13 +71,15 @@ func apply(out, problems io.Writer, c *api.Client, f *config.Fleet, dry bool, wa
 		return err
 	}
 	fleetNodes(out, x)
-	switch runs, refused, late := x.outcome(a.Serial); {
+	switch runs, refused, late, flawed := x.outcome(a.Serial); {
 	case x.Serial > a.Serial:
 		return fmt.Errorf("configuration %d was applied meanwhile, and takes the place of %d", x.Serial, a.Serial)
 	case len(refused) > 0:
 		return fmt.Errorf("not taken over by %s", listed(refused))
 	case len(late) > 0:
 		return fmt.Errorf("not taken over yet by %s: `causeway show fleet` tells when it is", listed(late))
+	case len(flawed) > 0:
+		return fmt.Errorf("in effect, and not all of it or not kept: %s", listed(flawed))
 	default:
 		fmt.Fprintf(out, "%s with %d\n", count(runs, "node"), a.Serial)
 		return nil
@@ -87,20 +89,24 @@ func apply(out, problems io.Writer, c *api.Client, f *config.Fleet, dry bool, wa
 // A fleet is what is known of all nodes.
 type fleet struct{ api.Fleet }
 
-// outcome says how many nodes that live work with a serial, and which ones refuse it, or have not taken it yet.
-func (f fleet) outcome(serial uint64) (runs int, refused, late []string) {
+// outcome says how many nodes that live work with a serial, and which ones refuse it, have not taken it yet, or have taken it with something
+// to say.
+func (f fleet) outcome(serial uint64) (runs int, refused, late, flawed []string) {
 	for _, n := range f.Nodes {
 		switch {
 		case n.State != "self" && n.State != "live":
 		case n.Runs >= serial:
 			runs++
+			if n.Why != "" {
+				flawed = append(flawed, n.Name)
+			}
 		case n.Refused >= serial:
 			refused = append(refused, n.Name)
 		default:
 			late = append(late, n.Name)
 		}
 	}
-	return runs, refused, late
+	return runs, refused, late, flawed
 }
 
 // awaitApplied returns when each node that lives has said what becomes of a serial, or after a time.
@@ -109,20 +115,16 @@ func awaitApplied(c *api.Client, serial uint64, wait time.Duration) (x fleet, er
 		if err := c.Show("fleet?brief=yes", &x.Fleet); err != nil {
 			return x, err
 		}
-		if _, _, late := x.outcome(serial); len(late) == 0 || x.Serial > serial || time.Now().After(end) {
+		if _, _, late, _ := x.outcome(serial); len(late) == 0 || x.Serial > serial || time.Now().After(end) {
 			return x, nil
 		}
 	}
 }
 
 func fleetTable(w io.Writer, f api.Fleet) {
-	switch {
-	case !f.Clustered:
-		fmt.Fprintln(w, "this node is alone: its configuration has no cluster")
-		return
-	case f.Serial == 0:
+	if f.Serial == 0 {
 		fmt.Fprintln(w, "nothing was applied yet: each node has the tunnels of its own file")
-	default:
+	} else {
 		fmt.Fprintf(w, "configuration %d: %s, applied at %s, %s, digest %.16s\n", f.Serial, f.File, f.By, f.AppliedAt, f.Digest)
 	}
 	fleetNodes(w, fleet{f})
@@ -146,8 +148,12 @@ func fleetNodes(w io.Writer, f fleet) {
 	}
 	table(w, rows)
 	for _, n := range f.Nodes {
-		if n.Why != "" {
-			fmt.Fprintf(w, "%s refuses %d: %s\n", n.Name, n.Refused, strings.ReplaceAll(n.Why, "\n", "\n  "))
+		why := strings.ReplaceAll(n.Why, "\n", "\n  ")
+		switch {
+		case why != "" && n.Refused == 0:
+			fmt.Fprintf(w, "%s: %s\n", n.Name, why)
+		case why != "":
+			fmt.Fprintf(w, "%s refuses %d: %s\n", n.Name, n.Refused, why)
 		}
 	}
 }

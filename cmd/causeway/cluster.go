@@ -41,24 +41,23 @@ func hostName() string {
 }
 
 func nodeTable(w io.Writer, nodes []api.ClusterNode) {
-	if len(nodes) == 0 {
-		fmt.Fprintln(w, "this node is alone: its configuration has no cluster")
-		return
-	}
 	rows := [][]string{{"NODE", "STATE", "READY", "ADDRESS", "DATACENTER", "REGION", "RELEASE", "EPOCH", "CHILD SAS", "SAME", "HEARD"}}
 	for _, n := range nodes {
-		heard, ready := "-", "yes"
+		heard, ready, epoch := "-", "yes", "-"
 		if n.State == "live" || n.State == "silent" {
 			heard = time.Duration(n.HeardAgo*float64(time.Second)).Round(100*time.Millisecond).String() + " ago"
 		}
 		if len(n.NotReady) > 0 {
 			ready = "no"
 		}
+		if n.Epoch != 0 {
+			epoch = num(n.Epoch)
+		}
 		if n.State == "refused" {
 			rows = append(rows, []string{n.Name, n.State, "-", "-", "-", "-", "-", "-", "-", "-", "-"})
 			continue
 		}
-		rows = append(rows, []string{n.Name, n.State, ready, or(n.Address, "-"), or(n.Datacenter, "-"), or(n.Region, "-"), or(n.Release, "-"), num(n.Epoch), num(n.SAs),
+		rows = append(rows, []string{n.Name, n.State, ready, or(n.Address, "-"), or(n.Datacenter, "-"), or(n.Region, "-"), or(n.Release, "-"), epoch, num(n.SAs),
 			map[bool]string{false: "no", true: "yes"}[n.Agrees], heard})
 	}
 	table(w, rows)
@@ -92,6 +91,10 @@ func clusterTable(w io.Writer, c api.Cluster) {
 	switch c.State {
 	case "alone":
 		fmt.Fprintln(w, "this node is alone: its configuration has no cluster")
+		if c.Why != "" {
+			fmt.Fprintf(w, "nothing can be applied: %s\n", c.Why)
+		}
+		fmt.Fprintf(w, "child SAs %d, IKE SAs %d\n", c.SAs, c.IKESAs)
 		return
 	case "joined":
 		fmt.Fprintf(w, "joined: %s live, epoch %d\n", count(c.Nodes, "node"), c.Epoch)

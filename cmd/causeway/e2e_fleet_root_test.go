@@ -118,6 +118,47 @@ func TestRootFleet(t *testing.T) {
 	for _, x := range nodes {
 		x.end(t)
 	}
+	b.aloneAndBack(t)
+}
+
+// aloneAndBack: a node that leaves the cluster keeps what was applied there, and what is applied to it alone the others get when it is back.
+func (b *clusterBed) aloneAndBack(t *testing.T) {
+	t.Helper()
+	x := b.second
+	x.write(t, strings.Replace(x.configuration(nil), "tunnels:\n", "", 1))
+	x.start()
+	f := show[api.Fleet](t, x, "fleet")
+	if f.Clustered || f.Serial != 6 || len(f.Nodes) != 1 || f.Nodes[0].Runs != 6 {
+		t.Errorf("alone it has %+v", f)
+	}
+	if list := show[[]api.Tunnel](t, x, "tunnels"); len(list) != 1 || list[0].Name != "four" {
+		t.Errorf("alone it has the tunnels %v", list)
+	}
+	b.spray(toSecond)
+	b.step(t, "one node is alone", change{true, true}, func(x *ikeTunnel) error {
+		_ = b.swanctl("--terminate", "--ike", x.name, "--force")(x)
+		return b.initiates(x)
+	})
+	b.manyPings(t, "one node is alone", x)
+	if c := show[api.Cluster](t, x, "cluster"); c.State != "alone" || c.SAs != 1 || c.IKESAs != 1 || c.Numbered || c.SPIsReserved != 0 {
+		t.Errorf("alone with one tunnel up it says %+v", c)
+	}
+	if out, ok := b.applies(t, x, b.fleetText("routes: [{prefix: 198.18.97.0/24, nexthop: four}]")); !ok || !strings.Contains(out, "stored as 7:") || !strings.Contains(out, "1 node with 7") {
+		t.Error("not applied to the node that is alone")
+	}
+	x.end(t)
+	x.write(t, b.withoutTunnels(x))
+	for _, x := range b.nodes() {
+		x.start()
+	}
+	b.joined(t)
+	await(t, "not both have what was applied to the one that was alone", func() bool {
+		f := show[api.Fleet](t, b.bed, "fleet")
+		return f.Serial == 7 && strings.Contains(f.Text, "198.18.97.0/24") && len(f.Nodes) == 2 && f.Nodes[0].Runs == 7 && f.Nodes[1].Runs == 7
+	})
+	for _, x := range b.nodes() {
+		x.end(t)
+	}
 }
 
 // extra is a GRE tunnel at another endpoint than the others.

@@ -264,7 +264,12 @@ func TestClusterTables(t *testing.T) {
 	clusterTable(&out, away)
 	away.NotTold = 2
 	clusterTable(&out, away)
-	nodeTable(&out, nil)
+	nodeTable(&out, []api.ClusterNode{{Name: "lone", State: "self", Agrees: true, SAs: 2}})
+	clusterTable(&out, api.Cluster{State: "alone", SAs: 2, IKESAs: 1})
+	clusterTable(&out, api.Cluster{State: "alone", Why: "the engine starts"})
+	fleetTable(&out, api.Fleet{Nodes: []api.FleetNode{{Name: "lone", State: "self"}}})
+	fleetTable(&out, api.Fleet{Serial: 3, File: "t.yaml", By: "lone", AppliedAt: "2026-11-30T07:15:32Z", Digest: "00112233445566778899", Nodes: []api.FleetNode{
+		{Name: "lone", State: "self", Runs: 3, Why: "in effect and not kept"}, {Name: "other", State: "live", Refused: 3, Why: "no such endpoint"}}})
 	want := `NODE    STATE    READY  ADDRESS     DATACENTER  REGION  RELEASE  EPOCH  CHILD SAS  SAME  HEARD
 edge-1  self     yes    192.0.2.11  ams1        -       -        7      3          yes   -
 edge-2  silent   no     192.0.2.12  -           -       -        7      2          no    3.2s ago
@@ -294,7 +299,22 @@ child SAs 0 (digest 0000000000000000), SPIs reserved ahead 0
 IKE SAs 0: 0 here, 0 of nodes that are gone
 not stored yet 0, not installed here 0, not opened for lack of a key 0
 acknowledgements that came late 0, values refused 0
+NODE  STATE  READY  ADDRESS  DATACENTER  REGION  RELEASE  EPOCH  CHILD SAS  SAME  HEARD
+lone  self   yes    -        -           -       -        -      2          yes   -
 this node is alone: its configuration has no cluster
+child SAs 2, IKE SAs 1
+this node is alone: its configuration has no cluster
+nothing can be applied: the engine starts
+child SAs 0, IKE SAs 0
+nothing was applied yet: each node has the tunnels of its own file
+NODE  STATE  RUNS  REFUSES
+lone  self   -     -
+configuration 3: t.yaml, applied at lone, 2026-11-30T07:15:32Z, digest 0011223344556677
+NODE   STATE  RUNS  REFUSES
+lone   self   3     -
+other  live   -     3
+lone: in effect and not kept
+other refuses 3: no such endpoint
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)

@@ -45,9 +45,10 @@ const showHelp = `Show what the running daemon knows:
   sas         the security associations of IPsec tunnels: SPI, algorithms, owner, packets; of keys a checksum alone, by
               which the two ends can be compared; then what ike has
   ike         what IKE does for each tunnel: its associations, ages, what was agreed on, why a negotiation failed
-  nodes       each node of the cluster: whether it lives and is ready, and whether it has the same child SAs as this one
+  nodes       each node of the cluster, or the one that is alone: whether it lives and is ready, and whether it has the same
+              child SAs as this one
   cluster     how this node stands in the cluster: the store, its number for IVs, what is not stored or not installed
-  fleet       the configuration that all nodes have in common (causeway apply), and which of them work with it; its text is in
+  fleet       the configuration that was applied (causeway apply), and which of the nodes work with it; its text is in
               -o json
   status      the node's name, whether it is ready, version, uptime and configuration
 

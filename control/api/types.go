@@ -248,7 +248,7 @@ type Applied struct {
 	Serial uint64 `json:"serial"` // 0: it was only tried
 }
 
-// Fleet is the configuration that all nodes of a cluster have in common, and which of them work with it.
+// Fleet is the configuration that was applied, which all nodes of a cluster have in common, and which of them work with it.
 type Fleet struct {
 	Clustered bool        `json:"clustered"` // false: this node is alone
 	Serial    uint64      `json:"serial"`    // 0: nothing was applied yet
@@ -265,11 +265,11 @@ type FleetNode struct {
 	Name    string `json:"name"`
 	State   string `json:"state"` // as in ClusterNode
 	Runs    uint64 `json:"runs"`
-	Refused uint64 `json:"refused"` // serial of a newer one that it does not take over; 0: none
-	Why     string `json:"why,omitempty"`
+	Refused uint64 `json:"refused"`       // serial of a newer one that it does not take over; 0: none
+	Why     string `json:"why,omitempty"` // it refuses, or has not kept what it works with
 }
 
-// A ClusterNode is a node of the cluster as the one that answers sees it.
+// A ClusterNode is a node of the cluster as the one that answers sees it. One that is alone sees itself, without Writer and Epoch.
 type ClusterNode struct {
 	Name       string   `json:"name"`
 	State      string   `json:"state"`         // self, live, silent, refused
@@ -297,11 +297,11 @@ type StoreReplica struct {
 
 // Cluster is how a node stands in the cluster.
 type Cluster struct {
-	State        string         `json:"state"` // alone, joined, away: the store is not reached
-	Why          string         `json:"why,omitempty"`
-	Local        bool           `json:"local"`    // while it is away this node negotiates for its data center
-	NotTold      int            `json:"not_told"` // changes that other nodes of that have not acknowledged then
-	Nodes        int            `json:"nodes"`    // that live, with this one
+	State        string         `json:"state"`         // alone, joined, away: the store is not reached. Of one that is alone Nodes, SAs, IKESAs and IKEHere say something
+	Why          string         `json:"why,omitempty"` // it is away, or alone and nothing can be applied
+	Local        bool           `json:"local"`         // while it is away this node negotiates for its data center
+	NotTold      int            `json:"not_told"`      // changes that other nodes of that have not acknowledged then
+	Nodes        int            `json:"nodes"`         // that live, with this one
 	Numbered     bool           `json:"numbered"`
 	Writer       uint32         `json:"writer"`
 	Generation   string         `json:"generation"` // of the store

@@ -59,6 +59,8 @@ type Cluster struct {
 	leaveOnce sync.Once
 	beatNow   atomic.Bool // what this node says of itself has changed
 
+	alone bool // there are no other nodes, and there will be none: see Alone
+
 	rotateAfter, destroyAfter, orphanAfter, unreadableAfter, markTime time.Duration
 
 	beat uint64 // of the signs of life of this process; Run's
@@ -300,7 +302,7 @@ func (c *Cluster) join(ctx context.Context, hear func() error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	link := c.engine.Link()
-	b, err := openBuckets(ctx, c.engine.Store, c.engine.Replicas, c.markTime)
+	b, err := openBuckets(ctx, c.engine.Store, c.storage(), c.engine.Replicas, c.markTime)
 	if err != nil {
 		return err
 	}
@@ -309,17 +311,11 @@ func (c *Cluster) join(ctx context.Context, hear func() error) error {
 	c.mu.Lock()
 	c.leases = s.members
 	c.mu.Unlock()
-	if err := c.number(ctx, b); err != nil {
-		return err
+	if !c.alone {
+		if err := c.meet(ctx, b, hear); err != nil {
+			return err
+		}
 	}
-	if err := hear(); err != nil {
-		return err
-	}
-	if err := c.notOlder(ctx, b); err != nil {
-		return err
-	}
-	go c.watchNext(ctx)
-	c.storeUnseen()
 	var watchers [watches]jetstream.KeyWatcher
 	for i, kv := range b.watched() {
 		if watchers[i], err = kv.WatchAll(ctx); err != nil {
@@ -339,6 +335,30 @@ func (c *Cluster) join(ctx context.Context, hear func() error) error {
 		c.parted = time.Now()
 	}
 	return err
+}
+
+// storage is where the store has what is to outlive its process, if anything is.
+func (c *Cluster) storage() jetstream.StorageType {
+	if c.alone {
+		return jetstream.MemoryStorage
+	}
+	return jetstream.FileStorage
+}
+
+// meet begins what there is to do with other nodes.
+func (c *Cluster) meet(ctx context.Context, b *buckets, hear func() error) error {
+	if err := c.number(ctx, b); err != nil {
+		return err
+	}
+	if err := hear(); err != nil {
+		return err
+	}
+	if err := c.notOlder(ctx, b); err != nil {
+		return err
+	}
+	go c.watchNext(ctx)
+	c.storeUnseen()
+	return nil
 }
 
 // number takes the number of this process, the first time.
@@ -462,9 +482,11 @@ func (c *Cluster) turn(ctx context.Context, s *session, now time.Time) error {
 	if err := c.turnAtOnce(ctx, s, now); err != nil {
 		return err
 	}
-	c.turnFloors(now)
-	c.tellUsage(now)
-	c.tellSources(now)
+	if !c.alone {
+		c.turnFloors(now)
+		c.tellUsage(now)
+		c.tellSources(now)
+	}
 	if err := c.turnDocument(ctx, s); err != nil {
 		return err
 	}

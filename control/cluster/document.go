@@ -153,6 +153,11 @@ var ErrApplied = errors.New("another configuration was applied at the same time:
 
 // Apply makes a body the document of all nodes, and returns its serial when the store has it. It may be called by any goroutine.
 func (c *Cluster) Apply(ctx context.Context, body []byte) (serial uint64, err error) {
+	return c.applyAs(ctx, c.opts.Member.Name, body)
+}
+
+// applyAs is Apply by a node.
+func (c *Cluster) applyAs(ctx context.Context, by string, body []byte) (serial uint64, err error) {
 	c.mu.Lock()
 	b, trouble, last := c.buckets, c.trouble, c.document.Serial
 	c.mu.Unlock()
@@ -181,7 +186,7 @@ func (c *Cluster) Apply(ctx context.Context, body []byte) (serial uint64, err er
 		}
 		last = max(last, r.Serial)
 	}
-	d := Document{Serial: last + 1, By: c.opts.Member.Name, At: time.Now().UTC(), Body: body}
+	d := Document{Serial: last + 1, By: by, At: time.Now().UTC(), Body: body}
 	_, err = c.storeDocument(ctx, b, d, revision, func() error { return nil })
 	switch {
 	case conflict(err):
@@ -331,6 +336,7 @@ func (c *Cluster) putBack(ctx context.Context, s *session, has Document) error {
 	}
 	if err == nil {
 		s.document.taken = revision
+		c.documentKnown.Store(true)
 		c.log.Info("cluster: the fleet's configuration is put back into the store", "serial", has.Serial)
 	}
 	return err
@@ -373,7 +379,7 @@ func (c *Cluster) fetchDocument(ctx context.Context, s *session, r *documentReco
 	if c.opts.OnDocument != nil {
 		c.opts.OnDocument(d)
 	}
-	if d.By == c.opts.Member.Name {
+	if c.alone || d.By == c.opts.Member.Name {
 		return c.purgeParts(ctx, s, r)
 	}
 	return nil

@@ -44,10 +44,10 @@ const keyGeneration = "generation"
 const markTime = time.Hour
 
 // openBuckets finds the buckets, or makes them in a new store with so many replicas; with 0 somebody else makes them. All are asked for at
-// one time: the store may be far away.
-func openBuckets(ctx context.Context, js jetstream.JetStream, replicas int, marks time.Duration) (*buckets, error) {
+// one time: the store may be far away. disk is where the store has what is to outlive its process.
+func openBuckets(ctx context.Context, js jetstream.JetStream, disk jetstream.StorageType, replicas int, marks time.Duration) (*buckets, error) {
 	b := &buckets{}
-	const disk, memory = jetstream.FileStorage, jetstream.MemoryStorage
+	const memory = jetstream.MemoryStorage
 	list := []struct {
 		name string
 		on   jetstream.StorageType

@@ -72,13 +72,13 @@ var (
 	ikeNotStored    = desc("ike_store_failures_total", "Writes of IKE SAs that the cluster's store did not take. They are tried again.")
 	clusterIKE      = desc("cluster_ike_sas", "IKE SAs of the whole cluster, by who has them: here, elsewhere, gone (nodes that are gone).", "where")
 	clusterOwned    = desc("cluster_protected_tunnels", "Tunnels with replay protection, by who encrypts for them: here, elsewhere, nobody.", "owner")
-	clusterJoined   = desc("cluster_joined", "1 while the cluster's store is reached. A node that is alone has no metrics of the cluster.")
+	clusterJoined   = desc("cluster_joined", "1 while the cluster's store is reached. A node that is alone has of the cluster's metrics causeway_cluster_fleet_serial alone.")
 	clusterNodes    = desc("cluster_nodes", "Nodes of the cluster that live, with this one.")
 	clusterSAs      = desc("cluster_child_sas", "Child SAs of the whole cluster that this node knows.")
 	clusterEpoch    = desc("cluster_epoch", "Number of the epoch under whose key this node seals; 0: it has none.")
 	clusterBehind   = desc("cluster_behind", "What is not done yet: changes of this node that the store has not (not_stored), child SAs that this node could not take (not_installed), values without a key (not_opened), changes that other nodes of the data center have not acknowledged while the store is away (not_told).", "what")
 	clusterSPIs     = desc("cluster_reserved_spis", "SPIs that are reserved ahead for negotiations of this node.")
-	clusterDocument = desc("cluster_fleet_serial", "Serial of the configuration that all nodes have in common: the newest one (newest), and the one that this node works with (runs). They differ while it is taken over, or when it was refused.", "which")
+	clusterDocument = desc("cluster_fleet_serial", "Serial of the configuration that was applied, and that all nodes of a cluster have in common: the newest one (newest), and the one that this node works with (runs). They differ while it is taken over, or when it was refused.", "which")
 	clusterReplicas = desc("cluster_store_replicas", "Replicas of the cluster's store, if it has several, by state: current, behind, away. Another hub may be stopped when all are current.", "state")
 	clusterLag      = desc("cluster_store_lag", "Changes that the replica which is the furthest behind does not have yet.")
 	clusterCompared = desc("cluster_compared_age_seconds", "Time since it was looked whether the cluster's store has told this node all that it has. Not there before the first time.")
@@ -326,8 +326,6 @@ func (o out) cluster(s cluster.Status) {
 	o.gauge(clusterBehind, float64(s.NotOpened), "not_opened")
 	o.gauge(clusterBehind, float64(s.NotTold), "not_told")
 	o.gauge(clusterSPIs, float64(s.Stock))
-	o.gauge(clusterDocument, float64(s.Document), "newest")
-	o.gauge(clusterDocument, float64(s.Runs), "runs")
 	o.replicas(s.Replicas)
 	if s.Compared > 0 {
 		o.gauge(clusterCompared, s.Compared.Seconds())
@@ -341,6 +339,9 @@ func (c *collector) control(o out) {
 	if c.s.Cluster != nil {
 		o.cluster(c.s.Cluster())
 	}
+	newest, runs := c.s.Applied()
+	o.gauge(clusterDocument, float64(newest), "newest")
+	o.gauge(clusterDocument, float64(runs), "runs")
 	reports := c.s.PathMTU()
 	for _, v := range pmtu.Verdicts {
 		o.counter(pathMTUReports, reports[v], string(v))

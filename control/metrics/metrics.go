@@ -38,7 +38,8 @@ type Source struct {
 	Tunnels  func() []Tunnel
 	SAs      func() []SA
 	IKE      func() ike.Stats
-	Cluster  func() cluster.Status // nil: the node is alone
+	Cluster  func() cluster.Status        // nil: the node is alone
+	Applied  func() (newest, runs uint64) // serials of what was applied
 	Routes   func() routes.Stats
 	PathMTU  func() map[pmtu.Verdict]uint64
 	TUN      func() tun.Stats

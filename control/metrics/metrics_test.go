@@ -49,6 +49,7 @@ func source(t *testing.T) Source {
 		Cluster: func() cluster.Status {
 			return cluster.Status{Nodes: 3, Compared: 1, Replicas: []cluster.Replica{{Current: true}, {Offline: true, Lag: 4}, {Lag: 2}}}
 		},
+		Applied:  func() (newest, runs uint64) { return 3, 2 },
 		Routes:   func() routes.Stats { return routes.Stats{Routes4: 3, Resyncs: 2} },
 		PathMTU:  func() map[pmtu.Verdict]uint64 { return map[pmtu.Verdict]uint64{pmtu.Lowered: 4} },
 		TUN:      func() tun.Stats { return tun.Stats{Written: 5} },
@@ -187,5 +188,26 @@ func TestNamesAreAContract(t *testing.T) {
 		if !slices.Contains(want, n) {
 			t.Errorf("%s is new: add it to testdata/names.txt", n)
 		}
+	}
+}
+
+// A node that is alone has of the cluster's metrics the one of what was applied.
+func TestAloneHasNoCluster(t *testing.T) {
+	s := source(t)
+	s.Cluster = nil
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(newCollector(s))
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var of []string
+	for _, f := range families {
+		if strings.HasPrefix(f.GetName(), "causeway_cluster_") {
+			of = append(of, f.GetName())
+		}
+	}
+	if len(of) != 1 || of[0] != "causeway_cluster_fleet_serial" {
+		t.Errorf("it has %v", of)
 	}
 }

@@ -61,6 +61,18 @@ func newChildren(vault *aesgcm.Vault, ivs *esp.IVSource) *children {
 	return &children{vault: vault, ivs: ivs, tunnels: map[string]*negotiated{}, spis: map[uint32]*child{}, manual: map[uint32]string{}}
 }
 
+// count is how many there are, without those of tunnels to other nodes.
+func (c *children) count() (n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, t := range c.tunnels {
+		if !isPeer(name) {
+			n += len(t.list)
+		}
+	}
+	return n
+}
+
 // ReserveSPI is described with sa.Dataplane, like the other methods up to IV.
 func (c *children) ReserveSPI() (uint32, error) {
 	c.mu.Lock()

@@ -25,6 +25,19 @@ const (
 	storeDir     = "cluster"
 )
 
+// A store is what a node has by its engine whether there are other nodes or not: the document that is applied, and who works with it.
+// *cluster.Cluster is one, and beyond that what nodes do for each other.
+type store interface {
+	Run(ctx context.Context) error
+	Document() cluster.Document
+	SetDocument(cluster.Document)
+	SetRuns(cluster.Runs)
+	Apply(ctx context.Context, body []byte) (serial uint64, err error)
+	Nodes() []cluster.NodeView
+	Status() cluster.Status
+	Close()
+}
+
 // openCluster makes this node's part of the cluster. The engine starts with it.
 func (n *Node) openCluster(c *config.Config) error {
 	o, err := n.clusterOptions(c)
@@ -33,7 +46,8 @@ func (n *Node) openCluster(c *config.Config) error {
 	}
 	n.children.clustered = true
 	n.cluster = cluster.New(o, n.children)
-	n.cluster.SetDocument(n.fleet.last)
+	n.store = n.cluster
+	n.store.SetDocument(n.fleet.last)
 	n.tellFleet()
 	n.warnOfEnd(time.Now())
 	return n.cluster.Open()
@@ -82,8 +96,17 @@ func (n *Node) clusterOptions(c *config.Config) (o cluster.Options, err error) {
 
 // takeState takes the state directory for a node in a cluster.
 func (n *Node) takeState() error {
-	if err := n.state.take(); err != nil {
-		return fmt.Errorf("node.state_dir: a node in a cluster keeps its identity there: %w; %s", err, advice(err))
+	return n.takeStateFor("a node in a cluster keeps its identity there")
+}
+
+// takeStateFor takes the state directory, and says what for if that is not possible.
+func (n *Node) takeStateFor(what string) error {
+	err := n.state.take()
+	switch {
+	case errors.Is(err, ErrStateInUse), errors.Is(err, errStateOpen): // which say what to do
+		return err
+	case err != nil:
+		return fmt.Errorf("node.state_dir: %s: %w; %s", what, err, advice(err))
 	}
 	return nil
 }
@@ -183,20 +206,25 @@ func (n *Node) admissionOf(c *config.Config) (a admission, err error) {
 // startCluster joins the others. What it began ends when ctx is done, and no earlier: while IKE says goodbye it tells of it.
 func (n *Node) startCluster(ctx context.Context, g *group) {
 	if n.cluster != nil {
-		g.start("cluster", func() error { return n.cluster.Run(ctx) })
-		g.start("configuration of the fleet", func() error { n.followFleet(ctx); return nil })
+		n.startStore(ctx, g)
 		g.start("traffic between nodes", func() error { n.followPeers(ctx); return nil })
 		g.start("messages between nodes", func() error { n.hearNodes(ctx); return nil })
 	}
 }
 
-// Nodes shows the nodes of the cluster; without one, none.
+// startStore has what is applied taken over.
+func (n *Node) startStore(ctx context.Context, g *group) {
+	g.start("engine", func() error { return n.store.Run(ctx) })
+	g.start("configuration of the fleet", func() error { n.followFleet(ctx); return nil })
+}
+
+// Nodes shows the nodes of the cluster, or the one that is alone.
 func (n *Node) Nodes() []api.ClusterNode {
 	list := []api.ClusterNode{}
-	if n.cluster == nil {
-		return list
-	}
-	for _, v := range n.cluster.Nodes() {
+	for _, v := range n.store.Nodes() {
+		if n.cluster == nil {
+			v.SAs = n.children.count()
+		}
 		x := api.ClusterNode{Name: v.Name, State: string(v.State), Why: v.Why, Datacenter: v.Datacenter, Region: v.Region, Release: v.Release,
 			Writer: v.Writer, Epoch: v.Epoch, SAs: v.SAs, Agrees: v.Agrees, NotReady: v.NotReady, HeardAgo: v.Heard.Seconds()}
 		if v.Address.IsValid() {
@@ -210,7 +238,7 @@ func (n *Node) Nodes() []api.ClusterNode {
 // Cluster shows how the node stands in the cluster.
 func (n *Node) Cluster() api.Cluster {
 	if n.cluster == nil {
-		return api.Cluster{State: "alone"}
+		return n.showAlone()
 	}
 	v := n.cluster.Status()
 	x := api.Cluster{State: "joined", Why: v.Trouble, Local: v.Local, NotTold: v.NotTold, Writer: v.Writer.ID, Numbered: v.Numbered, Generation: fmt.Sprintf("%016x", v.Writer.Generation), Epoch: v.Epoch, Nodes: v.Nodes, SAs: v.SAs,
@@ -229,7 +257,7 @@ func (n *Node) Cluster() api.Cluster {
 // clusterReady says why the node cannot do its part yet.
 func (n *Node) clusterReady() []string {
 	if n.cluster == nil {
-		return nil
+		return n.aloneReady()
 	}
 	if why := append(n.cluster.NotReady(), n.fleetReady()...); len(why) > 0 {
 		return why

@@ -14,9 +14,9 @@ import (
 	"causeway/control/cluster"
 )
 
-// A node of a cluster follows the configuration that all have in common (causeway apply), unless its own file has tunnels. What it works
+// A node follows the configuration that all of its cluster have in common (causeway apply), unless its own file has tunnels. What it works
 // with it keeps, so that it begins with that when it is started while the cluster is away. What does not fit this node it refuses as a
-// whole, goes on with the one of before, and tells all others.
+// whole, goes on with the one of before, and tells all others. A node that is alone does the same, and is all.
 
 // fleetFile is where it is kept, in node.state_dir, with the keys that it names.
 const fleetFile = "fleet.json"
@@ -28,6 +28,7 @@ type following struct {
 	refused uint64           // serial of the document that this node does not take over; 0: none
 	why     string
 	last    cluster.Document // which it had when it ended
+	unread  error            // why a node that is alone does not know whether it had one; nil: it does
 	heard   chan struct{}    // there is another one
 }
 
@@ -37,13 +38,11 @@ var errOwnTunnels = errors.New("this node's own file has tunnels or accounts, wh
 // beginFleet returns what a node begins with: its own file, together with what it had when it ended.
 func (n *Node) beginFleet(own *config.Config) (*config.Config, error) {
 	n.fleet.own = own
+	read := n.readKept
 	if own.Cluster == nil {
-		return own, nil
+		read = n.readKeptAlone
 	}
-	if err := n.takeState(); err != nil {
-		return nil, err
-	}
-	d, err := readFleet(&n.state)
+	d, err := read()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return own, nil
@@ -65,6 +64,14 @@ func (n *Node) beginFleet(own *config.Config) (*config.Config, error) {
 	return c, nil
 }
 
+// readKept reads what a node in a cluster had when it ended.
+func (n *Node) readKept() (d cluster.Document, err error) {
+	if err := n.takeState(); err != nil {
+		return d, err
+	}
+	return readFleet(&n.state)
+}
+
 // readFleet reads what a node had when it ended.
 func readFleet(dir *stateDir) (d cluster.Document, err error) {
 	b, err := dir.read(fleetFile)
@@ -81,7 +88,7 @@ func readFleet(dir *stateDir) (d cluster.Document, err error) {
 // WithKept is a configuration as a node begins with it: together with what it has kept of the fleet's, if this process may read that. It
 // changes nothing. serial is that document's; 0: none.
 func WithKept(own *config.Config) (c *config.Config, serial uint64, err error) {
-	if own.Cluster == nil || own.HasTunnels() {
+	if own.HasTunnels() {
 		return own, 0, nil
 	}
 	dir := &stateDir{path: StateDir(own)}
@@ -110,10 +117,7 @@ func withDocument(own *config.Config, d cluster.Document) (*config.Config, error
 
 // merged is what a node works with that has a file of its own: with the newest document, if it follows. It is called with reloading held.
 func (n *Node) merged(own *config.Config) (c *config.Config, d cluster.Document, err error) {
-	if n.cluster == nil {
-		return own, d, nil
-	}
-	if d = n.cluster.Document(); d.Serial == 0 || own.HasTunnels() {
+	if d = n.store.Document(); d.Serial == 0 || own.HasTunnels() {
 		return own, d, nil
 	}
 	c, err = withDocument(own, d)
@@ -152,7 +156,7 @@ func (n *Node) follow() {
 		return
 	}
 	if err == nil && n.fleet.own.HasTunnels() {
-		err = errOwnTunnels
+		c, err = nil, errOwnTunnels // what is in effect is not the document
 	}
 	if err == nil {
 		_, err = n.takeOver(c, fmt.Sprintf("the fleet's configuration %d", d.Serial))
@@ -169,20 +173,19 @@ func (n *Node) settleFleet(d cluster.Document, c *config.Config, err error) {
 		f.refused, f.why = d.Serial, err.Error()
 		n.log.Error("the fleet's configuration is not taken over", "serial", d.Serial, "goes_on_with", f.running.Serial, "error", err)
 	} else {
-		f.running, f.refused, f.why = d, 0, ""
-		if err != nil {
-			f.why = err.Error()
+		f.running, f.refused = d, 0
+		if unkept := n.keepFleet(d); unkept != nil {
+			n.log.Error("the fleet's configuration is in effect and not kept: started again, this node begins with the one of before", "serial", d.Serial, "error", unkept)
+			err = errors.Join(err, fmt.Errorf("in effect and not kept, started again this node begins with the one of before: %w; %s, and apply again", unkept, advice(unkept)))
 		}
-		if err := n.keepFleet(d); err != nil {
-			n.log.Error("the fleet's configuration is in effect and not kept: started again, this node begins with the one of before", "serial", d.Serial, "error", err)
-		}
+		f.why = text(err)
 	}
 	n.tellFleet()
 }
 
 func (n *Node) tellFleet() {
 	f := &n.fleet
-	n.cluster.SetRuns(cluster.Runs{Serial: f.running.Serial, Refused: f.refused, Why: f.why})
+	n.store.SetRuns(cluster.Runs{Serial: f.running.Serial, Refused: f.refused, Why: f.why})
 	n.hasTunnels.Store(f.running.Serial != 0 || f.own.HasTunnels())
 }
 
@@ -195,20 +198,22 @@ func (n *Node) keepFleet(d cluster.Document) error {
 	return n.state.write(fleetFile, b)
 }
 
-// Apply makes a document what all nodes of the cluster work with, if it fits this one; with dry, it only says what that would change here.
+// Apply makes a document what all nodes work with, if it fits this one; with dry, it only says what that would change here.
 func (n *Node) Apply(ctx context.Context, f *config.Fleet, dry bool) (api.Applied, error) {
-	if n.cluster == nil {
-		return api.Applied{}, errors.New("this node is alone, its configuration has no cluster: write tunnels into its file, and `causeway reload`")
-	}
 	changes, err := n.tryFleet(f)
 	if err != nil || dry {
 		return api.Applied{Reload: changes}, err
+	}
+	if n.cluster == nil {
+		if err := n.mayKeep(); err != nil {
+			return api.Applied{}, err
+		}
 	}
 	body, err := json.Marshal(f)
 	if err != nil {
 		return api.Applied{}, err
 	}
-	serial, err := n.cluster.Apply(ctx, body)
+	serial, err := n.store.Apply(ctx, body)
 	if err == nil {
 		n.log.Info("the fleet's configuration is applied here", "serial", serial, "file", f.Name)
 	}
@@ -237,11 +242,8 @@ func (n *Node) tryFleet(f *config.Fleet) (api.Reload, error) {
 // Fleet shows what all nodes have in common, with or without its text, and which of them work with it.
 func (n *Node) Fleet(text bool) api.Fleet {
 	x := api.Fleet{Nodes: []api.FleetNode{}}
-	if n.cluster == nil {
-		return x
-	}
-	d := n.cluster.Document()
-	x.Clustered, x.Serial, x.By, x.Digest = true, d.Serial, d.By, d.Digest
+	d := n.store.Document()
+	x.Clustered, x.Serial, x.By, x.Digest = n.cluster != nil, d.Serial, d.By, d.Digest
 	if d.Serial != 0 {
 		x.AppliedAt = d.At.Format(time.RFC3339)
 		f := new(config.Fleet)
@@ -249,7 +251,7 @@ func (n *Node) Fleet(text bool) api.Fleet {
 			x.File, x.Text = f.Name, string(f.Text)
 		}
 	}
-	for _, v := range n.cluster.Nodes() {
+	for _, v := range n.store.Nodes() {
 		x.Nodes = append(x.Nodes, api.FleetNode{Name: v.Name, State: string(v.State), Runs: v.Configuration.Serial, Refused: v.Configuration.Refused, Why: v.Configuration.Why})
 	}
 	return x

@@ -85,7 +85,8 @@ type Node struct {
 	sas        *associations
 	children   *children
 	fleet      following
-	cluster    *cluster.Cluster        // nil: this node is alone
+	store      store                   // what the engine gives each node, be it alone or one of many
+	cluster    *cluster.Cluster        // what nodes do for each other; nil: this node is alone
 	peers      map[string]cluster.Peer // that the workers have tunnels to, by name; guarded by mu
 	owning     owning
 	ike        *ike.Daemon
@@ -140,6 +141,8 @@ func (n *Node) open(c *config.Config) error {
 			return err
 		}
 		plane, fleet = n.cluster.Shared(), n.cluster.Fleet()
+	} else if err := n.openAlone(c); err != nil {
+		return err
 	}
 	n.ike = ike.New(ike.Options{Log: n.log, Dataplane: plane, Transport: &n.sockets, Fleet: fleet})
 	if n.cluster != nil {
@@ -394,8 +397,8 @@ func (n *Node) Close() error {
 	if n.filter != nil {
 		errs = append(errs, n.filter.Close())
 	}
-	if n.cluster != nil {
-		n.cluster.Close()
+	if n.store != nil {
+		n.store.Close()
 	}
 	n.children.close()
 	errs = append(errs, n.sas.close())

@@ -60,6 +60,9 @@ func (n *Node) Run(ctx context.Context, started func()) error {
 	defer stopIKE()
 	ike, announcing := &group{fail: fail}, &group{fail: fail}
 	err := n.begin(ctx)
+	if err == nil && n.cluster == nil { // packets do not wait for it
+		n.startStore(sharing, shared)
+	}
 	if err == nil && ctx.Err() == nil {
 		err = n.startIKE(negotiating, ike)
 	}

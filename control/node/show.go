@@ -250,11 +250,17 @@ func (n *Node) metricsSource() metrics.Source {
 		status = n.cluster.Status
 	}
 	return metrics.Source{
-		Cluster: status,
-		Engine:  n.engine, Ports: n.ports, Tunnels: n.metricTunnels, SAs: n.metricSAs, IKE: n.ike.Stats,
+		Cluster: status, Applied: n.applied,
+		Engine: n.engine, Ports: n.ports, Tunnels: n.metricTunnels, SAs: n.metricSAs, IKE: n.ike.Stats,
 		Routes: n.routes.Stats, PathMTU: n.learned.Counts, TUN: n.tun.Stats, NotReady: n.NotReady,
 		Version: n.opts.Version, Node: c.Node.Name, Datacenter: c.Node.Datacenter, Region: c.Node.Region,
 	}
+}
+
+// applied is the serial of the newest document, and of the one that the node works with.
+func (n *Node) applied() (newest, runs uint64) {
+	s := n.store.Status()
+	return s.Document, s.Runs
 }
 
 func (n *Node) metricTunnels() []metrics.Tunnel {

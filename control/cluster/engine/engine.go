@@ -3,6 +3,7 @@
 // A node that serves others (Options.Hub) has the store, JetStream, and takes leaf nodes at an address; every node that names servers
 // is a leaf node of one of them, and of no other that they tell of. Hubs may have the store in common (Options.Others): each has a replica,
 // and a majority of them is the store. A node that both serves and names servers is a relay, for nodes of its region: it has no store.
+// A node that is alone (Options.Alone) has a store in memory, which ends with the process.
 // Nothing else listens: the node itself talks to its server in memory.
 package engine
 
@@ -15,6 +16,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -39,7 +41,14 @@ type Options struct {
 	Between netip.AddrPort // where other hubs with the store find this one; not valid: it has the store alone
 	Others  []*url.URL     // those hubs
 	Foreign *Foreign       // the servers are somebody's NATS deployment; nil: they are nodes
+	Alone   *Alone         // there are no other nodes; nil: there are
 	Log     *slog.Logger
+}
+
+// Alone is what the engine of a node that is alone needs: no other one has a store that ends with its process, in which numbers would be
+// given again.
+type Alone struct {
+	Scratch string // where a directory can be made, which is gone when the engine has started
 }
 
 // Foreign is what a NATS deployment that is not made of nodes is like.
@@ -63,6 +72,8 @@ func (o *Options) relay() bool { return o.Hub.IsValid() && len(o.Servers) > 0 }
 // replicas is how many replicas buckets are made with; 0: somebody else makes them.
 func (o *Options) replicas() int {
 	switch {
+	case o.Alone != nil:
+		return 1
 	case o.Foreign != nil:
 		return o.Foreign.Replicas
 	case !o.Hub.IsValid() || o.relay():
@@ -78,20 +89,33 @@ type Engine struct {
 	log     *logger
 	stop    func() // ends what watches over the store
 
-	jetstream server.JetStreamConfig // of a node with a store
+	jetstream server.JetStreamConfig // of a node with a store on a disk
 	Conn      *nats.Conn
 	Store     jetstream.JetStream
 
 	Replicas int // with which this node makes buckets; 0: it makes none
 }
 
-// startLimit is how long the server may take to start: with a large store it reads much.
-const startLimit = 30 * time.Second
+// How long the server may take to start: with a large store it reads much.
+const (
+	startLimit      = 30 * time.Second
+	startAloneLimit = 5 * time.Second
+)
 
 // Open starts a server. It returns before the servers that it names are reached.
 func Open(o Options) (*Engine, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	limit := startLimit
+	if o.Alone != nil {
+		limit = startAloneLimit
+		dir, err := os.MkdirTemp(o.Alone.Scratch, "causeway-engine-")
+		if err != nil {
+			return nil, fmt.Errorf("engine: the server wants a directory, which it leaves empty: %w", err)
+		}
+		defer os.RemoveAll(dir)
+		o.Dir = dir
 	}
 	s, err := server.NewServer(o.options())
 	if err != nil {
@@ -100,9 +124,9 @@ func Open(o Options) (*Engine, error) {
 	e := &Engine{options: o, server: s, log: &logger{to: o.Log, said: map[string]*said{}}, stop: func() {}, Replicas: o.replicas()}
 	s.SetLoggerV2(e.log, false, false, false)
 	go s.Start()
-	if !s.ReadyForConnections(startLimit) {
+	if !s.ReadyForConnections(limit) {
 		e.Close()
-		return nil, fmt.Errorf("cluster: the engine was not ready within %v: see the log before", startLimit)
+		return nil, fmt.Errorf("cluster: the engine was not ready within %v: see the log before", limit)
 	}
 	if e.Conn, err = nats.Connect("", nats.InProcessServer(s), nats.Name("causeway "+o.Name), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond)); err == nil {
 		e.Store, err = jetstream.NewWithDomain(e.Conn, o.domain(), jetstream.WithDefaultTimeout(requestLimit))
@@ -111,7 +135,7 @@ func Open(o Options) (*Engine, error) {
 		e.Close()
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
-	if c := s.JetStreamConfig(); c != nil {
+	if c := s.JetStreamConfig(); c != nil && o.Alone == nil {
 		e.jetstream = *c
 		e.jetstream.StoreDir = o.Dir // the server's own is a directory in it
 		ctx, stop := context.WithCancel(context.Background())
@@ -127,6 +151,9 @@ const requestLimit = 5 * time.Second
 // maxValue bounds a message: an IKE SA with its fragments is the largest.
 const maxValue = 256 << 10
 
+// maxAlone bounds the store of a node that is alone: the largest document, and the one that takes its place, have half of it.
+const maxAlone = 64 << 20
+
 func (o Options) options() *server.Options {
 	out := &server.Options{ServerName: o.Name, DontListen: true, NoSigs: true, MaxPayload: maxValue, MaxPending: 64 << 20, DisableShortFirstPing: true}
 	out.LeafNode.Compression.Mode = server.CompressionOff // what is sealed does not become shorter
@@ -137,6 +164,10 @@ func (o Options) options() *server.Options {
 			out.JetStream, out.StoreDir, out.JetStreamDomain = true, o.Dir, Domain
 			out.SyncAlways = true // what was reserved stands on disk before it is relied on
 		}
+	}
+	if o.Alone != nil {
+		out.JetStream, out.StoreDir, out.JetStreamDomain = true, o.Dir, Domain
+		out.JetStreamMaxMemory, out.JetStreamMaxStore = maxAlone, 1 // 0 would be what the disk has
 	}
 	if o.Between.IsValid() {
 		out.Cluster = server.ClusterOpts{Name: Domain, Host: o.Between.Addr().String(), Port: int(o.Between.Port()), TLSConfig: o.TLS, TLSTimeout: 5, NoAdvertise: true}

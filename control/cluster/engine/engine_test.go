@@ -14,6 +14,8 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -185,4 +187,39 @@ func TestRepeatedLines(t *testing.T) {
 			t.Errorf("%d lines are remembered", len(l.said))
 		}
 	})
+}
+
+// The engine of a node that is alone listens nowhere, leaves nothing on the disk, and puts nothing there.
+func TestAlone(t *testing.T) {
+	scratch := t.TempDir()
+	e, err := Open(Options{Name: "alone", Alone: &Alone{scratch}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if at := e.server.Addr(); at != nil {
+		t.Errorf("it listens at %v", at)
+	}
+	if v, err := e.server.Varz(nil); err != nil || v.LeafNode.Port != 0 || v.Cluster.Port != 0 || v.HTTPPort != 0 {
+		t.Errorf("it listens for leaf nodes at %d, for hubs at %d, %v", v.LeafNode.Port, v.Cluster.Port, err)
+	}
+	if !e.Reached() || e.Replicas != 1 {
+		t.Errorf("reached %v, buckets of %d replicas", e.Reached(), e.Replicas)
+	}
+	if _, err := e.Store.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "disk", Storage: jetstream.FileStorage, MaxBytes: 1000}); err == nil {
+		t.Error("it takes a bucket on disk")
+	}
+	kv, err := e.Store.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "memory", Storage: jetstream.MemoryStorage})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.Put(t.Context(), "a", []byte("b")); err != nil {
+		t.Error(err)
+	}
+	if files, err := os.ReadDir(scratch); err != nil || len(files) > 0 {
+		t.Errorf("left behind: %v, %v", files, err)
+	}
+	if _, err := Open(Options{Name: "alone", Alone: &Alone{filepath.Join(scratch, "none")}}); err == nil || !strings.Contains(err.Error(), "the server wants a directory") {
+		t.Errorf("without a directory: %v", err)
+	}
 }
