@@ -209,6 +209,21 @@ func TestEpochsEnd(t *testing.T) {
 	}
 }
 
+// What is under way under a former key can be opened for a while, also where nothing is left to be sealed anew.
+func TestFormerKeysStay(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	b := newBed(t, "hub", "a")
+	hub := b.prepare("hub")
+	hub.rotateAfter, hub.destroyAfter = 10*time.Second, 8*time.Second
+	hub.run().joined()
+	first := hub.keys.Newest()
+	hub.eventually("of a later epoch", func() bool { return hub.keys.Newest() > first })
+	time.Sleep(beatTime)
+	if hub.keys.Oldest() != first {
+		t.Errorf("the keys before epoch %d are destroyed at once", hub.keys.Oldest())
+	}
+}
+
 // All nodes go and come again: the keys of epochs were in memory alone, so what was sealed nobody can read any more, and all goes on
 // with a new epoch.
 func TestAllStartAgain(t *testing.T) {

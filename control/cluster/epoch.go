@@ -353,6 +353,7 @@ func (c *Cluster) rotate(ctx context.Context, s *session) error {
 		return fmt.Errorf("epoch %d: %w", next.Epoch, err)
 	}
 	c.keys.Use(next.Epoch)
+	c.seen.epoch, c.seen.at = next, time.Now() // what is under way under the former key may be still
 	c.log.Info("cluster: new epoch", "epoch", next.Epoch)
 	return nil
 }
