@@ -70,6 +70,7 @@ type sign struct {
 	toldBeat uint64    // its number
 	sas      int
 	digest   string
+	read     bool // it stood in the store when this session began: the node may not be there yet, or not any more
 }
 
 // saidBy is the sign that a record is. old is what was known of the node, if there was anything. It is called with the lock held.
@@ -131,7 +132,7 @@ func (c *Cluster) takeBeat(b *beat, now time.Time) {
 	}
 	n.told, n.toldBeat = now, b.number
 	if b.number > n.number {
-		n.heard, n.patience, n.number, n.sas, n.digest = now, leaseTime, b.number, int(b.sas), digestText(b.digest)
+		n.heard, n.patience, n.number, n.sas, n.digest, n.read = now, leaseTime, b.number, int(b.sas), digestText(b.digest), false
 		l.gone.Store(false)
 	}
 	l.sign.Store(n)

@@ -518,3 +518,43 @@ func TestLongAway(t *testing.T) {
 		})
 	}
 }
+
+// A hub that starts again reads of nodes that are not connected to it yet: it does not take them for gone, but waits for their leases.
+func TestHubStartsBeforeOthers(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	b := newBed(t, "hub", "a")
+	hub, a := b.start("hub").joined(), b.start("a").joined()
+	hub.sees(1)
+	if _, _, ok := hub.next(); !ok {
+		t.Error("it asks nobody whether it is there")
+	}
+	hub.stop()
+	a.eventually("away", func() bool { return a.Status().Trouble != "" })
+	a.stop()
+	hub = b.start("hub").joined()
+	if p, _, ok := hub.next(); ok || !hub.others()["a"] {
+		t.Errorf("it asks %q, of which it has only read, or takes it for gone", p.node)
+	}
+	hub.eventually("taking it for gone", func() bool { return !hub.others()["a"] })
+}
+
+// A hub that starts again is ready when the others have given it what there is: what it had reserved itself it does not wait for.
+func TestHubIsCompleteSoon(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	b := newBed(t, "hub", "a")
+	hub, a := b.start("hub").joined(), b.start("a").joined()
+	c := a.install()
+	hub.eventually("of what was installed", func() bool { return hub.plane.child(c.SPIIn) != nil })
+	hub.stop()
+	hub = b.start("hub").joined()
+	hub.eventually("complete", func() bool { hub.mu.Lock(); defer hub.mu.Unlock(); return hub.complete })
+	hub.mu.Lock()
+	took := time.Since(hub.Cluster.joined)
+	hub.mu.Unlock()
+	if took > completeTime {
+		t.Errorf("it was so when the time was over, after %v", took)
+	}
+	if hub.plane.child(c.SPIIn) == nil {
+		t.Error("and does not have what there is")
+	}
+}

@@ -235,7 +235,9 @@ func (c *Cluster) takeMember(s *session, v jetstream.KeyValueEntry) {
 	if old != nil && (m.Started < old.member.Started || m.Started == old.member.Started && m.Beat <= old.member.Beat) {
 		return // said before
 	}
-	s.members[name] = c.heardSay(m, old)
+	l := c.heardSay(m, old)
+	l.sign.Load().read = !s.membersRead
+	s.members[name] = l
 }
 
 // heardSay is what is known of a node by its record, which is newer than the one before, if there was one. It is called with the lock held.

@@ -147,6 +147,7 @@ func (c *Cluster) take(key string, sealed []byte, stored bool) error {
 func (c *Cluster) purged(spi uint32) {
 	c.mu.Lock()
 	h := c.held[spi]
+	delete(c.unopened, spiKey(spi))
 	over := h != nil && h.kind != child && (!h.own || h.kind == gone && time.Now().After(h.expires))
 	if over {
 		c.set(spi, nil)

@@ -97,7 +97,7 @@ func (c *Cluster) next() (p process, beat uint64, ok bool) {
 	defer c.mu.Unlock()
 	var names []string
 	for name, l := range c.members {
-		if l.live(now) {
+		if l.live(now) && !l.sign.Load().read { // a hub that starts reads of all, and is reached by them a moment later
 			names = append(names, name)
 		}
 	}
