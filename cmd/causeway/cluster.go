@@ -104,6 +104,9 @@ func clusterTable(w io.Writer, c api.Cluster) {
 	if len(c.Replicas) > 0 {
 		fmt.Fprintf(w, "store of %s: %s\n", count(len(c.Replicas), "replica"), replicaWords(c.Replicas))
 	}
+	if c.ClockAhead != 0 {
+		fmt.Fprintf(w, "this node's clock is %s the store's: set both, as with NTP\n", aheadWords(c.ClockAhead))
+	}
 	if c.Numbered {
 		fmt.Fprintf(w, "number for IVs %d, generation of the store %s\n", c.Writer, c.Generation)
 	} else {
@@ -134,4 +137,13 @@ func negotiates(c api.Cluster) string {
 	default:
 		return "new tunnels are negotiated for this data center alone"
 	}
+}
+
+// aheadWords says how one clock stands to another.
+func aheadWords(seconds float64) string {
+	d := time.Duration(seconds * float64(time.Second)).Round(time.Second)
+	if d < 0 {
+		return (-d).String() + " behind"
+	}
+	return d.String() + " ahead of"
 }

@@ -262,7 +262,7 @@ func TestClusterTables(t *testing.T) {
 		Replicas: []api.StoreReplica{{Name: "edge-1", Current: true, Leads: 5}, {Name: "edge-2", Offline: true, Lag: 7}, {Name: "edge-3", Lag: 1}}})
 	away := api.Cluster{State: "away", Local: true, Numbered: true, Generation: "0123456789abcdef", Digest: "0000000000000000"}
 	clusterTable(&out, away)
-	away.NotTold = 2
+	away.NotTold, away.ClockAhead = 2, -3600.2
 	clusterTable(&out, away)
 	nodeTable(&out, []api.ClusterNode{{Name: "lone", State: "self", Agrees: true, SAs: 2}})
 	clusterTable(&out, api.Cluster{State: "alone", SAs: 2, IKESAs: 1})
@@ -294,6 +294,7 @@ not stored yet 0, not installed here 0, not opened for lack of a key 0
 acknowledgements that came late 0, values refused 0
 the store is not reached: not joined yet
 tunnels that are up go on; new tunnels are negotiated for this data center alone, whose nodes have not acknowledged 2 changes yet
+this node's clock is 1h0m0s behind the store's: set both, as with NTP
 number for IVs 0, generation of the store 0123456789abcdef
 child SAs 0 (digest 0000000000000000), SPIs reserved ahead 0
 IKE SAs 0: 0 here, 0 of nodes that are gone

@@ -297,11 +297,12 @@ type StoreReplica struct {
 
 // Cluster is how a node stands in the cluster.
 type Cluster struct {
-	State        string         `json:"state"`         // alone, joined, away: the store is not reached. Of one that is alone Nodes, SAs, IKESAs and IKEHere say something
-	Why          string         `json:"why,omitempty"` // it is away, or alone and nothing can be applied
-	Local        bool           `json:"local"`         // while it is away this node negotiates for its data center
-	NotTold      int            `json:"not_told"`      // changes that other nodes of that have not acknowledged then
-	Nodes        int            `json:"nodes"`         // that live, with this one
+	State        string         `json:"state"`               // alone, joined, away: the store is not reached. Of one that is alone Nodes, SAs, IKESAs and IKEHere say something
+	Why          string         `json:"why,omitempty"`       // it is away, or alone and nothing can be applied
+	Local        bool           `json:"local"`               // while it is away this node negotiates for its data center
+	NotTold      int            `json:"not_told"`            // changes that other nodes of that have not acknowledged then
+	ClockAhead   float64        `json:"clock_ahead_seconds"` // by how much this node's clock is ahead of the store's; 0: they agree
+	Nodes        int            `json:"nodes"`               // that live, with this one
 	Numbered     bool           `json:"numbered"`
 	Writer       uint32         `json:"writer"`
 	Generation   string         `json:"generation"` // of the store

@@ -85,6 +85,9 @@ type Cluster struct {
 		at    time.Time
 	}
 
+	clock     clock
+	clockSaid time.Duration // what the log has of it; Run's
+
 	floors floors
 	acks   *acks
 
@@ -154,7 +157,7 @@ func New(o Options, plane Dataplane) *Cluster {
 		o.Log = slog.Default()
 	}
 	o.Member.Version, o.Member.Public, o.Member.Started = memberVersion, o.Identity.Public(), time.Now().UnixNano()
-	return &Cluster{opts: o, ike: nobody{}, log: o.Log, plane: plane, keys: seal.NewKeyring(), work: make(chan struct{}, 1), anew: make(chan struct{}, 1), left: make(chan struct{}),
+	return &Cluster{opts: o, ike: nobody{}, clock: clock{now: time.Now}, log: o.Log, plane: plane, keys: seal.NewKeyring(), work: make(chan struct{}, 1), anew: make(chan struct{}, 1), left: make(chan struct{}),
 		rotateAfter: rotateAfter, destroyAfter: destroyAfter, orphanAfter: orphanAfter, unreadableAfter: unreadableAfter, markTime: markTime, roster: o.Roster,
 		held: map[uint32]*held{}, index: newIndex(), acks: newAcks(), unopened: map[string][]byte{},
 		ikes: map[uint64]*ikeSA{}, ikesBy: map[process]spiSet{}, ikesOf: map[string]spiSet{}, erasing: map[uint64]uint64{}, unopenedIKEs: map[uint64]sealedIKE{}, ownable: map[string]string{}, owners: map[string]*owned{}, tellings: map[uint32]*telling{}, quiet: map[string]bool{},
@@ -293,6 +296,8 @@ type session struct {
 	swept       time.Time
 	beaten      time.Time // when this node has said that it lives the last time
 	recorded    time.Time // when it has written its record the last time
+	asked       time.Time // when it began to, by its own clock
+	answered    time.Time // when the store had it, likewise
 	record      string    // and what that says
 	misses      []string  // whose beats it has said that do not come
 }
@@ -397,6 +402,9 @@ func (c *Cluster) serve(ctx context.Context, s *session, w [watches]jetstream.Ke
 	if err := c.sayBeat(ctx, s); err != nil {
 		return err
 	}
+	if err := c.compareClocks(ctx, s); err != nil {
+		return err
+	}
 	for {
 		var err error
 		select {
@@ -490,7 +498,7 @@ func (c *Cluster) turn(ctx context.Context, s *session, now time.Time) error {
 	if err := c.turnDocument(ctx, s); err != nil {
 		return err
 	}
-	if err := c.bury(ctx, s, now); err != nil {
+	if err := c.bury(ctx, s, c.clock.common()); err != nil {
 		return err
 	}
 	if err := c.renew(ctx, s); err != nil {

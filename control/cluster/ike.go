@@ -160,7 +160,7 @@ func (c *Cluster) known(spi uint64) ike.Stored {
 	if e == nil || e.erasing {
 		return ike.Stored{SPI: spi}
 	}
-	return ike.Stored{SPI: spi, Tunnel: e.tunnel, Established: time.Unix(0, e.established), Revision: e.revision, Where: c.where(e.by), Node: e.by.node}
+	return ike.Stored{SPI: spi, Tunnel: e.tunnel, Established: c.clock.toOwn(time.Unix(0, e.established)), Revision: e.revision, Where: c.where(e.by), Node: e.by.node}
 }
 
 // Find: see ike.Fleet.
@@ -228,7 +228,7 @@ func (f fleet) Write(s ike.Stored, revision uint64, done func(uint64, error)) {
 func (c *Cluster) writeIKE(s *ike.Stored, revision uint64) (uint64, error) {
 	c.mu.Lock()
 	b, e := c.buckets, c.ikes[s.SPI]
-	r := &ikeRecord{Version: ikeVersion, Serial: 1, Node: c.opts.Member.Name, Writer: c.writer.ID, Tunnel: s.Tunnel, Established: s.Established.UnixNano(), State: s.State}
+	r := &ikeRecord{Version: ikeVersion, Serial: 1, Node: c.opts.Member.Name, Writer: c.writer.ID, Tunnel: s.Tunnel, Established: c.clock.toCommon(s.Established).UnixNano(), State: s.State}
 	if e != nil {
 		r.Serial = e.serial + 1
 	}

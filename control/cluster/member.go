@@ -182,7 +182,7 @@ func (c *Cluster) self(s *session) (m *Member, why string) {
 
 // sayRecord writes this node's record.
 func (c *Cluster) sayRecord(ctx context.Context, s *session, m *Member) error {
-	s.recorded = s.beaten
+	s.recorded, s.asked = s.beaten, c.clock.now()
 	ctx, cancel := within(ctx)
 	defer cancel()
 	revision, err := s.buckets.nodes.Put(ctx, m.Name, m.sign(c.opts.Identity))
@@ -192,7 +192,7 @@ func (c *Cluster) sayRecord(ctx context.Context, s *session, m *Member) error {
 	if revision <= c.said { // a copy was put back while this node was joined
 		return c.isOlder(s.buckets, bucketNodes, revision, c.said)
 	}
-	c.said = revision
+	c.said, s.answered = revision, c.clock.now()
 	return nil
 }
 
@@ -214,6 +214,7 @@ func (c *Cluster) takeMember(s *session, v jetstream.KeyValueEntry) {
 	if name == c.opts.Member.Name {
 		if v.Revision() == c.said { // the last one, and as old as it is: those of others are read after it
 			c.echoes(s.recorded)
+			c.noteClock(s, v.Created())
 		}
 		return
 	}

@@ -148,7 +148,7 @@ func (c *Cluster) purged(spi uint32) {
 	c.mu.Lock()
 	h := c.held[spi]
 	delete(c.unopened, spiKey(spi))
-	over := h != nil && h.kind != child && (!h.own || h.kind == gone && time.Now().After(h.expires))
+	over := h != nil && h.kind != child && (!h.own || h.kind == gone && c.clock.common().After(h.expires))
 	if over {
 		c.set(spi, nil)
 	}
@@ -237,6 +237,7 @@ func (c *Cluster) apply(spi uint32, r *record, before *held) error {
 		if err != nil {
 			return err
 		}
+		k.Expires = c.clock.toOwn(k.Expires)
 		if err := c.plane.Adopt(spi); err != nil {
 			return err
 		}

@@ -66,6 +66,7 @@ func (s shared) Install(k *sa.Child) error {
 		return err
 	}
 	r := recordOf(k)
+	r.ExpiresAt = s.c.clock.toCommon(r.ExpiresAt)
 	err := s.c.publish(k.SPIIn, &r, true)
 	switch {
 	case err == nil:
@@ -123,7 +124,7 @@ func (c *Cluster) ours(spi uint32, k kind) bool {
 func (s shared) Use(tunnel string, spi uint32) error {
 	err := s.Dataplane.Use(tunnel, spi)
 	if err == nil {
-		err = s.c.change(spi, func(r *record) { r.Used = time.Now().UnixNano() })
+		err = s.c.change(spi, func(r *record) { r.Used = s.c.clock.common().UnixNano() })
 	}
 	return err
 }

@@ -11,9 +11,10 @@ import (
 
 // Status is how this node stands.
 type Status struct {
-	Trouble      string // why the store is not reached; "": it is
-	Local        bool   // it negotiates for its data center meanwhile
-	NotTold      int    // records that other nodes of that have not acknowledged
+	Trouble      string        // why the store is not reached; "": it is
+	ClockAhead   time.Duration // by how much this node's clock is ahead of the store's; 0: they agree
+	Local        bool          // it negotiates for its data center meanwhile
+	NotTold      int           // records that other nodes of that have not acknowledged
 	Writer       Writer
 	Numbered     bool
 	Epoch        uint32 // under which is sealed; 0: no key yet
@@ -45,7 +46,7 @@ func (c *Cluster) Status() Status {
 	defer c.mu.Unlock()
 	s := Status{Trouble: c.trouble, Writer: c.writer, Numbered: c.numbered, Epoch: c.keys.Current(), Nodes: nodes, SAs: c.children, Digest: digestText(c.digest),
 		Stock: len(c.stock), NotStored: len(c.index.unstored), NotOpened: len(c.unopened), LateAcks: c.counts.late.Load(), Refused: c.counts.refusedRecords.Load()}
-	s.Local = c.local()
+	s.Local, s.ClockAhead = c.local(), c.clock.ahead()
 	for _, t := range c.tellings {
 		if s.Local && len(t.missing) > 0 {
 			s.NotTold++

@@ -68,7 +68,7 @@ func randomSPI() uint32 {
 // reserve is the first to store something under an SPI, if nobody has.
 func (c *Cluster) reserve(ctx context.Context, b *buckets, spi uint32) error {
 	r := &record{Version: recordVersion, Kind: reserved, Generation: 1, Node: c.opts.Member.Name, Writer: c.writer.ID, Store: b.generation,
-		ExpiresAt: time.Now().Add(2 * stockTime)}
+		ExpiresAt: c.clock.common().Add(2 * stockTime)}
 	sealed, err := c.keys.Seal(place(bucketSAs, spiKey(spi)), r.marshal())
 	if err != nil {
 		return err
@@ -94,7 +94,7 @@ func (c *Cluster) fromStock() (spi uint32, ok bool) {
 	defer c.mu.Unlock()
 	for (c.trouble == "" || c.local()) && len(c.stock) > 0 {
 		spi, c.stock = c.stock[0], c.stock[1:]
-		if h := c.held[spi]; h != nil && h.kind == reserved && time.Until(h.expires) > stockTime {
+		if h := c.held[spi]; h != nil && h.kind == reserved && h.expires.Sub(c.clock.common()) > stockTime {
 			c.wantStock()
 			return spi, true
 		}

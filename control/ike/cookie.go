@@ -39,6 +39,14 @@ func (c *cookies) keys() [][32]byte {
 	return [][32]byte{c.own}
 }
 
+// common is the time now that all nodes have in common.
+func (d *Daemon) common() time.Time {
+	if d.fleet == nil {
+		return time.Now()
+	}
+	return d.fleet.Common(time.Now())
+}
+
 // slot is the part of time in which a secret makes cookies.
 func slot(now time.Time) int64 { return now.Unix() / int64(cookieLife/time.Second) }
 

@@ -35,6 +35,9 @@ type Fleet interface {
 	// Local reports whether, while it is not, this node goes on negotiating all the same: the nodes of its data center get what is made, and
 	// the store when it is there again.
 	Local() bool
+	// Common is a moment of this node's clock as other nodes understand it, and Own the other way. No moment stays none.
+	Common(t time.Time) time.Time
+	Own(t time.Time) time.Time
 	// CookieKeys are secrets that all nodes have, the newest first.
 	CookieKeys() [][32]byte
 }
@@ -357,6 +360,7 @@ func (d *Daemon) TakeOver(spi uint64) error {
 	if err != nil {
 		return err
 	}
+	st.atTimes(d.fleet.Own)
 	if _, err = d.resume(st, f.Node, f.Revision); err != nil {
 		st.wipe()
 	}

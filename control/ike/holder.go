@@ -41,6 +41,7 @@ func (d *Daemon) answerFor(local, remote netip.AddrPort, spi uint64, datagram []
 		return false
 	}
 	defer st.wipe()
+	st.atTimes(d.fleet.Own)
 	s := d.newSA(st.Initiator) // which no table has: it is over when this returns
 	s.State, s.phase = *st, st.Phase
 	s.Keys = nil // setKeys wipes those before

@@ -85,12 +85,12 @@ func (d *Daemon) receiveInit(local, remote netip.AddrPort, h message.Header, b [
 		d.counts.storeAway.Add(1)
 		return
 	}
-	if d.loaded(remote.Addr()) && !d.cookies.check(time.Now(), cookie, remote, h.SPIi, nonce) {
+	if d.loaded(remote.Addr()) && !d.cookies.check(d.common(), cookie, remote, h.SPIi, nonce) {
 		if cookie != nil {
 			d.counts.cookieWrong.Add(1)
 		}
 		d.counts.cookiesSent.Add(1)
-		fresh := d.cookies.make(time.Now(), remote, h.SPIi, nonce)
+		fresh := d.cookies.make(d.common(), remote, h.SPIi, nonce)
 		d.answerOpenly(local, remote, h, message.Notify{Type: message.NotifyCookie, Data: fresh[:]})
 		return
 	}

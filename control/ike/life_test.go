@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -380,6 +381,42 @@ func (n *natted) Send(local, remote netip.AddrPort, d []byte) error {
 	from := netip.AddrPortFrom(n.public, local.Port()+*n.shift)
 	n.w.mu.Unlock()
 	return n.w.Send(from, remote, d)
+}
+
+// Every time of a state is changed, and no time stays none.
+func TestStateAtTimes(t *testing.T) {
+	moment := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+	s := &State{Children: []*ChildState{{}}, Graves: []Grave{{}}}
+	var fill func(v reflect.Value)
+	fill = func(v reflect.Value) {
+		switch {
+		case v.Type() == reflect.TypeFor[time.Time]():
+			v.Set(reflect.ValueOf(moment))
+		case v.Kind() == reflect.Struct && v.CanSet():
+			for i := range v.NumField() {
+				if v.Type().Field(i).IsExported() {
+					fill(v.Field(i))
+				}
+			}
+		case v.Kind() == reflect.Slice || v.Kind() == reflect.Array:
+			for i := range v.Len() {
+				fill(v.Index(i))
+			}
+		case v.Kind() == reflect.Pointer && !v.IsNil():
+			fill(v.Elem())
+		}
+	}
+	fill(reflect.ValueOf(s).Elem())
+	before, err := s.marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.atTimes(func(t time.Time) time.Time { return moved(t, time.Hour) })
+	after, err := s.marshal()
+	text := moment.Format(time.RFC3339)
+	if n := bytes.Count(before, []byte(text)); err != nil || n < 9 || bytes.Contains(after, []byte(text)) {
+		t.Errorf("of %d times some are as before: %s (%v)", n, after, err)
+	}
 }
 
 // An established SA that was taken over from its state goes on: with requests of both, and with the children.

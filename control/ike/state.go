@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"causeway/control/ike/message"
@@ -118,10 +119,34 @@ type ChildState struct {
 // marshal is the state as it is stored. Whoever gets it should wipe it.
 func (s *State) marshal() ([]byte, error) { return json.Marshal(s) }
 
-// snapshot is the state of the SA as it is now.
+// snapshot is the state of the SA as it is now, for other nodes.
 func (s *ikeSA) snapshot() ([]byte, error) {
 	s.Phase, s.Until = s.phase, s.expire
-	return s.marshal()
+	if s.d.fleet == nil {
+		return s.marshal()
+	}
+	told := s.State
+	told.Children, told.Graves = nil, slices.Clone(s.Graves)
+	for _, c := range s.Children {
+		own := *c
+		told.Children = append(told.Children, &own)
+	}
+	told.atTimes(s.d.fleet.Common)
+	return told.marshal()
+}
+
+// atTimes changes all times of a state.
+func (s *State) atTimes(f func(time.Time) time.Time) {
+	all := []*time.Time{&s.Until, &s.Established, &s.Rekey, &s.Expire}
+	for _, c := range s.Children {
+		all = append(all, &c.Made, &c.Rekey, &c.Expire, &c.Switch)
+	}
+	for i := range s.Graves {
+		all = append(all, &s.Graves[i].At)
+	}
+	for _, t := range all {
+		*t = f(*t)
+	}
 }
 
 // parseState reads what marshal wrote, here or in a release with the same version or an older one.

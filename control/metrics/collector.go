@@ -77,6 +77,7 @@ var (
 	clusterSAs      = desc("cluster_child_sas", "Child SAs of the whole cluster that this node knows.")
 	clusterEpoch    = desc("cluster_epoch", "Number of the epoch under whose key this node seals; 0: it has none.")
 	clusterBehind   = desc("cluster_behind", "What is not done yet: changes of this node that the store has not (not_stored), child SAs that this node could not take (not_installed), values without a key (not_opened), changes that other nodes of the data center have not acknowledged while the store is away (not_told).", "what")
+	clusterClock    = desc("cluster_clock_ahead_seconds", "By how much this node's clock is ahead of the store's, less than 0: behind. 0: they differ by less than 5 s.")
 	clusterSPIs     = desc("cluster_reserved_spis", "SPIs that are reserved ahead for negotiations of this node.")
 	clusterDocument = desc("cluster_fleet_serial", "Serial of the configuration that was applied, and that all nodes of a cluster have in common: the newest one (newest), and the one that this node works with (runs). They differ while it is taken over, or when it was refused.", "which")
 	clusterReplicas = desc("cluster_store_replicas", "Replicas of the cluster's store, if it has several, by state: current, behind, away. Another hub may be stopped when all are current.", "state")
@@ -326,6 +327,7 @@ func (o out) cluster(s cluster.Status) {
 	o.gauge(clusterBehind, float64(s.NotOpened), "not_opened")
 	o.gauge(clusterBehind, float64(s.NotTold), "not_told")
 	o.gauge(clusterSPIs, float64(s.Stock))
+	o.gauge(clusterClock, s.ClockAhead.Seconds())
 	o.replicas(s.Replicas)
 	if s.Compared > 0 {
 		o.gauge(clusterCompared, s.Compared.Seconds())

@@ -241,7 +241,7 @@ func (n *Node) Cluster() api.Cluster {
 		return n.showAlone()
 	}
 	v := n.cluster.Status()
-	x := api.Cluster{State: "joined", Why: v.Trouble, Local: v.Local, NotTold: v.NotTold, Writer: v.Writer.ID, Numbered: v.Numbered, Generation: fmt.Sprintf("%016x", v.Writer.Generation), Epoch: v.Epoch, Nodes: v.Nodes, SAs: v.SAs,
+	x := api.Cluster{State: "joined", Why: v.Trouble, ClockAhead: v.ClockAhead.Seconds(), Local: v.Local, NotTold: v.NotTold, Writer: v.Writer.ID, Numbered: v.Numbered, Generation: fmt.Sprintf("%016x", v.Writer.Generation), Epoch: v.Epoch, Nodes: v.Nodes, SAs: v.SAs,
 		Digest: v.Digest, SPIsReserved: v.Stock, IKESAs: v.IKESAs, IKEHere: v.IKEHere, IKEVacant: v.IKEVacant,
 		OwnedHere: v.OwnedHere, OwnedThere: v.OwnedThere, Ownerless: v.Ownerless, Unconfirmed: int(n.owning.unconfirmed.Load()), Compared: v.Compared.Seconds(), NotStored: v.NotStored, NotInstalled: v.NotInstalled, NotOpened: v.NotOpened, LateAcks: v.LateAcks, Refused: v.Refused}
 	x.Replicas = []api.StoreReplica{}
