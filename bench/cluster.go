@@ -45,7 +45,7 @@ func clusterCases(o options) []clusterCase {
 		cases = append(cases,
 			clusterCase{nodes: 50, tunnels: 2500, atOnce: 32, single: 100, busy: 15 * time.Second, idle: 5 * time.Second, lates: 1, fill: 90 * time.Second},
 			clusterCase{nodes: 3, tunnels: 100000, atOnce: 32, single: 100, busy: 15 * time.Second, idle: 5 * time.Second, lates: 1, fill: 170 * time.Second},
-			clusterCase{nodes: 100, tunnels: 5000, atOnce: 8, single: 100, busy: 15 * time.Second, idle: 5 * time.Second, lates: 1, fill: 150 * time.Second})
+			clusterCase{nodes: 100, tunnels: 5000, atOnce: 8, single: 100, busy: 15 * time.Second, idle: 5 * time.Second, lates: 1, fill: 260 * time.Second})
 	}
 	return cases
 }

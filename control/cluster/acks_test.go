@@ -3,6 +3,7 @@ package cluster
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -11,7 +12,7 @@ import (
 
 // speaker is a node of which only the name and the key matter.
 func speaker(name string, keys *seal.Keyring) *Cluster {
-	return &Cluster{opts: Options{Member: Member{Name: name}}, keys: keys, acks: newAcks(), held: map[uint32]*held{}, index: newIndex(), unopened: map[string][]byte{}, work: make(chan struct{}, 1)}
+	return &Cluster{clock: clock{now: time.Now}, opts: Options{Member: Member{Name: name}}, keys: keys, acks: newAcks(), held: map[uint32]*held{}, index: newIndex(), unopened: map[string][]byte{}, work: make(chan struct{}, 1)}
 }
 
 func oneKey() *seal.Keyring {

@@ -554,6 +554,7 @@ func (c *Cluster) ready(s *session) {
 	}
 	c.mu.Unlock()
 	if first {
+		c.beatNow.Store(true) // the others give nothing to a node of which they do not know that it has the key
 		c.log.Info("cluster: joined", "nodes", len(s.members)+1, "child_sas", children, "epoch", c.keys.Current())
 	}
 }

@@ -18,7 +18,7 @@ import (
 
 // A proxy stands before the hub, and may cut connections, hold what they carry, or have it come later.
 type proxy struct {
-	delay time.Duration // each way; not changed any more once there are connections
+	delay time.Duration // each way
 	mu    sync.Mutex
 	hold  sync.RWMutex // locked: nothing passes
 	cut   bool
@@ -28,11 +28,17 @@ type proxy struct {
 
 func newProxy(t *testing.T, to netip.AddrPort) *proxy {
 	t.Helper()
+	return newFarProxy(t, to, 0)
+}
+
+// newFarProxy has all take that long each way. Its address may have been another's before, who is called as soon as there is a listener.
+func newFarProxy(t *testing.T, to netip.AddrPort, delay time.Duration) *proxy {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{addr: l.Addr().(*net.TCPAddr).AddrPort()}
+	p := &proxy{addr: l.Addr().(*net.TCPAddr).AddrPort(), delay: delay}
 	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
@@ -140,8 +146,7 @@ func TestFarAway(t *testing.T) {
 	t.Parallel() // it waits more than it works
 	b := newBed(t, "hub", "z")
 	hub := b.start("hub").joined()
-	p := newProxy(t, b.hub)
-	p.delay = 180 * time.Millisecond
+	p := newFarProxy(t, b.hub, 180*time.Millisecond)
 	b.hub = p.addr
 	began := time.Now()
 	z := b.start("z").joined()

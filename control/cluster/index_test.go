@@ -58,7 +58,7 @@ func TestIndex(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))
-	c := &Cluster{held: map[uint32]*held{}, index: newIndex(), work: make(chan struct{}, 1), plane: &plane{children: map[uint32]*sa.Child{}, taken: map[uint32]bool{}}}
+	c := &Cluster{clock: clock{now: time.Now}, held: map[uint32]*held{}, index: newIndex(), work: make(chan struct{}, 1), plane: &plane{children: map[uint32]*sa.Child{}, taken: map[uint32]bool{}}}
 	slow := slowIndex{c}
 	now := time.Now()
 	for step := range 20_000 {
