@@ -83,9 +83,10 @@ test-previous: root deps ## a node of the revision PREVIOUS and one of this in o
 test-arm64: deps ## unit tests of the rooms with assembly or shared rings, as arm64 code under qemu (no root)
 	$(GO) run ./scripts/testsum -- env GOARCH=arm64 $(UNIT_TESTS) -short -exec qemu-aarch64 ./pipeline ./pipeline/wire ./pipeline/reassembly ./xsk/...
 
+PART ?= 0/1
 .PHONY: test-mutants
 test-mutants: root deps ## break the product on purpose, many times: each time a named test must turn red
-	$(GO) run ./scripts/mutants
+	$(GO) run ./scripts/mutants -part $(PART)
 
 .PHONY: fuzz
 fuzz: deps ## every fuzz target for FUZZTIME (30s)

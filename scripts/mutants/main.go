@@ -4,7 +4,9 @@
 // it is broken, which is as bad, when it does not apply, does not compile, names a test that does not
 // exist, or names one that fails without it.
 //
-// Usage: go run ./scripts/mutants [NAME...]
+// Usage: go run ./scripts/mutants [-part K/N] [NAME...]
+//
+// With -part every N-th mutant is tried, beginning with the K-th (from 0), for who has less time than all of them take.
 //
 // A mutant is a file scripts/mutants/NAME.patch that git apply understands, beginning with
 //
@@ -21,6 +23,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -40,7 +43,9 @@ const testLimit = 3 * time.Minute
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ok, err := run(ctx, os.Args[1:])
+	part := flag.String("part", "0/1", "K/N: every N-th mutant, from the K-th on")
+	flag.Parse()
+	ok, err := run(ctx, *part, flag.Args())
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 	}
@@ -49,10 +54,17 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, names []string) (allKilled bool, err error) {
-	mutants, err := load("scripts/mutants", names)
+func run(ctx context.Context, part string, names []string) (allKilled bool, err error) {
+	all, err := load("scripts/mutants", names)
 	if err != nil {
 		return false, err
+	}
+	mutants, err := partOf(all, part)
+	if err != nil {
+		return false, err
+	}
+	if left := len(all) - len(mutants); left > 0 {
+		fmt.Printf("mutants: part %s: %d are tried, %d are not\n", part, len(mutants), left)
 	}
 	// Root tests make traffic, and are alone.
 	var side, alone []mutant
@@ -72,6 +84,21 @@ func run(ctx context.Context, names []string) (allKilled bool, err error) {
 	}
 	fmt.Printf("\nmutants: %d killed, %d survived, %d broken\n", t.count[killed], t.count[survived], t.count[broken])
 	return t.count[killed] == len(mutants), nil
+}
+
+// partOf returns every n-th mutant from the k-th on.
+func partOf(all []mutant, part string) (some []mutant, err error) {
+	var k, n int
+	if got, err := fmt.Sscanf(part, "%d/%d", &k, &n); got != 2 || err != nil || n < 1 || k < 0 || k >= n || fmt.Sprintf("%d/%d", k, n) != part {
+		return nil, fmt.Errorf("-part %q: must be K/N with K from 0 to N-1, such as 0/2", part)
+	}
+	for i := k; i < len(all); i += n {
+		some = append(some, all[i])
+	}
+	if len(some) == 0 {
+		return nil, fmt.Errorf("-part %s: of %d mutants there is none in it", part, len(all))
+	}
+	return some, nil
 }
 
 // judges is how many mutants are tried side by side: many tests wait more than they work.

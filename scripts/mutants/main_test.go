@@ -33,6 +33,26 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
+// Parts have no mutant in common, and together they have all.
+func TestParts(t *testing.T) {
+	all := []mutant{{name: "a"}, {name: "b"}, {name: "c"}, {name: "d"}, {name: "e"}}
+	for part, want := range map[string]string{"0/1": "abcde", "0/2": "ace", "1/2": "bd", "4/5": "e"} {
+		got := ""
+		some, err := partOf(all, part)
+		for _, m := range some {
+			got += m.name
+		}
+		if err != nil || got != want {
+			t.Errorf("%s: %q (%v), want %q", part, got, err, want)
+		}
+	}
+	for _, part := range []string{"", "1", "2/2", "-1/2", "0/0", "1/2x", "5/6"} {
+		if some, err := partOf(all, part); err == nil {
+			t.Errorf("%q: %d mutants", part, len(some))
+		}
+	}
+}
+
 func TestParse(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) {
