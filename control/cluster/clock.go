@@ -28,7 +28,8 @@ type clock struct {
 // A clockBase is one moment by both.
 type clockBase struct{ own, common time.Time }
 
-// compare notes what the store's clock has shown between two moments of the node's. The first time is what counts.
+// compare notes what the store's clock has shown between two moments of the node's. The first time is what counts, until the process has
+// stood still, as a virtual machine does that is paused: the node's clock is set then, and agrees with the store's again.
 func (k *clock) compare(before, after, store time.Time) {
 	middle := before.Add(after.Sub(before) / 2)
 	off := middle.Round(0).Sub(store)
@@ -36,7 +37,10 @@ func (k *clock) compare(before, after, store time.Time) {
 		off, store = 0, middle.Round(0)
 	}
 	k.off.Store(int64(off))
-	k.base.CompareAndSwap(nil, &clockBase{middle, store.Round(0)})
+	base := &clockBase{middle, store.Round(0)}
+	if !k.base.CompareAndSwap(nil, base) && off == 0 && k.common().Sub(k.now().Round(0)).Abs() >= clockSlack {
+		k.base.Store(base)
+	}
 }
 
 // common is the time now that nodes have in common.

@@ -91,6 +91,11 @@ func TestClockIsSet(t *testing.T) {
 	if k.ahead() != 10*time.Hour || !k.toCommon(moment).Equal(moment) || !k.common().Equal(own) {
 		t.Errorf("the store's clock was set: %v ahead, %v", k.ahead(), k.common())
 	}
+	k.base.Store(&clockBase{own, own.Add(-15 * time.Minute)}) // the process stood still: time went on, by both clocks
+	k.compare(own, own, own)
+	if !k.common().Equal(own) || !k.toCommon(moment).Equal(moment) {
+		t.Errorf("after a pause it is %v for all, and not %v", k.common(), own)
+	}
 	k = &clock{now: func() time.Time { return own }}
 	k.compare(own, own, own.Add(-10*time.Hour))
 	if got := k.toCommon(moment); !got.Equal(moment.Add(-10*time.Hour)) || !k.toOwn(got).Equal(moment) || !k.toCommon(time.Time{}).IsZero() || !k.toOwn(time.Time{}).IsZero() {

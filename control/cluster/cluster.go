@@ -195,8 +195,10 @@ func (c *Cluster) Run(ctx context.Context) error {
 		}
 		return err
 	}
+	var telling sync.WaitGroup
+	defer telling.Wait()
 	if c.opts.Local {
-		go c.repeatTellings(ctx)
+		telling.Go(func() { c.repeatTellings(ctx) })
 	}
 	for ctx.Err() == nil {
 		err := c.join(ctx, hear)
@@ -258,7 +260,8 @@ func (c *Cluster) lose(err error) {
 	now := c.now()
 	c.mu.Lock()
 	changed := c.trouble == "" || c.trouble != err.Error()
-	if c.trouble == "" {
+	lost := c.trouble == ""
+	if lost {
 		for _, l := range c.members { // who is gone stays so while nobody is heard
 			if !l.live(now) {
 				l.gone.Store(true)
@@ -267,7 +270,14 @@ func (c *Cluster) lose(err error) {
 	}
 	c.trouble, c.buckets, c.barred = err.Error(), nil, errors.As(err, &strangeStore{})
 	local := c.local()
+	var untold map[uint32]*held
+	if lost && local {
+		untold = c.untold()
+	}
 	c.mu.Unlock()
+	for spi, h := range untold {
+		c.tellNeighbours(spi, h.generation, h.sealed, false)
+	}
 	c.echo.Store(nil)
 	if changed {
 		c.log.Warn("cluster: the store is not reached; tunnels that are up go on", "error", err)

@@ -236,7 +236,7 @@ func (c *Cluster) writeIKE(s *ike.Stored, revision uint64) (uint64, error) {
 	c.mu.Unlock()
 	switch {
 	case b == nil:
-		return 0, errAway
+		return 0, ike.ErrNotGiven
 	case revision != 0 && e == nil:
 		return 0, ike.ErrTaken // somebody has ended it
 	}

@@ -15,7 +15,19 @@ import (
 // local reports whether this node negotiates for its data center. A store that is there and not this process's never gets what is made
 // for it. It is called with the lock held.
 func (c *Cluster) local() bool {
-	return c.opts.Local && c.numbered && c.trouble != "" && !c.barred
+	return c.opts.Local && c.numbered && c.trouble != "" && !c.barred && !c.joined.IsZero()
+}
+
+// untold are the pairs of this process, and tombstones, that the store has not got: of those that were made between the loss of the store and
+// its being noticed nobody may have heard. It is called with the lock held.
+func (c *Cluster) untold() map[uint32]*held {
+	out := map[uint32]*held{}
+	for spi := range c.index.unstored {
+		if h := c.held[spi]; h.kind != reserved {
+			out[spi] = h
+		}
+	}
+	return out
 }
 
 // Local: see ike.Fleet.
@@ -129,7 +141,7 @@ func (c *Cluster) dueTellings(now time.Time) map[uint32]*telling {
 	due := map[uint32]*telling{}
 	for spi, t := range c.tellings {
 		switch h := c.held[spi]; {
-		case len(t.missing) == 0 || h == nil || h.generation != t.generation || h.stored == t.generation:
+		case c.barred || len(t.missing) == 0 || h == nil || h.generation != t.generation || h.stored == t.generation:
 			delete(c.tellings, spi)
 		case now.After(t.next):
 			t.wait = min(2*t.wait, tellAtMost)

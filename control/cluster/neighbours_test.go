@@ -52,6 +52,7 @@ func TestNeighbours(t *testing.T) {
 		return near.plane.used() == first.SPIIn && near.plane.child(second.SPIIn) == nil
 	})
 	a.eventually("told by all", func() bool { a.mu.Lock(); defer a.mu.Unlock(); return len(a.tellings) == 0 })
+	given := map[uint32]bool{}
 	for range localSize {
 		spi, err := near.Shared().ReserveSPI()
 		if err != nil {
@@ -60,9 +61,10 @@ func TestNeighbours(t *testing.T) {
 			}
 			break
 		}
-		if spi == first.SPIIn || spi == second.SPIIn {
+		if given[spi] {
 			t.Errorf("spi %#x is given twice", spi)
 		}
+		given[spi] = true
 	}
 	if _, err := near.Shared().ReserveSPI(); !errors.Is(err, errSpent) {
 		t.Errorf("more SPIs than were reserved: %v", err)
@@ -78,6 +80,26 @@ func TestNeighbours(t *testing.T) {
 	if a.Fleet().Local() {
 		t.Error("it goes on without the store that is there")
 	}
+}
+
+// What was made just before it was noticed that the store is gone neighbours are told then.
+func TestNeighboursAreToldOfBefore(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	b := newBed(t, "hub", "a", "near")
+	b.local, b.datacenters = true, map[string]string{"a": "ams1", "near": "ams1"}
+	hub, a, near := b.start("hub").joined(), b.start("a").joined(), b.start("near").joined()
+	a.sees(2)
+	spi, err := a.Shared().ReserveSPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := a.child(spi)
+	c.Agreed = true
+	hub.stop()
+	if err := a.Shared().Install(c); err != nil { // the peer has it
+		t.Fatal(err)
+	}
+	near.eventually("of what was made", func() bool { return near.plane.child(spi) != nil })
 }
 
 // A neighbour that does not answer is waited for once.

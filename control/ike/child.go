@@ -87,6 +87,9 @@ func (s *ikeSA) acceptChild(n *negotiation, c *message.Contents, first bool) *me
 		}
 		return refusal
 	}
+	if !s.d.mayMakePair(n.tunnel.Name) {
+		return no(message.NotifyTemporaryFailure, errors.New("the store is away, and this tunnel has had its share of the SPIs that were reserved before"))
+	}
 	if n.spiIn, err = s.d.plane.ReserveSPI(); err != nil {
 		return no(message.NotifyNoAdditionalSAs, err)
 	}

@@ -53,7 +53,8 @@ type Daemon struct {
 	index     atomic.Pointer[index]
 	counts    counters
 	strangers throttle
-	answers   throttle // in place of other nodes
+	answers   throttle             // in place of other nodes
+	spared    map[string]*throttle // pairs of a tunnel's peer while the store is away, guarded by mu
 
 	mu        sync.Mutex // guards what follows; no SA's lock is taken while it is held
 	bySPI     map[uint64]*ikeSA

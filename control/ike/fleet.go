@@ -3,6 +3,8 @@ package ike
 import (
 	"errors"
 	"net/netip"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"causeway/control/ike/message"
@@ -45,6 +47,9 @@ type Fleet interface {
 // ErrTaken says that the store has another state of an SA than this node knows: another node goes on with it.
 var ErrTaken = errors.New("another node has taken it over")
 
+// ErrNotGiven says that the store was not given a state, because it is not reached.
+var ErrNotGiven = errors.New("the store is not reached")
+
 // Stored is an IKE SA in the store.
 type Stored struct {
 	SPI         uint64 // ours
@@ -70,7 +75,7 @@ const (
 // kept is what is known of the store's copy of an SA, and what waits for it.
 type kept struct {
 	revision uint64          // that the store has; 0: nothing
-	offered  bool            // the store was given a state: other nodes may have it
+	offered  atomic.Bool     // the store was given a state of it, or of the SA before: other nodes may have it
 	children map[uint32]bool // of the state that is stored, by our SPI
 	writing  bool
 	stale    bool      // the state is another since writing began
@@ -98,7 +103,7 @@ func (d *Daemon) refuses() bool { return d.away() && !d.fleet.Local() }
 
 // provisional reports whether the SA is one that only this process can have, made while the store is away: no other node can take it over,
 // so nothing has to be written before it leaves.
-func (s *ikeSA) provisional() bool { return s.d.away() && s.d.fleet.Local() && !s.kept.offered }
+func (s *ikeSA) provisional() bool { return s.d.away() && s.d.fleet.Local() && !s.kept.offered.Load() }
 
 // shared reports whether the SA is one that the store is to have: what is not established begins anew elsewhere.
 func (s *ikeSA) shared() bool {
@@ -121,15 +126,43 @@ func (s *ikeSA) commit(leave func()) {
 	s.store()
 }
 
+// How many pairs a peer may make in a row while the store is away, and how many in a second: SPIs were reserved before, and are those of all
+// tunnels.
+const (
+	spareBurst = 16
+	spareRate  = 1.0 / 60
+)
+
+// mayMakePair reports whether a tunnel's peer may make one more.
+func (d *Daemon) mayMakePair(tunnel string) bool {
+	if d.fleet == nil {
+		return true
+	}
+	away := d.away()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !away {
+		clear(d.spared)
+		return true
+	}
+	if d.spared == nil {
+		d.spared = map[string]*throttle{}
+	}
+	if d.spared[tunnel] == nil {
+		d.spared[tunnel] = new(throttle)
+	}
+	return d.spared[tunnel].allow(time.Now(), spareBurst, spareRate)
+}
+
 // mustBeginAnew reports whether pairs of the SA cannot be replaced now, and those of a new one could: the store is away, has this SA, and is
 // not needed for another.
 func (s *ikeSA) mustBeginAnew() bool {
-	return s.d.away() && s.d.fleet.Local() && s.kept.offered && s.tunnel.Customer.IsValid()
+	return s.d.away() && s.d.fleet.Local() && s.kept.offered.Load() && s.tunnel.Customer.IsValid()
 }
 
 // beginAnew negotiates the tunnel once more, in place of an SA that waits for the store, unless that has been done.
 func (s *ikeSA) beginAnew() {
-	if len(s.d.of(s.Tunnel)) > 1 {
+	if slices.ContainsFunc(s.d.of(s.Tunnel), func(o *ikeSA) bool { return !o.kept.offered.Load() }) {
 		return
 	}
 	t, spi := s.tunnel, s.spi()
@@ -176,15 +209,16 @@ func (s *ikeSA) store() {
 		children[c.SPIIn] = true
 	}
 	leaves := k.outbox
-	k.writing, k.offered, k.stale, k.outbox, k.again = true, true, false, nil, time.Time{}
+	k.writing, k.stale, k.outbox, k.again = true, false, nil, time.Time{}
+	first := !k.offered.Swap(true)
 	stored := Stored{SPI: s.spi(), Tunnel: s.Tunnel, Established: s.Established, State: text}
 	s.d.fleet.Write(stored, k.revision, func(revision uint64, err error) {
-		s.d.soon(func() { s.stored(revision, err, children, leaves) })
+		s.d.soon(func() { s.stored(revision, err, first, children, leaves) })
 	})
 }
 
-// stored is told how a write ended.
-func (s *ikeSA) stored(revision uint64, err error, children map[uint32]bool, leaves []func()) {
+// stored is told how a write ended; first: it was the first one.
+func (s *ikeSA) stored(revision uint64, err error, first bool, children map[uint32]bool, leaves []func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k := &s.kept
@@ -199,6 +233,9 @@ func (s *ikeSA) stored(revision uint64, err error, children map[uint32]bool, lea
 	}
 	defer s.contain()
 	k.writing = false
+	if first && errors.Is(err, ErrNotGiven) {
+		k.offered.Store(false)
+	}
 	switch {
 	case errors.Is(err, ErrTaken):
 		s.yield(err.Error())
@@ -393,22 +430,28 @@ func (d *Daemon) Elsewhere(tunnel string) []Stored {
 	return d.fleet.Of(tunnel)
 }
 
+// onlyHere reports whether no other node can go on with an established SA: the store is away, and does not have it.
+func (s *ikeSA) onlyHere() bool { return s.d.away() && s.shared() && !s.kept.offered.Load() }
+
 // mayBeTakenOver reports whether other nodes can go on with the SA when this one stops.
 func (s *ikeSA) mayBeTakenOver() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.d.fleet != nil && !(s.shared() && s.provisional())
+	return s.d.fleet != nil && !s.onlyHere()
 }
 
 // handOver gives SAs to the other nodes: they are stored as they are, and forgotten here. Peers hear nothing of it.
 func (d *Daemon) handOver(all []*ikeSA, end time.Time) {
 	for _, s := range all {
 		s.do(func() {
-			if !s.shared() {
+			switch {
+			case s.onlyHere(): // since it was asked
+				s.deleteSelf("the daemon stops")
+			case !s.shared():
 				s.end("the daemon stops")
-				return
+			default:
+				s.commit(nil)
 			}
-			s.commit(nil)
 		})
 	}
 	settled := func(s *ikeSA) (yes bool) {

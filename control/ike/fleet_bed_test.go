@@ -39,17 +39,24 @@ type seat struct {
 	stop   context.CancelFunc
 	dead   bool // the others know that it is gone
 	silent bool // it is cut off: what is forwarded to it is lost
+	cut    bool // it does not reach the store, and the others do
+	sent   int  // messages that it has sent
 }
 
 func (n *seat) SPI() uint64 { return n.number<<44 | rand.Uint64N(1<<44) }
 
 func (n *seat) Write(s Stored, revision uint64, done func(uint64, error)) {
 	s.Node, s.State = n.name, bytes.Clone(s.State)
+	given := n.Reached()
 	time.AfterFunc(writeTime, func() {
 		n.mu.Lock()
-		if n.away {
+		if n.away || n.cut {
 			n.mu.Unlock()
-			done(0, errors.New("the store is away"))
+			if given {
+				done(0, errors.New("the store is away"))
+			} else {
+				done(0, ErrNotGiven)
+			}
 			return
 		}
 		if n.records[s.SPI].Revision != revision {
@@ -69,15 +76,19 @@ func (n *seat) Write(s Stored, revision uint64, done func(uint64, error)) {
 // tell tells the other nodes of a change.
 func (n *seat) tell(spi uint64) {
 	for _, o := range n.seats {
-		if o != n && o.heard() {
+		if o != n && o.heard() && o.Reached() {
 			o.d.Taken(spi, "another node wrote it")
 		}
 	}
 }
 
 func (n *seat) Erase(spi, revision uint64) {
+	if !n.Reached() { // it is remembered
+		time.AfterFunc(time.Second, func() { n.Erase(spi, revision) })
+		return
+	}
 	n.mu.Lock()
-	same := n.records[spi].Revision == revision && !n.away
+	same := n.records[spi].Revision == revision
 	if same {
 		delete(n.records, spi)
 	}
@@ -165,7 +176,7 @@ func (n *seat) Leads(string) bool {
 func (n *seat) Reached() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return !n.away
+	return !n.away && !n.cut
 }
 
 func (n *seat) Local() bool {
@@ -309,6 +320,7 @@ func (x sender) Send(local, remote netip.AddrPort, d []byte) error {
 	if !x.n.heard() {
 		return nil
 	}
+	x.b.store.change(func() { x.n.sent++ })
 	h, err := message.ParseHeader(d)
 	if err != nil {
 		x.b.t.Errorf("%s sends what is no message: %v", x.n.name, err)
@@ -319,7 +331,7 @@ func (x sender) Send(local, remote netip.AddrPort, d []byte) error {
 	}
 	if h.Exchange == message.CreateChildSA {
 		x.b.store.mu.Lock()
-		s, away := x.b.store.records[spi], x.b.store.away
+		s, away := x.b.store.records[spi], x.b.store.away || x.n.cut
 		x.b.store.mu.Unlock()
 		st, err := parseState(s.State)
 		has := func(list [][]byte) bool {

@@ -124,6 +124,9 @@ func (s *ikeSA) tick() {
 	switch {
 	case now.After(s.Expire):
 		s.deleteSelf("its lifetime is over")
+	case now.After(s.Rekey) && s.mustBeginAnew(): // also while something is asked that waits for the store
+		s.Rekey = now.Add(jittered(4 * busyTime)) // if it fails
+		s.beginAnew()
 	case now.After(s.Rekey) && s.pending == nil:
 		s.Rekey = now.Add(jittered(4 * busyTime)) // if it fails
 		s.rekeySelf(nil)
@@ -185,13 +188,12 @@ func (s *ikeSA) tickChildren(now time.Time) {
 		case c.deleting:
 		case now.After(c.Expire):
 			s.deleteChild(c)
+		case now.After(c.Rekey) && !c.Replaced && s.mustBeginAnew(): // also of one that was asked for, and waits for the store
+			c.Rekey = now.Add(jittered(4 * busyTime)) // if it fails
+			s.beginAnew()
 		case now.After(c.Rekey) && c.mayBeRekeyed():
 			c.Rekey = now.Add(jittered(4 * busyTime)) // if it fails
-			if s.mustBeginAnew() {
-				s.beginAnew()
-			} else {
-				s.createChild(c, nil)
-			}
+			s.createChild(c, nil)
 		}
 	}
 	if s.missesChild() && !now.Before(s.retryChild) {

@@ -240,8 +240,12 @@ func (s *ikeSA) standBy(old *ikeSA) {
 	})
 }
 
-// inherit takes over where and who the ends are.
+// inherit takes over where and who the ends are, and what another node could make of the state of old: this SA too.
 func (s *ikeSA) inherit(old *ikeSA) {
+	if old.kept.offered.Load() {
+		s.kept.offered.Store(true)
+	}
+	s.inPlaceOf = old.inPlaceOf
 	s.tunnel, s.Tunnel, s.Local, s.Remote = old.tunnel, old.Tunnel, old.Local, old.Remote
 	s.NATHere, s.NATThere, s.Fragmentation, s.LocalID, s.RemoteID = old.NATHere, old.NATThere, old.Fragmentation, old.LocalID, old.RemoteID
 }

@@ -24,7 +24,8 @@ func (d *Daemon) resume(st *State, of string, revision uint64) (*ikeSA, error) {
 	}
 	s.phase, s.expire, s.heard = st.Phase, st.Until, time.Now()
 	s.proved.Store(true)
-	s.kept.revision, s.kept.offered, s.kept.taking = revision, true, d.fleet != nil
+	s.kept.revision, s.kept.taking = revision, d.fleet != nil
+	s.kept.offered.Store(true)
 	s.kept.children = map[uint32]bool{}
 	for _, c := range s.Children {
 		s.kept.children[c.SPIIn] = true

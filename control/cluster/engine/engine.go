@@ -139,8 +139,9 @@ func Open(o Options) (*Engine, error) {
 		e.jetstream = *c
 		e.jetstream.StoreDir = o.Dir // the server's own is a directory in it
 		ctx, stop := context.WithCancel(context.Background())
-		e.stop = stop
-		go e.mend(ctx)
+		var mending sync.WaitGroup
+		mending.Go(func() { e.mend(ctx) })
+		e.stop = func() { stop(); mending.Wait() }
 	}
 	return e, nil
 }
