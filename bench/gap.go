@@ -251,6 +251,7 @@ func metricsOf(w *world) metrics.Source {
 		Engine: w.engine, Tunnels: func() []metrics.Tunnel { return tunnels },
 		Routes: func() routes.Stats { return routes.Stats{} }, PathMTU: func() map[pmtu.Verdict]uint64 { return nil },
 		TUN: func() tun.Stats { return tun.Stats{} }, IKE: func() ike.Stats { return ike.Stats{} }, SAs: func() []metrics.SA { return nil }, NotReady: func() []string { return nil },
+		Applied: func() (newest, runs uint64) { return 0, 0 },
 	}
 }
 

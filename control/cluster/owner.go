@@ -96,6 +96,10 @@ func (c *Cluster) Owners() (list []Ownership) {
 // claimTime is how long after it has joined a node leaves a tunnel without an owner to others that join at the same time.
 const claimTime = 2 * time.Second
 
+// sealedAnewTime is how long after it has joined a node waits for the records that it cannot open: nodes that live seal theirs anew when there
+// is a new epoch, as after a hub was started again.
+const sealedAnewTime = 5 * time.Second
+
 // claimOwners takes tunnels whose owner is gone, or that have none, and whose turn is this node's.
 func (c *Cluster) claimOwners(ctx context.Context, s *session, now time.Time) error {
 	c.mu.Lock()
@@ -103,7 +107,8 @@ func (c *Cluster) claimOwners(ctx context.Context, s *session, now time.Time) er
 	candidates := c.candidates(c.now())
 	for key, tunnel := range c.ownable {
 		e := c.owners[key]
-		free := e != nil && c.ownerless(e) || (e == nil || c.misplaced(e)) && now.Sub(c.joined) > claimTime
+		opened := e != nil && (e.by.node != "" || now.Sub(c.joined) > sealedAnewTime)
+		free := opened && c.ownerless(e) || (e == nil || c.misplaced(e)) && now.Sub(c.joined) > claimTime
 		if free && winner(candidates, tunnel) == c.opts.Member.Name {
 			keys = append(keys, key)
 		}

@@ -214,3 +214,25 @@ func TestOwnerIsNotTheStore(t *testing.T) {
 	a.Drain()
 	hub.eventually("encrypting for all as the one that is not drained", func() bool { return hub.Status().OwnedHere == len(tunnels) })
 }
+
+// A hub that starts again cannot open who encrypts for a tunnel before those that live have said so anew: it leaves them what they have.
+func TestHubAgainLeavesOwners(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	b := newBed(t, "hub", "a")
+	b.alone = true
+	hub, a := b.start("hub").joined(), b.start("a").joined()
+	a.SetOwned([]string{"cust-a"})
+	hub.SetOwned([]string{"cust-a"})
+	owns := func(n *node) bool { return n.Owners()[0].Here }
+	a.eventually("the owner", func() bool { return owns(a) })
+	hub.stop()
+	hub = b.prepare("hub")
+	hub.SetOwned([]string{"cust-a"})
+	hub.run().joined()
+	a.joined()
+	for end := time.Now().Add(sealedAnewTime + time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if owns(hub) || !owns(a) {
+			t.Fatalf("the hub that started again is the owner: %v, and who was it is: %v", owns(hub), owns(a))
+		}
+	}
+}
