@@ -8,7 +8,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Acknowledgements of new children come to one subject of this process, with a number for each wait: a subscription for each would be told
+// Nodes acknowledge new children: by the cluster's connections, or from node to node while the store is away (neighbours.go).
+// By the connections they come to one subject of this process, with a number for each wait: a subscription for each would be told
 // to all servers, and taken back, for each child.
 
 // acks are the waits for acknowledgements.
@@ -43,6 +44,13 @@ func (a *acks) expect(spi uint32, generation uint64, missing map[string]bool) *a
 		close(w.all)
 	}
 	return w
+}
+
+// left are the nodes that have not acknowledged yet.
+func (a *acks) left(w *ackWait) []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return keysOf(w.missing)
 }
 
 // end waits no more, and returns who has not acknowledged.

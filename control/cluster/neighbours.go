@@ -18,18 +18,6 @@ func (c *Cluster) local() bool {
 	return c.opts.Local && c.numbered && c.trouble != "" && !c.barred && !c.joined.IsZero()
 }
 
-// untold are the pairs of this process, and tombstones, that the store has not got: of those that were made between the loss of the store and
-// its being noticed nobody may have heard. It is called with the lock held.
-func (c *Cluster) untold() map[uint32]*held {
-	out := map[uint32]*held{}
-	for spi := range c.index.unstored {
-		if h := c.held[spi]; h.kind != reserved {
-			out[spi] = h
-		}
-	}
-	return out
-}
-
 // Local: see ike.Fleet.
 func (f fleet) Local() bool {
 	f.mu.Lock()
@@ -50,12 +38,10 @@ func (c *Cluster) neighbours() map[string]bool {
 
 // A telling is a record that neighbours have not acknowledged yet.
 type telling struct {
-	generation uint64
-	sealed     []byte
-	missing    map[string]bool
-	all        chan struct{} // closed when none is missing
-	next       time.Time
-	wait       time.Duration
+	*ackWait
+	sealed []byte
+	next   time.Time
+	wait   time.Duration
 }
 
 // How soon a record is told again to who has not acknowledged it: the wait doubles each time.
@@ -68,36 +54,55 @@ const (
 // tellNeighbours tells them of a record, and has that done again until they have it. With wait it returns when they do, or after ackTime;
 // who did not acknowledge the last one is not waited for.
 func (c *Cluster) tellNeighbours(spi uint32, generation uint64, sealed []byte, wait bool) {
-	t := &telling{generation: generation, sealed: sealed, all: make(chan struct{}), next: time.Now().Add(tellAgain), wait: tellAgain}
 	c.mu.Lock()
-	t.missing = c.neighbours()
-	c.tellings[spi] = t
-	names, waited := keysOf(t.missing), false
+	if old := c.tellings[spi]; old != nil {
+		c.acks.end(old.ackWait)
+	}
+	missing := c.neighbours()
+	names, waited := keysOf(missing), false
 	for _, name := range names {
 		waited = waited || !c.quiet[name]
 	}
+	t := &telling{ackWait: c.acks.expect(spi, generation, missing), sealed: sealed, next: time.Now().Add(tellAgain), wait: tellAgain}
+	c.tellings[spi] = t
 	c.mu.Unlock()
-	c.tellAll(spi, t, names)
+	c.tellAll(t, names)
 	if !wait || !waited {
 		return
 	}
 	select {
 	case <-t.all:
 	case <-time.After(ackTime):
-		c.noteQuiet(spi, t)
+		c.noteQuiet(t)
+	}
+}
+
+// tellUntold tells neighbours of the pairs of this process, and of tombstones, that the store has not got: of those that were made between
+// the loss of the store and its being noticed nobody may have heard.
+func (c *Cluster) tellUntold() {
+	untold := map[uint32]*held{}
+	c.mu.Lock()
+	for spi := range c.index.unstored {
+		if h := c.held[spi]; h.kind != reserved {
+			untold[spi] = h
+		}
+	}
+	c.mu.Unlock()
+	for spi, h := range untold {
+		c.tellNeighbours(spi, h.generation, h.sealed, false)
 	}
 }
 
 // noteQuiet notes who has not acknowledged a record in time.
-func (c *Cluster) noteQuiet(spi uint32, t *telling) {
+func (c *Cluster) noteQuiet(t *telling) {
+	late := c.acks.left(t.ackWait)
 	c.mu.Lock()
-	late := keysOf(t.missing)
 	for _, name := range late {
 		c.quiet[name] = true
 	}
 	c.mu.Unlock()
 	c.counts.late.Add(uint64(len(late)))
-	c.log.Warn("cluster: a new child SA was not acknowledged in time by nodes of this data center: they are told again", "spi", spiKey(spi), "by", late, "after", ackTime)
+	c.log.Warn("cluster: a new child SA was not acknowledged in time by nodes of this data center: they are told again", "spi", spiKey(t.spi), "by", late, "after", ackTime)
 }
 
 // Messages between neighbours: what they are, the SPI, and a record with the name of who tells it in front, or an acknowledgement.
@@ -106,12 +111,47 @@ const (
 	toldAck
 )
 
-func (c *Cluster) tellAll(spi uint32, t *telling, names []string) {
-	m := binary.BigEndian.AppendUint32([]byte{toldRecord}, spi)
-	m = append(append(m, byte(len(c.opts.Member.Name))), c.opts.Member.Name...)
-	m = append(m, t.sealed...)
+// A toldMessage is one of them, read.
+type toldMessage struct {
+	kind byte
+	spi  uint32
+	from string // of a record: who tells it
+	text []byte // the record or the acknowledgement, sealed
+}
+
+func (m *toldMessage) marshal() []byte {
+	b := binary.BigEndian.AppendUint32([]byte{m.kind}, m.spi)
+	if m.kind == toldRecord {
+		b = append(append(b, byte(len(m.from))), m.from...)
+	}
+	return append(b, m.text...)
+}
+
+// parseTold reads a message. Its text is that of b.
+func parseTold(b []byte) (m toldMessage, ok bool) {
+	if len(b) < 5 {
+		return m, false
+	}
+	m = toldMessage{kind: b[0], spi: binary.BigEndian.Uint32(b[1:]), text: b[5:]}
+	switch m.kind {
+	case toldAck:
+		return m, true
+	case toldRecord:
+		if len(m.text) == 0 || m.text[0] == 0 || len(m.text) <= int(m.text[0]) {
+			return m, false
+		}
+		n := 1 + int(m.text[0])
+		m.from, m.text = string(m.text[1:n]), m.text[n:]
+		return m, true
+	}
+	return m, false // of a later release
+}
+
+func (c *Cluster) tellAll(t *telling, names []string) {
+	m := toldMessage{kind: toldRecord, spi: t.spi, from: c.opts.Member.Name, text: t.sealed}
+	b := m.marshal()
 	for _, name := range names {
-		c.opts.Tell(name, m)
+		c.opts.Tell(name, b)
 	}
 }
 
@@ -124,29 +164,26 @@ func (c *Cluster) repeatTellings(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			for spi, t := range c.dueTellings(now) {
-				c.mu.Lock()
-				names := keysOf(t.missing)
-				c.mu.Unlock()
-				c.tellAll(spi, t, names)
+			for _, t := range c.dueTellings(now) {
+				c.tellAll(t, c.acks.left(t.ackWait))
 			}
 		}
 	}
 }
 
 // dueTellings are those that are to be repeated now. What the store has, or what is not so any more, is not told again.
-func (c *Cluster) dueTellings(now time.Time) map[uint32]*telling {
+func (c *Cluster) dueTellings(now time.Time) (due []*telling) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	due := map[uint32]*telling{}
 	for spi, t := range c.tellings {
 		switch h := c.held[spi]; {
-		case c.barred || len(t.missing) == 0 || h == nil || h.generation != t.generation || h.stored == t.generation:
+		case c.barred || h == nil || h.generation != t.generation || h.stored == t.generation || len(c.acks.left(t.ackWait)) == 0:
+			c.acks.end(t.ackWait)
 			delete(c.tellings, spi)
 		case now.After(t.next):
 			t.wait = min(2*t.wait, tellAtMost)
 			t.next = now.Add(t.wait)
-			due[spi] = t
+			due = append(due, t)
 		}
 	}
 	return due
@@ -154,53 +191,40 @@ func (c *Cluster) dueTellings(now time.Time) map[uint32]*telling {
 
 // TakeTold takes a message that another node has given to its Options.Tell. It does not keep it.
 func (c *Cluster) TakeTold(message []byte) {
-	if len(message) < 5 {
-		return
-	}
-	spi, text := binary.BigEndian.Uint32(message[1:]), message[5:]
-	switch message[0] {
-	case toldRecord:
-		if len(text) > 0 && len(text) > int(text[0]) {
-			c.takeToldRecord(string(text[1:][:text[0]]), spi, slices.Clone(text[1+int(text[0]):]))
-		}
-	case toldAck:
-		c.takeToldAck(spi, text)
+	m, ok := parseTold(message)
+	switch {
+	case !ok:
+	case m.kind == toldRecord:
+		c.takeToldRecord(&m)
+	default:
+		c.takeToldAck(&m)
 	}
 }
 
 // takeToldRecord takes a record, and acknowledges it to who has told it.
-func (c *Cluster) takeToldRecord(from string, spi uint32, sealed []byte) {
-	if err := c.take(spiKey(spi), sealed, false); err != nil {
+func (c *Cluster) takeToldRecord(m *toldMessage) {
+	if err := c.take(spiKey(m.spi), slices.Clone(m.text), false); err != nil {
 		c.complain(err)
 		return
 	}
-	ack := c.ackOf(spi)
-	if ack == nil || c.opts.Tell == nil {
-		return
+	if ack := c.ackOf(m.spi); ack != nil && c.opts.Tell != nil {
+		answer := toldMessage{kind: toldAck, spi: m.spi, text: ack} // sealed as it is, longer than the least that a message may have
+		c.opts.Tell(m.from, answer.marshal())
 	}
-	// Sealed as it is, an acknowledgement is longer than the least that a message may have.
-	c.opts.Tell(from, append(binary.BigEndian.AppendUint32([]byte{toldAck}, spi), ack...))
 }
 
 // takeToldAck notes who has a record.
-func (c *Cluster) takeToldAck(spi uint32, ack []byte) {
+func (c *Cluster) takeToldAck(m *toldMessage) {
 	c.mu.Lock()
-	t := c.tellings[spi]
+	t := c.tellings[m.spi]
 	c.mu.Unlock()
 	if t == nil {
 		return
 	}
-	name, ok := c.openAck(spi, t.generation, ack)
-	if !ok {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.quiet, name)
-	if !t.missing[name] {
-		return
-	}
-	if delete(t.missing, name); len(t.missing) == 0 {
-		close(t.all)
+	if name, ok := c.openAck(t.spi, t.generation, m.text); ok {
+		c.acks.note(t.ackWait, name)
+		c.mu.Lock()
+		delete(c.quiet, name)
+		c.mu.Unlock()
 	}
 }

@@ -187,3 +187,26 @@ func TestForwardWhileAway(t *testing.T) {
 		t.Errorf("of a node that is cut off from the store it goes to %q", n)
 	}
 }
+
+// What a message is read as is what it was written from, and nothing that is none is taken for one.
+func FuzzTold(f *testing.F) {
+	for _, m := range []toldMessage{{kind: toldRecord, spi: 0x12345678, from: "edge-1", text: []byte("a record")}, {kind: toldAck, spi: 1, text: []byte("an acknowledgement")},
+		{kind: toldRecord, spi: 1<<32 - 1, from: strings.Repeat("x", 255)}} {
+		f.Add(m.marshal())
+	}
+	for _, b := range [][]byte{nil, {toldRecord}, {toldRecord, 0, 0, 1, 0}, {toldRecord, 0, 0, 1, 0, 0}, {toldRecord, 0, 0, 1, 0, 9, 'a'}, {toldAck, 0, 0, 1, 0}, {9, 0, 0, 1, 0, 1, 'a'}} {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, ok := parseTold(b)
+		if !ok {
+			return
+		}
+		if m.kind != toldAck && (m.kind != toldRecord || m.from == "" || len(m.from) > 255) {
+			t.Fatalf("%q is read as %+v", b, m)
+		}
+		if again := m.marshal(); !bytes.Equal(again, b) {
+			t.Fatalf("%q is written as %q", b, again)
+		}
+	})
+}

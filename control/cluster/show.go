@@ -48,7 +48,7 @@ func (c *Cluster) Status() Status {
 		Stock: len(c.stock), NotStored: len(c.index.unstored), NotOpened: len(c.unopened), LateAcks: c.counts.late.Load(), Refused: c.counts.refusedRecords.Load()}
 	s.Local, s.ClockAhead = c.local(), c.clock.ahead()
 	for _, t := range c.tellings {
-		if s.Local && len(t.missing) > 0 {
+		if s.Local && len(c.acks.left(t.ackWait)) > 0 {
 			s.NotTold++
 		}
 	}

@@ -3,7 +3,6 @@ package ike
 import (
 	"errors"
 	"net/netip"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -98,13 +97,6 @@ const storeAgain = 500 * time.Millisecond
 // away reports whether the store is not reached: what is made now it would not have.
 func (d *Daemon) away() bool { return d.fleet != nil && !d.fleet.Reached() }
 
-// refuses reports whether nothing new is begun, because no other node would have it.
-func (d *Daemon) refuses() bool { return d.away() && !d.fleet.Local() }
-
-// provisional reports whether the SA is one that only this process can have, made while the store is away: no other node can take it over,
-// so nothing has to be written before it leaves.
-func (s *ikeSA) provisional() bool { return s.d.away() && s.d.fleet.Local() && !s.kept.offered.Load() }
-
 // shared reports whether the SA is one that the store is to have: what is not established begins anew elsewhere.
 func (s *ikeSA) shared() bool {
 	return s.d.fleet != nil && (s.phase == established || s.phase == replaced || s.phase == deleting) && !s.Established.IsZero()
@@ -126,77 +118,14 @@ func (s *ikeSA) commit(leave func()) {
 	s.store()
 }
 
-// How many pairs a peer may make in a row while the store is away, and how many in a second: SPIs were reserved before, and are those of all
-// tunnels.
-const (
-	spareBurst = 16
-	spareRate  = 1.0 / 60
-)
-
-// mayMakePair reports whether a tunnel's peer may make one more.
-func (d *Daemon) mayMakePair(tunnel string) bool {
-	if d.fleet == nil {
-		return true
-	}
-	away := d.away()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !away {
-		clear(d.spared)
-		return true
-	}
-	if d.spared == nil {
-		d.spared = map[string]*throttle{}
-	}
-	if d.spared[tunnel] == nil {
-		d.spared[tunnel] = new(throttle)
-	}
-	return d.spared[tunnel].allow(time.Now(), spareBurst, spareRate)
-}
-
-// mustBeginAnew reports whether pairs of the SA cannot be replaced now, and those of a new one could: the store is away, has this SA, and is
-// not needed for another.
-func (s *ikeSA) mustBeginAnew() bool {
-	return s.d.away() && s.d.fleet.Local() && s.kept.offered.Load() && s.tunnel.Customer.IsValid()
-}
-
-// beginAnew negotiates the tunnel once more, in place of an SA that waits for the store, unless that has been done.
-func (s *ikeSA) beginAnew() {
-	if slices.ContainsFunc(s.d.of(s.Tunnel), func(o *ikeSA) bool { return !o.kept.offered.Load() }) {
-		return
-	}
-	t, spi := s.tunnel, s.spi()
-	s.note("a pair cannot be replaced while the store is away: the tunnel is begun anew")
-	s.d.soon(func() {
-		n := s.d.initiate(t)
-		n.do(func() { n.inPlaceOf = spi })
-	})
-}
-
-// endPredecessor ends the SA in whose place this one was begun: the store has this one now.
-func (s *ikeSA) endPredecessor() {
-	d := s.d
-	d.mu.Lock()
-	o := d.bySPI[s.inPlaceOf]
-	d.mu.Unlock()
-	s.inPlaceOf = 0
-	if o != nil {
-		d.post(o, func() { o.deleteSelf("the tunnel was begun anew while the store was away") })
-	}
-}
-
-// store writes the state if it has changed, one write at a time. That of a provisional SA is written when the store is there again.
+// store writes the state if it has changed, one write at a time.
 func (s *ikeSA) store() {
 	k := &s.kept
 	if k.writing || k.before > 0 || !k.stale || !s.shared() {
 		return
 	}
 	if s.provisional() {
-		leaves := k.outbox
-		k.outbox, k.again = nil, time.Now().Add(storeAgain)
-		for _, leave := range leaves {
-			leave()
-		}
+		s.leaveUnstored()
 		return
 	}
 	text, err := s.snapshot()
@@ -428,16 +357,6 @@ func (d *Daemon) Elsewhere(tunnel string) []Stored {
 		return nil
 	}
 	return d.fleet.Of(tunnel)
-}
-
-// onlyHere reports whether no other node can go on with an established SA: the store is away, and does not have it.
-func (s *ikeSA) onlyHere() bool { return s.d.away() && s.shared() && !s.kept.offered.Load() }
-
-// mayBeTakenOver reports whether other nodes can go on with the SA when this one stops.
-func (s *ikeSA) mayBeTakenOver() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.d.fleet != nil && !s.onlyHere()
 }
 
 // handOver gives SAs to the other nodes: they are stored as they are, and forgotten here. Peers hear nothing of it.

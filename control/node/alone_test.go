@@ -38,30 +38,11 @@ func begun(t *testing.T, own *config.Config) (*Node, *config.Config, error) {
 
 // A node that is alone begins with what it has kept as one in a cluster does, and each with what it has kept as the other.
 func TestBeginAlone(t *testing.T) {
-	for _, x := range []struct {
-		name, file, text, damage string
-		tunnels                  int
-		runs, refused            uint64
-		fault                    string
-	}{
-		{name: "nothing kept"},
-		{name: "kept", text: oneTunnel, tunnels: 1, runs: 7},
-		{name: "tunnels of its own", file: strings.ReplaceAll(oneTunnel, "name: a", "name: own"), text: oneTunnel, tunnels: 1, refused: 7},
-		{name: "another endpoint", text: strings.Replace(oneTunnel, "192.0.2.1", "192.0.2.9", 1), fault: "the fleet's configuration 7, which this node had last, does not fit its file any more"},
-		{name: "damaged", damage: "{", fault: "fleet.json: it is damaged"},
-		{name: "damaged beside tunnels of its own", file: oneTunnel, damage: "{", tunnels: 1},
-	} {
+	for _, x := range append(beginnings(), beginning{name: "damaged beside tunnels of its own", file: oneTunnel, damage: "{", tunnels: 1}) {
 		t.Run(x.name, func(t *testing.T) {
 			dir := t.TempDir()
 			own := aloneFile(t, dir, x.file)
-			if x.text != "" {
-				kept(t, dir, x.text)
-			}
-			if x.damage != "" {
-				if err := os.WriteFile(filepath.Join(dir, fleetFile), []byte(x.damage), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
+			x.lay(t, dir)
 			n, c, err := begun(t, own)
 			if x.fault != "" {
 				if err == nil || !strings.Contains(err.Error(), x.fault) {

@@ -55,32 +55,45 @@ func kept(t *testing.T, dir, text string) {
 	}
 }
 
-// A node begins with what it has kept, if its own file has no tunnels; what does not fit, or is damaged, ends the start with advice.
-func TestBeginFleet(t *testing.T) {
-	for _, x := range []struct {
-		name, file, text, damage string
-		tunnels                  int
-		runs, refused            uint64
-		fault                    string
-	}{
+// A beginning is what a node finds that is started: its own file has more, something was kept or is damaged, and what comes of that.
+type beginning struct {
+	name, file, text, damage string
+	tunnels                  int
+	runs, refused            uint64
+	fault                    string
+}
+
+// beginnings are those of nodes in a cluster and of nodes that are alone.
+func beginnings() []beginning {
+	return []beginning{
 		{name: "nothing kept"},
 		{name: "kept", text: oneTunnel, tunnels: 1, runs: 7},
 		{name: "tunnels of its own", file: strings.ReplaceAll(oneTunnel, "name: a", "name: own"), text: oneTunnel, tunnels: 1, refused: 7},
 		{name: "another endpoint", text: strings.Replace(oneTunnel, "192.0.2.1", "192.0.2.9", 1), fault: "the fleet's configuration 7, which this node had last, does not fit its file any more"},
 		{name: "damaged", damage: "{", fault: "fleet.json: it is damaged"},
-		{name: "without a serial", damage: "{}", fault: "fleet.json: it is damaged"},
-	} {
+	}
+}
+
+// lay puts what was kept into a state directory.
+func (x *beginning) lay(t *testing.T, dir string) {
+	t.Helper()
+	if x.text != "" {
+		kept(t, dir, x.text)
+	}
+	if x.damage != "" {
+		if err := os.WriteFile(filepath.Join(dir, fleetFile), []byte(x.damage), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A node begins with what it has kept, if its own file has no tunnels; what does not fit, or is damaged, ends the start with advice.
+func TestBeginFleet(t *testing.T) {
+	for _, x := range append(beginnings(), beginning{name: "without a serial", damage: "{}", fault: "fleet.json: it is damaged"}) {
 		t.Run(x.name, func(t *testing.T) {
 			dir := t.TempDir()
 			own := clusteredFile(t, dir, x.file)
-			if x.text != "" {
-				kept(t, dir, x.text)
-			}
-			if x.damage != "" {
-				if err := os.WriteFile(filepath.Join(dir, fleetFile), []byte(x.damage), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
+			x.lay(t, dir)
 			n := &Node{state: stateDir{path: dir}, log: slog.New(slog.DiscardHandler)}
 			defer n.state.close()
 			c, err := n.beginFleet(own)
