@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"causeway/control/ike"
 	"causeway/control/ike/sa"
 )
 
@@ -105,7 +106,7 @@ func randomHeld(r *rand.Rand, now time.Time) *held {
 		h.expires = now.Add(time.Duration(r.IntN(600)-300) * time.Second)
 	}
 	if r.IntN(5) == 0 {
-		h.failed = errAway
+		h.failed = ike.ErrStoreAway
 	}
 	if r.IntN(2) == 0 {
 		h.stored = h.generation

@@ -171,7 +171,7 @@ func (c *Cluster) Reserve(tunnel string, marks map[uint32]uint64) error {
 	b := c.buckets
 	c.mu.Unlock()
 	if b == nil {
-		return errAway
+		return ike.ErrStoreAway
 	}
 	return c.writeOwner(context.Background(), b.owners, ownerKey(tunnel), marks)
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"causeway/control/ike"
 	"causeway/control/ike/sa"
 )
 
@@ -27,9 +28,6 @@ type shared struct {
 	c *Cluster
 }
 
-// errAway says why nothing new is negotiated.
-var errAway = errors.New("the cluster's store is not reached: what is negotiated now no other node would have")
-
 // errSpent says why a node that goes on without the store does not any more.
 var errSpent = errors.New("the cluster's store is not reached, and the SPIs that were reserved before are used")
 
@@ -41,7 +39,7 @@ func (s shared) ReserveSPI() (uint32, error) {
 			return 0, errSpent
 		}
 		if !ok {
-			return 0, errAway
+			return 0, ike.ErrStoreAway
 		}
 		if err := s.Dataplane.Adopt(spi); err == nil {
 			return spi, nil
@@ -195,7 +193,7 @@ func (c *Cluster) publish(spi uint32, r *record, wait bool) error {
 	c.mu.Lock()
 	if !c.numbered {
 		c.mu.Unlock()
-		return errAway
+		return ike.ErrStoreAway
 	}
 	r.Generation, r.Node, r.Writer, r.Store = 1, c.opts.Member.Name, c.writer.ID, c.writer.Generation
 	var elsewhere map[string]sa.Usage
@@ -244,10 +242,10 @@ func (c *Cluster) await(spi uint32, generation uint64, sealed []byte) error {
 	ctx, cancel := context.WithTimeout(context.Background(), storeLimit)
 	defer cancel()
 	if err := c.store(ctx, spi); err != nil {
-		if errors.Is(err, errAway) {
+		if errors.Is(err, ike.ErrStoreAway) {
 			return err
 		}
-		return fmt.Errorf("%w: %w", errAway, err)
+		return fmt.Errorf("%w: %w", ike.ErrStoreAway, err)
 	}
 	select {
 	case <-w.all:
@@ -283,7 +281,7 @@ func (c *Cluster) store(ctx context.Context, spi uint32) error {
 		return nil
 	}
 	if b == nil {
-		return errAway
+		return ike.ErrStoreAway
 	}
 	if _, err := b.sas.Put(ctx, spiKey(spi), h.sealed); err != nil {
 		return err

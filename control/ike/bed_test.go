@@ -81,6 +81,7 @@ type plane struct {
 	inUse    map[string]uint32    // the pair that packets leave by
 	usage    map[uint32]sa.Usage
 	refuse   error
+	spent    error // of ReserveSPI
 	breaks   bool
 }
 
@@ -91,6 +92,9 @@ func newPlane(name string, first uint32) *plane {
 func (p *plane) ReserveSPI() (uint32, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.spent != nil {
+		return 0, p.spent
+	}
 	p.next++
 	p.reserved[p.next] = true
 	return p.next, nil

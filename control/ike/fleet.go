@@ -43,6 +43,9 @@ type Fleet interface {
 	CookieKeys() [][32]byte
 }
 
+// ErrStoreAway says why nothing new is negotiated.
+var ErrStoreAway = errors.New("the cluster's store is not reached: what is negotiated now no other node would have")
+
 // ErrTaken says that the store has another state of an SA than this node knows: another node goes on with it.
 var ErrTaken = errors.New("another node has taken it over")
 

@@ -179,6 +179,43 @@ func TestFleetStoreAway(t *testing.T) {
 	})
 }
 
+// An operator's command waits while hubs choose who leads, and no longer.
+func TestFleetCommandsWait(t *testing.T) {
+	onFleet(t, func(b *fleetBed) {
+		away := func(yes bool) { b.store.change(func() { b.store.away = yes }) }
+		spent := func(err error) { b.planes[1].mu.Lock(); b.planes[1].spent = err; b.planes[1].mu.Unlock() }
+		d, patience := b.seats[0].d, 2*storeWait
+		for _, x := range []struct {
+			what    string
+			breaks  func()
+			mends   func()
+			command func(ctx context.Context) error
+			waits   time.Duration
+		}{
+			{"initiate without the store", func() { away(true) }, func() { away(false) }, func(ctx context.Context) error { return d.Initiate(ctx, "cust-a") }, storeWait},
+			{"rekey without the store", func() { away(true) }, func() { away(false) }, func(ctx context.Context) error { return d.Rekey(ctx, "cust-a", false) }, storeWait},
+			{"rekey --ike without the store", func() { away(true) }, func() { away(false) }, func(ctx context.Context) error { return d.Rekey(ctx, "cust-a", true) }, storeWait},
+			{"rekey as the store is lost", func() { spent(ErrStoreAway) }, func() { spent(nil) }, func(ctx context.Context) error { return d.Rekey(ctx, "cust-a", false) }, patience},
+		} {
+			ctx, cancel := context.WithTimeout(b.t.Context(), patience)
+			x.breaks()
+			began := time.Now()
+			if err, took := x.command(ctx), time.Since(began); !errors.Is(err, ErrStoreAway) || took < x.waits || took > x.waits+time.Second {
+				b.t.Errorf("%s: %v after %v", x.what, err, took)
+			}
+			cancel()
+			time.AfterFunc(12*time.Second, x.mends)
+			ctx, cancel = context.WithTimeout(b.t.Context(), patience)
+			if err := x.command(ctx); err != nil {
+				b.t.Errorf("%s, until 12 s later: %v", x.what, err)
+			}
+			cancel()
+			time.Sleep(10 * time.Second) // what is replaced goes later
+			b.one()
+		}
+	})
+}
+
 // Without the store, and without the node that has the SA, the others say that the endpoint lives; nothing but that. Afterwards one of
 // them takes the SA over, with message IDs that nobody has written down.
 func TestFleetAnswersFor(t *testing.T) {

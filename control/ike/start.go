@@ -16,6 +16,9 @@ const (
 	longRetry  = time.Minute
 )
 
+// storeWait is how long an operator's command waits for a store that is not reached: hubs that choose who leads after a loss take up to 12 s.
+const storeWait = 15 * time.Second
+
 // A starter is a tunnel that is to be begun.
 type starter struct {
 	timer *time.Timer
@@ -96,8 +99,11 @@ func (d *Daemon) Initiate(ctx context.Context, name string) error {
 		return fmt.Errorf("there is no tunnel %q with ike", name)
 	case !t.Customer.IsValid():
 		return fmt.Errorf("tunnel %s has no customer_endpoint: its customer has to begin", name)
-	case d.refuses():
-		return errors.New("the cluster's store is not reached: what is negotiated now no other node would have; see `causeway show cluster`")
+	}
+	if err := d.awaitStore(ctx); err != nil {
+		return err
+	}
+	switch {
 	case len(d.Elsewhere(name)) > 0:
 		return d.notHere(name)
 	case len(d.of(name)) > 0:
@@ -123,18 +129,40 @@ func (d *Daemon) Initiate(ctx context.Context, name string) error {
 	}
 }
 
+// awaitStore waits until something new can be begun, or returns ErrStoreAway.
+func (d *Daemon) awaitStore(ctx context.Context) error {
+	for end := time.Now().Add(storeWait); d.refuses(); {
+		if time.Now().After(end) || !sleep(ctx, storeAgain) {
+			return fmt.Errorf("%w; see `causeway show cluster`", ErrStoreAway)
+		}
+	}
+	return nil
+}
+
+// sleep waits, and reports whether ctx has not ended before.
+func sleep(ctx context.Context, wait time.Duration) bool {
+	select {
+	case <-time.After(wait):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // Rekey replaces the child SAs of a tunnel, or its IKE SA, and returns when that is done. A peer that is busy with the same is
-// asked again.
+// asked again, and so it is done again if the store was lost meanwhile.
 func (d *Daemon) Rekey(ctx context.Context, name string, ike bool) error {
 	for {
-		err := d.rekey(ctx, name, ike)
-		var refused refusedError
-		if !errors.As(err, &refused) || refused.is != message.NotifyTemporaryFailure {
+		if err := d.awaitStore(ctx); err != nil {
 			return err
 		}
-		select {
-		case <-time.After(firstRetry/2 + rand.N(firstRetry)): // two that are busy with each other do not meet again and again
-		case <-ctx.Done():
+		err := d.rekey(ctx, name, ike)
+		var refused refusedError
+		busy := errors.As(err, &refused) && refused.is == message.NotifyTemporaryFailure
+		if !busy && !errors.Is(err, ErrStoreAway) {
+			return err
+		}
+		if !sleep(ctx, firstRetry/2+rand.N(firstRetry)) { // two that are busy with each other do not meet again and again
 			return err
 		}
 	}
