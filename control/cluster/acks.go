@@ -68,6 +68,18 @@ func (a *acks) of(subject string) *ackWait {
 	return a.waiting[strings.TrimPrefix(subject, a.inbox)]
 }
 
+// about are the waits for an SPI.
+func (a *acks) about(spi uint32) (list []*ackWait) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, w := range a.waiting {
+		if w.spi == spi {
+			list = append(list, w)
+		}
+	}
+	return list
+}
+
 // note notes that a node has acknowledged.
 func (a *acks) note(w *ackWait, node string) {
 	a.mu.Lock()

@@ -82,6 +82,8 @@ type Cluster struct {
 		at    time.Time
 	}
 
+	former epochs // of the session before, if this node has the key of its current one; Run's
+
 	clock     clock
 	clockSaid time.Duration // what the log has of it; Run's
 

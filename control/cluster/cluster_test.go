@@ -2,15 +2,11 @@ package cluster
 
 import (
 	"bytes"
-	"encoding/json"
-	"maps"
 	"os"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
-
-	"causeway/control/cluster/seal"
 )
 
 // What one node installs all have when Install returns; what it does with it afterwards they do too.
@@ -184,94 +180,6 @@ func digest(n *node) uint64 {
 	return n.digest
 }
 
-// Epochs follow each other; everything is sealed anew, also what dead nodes have written, and the old keys are destroyed.
-func TestEpochsEnd(t *testing.T) {
-	t.Parallel() // it waits more than it works
-	b := newBed(t, "hub", "a", "b")
-	b.quick = true
-	hub, a, o := b.start("hub").joined(), b.start("a").joined(), b.start("b").joined()
-	hub.sees(2)
-	mine, its := a.install(), o.install()
-	o.stop() // its records stay
-	last := hub.keys.Newest()
-	for range 3 {
-		for _, n := range []*node{hub, a} {
-			n.eventually("of a later epoch alone", func() bool { return n.keys.Newest() > last && n.keys.Oldest() > last })
-		}
-		last = hub.keys.Newest()
-	}
-	late := b.start("b").joined()
-	late.eventually("of one digest with the others", func() bool { return digest(late) == digest(a) })
-	for _, c := range []uint32{mine.SPIIn, its.SPIIn} {
-		if late.plane.child(c) == nil {
-			t.Errorf("%#x was lost when its epoch ended", c)
-		}
-	}
-}
-
-// What is under way under a former key can be opened for a while, also where nothing is left to be sealed anew.
-func TestFormerKeysStay(t *testing.T) {
-	t.Parallel() // it waits more than it works
-	b := newBed(t, "hub", "a")
-	hub := b.prepare("hub")
-	hub.rotateAfter, hub.destroyAfter = 10*time.Second, 8*time.Second
-	hub.run().joined()
-	first := hub.keys.Newest()
-	hub.eventually("of a later epoch", func() bool { return hub.keys.Newest() > first })
-	time.Sleep(beatTime)
-	if hub.keys.Oldest() != first {
-		t.Errorf("the keys before epoch %d are destroyed at once", hub.keys.Oldest())
-	}
-}
-
-// All nodes go and come again: the keys of epochs were in memory alone, so what was sealed nobody can read any more, and all goes on
-// with a new epoch.
-func TestAllStartAgain(t *testing.T) {
-	t.Parallel() // it waits more than it works
-	b := newBed(t, "hub", "a")
-	hub, a := b.start("hub").joined(), b.start("a").joined()
-	hub.sees(1)
-	c := a.install()
-	a.stop()
-	hub.stop()
-	hub, a = b.start("hub").joined(), b.start("a").joined()
-	hub.sees(1)
-	d := a.install()
-	hub.eventually("of what is installed", func() bool { return hub.plane.child(d.SPIIn) != nil })
-	if a.plane.child(c.SPIIn) != nil || hub.plane.child(c.SPIIn) != nil {
-		t.Error("what was sealed under a key that was destroyed was read")
-	}
-}
-
-// Who leaves the roster gets no key any more, and who is added to it does, without a restart.
-func TestRosterChanges(t *testing.T) {
-	t.Parallel() // it waits more than it works
-	b := newBed(t, "hub", "a", "b")
-	hub, a, left := b.start("hub").joined(), b.start("a").joined(), b.start("b").joined()
-	hub.sees(2)
-	first := hub.keys.Newest()
-	roster := maps.Clone(b.roster)
-	delete(roster, "b")
-	roster["c"] = b.identity("c").Public().Fingerprint()
-	for _, n := range []*node{hub, a} {
-		n.SetRoster(roster)
-	}
-	hub.eventually("of a new epoch", func() bool { return hub.keys.Current() > first })
-	a.eventually("of a new epoch", func() bool { return a.keys.Current() > first })
-	hub.sees(1)
-	b.roster = roster
-	added := b.start("c").joined()
-	hub.sees(2)
-	d := hub.install()
-	for _, n := range []*node{added, a} {
-		n.eventually("of what was installed", func() bool { return n.plane.child(d.SPIIn) != nil })
-	}
-	time.Sleep(beatTime)
-	if left.keys.Newest() > first || left.plane.child(d.SPIIn) != nil {
-		t.Error("who left the roster has a new key")
-	}
-}
-
 // What stands in the store is believed only where it was put, and only if it is newer than what is known.
 func TestStoreIsNotBelieved(t *testing.T) {
 	t.Parallel() // it waits more than it works
@@ -342,38 +250,6 @@ func TestWritersAreDifferent(t *testing.T) {
 			t.Errorf("%s may have the number of another: %v, %v", n.name, free, err)
 		}
 	}
-}
-
-// A new epoch that fails half-way, its key given to all and not made the current one, leaves nothing that the next try stumbles over.
-func TestEpochFailsHalfway(t *testing.T) {
-	t.Parallel() // it waits more than it works
-	b := newBed(t, "hub", "z")
-	b.quick = true
-	hub, z := b.start("hub").joined(), b.start("z").joined()
-	hub.sees(1)
-	failed := epoch{1, hub.keys.Newest() + 1, "hub", ""}
-	for name, public := range map[string]seal.Public{"hub": hub.identity.Public(), "z": z.identity.Public()} {
-		k := seal.NewKey()
-		ring := seal.NewKeyring()
-		failed.Key = k.ID()
-		ring.Add(failed.Epoch, k)
-		w, err := ring.Wrap(failed.Epoch, hub.identity, public)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, err := json.Marshal(w)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := hub.bucket().epochs.Create(t.Context(), failed.wrapAt(name), text); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, n := range []*node{hub, z} {
-		n.eventually("of the next epoch", func() bool { return n.keys.Current() >= failed.Epoch })
-	}
-	c := hub.install()
-	z.eventually("of what is installed", func() bool { return z.plane.child(c.SPIIn) != nil })
 }
 
 // What is changed on one node alone, by its operator, is brought back from what all have.

@@ -20,6 +20,7 @@ type epoch struct {
 	Epoch   uint32 `json:"epoch"`
 	From    string `json:"from"` // the node that made it
 	Key     string `json:"key"`  // seal.Key.ID
+	Made    int64  `json:"made"` // when, in seconds since 1970 by the clock that nodes have in common; 0: by a release that did not say it
 }
 
 const keyEpoch = "current"
@@ -35,6 +36,9 @@ const rotateAfter = 12 * time.Hour
 
 // orphanAfter is how long a node is waited for that has the key of the current epoch, when none is there.
 const orphanAfter = 15 * time.Second
+
+// restoreAfter is how long a node is waited for that puts the epoch back which it has, when the store has none.
+const restoreAfter = 3 * time.Second
 
 // epochs is what a node knows of the bucket of epochs.
 type epochs struct {
@@ -82,15 +86,19 @@ func (c *Cluster) turnEpochs(ctx context.Context, s *session) error {
 			return err
 		}
 	}
+	if e.revision == 0 {
+		return c.beginEpochs(ctx, s)
+	}
 	if c.seen.epoch != e.current {
 		c.seen.epoch, c.seen.at = e.current, time.Now()
 		if e.made.Before(c.seen.at) { // by the store's clock
 			c.seen.at = e.made
 		}
+		if made := c.clock.toOwn(time.Unix(e.current.Made, 0)); e.current.Made != 0 && made.Before(c.seen.at) { // it was put back
+			c.seen.at = made
+		}
 	}
 	switch {
-	case e.revision == 0:
-		return c.rotate(ctx, s)
 	case c.keeper(s) != c.opts.Member.Name:
 		return nil
 	case !c.keys.Has(e.current.Epoch):
@@ -102,6 +110,40 @@ func (c *Cluster) turnEpochs(ctx context.Context, s *session) error {
 		return c.rotate(ctx, s)
 	}
 	return c.giveKeys(ctx, s, e.current)
+}
+
+// beginEpochs has the store get an epoch, when it has none: the one that this node has from the session before, as a hub that starts again
+// has nothing in its memory; else a new one, unless a node may come that has one.
+func (c *Cluster) beginEpochs(ctx context.Context, s *session) error {
+	switch {
+	case c.former.revision != 0 && c.keys.Newest() == c.former.current.Epoch && !c.leftWithKey(&c.former):
+		return c.restoreEpoch(ctx, s, c.former.current)
+	case c.keys.Newest() == 0 && s.someHaveKeys(c.now()) && time.Since(s.begun) < restoreAfter:
+		return nil
+	}
+	return c.rotate(ctx, s)
+}
+
+// someHaveKeys reports whether a node may live that had the key of an epoch.
+func (s *session) someHaveKeys(now time.Time) bool {
+	for _, l := range s.members {
+		if l.member.Epoch != 0 && l.live(now) {
+			return true
+		}
+	}
+	return false
+}
+
+// restoreEpoch puts an epoch back: of those who have it one does. The keeper gives the key to all.
+func (c *Cluster) restoreEpoch(ctx context.Context, s *session, e epoch) error {
+	if err := c.makeCurrent(ctx, s, e); err != nil {
+		if conflict(err) {
+			return nil
+		}
+		return fmt.Errorf("epoch %d: %w", e.Epoch, err)
+	}
+	c.log.Info("cluster: the store has no epochs any more, and gets the one that this node has", "epoch", e.Epoch)
+	return nil
 }
 
 // leftWithKey reports whether somebody has the current key who is not admitted any more.
@@ -339,7 +381,7 @@ func (c *Cluster) rotate(ctx context.Context, s *session) error {
 	k := seal.NewKey()
 	// A hub that starts again knows of no epoch: by the time of day, the first is higher than those before.
 	number := max(e.current.Epoch+1, c.keys.Newest()+1, uint32(time.Now().Unix()))
-	next := epoch{1, number, c.opts.Member.Name, k.ID()}
+	next := epoch{1, number, c.opts.Member.Name, k.ID(), c.clock.common().Unix()}
 	c.keys.Add(next.Epoch, k)
 	err := c.giveKeys(ctx, s, next)
 	if err == nil {

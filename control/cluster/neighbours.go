@@ -66,7 +66,7 @@ func (c *Cluster) tellNeighbours(spi uint32, generation uint64, sealed []byte, w
 	t := &telling{ackWait: c.acks.expect(spi, generation, missing), sealed: sealed, next: time.Now().Add(tellAgain), wait: tellAgain}
 	c.tellings[spi] = t
 	c.mu.Unlock()
-	c.tellAll(t, names)
+	c.tellAll(spi, sealed, names)
 	if !wait || !waited {
 		return
 	}
@@ -75,6 +75,33 @@ func (c *Cluster) tellNeighbours(spi uint32, generation uint64, sealed []byte, w
 	case <-time.After(ackTime):
 		c.noteQuiet(t)
 	}
+}
+
+// awaitAcks waits for acknowledgements of a record that was told to all, until then at most. Neighbours that have not joined the store
+// again are told from node to node meanwhile.
+func (c *Cluster) awaitAcks(w *ackWait, sealed []byte, until time.Time) {
+	late := time.NewTimer(time.Until(until))
+	defer late.Stop()
+	for again := tellAgain; ; again *= 2 {
+		select {
+		case <-w.all:
+			return
+		case <-late.C:
+			return
+		case <-time.After(again):
+			if c.opts.Local {
+				c.tellAll(w.spi, sealed, c.lateNeighbours(w))
+			}
+		}
+	}
+}
+
+// lateNeighbours are those of whom an acknowledgement is missing.
+func (c *Cluster) lateNeighbours(w *ackWait) []string {
+	c.mu.Lock()
+	near := c.neighbours()
+	c.mu.Unlock()
+	return slices.DeleteFunc(c.acks.left(w), func(name string) bool { return !near[name] })
 }
 
 // tellUntold tells neighbours of the pairs of this process, and of tombstones, that the store has not got: of those that were made between
@@ -147,8 +174,9 @@ func parseTold(b []byte) (m toldMessage, ok bool) {
 	return m, false // of a later release
 }
 
-func (c *Cluster) tellAll(t *telling, names []string) {
-	m := toldMessage{kind: toldRecord, spi: t.spi, from: c.opts.Member.Name, text: t.sealed}
+// tellAll tells nodes of a record.
+func (c *Cluster) tellAll(spi uint32, sealed []byte, names []string) {
+	m := toldMessage{kind: toldRecord, spi: spi, from: c.opts.Member.Name, text: sealed}
 	b := m.marshal()
 	for _, name := range names {
 		c.opts.Tell(name, b)
@@ -165,7 +193,7 @@ func (c *Cluster) repeatTellings(ctx context.Context) {
 			return
 		case now := <-tick.C:
 			for _, t := range c.dueTellings(now) {
-				c.tellAll(t, c.acks.left(t.ackWait))
+				c.tellAll(t.spi, t.sealed, c.acks.left(t.ackWait))
 			}
 		}
 	}
@@ -215,16 +243,12 @@ func (c *Cluster) takeToldRecord(m *toldMessage) {
 
 // takeToldAck notes who has a record.
 func (c *Cluster) takeToldAck(m *toldMessage) {
-	c.mu.Lock()
-	t := c.tellings[m.spi]
-	c.mu.Unlock()
-	if t == nil {
-		return
-	}
-	if name, ok := c.openAck(t.spi, t.generation, m.text); ok {
-		c.acks.note(t.ackWait, name)
-		c.mu.Lock()
-		delete(c.quiet, name)
-		c.mu.Unlock()
+	for _, w := range c.acks.about(m.spi) {
+		if name, ok := c.openAck(w.spi, w.generation, m.text); ok {
+			c.acks.note(w, name)
+			c.mu.Lock()
+			delete(c.quiet, name)
+			c.mu.Unlock()
+		}
 	}
 }

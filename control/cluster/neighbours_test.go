@@ -102,6 +102,33 @@ func TestNeighboursAreToldOfBefore(t *testing.T) {
 	near.eventually("of what was made", func() bool { return near.plane.child(spi) != nil })
 }
 
+// A neighbour that is cut off, or has not joined again yet, is told from node to node by those that have the store.
+func TestNeighbourThatIsCutOff(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	b := newBed(t, "hub", "a", "near", "far")
+	b.local, b.datacenters = true, map[string]string{"a": "ams1", "near": "ams1"}
+	b.start("hub").joined()
+	a, p := b.start("a").joined(), newProxy(t, b.hub)
+	b.hub = p.addr
+	near, far := b.start("near").joined(), b.start("far").joined()
+	a.sees(3)
+	var told atomic.Int64
+	a.tells = func(name string, m []byte) bool { told.Add(1); return b.tell(name, m) }
+	if a.install(); told.Load() > 0 {
+		t.Error("who has acknowledged is told again")
+	}
+	p.set(true)
+	c := a.install()
+	if near.plane.child(c.SPIIn) == nil {
+		t.Error("a node of the data center has not what was installed")
+	}
+	if far.plane.child(c.SPIIn) != nil {
+		t.Error("another data center was told")
+	}
+	p.set(false)
+	far.eventually("having it from the store", func() bool { return far.plane.child(c.SPIIn) != nil })
+}
+
 // A neighbour that does not answer is waited for once.
 func TestQuietNeighbour(t *testing.T) {
 	t.Parallel() // it waits more than it works

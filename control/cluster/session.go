@@ -15,6 +15,7 @@ import (
 // A session is one time that the store is reached: what is known of its buckets.
 type session struct {
 	link        uint64 // by which it is reached
+	begun       time.Time
 	buckets     *buckets
 	epochs      epochs
 	members     map[string]*lease // admitted ones, without us
@@ -47,7 +48,7 @@ func (c *Cluster) join(ctx context.Context, hear func() error) error {
 		return err
 	}
 	c.apart = !c.parted.IsZero() && time.Since(c.parted) > c.markTime-c.markTime/60 // that it was lost is noticed late
-	s := &session{link: link, buckets: b, epochs: epochs{wraps: map[string]*seal.Wrap{}}, members: map[string]*lease{}}
+	s := &session{link: link, begun: time.Now(), buckets: b, epochs: epochs{wraps: map[string]*seal.Wrap{}}, members: map[string]*lease{}}
 	c.mu.Lock()
 	c.leases = s.members
 	c.mu.Unlock()
@@ -73,6 +74,9 @@ func (c *Cluster) join(ctx context.Context, hear func() error) error {
 	err = c.serve(ctx, s, watchers)
 	if s.ready {
 		c.parted = time.Now()
+	}
+	if c.keys.Has(s.epochs.current.Epoch) {
+		c.former = s.epochs
 	}
 	return err
 }

@@ -247,10 +247,7 @@ func (c *Cluster) await(spi uint32, generation uint64, sealed []byte) error {
 		}
 		return fmt.Errorf("%w: %w", ike.ErrStoreAway, err)
 	}
-	select {
-	case <-w.all:
-	case <-time.After(ackTime - time.Since(begin)):
-	}
+	c.awaitAcks(w, sealed, begin.Add(ackTime))
 	if missing := c.acks.end(w); len(missing) > 0 {
 		c.counts.late.Add(uint64(len(missing)))
 		c.log.Warn("cluster: a new child SA was not acknowledged in time", "spi", spiKey(spi), "by", missing, "after", time.Since(begin).Round(time.Millisecond))
