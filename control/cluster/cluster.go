@@ -82,7 +82,7 @@ type Cluster struct {
 		at    time.Time
 	}
 
-	former epochs // of the session before, if this node has the key of its current one; Run's
+	former epochs // of sessions before, the last in which this node had the key of the current one; Run's
 
 	clock     clock
 	clockSaid time.Duration // what the log has of it; Run's

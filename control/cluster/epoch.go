@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -98,8 +99,11 @@ func (c *Cluster) turnEpochs(ctx context.Context, s *session) error {
 			c.seen.at = made
 		}
 	}
+	keeper := c.keeper(s) == c.opts.Member.Name
 	switch {
-	case c.keeper(s) != c.opts.Member.Name:
+	case (keeper || time.Since(s.begun) > forGoneAfter) && c.leftBefore(e): // a keeper that has just started does not know it
+		return c.rotate(ctx, s)
+	case !keeper:
 		return nil
 	case !c.keys.Has(e.current.Epoch):
 		if time.Since(c.seen.at) > c.orphanAfter { // who had it is gone for good
@@ -116,7 +120,7 @@ func (c *Cluster) turnEpochs(ctx context.Context, s *session) error {
 // has nothing in its memory; else a new one, unless a node may come that has one.
 func (c *Cluster) beginEpochs(ctx context.Context, s *session) error {
 	switch {
-	case c.former.revision != 0 && c.keys.Newest() == c.former.current.Epoch && !c.leftWithKey(&c.former):
+	case c.former.revision != 0 && c.keys.Newest() == c.former.current.Epoch:
 		return c.restoreEpoch(ctx, s, c.former.current)
 	case c.keys.Newest() == 0 && s.someHaveKeys(c.now()) && time.Since(s.begun) < restoreAfter:
 		return nil
@@ -146,6 +150,17 @@ func (c *Cluster) restoreEpoch(ctx context.Context, s *session, e epoch) error {
 	return nil
 }
 
+// keepEpochs remembers what a session has seen, for those after it. Who was given the key of an epoch has it, whatever the store says later.
+func (c *Cluster) keepEpochs(e *epochs) {
+	if !c.keys.Has(e.current.Epoch) {
+		return
+	}
+	if e.current == c.former.current {
+		maps.Copy(e.wraps, c.former.wraps)
+	}
+	c.former = *e
+}
+
 // leftWithKey reports whether somebody has the current key who is not admitted any more.
 func (c *Cluster) leftWithKey(e *epochs) bool {
 	roster := c.admitted()
@@ -157,6 +172,12 @@ func (c *Cluster) leftWithKey(e *epochs) bool {
 		}
 	}
 	return false
+}
+
+// leftBefore reports the same of an epoch that was current before this session too: when it was put back, the store does not tell any more
+// who had its key before.
+func (c *Cluster) leftBefore(e *epochs) bool {
+	return c.former.current == e.current && c.leftWithKey(&c.former)
 }
 
 // destroyAfter is how long after a new epoch a value under the one before may still be on its way.

@@ -75,9 +75,7 @@ func (c *Cluster) join(ctx context.Context, hear func() error) error {
 	if s.ready {
 		c.parted = time.Now()
 	}
-	if c.keys.Has(s.epochs.current.Epoch) {
-		c.former = s.epochs
-	}
+	c.keepEpochs(&s.epochs)
 	return err
 }
 
