@@ -266,6 +266,8 @@ type Tunnel struct {
 	MSSClamp MSSClamp
 	DF       DFMode
 
+	HealthCheck *HealthCheck // nil: the tunnel is not probed
+
 	// Prefixes may appear as inner source. Config.EffectiveRoutes says how
 	// they lead to tunnels.
 	Prefixes []netip.Prefix

@@ -154,6 +154,7 @@ func (t Tunnel) differences(u Tunnel) []string {
 	note("selectors", t.IPsec.sameSelectors(u.IPsec))
 	note("manual_sas", t.IPsec.sameSAs(u.IPsec))
 	fields = append(fields, t.IPsec.ikeDifferences(u.IPsec)...)
+	note("health_check", sameHealthCheck(t.HealthCheck, u.HealthCheck))
 	note("prefixes", sameSet(t.Prefixes, u.Prefixes))
 	return fields
 }

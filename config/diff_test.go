@@ -146,6 +146,8 @@ func TestDiffSeesEveryField(t *testing.T) {
 			*f = IPsecESP
 		case **IPsec:
 			*f = &IPsec{ReplayWindow: 7}
+		case **HealthCheck:
+			*f = &HealthCheck{Retry: 7}
 		default:
 			t.Fatalf("%s: no change for a %T", name, f)
 		}

@@ -125,6 +125,8 @@ func spell(d time.Duration) string {
 		return strconv.Itoa(int(d/(24*time.Hour))) + "d"
 	case d >= time.Hour:
 		return strconv.Itoa(int(d/time.Hour)) + "h"
+	case d%time.Second != 0:
+		return strconv.Itoa(int(d/time.Millisecond)) + "ms"
 	}
 	return strconv.Itoa(int(d/time.Second)) + "s"
 }

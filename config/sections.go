@@ -21,7 +21,7 @@ var rootSchema = schema{
 		"ike":           "a tunnel of type ipsec has ike itself: remove the section",
 		"ipsec":         "a tunnel of type ipsec has these fields itself: remove the section",
 		"bgp":           "this version does not speak BGP itself, the host's bird or FRR does: remove the section",
-		"health_checks": "this version has no tunnel health checks: remove the section",
+		"health_checks": "belongs to each tunnel: write health_check: {type: request} there",
 	},
 }
 

@@ -13,8 +13,7 @@ const DefaultAccount = "default"
 const defaultTTL = 64
 
 const (
-	noHealth = "this version has no tunnel health checks: remove the field"
-	noBGP    = "this version does not speak BGP itself, the host's bird or FRR does: remove the field"
+	noBGP = "this version does not speak BGP itself, the host's bird or FRR does: remove the field"
 )
 
 var tunnelSchema = schema{
@@ -36,7 +35,6 @@ var tunnelSchema = schema{
 		"cloudflare_gre_endpoint":  "unknown field: here it is endpoint",
 		"cloudflare_endpoint":      "unknown field: here it is endpoint",
 		"customer_gre_endpoint":    "unknown field: here it is customer_endpoint",
-		"health_check":             noHealth,
 		"bgp":                      noBGP,
 		"automatic_return_routing": "this version has no automatic return routing: write routes, and remove the field",
 	},
@@ -103,6 +101,7 @@ func (d *decoder) tunnel(f fields, t *Tunnel) {
 	if v, ok := f.get("prefixes"); ok {
 		t.Prefixes = d.tunnelPrefixes(v)
 	}
+	d.healthCheck(f, t)
 }
 
 func (v value) tunnelName() (string, bool) {

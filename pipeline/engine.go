@@ -34,6 +34,7 @@ type EngineConfig struct {
 	Workers []WorkerConfig
 	Punt    *PuntQueue    // nil: packets for the kernel are dropped with a reason
 	Nodes   *NodeQueue    // nil: there are no messages between nodes
+	Probes  *ProbeQueue   // nil: tunnels are not probed
 	IVs     *esp.IVSource // for ESP with counter modes; nil: such packets are dropped with a reason
 }
 
@@ -64,6 +65,7 @@ type Engine struct {
 	workers []*worker
 	punt    *PuntQueue
 	nodes   *NodeQueue
+	probes  *ProbeQueue
 	ivs     *esp.IVSource
 	fwd     Forwarding
 	tables  atomic.Pointer[Tables]
@@ -78,7 +80,7 @@ func NewEngine(c EngineConfig) (*Engine, error) {
 	if c.Ports < 1 || c.Ports > maxPorts {
 		return nil, fmt.Errorf("%d ports: 1 to %d are possible", c.Ports, maxPorts)
 	}
-	e := &Engine{ports: c.Ports, umem: c.UMEM, punt: c.Punt, nodes: c.Nodes, ivs: c.IVs}
+	e := &Engine{ports: c.Ports, umem: c.UMEM, punt: c.Punt, nodes: c.Nodes, probes: c.Probes, ivs: c.IVs}
 	if e.ivs == nil {
 		e.ivs = new(esp.IVSource) // with nothing reserved
 	}

@@ -61,6 +61,12 @@ func (e *Engine) connect() error {
 				w.told = e.nodes.to
 			}
 		}
+		if e.probes != nil {
+			w.answers = e.probes.rings[i]
+			if i == 0 {
+				w.probes = e.probes.to
+			}
+		}
 	}
 	for i, w := range e.workers {
 		for j, o := range e.workers {

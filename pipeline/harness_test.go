@@ -23,6 +23,7 @@ type bed struct {
 	spec   Spec
 	punt   *PuntQueue
 	nodes  *NodeQueue
+	probes *ProbeQueue
 }
 
 var (
@@ -69,10 +70,13 @@ func newBed(t testing.TB, workers int, tunnels ...TunnelSpec) *bed {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if b.probes, err = NewProbeQueue(workers, 64); err != nil {
+		t.Fatal(err)
+	}
 	if b.nodes, err = NewNodeQueue(workers, 64); err != nil {
 		t.Fatal(err)
 	}
-	cfg := EngineConfig{UMEM: u, Ports: 2, Punt: b.punt, Nodes: b.nodes}
+	cfg := EngineConfig{UMEM: u, Ports: 2, Punt: b.punt, Nodes: b.nodes, Probes: b.probes}
 	for range workers {
 		qs := []*memport.Queue{memport.New(u, 256), memport.New(u, 256)}
 		b.queues = append(b.queues, qs)
@@ -98,7 +102,7 @@ func newBed(t testing.TB, workers int, tunnels ...TunnelSpec) *bed {
 		b.engine.settle()
 		b.balanced()
 		b.engine.Close()
-		if err := errors.Join(b.punt.Close(), b.nodes.Close()); err != nil {
+		if err := errors.Join(b.punt.Close(), b.nodes.Close(), b.probes.Close()); err != nil {
 			t.Error(err)
 		}
 		if err := u.Close(); err != nil {

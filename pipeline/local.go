@@ -11,6 +11,10 @@ import (
 func (w *worker) end(t *Tables, p *packet) {
 	switch LeafKind(p.leaf) {
 	case KindTunnelAddress:
+		if w.isProbeAnswer(p) {
+			w.giveCopy(w.answers, &w.engine.probes.copyQueue, p, w.bytes(p))
+			return
+		}
 		w.answerEcho(t, p)
 	case KindKernel:
 		w.toHost(t, p)

@@ -80,15 +80,17 @@ type worker struct {
 	sealing [BatchSize]sealedPacket // packets that sealer has
 	nseal   int
 
-	toward []*ring[handover] // by worker; nil toward itself
-	from   []*ring[handover]
-	taken  [BatchSize]handover // on its way from a ring
-	home   []*ring[uint64]     // frames that go home to that worker's part
-	coming []*ring[uint64]     // frames of ours that come home from that worker
-	punts  *ring[copySlot]
-	inject *ring[copySlot]
-	heard  *ring[copySlot] // messages of other nodes
-	told   *ring[copySlot] // messages to other nodes
+	toward  []*ring[handover] // by worker; nil toward itself
+	from    []*ring[handover]
+	taken   [BatchSize]handover // on its way from a ring
+	home    []*ring[uint64]     // frames that go home to that worker's part
+	coming  []*ring[uint64]     // frames of ours that come home from that worker
+	punts   *ring[copySlot]
+	inject  *ring[copySlot]
+	heard   *ring[copySlot] // messages of other nodes
+	told    *ring[copySlot] // messages to other nodes
+	probes  *ring[copySlot] // into tunnels
+	answers *ring[copySlot] // to probes
 
 	started time.Time
 	now     int64 // nanoseconds since started, as of this poll
@@ -201,6 +203,7 @@ func (w *worker) turn() int {
 	}
 	work += w.takeInjected(t)
 	work += w.takeMessages(t)
+	work += w.takeProbes(t)
 	w.flush()
 	w.recycle()
 	w.expire()

@@ -251,7 +251,11 @@ func threeTunnels() []*ikeTunnel {
 }
 
 // TestRootCluster: what one node negotiates another one carries, packet by packet, and goes on with when the first is gone.
-func TestRootCluster(t *testing.T) { newClusterBed(t, threeTunnels()).goesOn(t) }
+func TestRootCluster(t *testing.T) {
+	tunnels := threeTunnels()
+	tunnels[0].probed = true
+	newClusterBed(t, tunnels).goesOn(t)
+}
 
 func (b *clusterBed) goesOn(t *testing.T) {
 	t.Helper()
@@ -276,6 +280,10 @@ func (b *clusterBed) goesOn(t *testing.T) {
 		}
 		return true
 	})
+
+	if b.tunnels[0].probed {
+		b.probesComeHome(t)
+	}
 
 	negotiations := b.rt.Capture("vc", "udp port 500 or udp port 4500")
 	b.spray(toSecond)
@@ -306,6 +314,21 @@ func (b *clusterBed) goesOn(t *testing.T) {
 	b.differentIVs(t, wires[0].Stop(), wires[1].Stop())
 	for _, x := range []*bed{b.second, b.bed} {
 		x.end(t)
+	}
+}
+
+// probesComeHome: of the answers to each node's probes every other one comes to the other node, and none is lost.
+func (b *clusterBed) probesComeHome(t *testing.T) {
+	t.Helper()
+	for _, x := range []*bed{b.bed, b.second} {
+		await(t, "the tunnel is not healthy at "+x.name, func() bool { return x.healthOf(t, "four").State == "healthy" })
+	}
+	for _, x := range []*bed{b.bed, b.second} {
+		before := x.healthOf(t, "four")
+		await(t, "no more answers come to "+x.name, func() bool { return x.healthOf(t, "four").Answered >= before.Answered+10 })
+		if after := x.healthOf(t, "four"); after.Lost != before.Lost {
+			t.Errorf("%s: %d probes are lost", x.name, after.Lost-before.Lost)
+		}
 	}
 }
 

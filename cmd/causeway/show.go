@@ -25,6 +25,7 @@ var views = map[string]func(c *api.Client) (list any, table func(io.Writer), err
 	"ports":      view("ports", portTable),
 	"sas":        sasView,
 	"ike":        view("ike", ikeTable),
+	"health":     view("health", healthTable),
 	"nodes":      view("nodes", nodeTable),
 	"cluster":    view("cluster", clusterTable),
 	"fleet":      view("fleet", fleetTable),
@@ -32,7 +33,7 @@ var views = map[string]func(c *api.Client) (list any, table func(io.Writer), err
 }
 
 // shown is their order in help texts.
-var shown = []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "sas", "ike", "nodes", "cluster", "fleet", "status"}
+var shown = []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "sas", "ike", "health", "nodes", "cluster", "fleet", "status"}
 
 const showHelp = `Show what the running daemon knows:
 
@@ -45,6 +46,7 @@ const showHelp = `Show what the running daemon knows:
   sas         the security associations of IPsec tunnels: SPI, algorithms, owner, packets; of keys a checksum alone, by
               which the two ends can be compared; then what ike has
   ike         what IKE does for each tunnel: its associations, ages, what was agreed on, why a negotiation failed
+  health      each tunnel that is probed: its state and why, what its routes are worse by, probes and how long answers take
   nodes       each node of the cluster, or the one that is alone: whether it lives and is ready, and whether it has the same
               child SAs as this one
   cluster     how this node stands in the cluster: the store, its number for IVs, what is not stored or not installed

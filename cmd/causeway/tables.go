@@ -69,7 +69,7 @@ func routeTable(w io.Writer, routes []api.Route) {
 			active = "yes"
 		}
 		rows = append(rows, []string{
-			r.Prefix, or(r.Account, "(internet)"), r.Source, r.Kind, or(r.NextHop, "-"), num(r.Priority), num(r.Weight), active,
+			r.Prefix, or(r.Account, "(internet)"), r.Source, r.Kind, or(r.NextHop, "-"), priority(r), num(r.Weight), active,
 		})
 	}
 	table(w, rows)
@@ -198,4 +198,46 @@ func statusTable(w io.Writer, s api.Status) {
 		ready = "not ready: " + strings.Join(s.NotReady, ", ")
 	}
 	fmt.Fprintf(w, "node %s, %s\nversion %s, up %s, configuration %s\n", s.Node, ready, s.Version, time.Duration(s.Uptime*float64(time.Second)).Round(time.Second), s.Config)
+}
+
+// priority is a route's, with what is added to it.
+func priority(r api.Route) string {
+	if r.Penalty == 0 {
+		return num(r.Priority)
+	}
+	return num(r.Priority) + "+" + num(r.Penalty)
+}
+
+func healthTable(w io.Writer, list []api.Health) {
+	if len(list) == 0 {
+		fmt.Fprintln(w, "no tunnel is probed: see health_check")
+		return
+	}
+	rows := [][]string{{"TUNNEL", "STATE", "SINCE", "PENALTY", "PROBE", "TO", "EVERY", "PROBES", "LOST", "RTT", "LAST ANSWER", "LAST LOSS"}}
+	for _, h := range list {
+		rows = append(rows, []string{h.Tunnel, h.State, age(h.Since), num(h.Penalty), h.Type + " " + h.Direction, h.Target, span(h.Interval), num(h.Probes), num(h.Lost),
+			span(h.RTT), since(h.LastAnswer), since(h.LastLoss)})
+	}
+	table(w, rows)
+	for _, h := range list {
+		if h.State != "healthy" {
+			fmt.Fprintf(w, "%s: %s since %s: %s\n", h.Tunnel, h.State, age(h.Since), h.Why)
+		}
+	}
+}
+
+// span is a short time; 0: it is not known.
+func span(seconds float64) string {
+	if seconds == 0 {
+		return "-"
+	}
+	return time.Duration(seconds * float64(time.Second)).Round(10 * time.Microsecond).String()
+}
+
+// since is how long ago something was; less than 0: never.
+func since(seconds float64) string {
+	if seconds < 0 {
+		return "never"
+	}
+	return age(seconds) + " ago"
 }

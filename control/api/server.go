@@ -28,6 +28,7 @@ type Node interface {
 	Ports() []Port
 	SAs() []SA
 	IKE() []IKE
+	Health() []Health
 	Nodes() []ClusterNode
 	Cluster() Cluster
 	Status() Status
@@ -58,6 +59,7 @@ func NewHandler(n Node) http.Handler {
 	show(mux, "/v1/ports", n.Ports)
 	show(mux, "/v1/sas", n.SAs)
 	show(mux, "/v1/ike", n.IKE)
+	show(mux, "/v1/health", n.Health)
 	show(mux, "/v1/nodes", n.Nodes)
 	show(mux, "/v1/cluster", n.Cluster)
 	mux.HandleFunc("GET /v1/fleet", func(w http.ResponseWriter, r *http.Request) {

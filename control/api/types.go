@@ -6,6 +6,7 @@
 //	GET  /v1/neighbours  []Neighbour    GET  /v1/status   Status
 //	GET  /v1/workers     Workers        POST /v1/reload   Reload
 //	GET  /v1/nodes       []ClusterNode  GET  /v1/cluster  Cluster
+//	GET  /v1/health      []Health
 //
 // The field names are a contract: none changes its meaning or goes away. Counters count since the daemon's start (a
 // tunnel's since it was added), sizes are in bytes, times in seconds. An error is {"error": "..."} with a status
@@ -47,9 +48,30 @@ type Route struct {
 	Source   string `json:"source"`   // local, neighbour, interface, static, kernel
 	Kind     string `json:"kind"`     // what becomes of a packet: neighbour, tunnel, group, glean, kernel, blackhole...
 	NextHop  string `json:"next_hop"` // in words
-	Priority uint32 `json:"priority"` // the lower wins
+	Priority uint32 `json:"priority"` // the lower wins, with the penalty added
+	Penalty  uint32 `json:"penalty"`  // for the state of the tunnel
 	Weight   int    `json:"weight"`
 	Active   bool   `json:"active"` // it is, or is one of, the best
+}
+
+// A Health is what the probes of a tunnel say. Times ago are -1 for what has not happened.
+type Health struct {
+	Tunnel     string  `json:"tunnel"`
+	State      string  `json:"state"` // healthy, degraded, down
+	Why        string  `json:"why"`   // it is
+	Since      float64 `json:"since_seconds"`
+	Penalty    uint32  `json:"penalty"` // that its routes are worse by
+	Type       string  `json:"type"`    // reply, request
+	Direction  string  `json:"direction"`
+	Source     string  `json:"source"`
+	Target     string  `json:"target"`
+	Interval   float64 `json:"interval_seconds"`
+	Probes     uint64  `json:"probes"`
+	Answered   uint64  `json:"answered"`
+	Lost       uint64  `json:"lost"`
+	RTT        float64 `json:"rtt_seconds"` // smoothed; 0: no answer yet
+	LastAnswer float64 `json:"last_answer_ago_seconds"`
+	LastLoss   float64 `json:"last_loss_ago_seconds"`
 }
 
 // A Neighbour is a host on a link.

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"causeway/control/cluster"
+	"causeway/control/health"
 	"causeway/control/ike"
 	"causeway/control/pmtu"
 	"causeway/pipeline"
@@ -52,6 +53,9 @@ var (
 	tunnelDrops     = desc("tunnel_dropped_packets_total", "Packets of a tunnel that were not forwarded.", "tunnel", "account", "direction")
 	tunnelMTU       = desc("tunnel_effective_mtu_bytes", "Largest inner packet that a tunnel carries now: its configured MTU or what its path was learned to carry.", "tunnel", "account")
 	tunnelRouted    = desc("tunnel_routed", "1 while a route leads to the tunnel's customer endpoint.", "tunnel", "account")
+	tunnelHealth    = desc("tunnel_health_state", "State of a tunnel that is probed: 1 healthy, 0.5 degraded, 0 down.", "tunnel", "account")
+	tunnelProbes    = desc("tunnel_health_probes_total", "Probes of a tunnel, by how they ended: answered, lost.", "tunnel", "account", "result")
+	tunnelRTT       = desc("tunnel_health_rtt_seconds", "How long answers to the probes of a tunnel take, smoothed. Not there before the first answer.", "tunnel", "account")
 	saInfo          = desc("sa_info", "1, with what is known of a security association of a tunnel: its direction (in, out), SPI and encryption.", "tunnel", "direction", "spi", "encryption")
 	saSequence      = desc("sa_sequence_number", "Next sequence number of a security association for sending; highest one that one for receiving has received.", "tunnel", "direction", "spi")
 	saPackets       = desc("sa_packets_total", "Packets that a security association encrypted, or received and found authentic.", "tunnel", "direction", "spi")
@@ -265,6 +269,19 @@ func (o out) tunnel(e *pipeline.Engine, t Tunnel) {
 	o.counter(tunnelDrops, k.TXDrops, t.Name, t.Account, "transmit")
 	o.gauge(tunnelMTU, float64(t.EffectiveMTU), t.Name, t.Account)
 	o.gauge(tunnelRouted, truth(t.Routed), t.Name, t.Account)
+	if t.Health != nil {
+		o.health(t)
+	}
+}
+
+func (o out) health(t Tunnel) {
+	h := t.Health
+	o.gauge(tunnelHealth, map[health.State]float64{health.Healthy: 1, health.Degraded: 0.5, health.Down: 0}[h.State], t.Name, t.Account)
+	o.counter(tunnelProbes, h.Answered, t.Name, t.Account, "answered")
+	o.counter(tunnelProbes, h.Lost, t.Name, t.Account, "lost")
+	if h.RTT > 0 {
+		o.gauge(tunnelRTT, h.RTT.Seconds(), t.Name, t.Account)
+	}
 }
 
 // control shows what is not per packet.

@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"causeway/control/cluster"
+	"causeway/control/health"
 	"causeway/control/ike"
 	"causeway/control/pmtu"
 	"causeway/control/routes"
@@ -52,8 +53,9 @@ type Source struct {
 type Tunnel struct {
 	ID            int
 	Name, Account string
-	EffectiveMTU  int  // bytes
-	Routed        bool // a route leads to the customer endpoint
+	EffectiveMTU  int            // bytes
+	Routed        bool           // a route leads to the customer endpoint
+	Health        *health.Report // nil: the tunnel is not probed
 }
 
 // An SA is what the labels and gauges of a security association are made of.

@@ -9,11 +9,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"causeway/control/cluster"
+	"causeway/control/health"
 	"causeway/control/ike"
 	"causeway/control/pmtu"
 	"causeway/control/routes"
@@ -40,7 +42,7 @@ func source(t *testing.T) Source {
 	return Source{
 		Engine: e,
 		Tunnels: func() []Tunnel {
-			return []Tunnel{{0, "cust-a", "acme", 1400, true}, {1, "cust-b", "acme", 1476, false}}
+			return []Tunnel{{0, "cust-a", "acme", 1400, true, &health.Report{State: health.Degraded, Answered: 9, Lost: 2, RTT: 20 * time.Millisecond}}, {1, "cust-b", "acme", 1476, false, nil}}
 		},
 		SAs: func() []SA {
 			return []SA{{Tunnel: "cust-a", Encryption: "aes128gcm16", SPI: 0x1001, Inbound: true}, {Tunnel: "cust-a", Encryption: "aes128gcm16", SPI: 0x2001, Sequence: 7}}
@@ -95,6 +97,16 @@ func TestValues(t *testing.T) {
 # TYPE causeway_tunnel_effective_mtu_bytes gauge
 causeway_tunnel_effective_mtu_bytes{account="acme",tunnel="cust-a"} 1400
 causeway_tunnel_effective_mtu_bytes{account="acme",tunnel="cust-b"} 1476
+# HELP causeway_tunnel_health_probes_total Probes of a tunnel, by how they ended: answered, lost.
+# TYPE causeway_tunnel_health_probes_total counter
+causeway_tunnel_health_probes_total{account="acme",result="answered",tunnel="cust-a"} 9
+causeway_tunnel_health_probes_total{account="acme",result="lost",tunnel="cust-a"} 2
+# HELP causeway_tunnel_health_rtt_seconds How long answers to the probes of a tunnel take, smoothed. Not there before the first answer.
+# TYPE causeway_tunnel_health_rtt_seconds gauge
+causeway_tunnel_health_rtt_seconds{account="acme",tunnel="cust-a"} 0.02
+# HELP causeway_tunnel_health_state State of a tunnel that is probed: 1 healthy, 0.5 degraded, 0 down.
+# TYPE causeway_tunnel_health_state gauge
+causeway_tunnel_health_state{account="acme",tunnel="cust-a"} 0.5
 # HELP causeway_tunnel_routed 1 while a route leads to the tunnel's customer endpoint.
 # TYPE causeway_tunnel_routed gauge
 causeway_tunnel_routed{account="acme",tunnel="cust-a"} 1
@@ -107,7 +119,7 @@ causeway_route_resyncs_total 2
 causeway_node_info{datacenter="ams1",node="edge-1",region="WEUR"} 1
 `
 	err := testutil.CollectAndCompare(newCollector(source(t)), strings.NewReader(want),
-		"causeway_tunnel_effective_mtu_bytes", "causeway_tunnel_routed", "causeway_route_resyncs_total", "causeway_node_info")
+		"causeway_tunnel_effective_mtu_bytes", "causeway_tunnel_health_state", "causeway_tunnel_health_probes_total", "causeway_tunnel_health_rtt_seconds", "causeway_tunnel_routed", "causeway_route_resyncs_total", "causeway_node_info")
 	if err != nil {
 		t.Error(err)
 	}

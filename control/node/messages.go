@@ -21,6 +21,7 @@ const (
 	sayTry                              // is this way good? The name of who asks follows
 	sayGood                             // it is. The name of who answers follows
 	sayTold                             // what neighbours tell each other: cluster.TakeTold
+	sayAnswer                           // what has come back of a probe: health.Prober.Answer
 )
 
 // How long a way that was good is taken for good, when it is tried again, and how often one is tried.
@@ -40,6 +41,7 @@ type ways struct {
 	alone func() bool // no hub is reached: there is no other way
 	take  func(forwarded []byte)
 	told  func(message []byte)
+	probe func(answer []byte) // to a probe of this node's
 
 	mu    sync.Mutex
 	open  map[string]bool // nodes that have the keys for it
@@ -83,6 +85,21 @@ func (w *ways) tell(node string, message []byte) bool {
 	return w.knows(node) && w.send(node, append([]byte{byte(sayTold)}, message...))
 }
 
+// answer gives what has come back of a probe to the node that has sent it, if that is one of those that have keys for it.
+func (w *ways) answer(of func(node string) bool, packet []byte) {
+	w.mu.Lock()
+	var to string
+	for name := range w.open {
+		if of(name) {
+			to = name
+		}
+	}
+	w.mu.Unlock()
+	if to != "" {
+		w.send(to, append([]byte{byte(sayAnswer)}, packet...))
+	}
+}
+
 // look says whether the way to a node is to be taken, and whether it is to be tried.
 func (w *ways) look(node string, now time.Time) (good, try bool) {
 	alone := w.alone()
@@ -109,6 +126,8 @@ func (w *ways) hear(message []byte) {
 		w.take(text)
 	case sayTold:
 		w.told(text)
+	case sayAnswer:
+		w.probe(text)
 	case sayTry:
 		if name, ok := nameIn(text); ok && w.knows(name) {
 			w.send(name, named(sayGood, w.self))
@@ -148,7 +167,7 @@ func (n *Node) openWays() {
 	n.ways = &ways{self: n.Config().Node.Name, good: map[string]time.Time{}, tried: map[string]trial{}, log: n.log,
 		send:  func(node string, message []byte) bool { return n.nodes.Send(peerTunnel(node), message) },
 		alone: func() bool { return !n.cluster.Linked() },
-		take:  n.cluster.TakeDirect, told: n.cluster.TakeTold}
+		take:  n.cluster.TakeDirect, told: n.cluster.TakeTold, probe: func(answer []byte) { n.prober.Answer(answer) }}
 }
 
 // hearWait bounds how long hearNodes takes to notice that it shall end, in milliseconds.

@@ -15,6 +15,7 @@ type wayBed struct {
 	a, b    *ways
 	taken   []string // by b
 	told    []string // likewise
+	answers []string // likewise
 	dropped func(to string) bool
 	away    bool
 	log     bytes.Buffer
@@ -27,6 +28,7 @@ func newWayBed() *wayBed {
 			alone: func() bool { return x.away },
 			take:  func(b []byte) { x.taken = append(x.taken, string(b)) },
 			told:  func(b []byte) { x.told = append(x.told, string(b)) },
+			probe: func(b []byte) { x.answers = append(x.answers, string(b)) },
 			send: func(node string, m []byte) bool {
 				if x.dropped(node) {
 					return true
@@ -53,6 +55,16 @@ func TestTold(t *testing.T) {
 	}
 	if !slices.Equal(x.told, []string{"a record"}) || len(x.taken) > 0 {
 		t.Errorf("told %q, taken %q", x.told, x.taken)
+	}
+}
+
+// The answer to a probe goes to the node that has sent it, and to nobody if that is not known.
+func TestAnswersGoHome(t *testing.T) {
+	x := newWayBed()
+	x.a.answer(func(node string) bool { return node == "b" }, []byte("an answer"))
+	x.a.answer(func(node string) bool { return node == "c" }, []byte("nobody's"))
+	if !slices.Equal(x.answers, []string{"an answer"}) {
+		t.Errorf("%q", x.answers)
 	}
 }
 

@@ -27,6 +27,7 @@ import (
 	"causeway/config"
 	"causeway/control/api"
 	"causeway/control/cluster"
+	"causeway/control/health"
 	"causeway/control/ike"
 	"causeway/control/ike/sa"
 	"causeway/control/pmtu"
@@ -60,6 +61,8 @@ type Node struct {
 	punt   *pipeline.PuntQueue
 	nodes  *pipeline.NodeQueue // in a cluster
 	ways   *ways
+	probes *pipeline.ProbeQueue
+	prober *health.Prober
 
 	certificate certificate // for the cluster
 	engine      *pipeline.Engine
@@ -239,11 +242,14 @@ func (n *Node) openEngine() error {
 		}
 		n.openWays()
 	}
+	if err := n.openHealth(); err != nil {
+		return err
+	}
 	workers := make([]pipeline.WorkerConfig, len(n.plan.Workers))
 	for i, w := range n.plan.Workers {
 		workers[i] = n.worker(w)
 	}
-	n.engine, err = pipeline.NewEngine(pipeline.EngineConfig{UMEM: n.umem, Ports: len(n.ports), Workers: workers, Punt: n.punt, Nodes: n.nodes, IVs: n.sas.ivs})
+	n.engine, err = pipeline.NewEngine(pipeline.EngineConfig{UMEM: n.umem, Ports: len(n.ports), Workers: workers, Punt: n.punt, Nodes: n.nodes, Probes: n.probes, IVs: n.sas.ivs})
 	n.children.engine = n.engine
 	return err
 }
@@ -408,6 +414,9 @@ func (n *Node) Close() error {
 	}
 	if n.nodes != nil {
 		errs = append(errs, n.nodes.Close())
+	}
+	if n.probes != nil {
+		errs = append(errs, n.probes.Close())
 	}
 	if n.umem != nil {
 		errs = append(errs, n.umem.Close())

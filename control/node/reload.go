@@ -147,6 +147,7 @@ func (n *Node) change(c *config.Config, renewed map[string]bool, tunnels []*ike.
 	n.moving.Lock()
 	n.learned.SetTunnels(n.learnable(c))
 	n.moving.Unlock()
+	n.setProbed(c)
 	listening := n.negotiate(c, tunnels)
 	n.awaitPublished() // whoever asked for the reload may send packets now
 	return errors.Join(steered, routed, taken, listening)

@@ -96,6 +96,8 @@ func (n *Node) startControl(ctx context.Context, g *group) {
 	g.start("tun", func() error { n.tun.Run(ctx, n.punt); return nil })
 	g.start("path MTU discovery", func() error { return n.errors.Run(ctx, n.learned) })
 	g.start("sequence numbers", func() error { n.keepNumbers(ctx); return nil })
+	g.start("probes", func() error { n.prober.Run(ctx); return nil })
+	g.start("answers to probes", func() error { n.takeAnswers(ctx); return nil })
 	g.start("stray packets", func() error { n.tellStrays(ctx); return nil })
 	g.start("interfaces", func() error { return n.watch(ctx) })
 	g.start("control", func() error { return api.Serve(ctx, n.control, n) })
@@ -153,6 +155,7 @@ func (n *Node) begin(ctx context.Context) error {
 	if err := n.routes.Apply(n.peered(n.Config())); err != nil {
 		return err
 	}
+	n.setProbed(n.Config())
 	n.awaitPublished() // start then takes all customer prefixes at once
 	n.loaded.Store(true)
 	return n.steer.start()

@@ -13,6 +13,7 @@ import (
 	"causeway/config"
 	"causeway/control/api"
 	"causeway/control/cluster"
+	"causeway/control/health"
 	"causeway/control/metrics"
 	"causeway/control/routes"
 	"causeway/pipeline"
@@ -123,7 +124,7 @@ func (n *Node) Routes() iter.Seq[api.Route] {
 		for r := range n.routes.Routes() {
 			if !yield(api.Route{
 				Prefix: r.Prefix.String(), Account: r.Account, Source: r.Source, Kind: r.Kind, NextHop: r.NextHop,
-				Priority: r.Priority, Weight: r.Weight, Active: r.Active,
+				Priority: r.Priority, Penalty: r.Penalty, Weight: r.Weight, Active: r.Active,
 			}) {
 				return
 			}
@@ -265,13 +266,15 @@ func (n *Node) applied() (newest, runs uint64) {
 
 func (n *Node) metricTunnels() []metrics.Tunnel {
 	fwd := n.engine.Forwarding()
+	reports := map[string]*health.Report{}
+	n.prober.Each(func(r health.Report) { reports[r.Tunnel] = &r })
 	var out []metrics.Tunnel
 	for _, t := range n.Config().Tunnels {
 		id, ok := n.engine.TunnelID(t.Name)
 		if !ok {
 			continue
 		}
-		m := metrics.Tunnel{ID: id, Name: t.Name, Account: t.Account, EffectiveMTU: t.MTU, Routed: fwd.TunnelRoute(id) != 0}
+		m := metrics.Tunnel{ID: id, Name: t.Name, Account: t.Account, EffectiveMTU: t.MTU, Routed: fwd.TunnelRoute(id) != 0, Health: reports[t.Name]}
 		if path := fwd.PathMTU(id); path > 0 {
 			m.EffectiveMTU = min(t.MTU, path)
 		}

@@ -18,6 +18,7 @@ type tunnelRoute struct {
 	slots      []uint32
 	leaf       pipeline.Leaf
 	problem    string // why there is none
+	penalty    uint32 // see SetPenalty
 	seen       uint32
 }
 
@@ -131,13 +132,16 @@ func (m *Manager) setStatic(r *config.Route, vrfs map[string]uint16, peers map[s
 
 // setTunnel notes a tunnel, or what has changed about it. The number of one that went away may be another's now.
 func (m *Manager) setTunnel(id uint32, c *config.Tunnel) {
-	t := m.tunnels[id]
+	t, penalty := m.tunnels[id], uint32(0)
 	if t != nil && (t.name != c.Name || t.configured != c.CustomerEndpoint) {
+		if t.name == c.Name {
+			penalty = t.penalty
+		}
 		m.forgetTunnel(id, t)
 		t = nil
 	}
 	if t == nil {
-		t = &tunnelRoute{name: c.Name, configured: c.CustomerEndpoint}
+		t = &tunnelRoute{name: c.Name, configured: c.CustomerEndpoint, penalty: penalty}
 		m.tunnels[id] = t
 		m.goTo(id, t, c.CustomerEndpoint)
 		m.fwd.SetTunnelRoute(int(id), 0)

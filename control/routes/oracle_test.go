@@ -3,6 +3,7 @@ package routes
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -22,6 +23,7 @@ type oracle struct {
 	objects    map[uint32]objectMessage
 	neighbours map[hostKey]bool // usable
 	config     *config.Config
+	penalties  map[string]uint32 // by tunnel
 }
 
 // choice is one path: where it comes from and what its hops lead to, in words.
@@ -96,6 +98,13 @@ func (o *oracle) kernel() (out []choice) {
 	return out
 }
 
+// keepPenalties forgets those of tunnels that there are not.
+func (o *oracle) keepPenalties() {
+	maps.DeleteFunc(o.penalties, func(name string, _ uint32) bool {
+		return !slices.ContainsFunc(o.config.Tunnels, func(t config.Tunnel) bool { return t.Name == name })
+	})
+}
+
 // direct lists all but neighbours and gateways without an interface.
 func (o *oracle) direct() []choice {
 	out := o.kernel()
@@ -111,6 +120,7 @@ func (o *oracle) direct() []choice {
 		switch {
 		case r.Tunnel != "":
 			c.members = map[string]uint32{"tunnel " + r.Tunnel: uint32(r.Weight)}
+			c.priority += o.penalties[r.Tunnel]
 		case r.Interface != "":
 			c.members = o.hops([]hop{{int(r.Interface[1] - '0'), r.NextHop, uint16(r.Weight)}})
 		default:
@@ -306,7 +316,7 @@ func TestTablesEqualOracle(t *testing.T) {
 		b := newMirror(e)
 		defer b.empty(t)
 		o := &oracle{up: map[int]bool{2: true, 3: true}, routes: map[routeKey]routeMessage{},
-			objects: map[uint32]objectMessage{}, neighbours: map[hostKey]bool{}, config: &config.Config{}}
+			objects: map[uint32]objectMessage{}, neighbours: map[hostKey]bool{}, config: &config.Config{}, penalties: map[string]uint32{}}
 		t.Repeat(map[string]func(*rapid.T){
 			"route":     func(t *rapid.T) { b.drawRoute(t, o) },
 			"object":    func(t *rapid.T) { b.drawObject(t, o) },
@@ -319,6 +329,14 @@ func TestTablesEqualOracle(t *testing.T) {
 			"config": func(t *rapid.T) {
 				o.config = drawConfig(t)
 				b.apply(t, o.config)
+				o.keepPenalties()
+			},
+			"penalty": func(t *rapid.T) {
+				name := fmt.Sprintf("t%d", rapid.IntRange(0, 2).Draw(t, "tunnel"))
+				penalty := uint32(rapid.IntRange(0, 2).Draw(t, "penalty"))
+				b.m.SetPenalty(name, penalty)
+				o.penalties[name] = penalty
+				o.keepPenalties()
 			},
 			"reclaim": func(*rapid.T) { b.m.reclaim() },
 			"":        func(t *rapid.T) { b.compare(t, o) },

@@ -286,15 +286,18 @@ func (m *Manager) dirty(e uint32) {
 func (m *Manager) best(e *entry, list []uint32, accept func(*path, *via) bool) []uint32 {
 	list = list[:0]
 	var top *path
+	var least uint64 // its priority
 	for i := e.first; i != 0; i = m.rib.paths.at(i).next {
 		p := m.rib.paths.at(i)
-		if v := m.vias.at(p.via); v.leaf == 0 || accept != nil && !accept(p, v) {
+		v := m.vias.at(p.via)
+		if v.leaf == 0 || accept != nil && !accept(p, v) {
 			continue
 		}
+		priority := m.effective(p, v)
 		switch {
-		case top == nil || p.source < top.source || p.source == top.source && p.priority < top.priority:
-			top, list = p, append(list[:0], i)
-		case p.source == top.source && p.priority == top.priority:
+		case top == nil || p.source < top.source || p.source == top.source && priority < least:
+			top, least, list = p, priority, append(list[:0], i)
+		case p.source == top.source && priority == least:
 			list = append(list, i)
 		}
 	}

@@ -88,6 +88,7 @@ type Route struct {
 	Kind     string // what the prefix leads to now, see pipeline.Kind; none while the path is not usable
 	NextHop  string
 	Priority uint32
+	Penalty  uint32 // that the priority is worse by now, for the state of the tunnel
 	Weight   int
 	Active   bool // it is, or is one of, the best
 }
@@ -131,7 +132,7 @@ func (m *Manager) show(e *entry, p *path, active bool) Route {
 	v := m.vias.at(p.via)
 	return Route{
 		Prefix: e.key.prefix(), Account: m.vrfs[e.key.vrf].account, Source: sourceNames[p.source],
-		Kind: pipeline.LeafKind(v.leaf).String(), NextHop: m.describe(&v.spec), Priority: p.priority, Weight: int(p.weight),
+		Kind: pipeline.LeafKind(v.leaf).String(), NextHop: m.describe(&v.spec), Priority: p.priority, Penalty: m.penalty(v), Weight: int(p.weight),
 		Active: active,
 	}
 }

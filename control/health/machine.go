@@ -1,0 +1,152 @@
+package health
+
+import (
+	"fmt"
+	"time"
+)
+
+// A State is how well a tunnel carries packets.
+type State uint8
+
+// The states. A tunnel begins as healthy: nothing is known against it.
+const (
+	Healthy State = iota
+	Degraded
+	Down
+)
+
+// String is the word that JSON and metrics have.
+func (s State) String() string { return [...]string{"healthy", "degraded", "down"}[s] }
+
+// Thresholds say what makes a state. See DefaultThresholds.
+type Thresholds struct {
+	// From healthy to degraded: this share of the probes of the last Over failed, and at least Failures of them.
+	Loss     float64
+	Over     time.Duration
+	Failures int
+
+	// To down: so many probes in a row failed, that were sent within a time.
+	Samples int
+	Within  time.Duration
+
+	// From down to degraded: so many in a row were answered.
+	Successes int
+
+	// From degraded to healthy: so many in a row were answered, and it was degraded for that long.
+	Clean int
+	Hold  time.Duration
+}
+
+// DefaultThresholds are those that Magic Transit has published.
+func DefaultThresholds() Thresholds {
+	return Thresholds{Loss: 0.001, Over: 5 * time.Minute, Failures: 2, Samples: 3, Within: time.Second, Successes: 3, Clean: 30, Hold: 5 * time.Minute}
+}
+
+// MaxSamples bounds Thresholds.Samples.
+const MaxSamples = 16
+
+// windowParts is into how many parts Thresholds.Over is divided: what was longer ago by less than one of them may still count.
+const windowParts = 60
+
+// A machine is the state of one tunnel, as the answers to its probes say. It needs to be told of each probe once, when it was answered
+// or given up.
+type machine struct {
+	Thresholds
+	state  State
+	since  time.Time
+	why    string                // it is in its state
+	row    int                   // probes in a row that were answered
+	failed [MaxSamples]time.Time // when those that failed in a row were sent, the last at lost%MaxSamples-1
+	lost   int                   // in a row
+	window [windowParts]part
+}
+
+// A part counts the probes of one part of the window.
+type part struct {
+	number    int64 // since 1970, in parts
+	ok, tries int
+}
+
+func newMachine(t Thresholds, now time.Time) machine {
+	return machine{Thresholds: t, since: now, why: "not probed yet"}
+}
+
+// take takes the end of a probe that was sent at a time, and reports whether the state is another.
+func (m *machine) take(sent, now time.Time, answered bool) bool {
+	m.count(now, answered)
+	if answered {
+		m.row++
+		m.lost = 0
+	} else {
+		m.failed[m.lost%MaxSamples] = sent
+		m.row = 0
+		m.lost++
+	}
+	next, why := m.next(now)
+	if next == m.state {
+		return false
+	}
+	m.state, m.since, m.why = next, now, why
+	m.window = [windowParts]part{} // else what made it degraded would do so again when it is healthy
+	return true
+}
+
+// next is the state that follows, and why.
+func (m *machine) next(now time.Time) (State, string) {
+	if m.state != Down && m.allFail() {
+		return Down, fmt.Sprintf("%d probes in a row had no answer", m.lost)
+	}
+	switch m.state {
+	case Down:
+		if m.row >= m.Successes {
+			return Degraded, fmt.Sprintf("was down, and %d probes in a row were answered", m.row)
+		}
+	case Healthy:
+		if failures, tries := m.recent(now); failures >= m.Failures && float64(failures) >= m.Loss*float64(tries) {
+			return Degraded, fmt.Sprintf("%d of %d probes had no answer", failures, tries)
+		}
+	case Degraded:
+		if m.row >= m.Clean && now.Sub(m.since) >= m.Hold {
+			return Healthy, fmt.Sprintf("%d probes in a row were answered", m.row)
+		}
+	}
+	return m.state, ""
+}
+
+// allFail reports whether each of the last probes failed, as many as it takes, sent within the time.
+func (m *machine) allFail() bool {
+	if m.lost < m.Samples {
+		return false
+	}
+	first, last := m.failed[(m.lost-m.Samples)%MaxSamples], m.failed[(m.lost-1)%MaxSamples]
+	return last.Sub(first) <= m.Within
+}
+
+func (m *machine) count(now time.Time, answered bool) {
+	p := m.part(now)
+	p.tries++
+	if answered {
+		p.ok++
+	}
+}
+
+// part is the one of a time.
+func (m *machine) part(now time.Time) *part {
+	number := now.UnixNano() / (int64(m.Over) / windowParts)
+	p := &m.window[number%windowParts]
+	if p.number != number {
+		*p = part{number: number}
+	}
+	return p
+}
+
+// recent counts what was in the window.
+func (m *machine) recent(now time.Time) (failures, tries int) {
+	number := m.part(now).number
+	for i := range m.window {
+		if p := &m.window[i]; p.number > number-windowParts {
+			failures, tries = failures+p.tries-p.ok, tries+p.tries
+		}
+	}
+	return failures, tries
+}

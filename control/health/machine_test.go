@@ -1,0 +1,136 @@
+package health
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// A slowMachine keeps every probe, and judges by all of them.
+type slowMachine struct {
+	Thresholds
+	state  State
+	since  time.Time
+	probes []end // since the beginning
+	from   int   // the first of this state
+}
+
+type end struct {
+	sent, at time.Time
+	answered bool
+}
+
+func (m *slowMachine) take(e end) {
+	m.probes = append(m.probes, e)
+	if next := m.next(e.at); next != m.state {
+		m.state, m.since, m.from = next, e.at, len(m.probes)
+	}
+}
+
+// inRow is how many of the last probes ended so.
+func (m *slowMachine) inRow(answered bool) (n int) {
+	for i := len(m.probes) - 1; i >= 0 && m.probes[i].answered == answered; i-- {
+		n++
+	}
+	return n
+}
+
+func (m *slowMachine) next(now time.Time) State {
+	n := len(m.probes)
+	if lost := m.inRow(false); m.state != Down && lost >= m.Samples && m.probes[n-1].sent.Sub(m.probes[n-m.Samples].sent) <= m.Within {
+		return Down
+	}
+	number := func(t time.Time) int64 { return t.UnixNano() / (int64(m.Over) / windowParts) }
+	failures, tries := 0, 0
+	for _, e := range m.probes[m.from:] {
+		if number(e.at) > number(now)-windowParts {
+			tries++
+			if !e.answered {
+				failures++
+			}
+		}
+	}
+	switch {
+	case m.state == Down && m.inRow(true) >= m.Successes:
+		return Degraded
+	case m.state == Healthy && failures >= m.Failures && float64(failures) >= m.Loss*float64(tries):
+		return Degraded
+	case m.state == Degraded && m.inRow(true) >= m.Clean && now.Sub(m.since) >= m.Hold:
+		return Healthy
+	}
+	return m.state
+}
+
+// The machine says what one says that remembers everything.
+func TestMachine(t *testing.T) {
+	seen := map[State]int{}
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		th := DefaultThresholds()
+		if seed%3 > 0 {
+			th = Thresholds{Loss: []float64{0.001, 0.02, 0.3}[r.IntN(3)], Over: time.Duration(10+r.IntN(300)) * time.Second, Failures: 1 + r.IntN(4), Samples: 1 + r.IntN(MaxSamples),
+				Within: time.Duration(100+r.IntN(5000)) * time.Millisecond, Successes: 1 + r.IntN(5), Clean: 1 + r.IntN(40), Hold: time.Duration(1+r.IntN(100)) * time.Second}
+		}
+		now := time.Unix(1_800_000_000, 0)
+		m, slow := newMachine(th, now), &slowMachine{Thresholds: th, since: now}
+		loss, interval := 0.0, time.Second
+		for range 3000 {
+			if r.IntN(200) == 0 {
+				loss, interval = []float64{0, 0, 0.001, 0.01, 0.3, 1}[r.IntN(6)], []time.Duration{100 * time.Millisecond, time.Second, 5 * time.Second}[r.IntN(3)]
+			}
+			sent := now.Add(-time.Duration(r.Int64N(int64(900 * time.Millisecond))))
+			answered := r.Float64() >= loss
+			before := m.state
+			changed := m.take(sent, now, answered)
+			slow.take(end{sent, now, answered})
+			if m.state != slow.state || !m.since.Equal(slow.since) || changed != (before != m.state) {
+				t.Fatalf("seed %d: %v since %v, want %v since %v", seed, m.state, m.since, slow.state, slow.since)
+			}
+			if changed && m.why == "" {
+				t.Fatal("it does not say why")
+			}
+			seen[m.state]++
+			now = now.Add(time.Duration(r.Int64N(int64(2 * interval))))
+		}
+	}
+	for s := Healthy; s <= Down; s++ {
+		if seen[s] < 1000 {
+			t.Errorf("%v was seen %d times: the test shows nothing", s, seen[s])
+		}
+	}
+}
+
+// The published thresholds, step by step.
+func TestDefaultThresholds(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	m := newMachine(DefaultThresholds(), now)
+	after := func(wait time.Duration, answered bool, want State) {
+		t.Helper()
+		now = now.Add(wait)
+		if m.take(now, now, answered); m.state != want {
+			t.Fatalf("%v (%s), want %v", m.state, m.why, want)
+		}
+	}
+	for range 100 {
+		after(time.Second, true, Healthy)
+	}
+	after(time.Second, false, Healthy) // one of a hundred is more than 0.1 %, and not two
+	after(time.Second, true, Healthy)
+	after(time.Second, false, Degraded)
+	for range 299 {
+		after(time.Second, true, Degraded) // thirty were clean, and five minutes are not over
+	}
+	after(time.Second, true, Healthy)
+	after(time.Second, false, Healthy) // what was before does not count twice
+	after(300*time.Millisecond, false, Degraded)
+	after(300*time.Millisecond, false, Down) // all three of the last second
+	after(time.Second, true, Down)
+	after(time.Second, true, Down)
+	after(time.Second, false, Down)
+	after(time.Second, true, Down)
+	after(time.Second, true, Down)
+	after(time.Second, true, Degraded)
+	after(time.Second, false, Degraded)
+	after(time.Second, false, Degraded)
+	after(time.Second, false, Degraded) // three, and not within a second
+}

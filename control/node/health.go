@@ -1,0 +1,122 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"causeway/config"
+	"causeway/control/api"
+	"causeway/control/health"
+	"causeway/pipeline"
+)
+
+// A tunnel that does not carry packets well makes its routes worse by a penalty, so that another one takes its packets if there is one.
+const (
+	penaltyDegraded = 500_000
+	penaltyDown     = 1_000_000
+)
+
+// probeDepth is how many probes may wait for the workers, and how many answers for the control side.
+const probeDepth = 1024
+
+// openHealth makes what probes tunnels.
+func (n *Node) openHealth() error {
+	var err error
+	if n.probes, err = pipeline.NewProbeQueue(len(n.plan.Workers), probeDepth); err != nil {
+		return err
+	}
+	n.prober = health.New(health.Options{Node: n.Config().Node.Name, OnState: n.tunnelState, Send: func(tunnel string, packet []byte) bool {
+		id, ok := n.engine.TunnelID(tunnel)
+		return ok && n.probes.Send(id, packet)
+	}})
+	return nil
+}
+
+// probed are the tunnels of c that are probed, and how.
+func probed(c *config.Config) (list []health.Tunnel) {
+	for _, t := range c.Tunnels {
+		h := t.HealthCheck
+		if h == nil {
+			continue
+		}
+		list = append(list, health.Tunnel{Name: t.Name, Kind: map[config.HealthType]health.Kind{config.HealthReply: health.Reply, config.HealthRequest: health.Request}[h.Type],
+			Source: h.Source, Target: h.Target, Interval: h.Interval, Retry: h.Retry, Thresholds: health.Thresholds{
+				Loss: h.Loss, Over: h.Over, Failures: h.Failures, Samples: h.Samples, Within: h.Within, Successes: h.Successes, Clean: h.Clean, Hold: h.Hold}})
+	}
+	return list
+}
+
+// setProbed has the tunnels of c probed, once the workers and the routes have them. A tunnel that is not probed any more, or is probed
+// otherwise, begins as healthy.
+func (n *Node) setProbed(c *config.Config) {
+	n.prober.SetTunnels(probed(c))
+	n.prober.Each(func(r health.Report) { n.routes.SetPenalty(r.Tunnel, penaltyOf(r.State)) })
+	for _, t := range c.Tunnels {
+		if t.HealthCheck == nil {
+			n.routes.SetPenalty(t.Name, 0)
+		}
+	}
+}
+
+func penaltyOf(s health.State) uint32 {
+	return map[health.State]uint32{health.Healthy: 0, health.Degraded: penaltyDegraded, health.Down: penaltyDown}[s]
+}
+
+// tunnelState is told that the state of a tunnel is another.
+func (n *Node) tunnelState(r health.Report) {
+	n.routes.SetPenalty(r.Tunnel, penaltyOf(r.State))
+	log := n.log.Warn
+	if r.State == health.Healthy {
+		log = n.log.Info
+	}
+	log("tunnel is "+r.State.String(), "tunnel", r.Tunnel, "why", r.Why, "probes", r.Sent, "answered", r.Answered)
+}
+
+// answerWait bounds how long takeAnswers takes to notice that it shall end, in milliseconds.
+const answerWait = 100
+
+// takeAnswers takes what comes back of probes until ctx is done.
+func (n *Node) takeAnswers(ctx context.Context) {
+	for ctx.Err() == nil {
+		n.probes.Wait(answerWait)
+		n.probes.Drain(n.takeAnswer)
+	}
+}
+
+// takeAnswer takes one. On anycast it may have come to another node than the one that has sent the probe.
+func (n *Node) takeAnswer(packet []byte) {
+	if of := n.prober.Answer(packet); of != nil && n.ways != nil {
+		n.ways.answer(of, packet)
+	}
+}
+
+// Health lists the tunnels that are probed.
+func (n *Node) Health() []api.Health {
+	out := []api.Health{}
+	how := map[string]*config.HealthCheck{}
+	for _, t := range n.Config().Tunnels {
+		how[t.Name] = t.HealthCheck
+	}
+	for _, r := range n.prober.Reports() {
+		h := how[r.Tunnel]
+		if h == nil { // it is being taken out
+			continue
+		}
+		x := api.Health{Tunnel: r.Tunnel, State: r.State.String(), Why: r.Why, Since: time.Since(r.Since).Seconds(), Penalty: penaltyOf(r.State), Type: h.Type.String(),
+			Direction: "bidirectional", Source: h.Source.String(), Target: h.Target.String(), Interval: h.Interval.Seconds(),
+			Probes: r.Sent, Answered: r.Answered, Lost: r.Lost, RTT: r.RTT.Seconds(), LastAnswer: ago(r.LastAnswer), LastLoss: ago(r.LastLoss)}
+		if h.Type == config.HealthReply {
+			x.Target = x.Source
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+// ago is how long a moment is over; never: -1.
+func ago(t time.Time) float64 {
+	if t.IsZero() {
+		return -1
+	}
+	return time.Since(t).Seconds()
+}

@@ -1,0 +1,74 @@
+package pipeline
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"causeway/pipeline/wire"
+)
+
+// The control side sends probes into tunnels, to find out whether they carry packets: each goes into the tunnel that it is for, whatever
+// the routes say, with the headers and the keys that a customer's packet gets. What comes back is for our interface address.
+
+// ProbeMagic is how the payload of a probe, and of what answers it, begins: "cwhp".
+const ProbeMagic = 0x63776870
+
+// A ProbeQueue carries probes to the workers, and answers from them.
+type ProbeQueue struct{ copyQueue }
+
+// NewProbeQueue makes the queue for that many workers; depth answers may wait for each, and probes for the workers (a power of two).
+func NewProbeQueue(workers, depth int) (*ProbeQueue, error) {
+	q := new(ProbeQueue)
+	if err := q.open(workers, depth); err != nil {
+		return nil, fmt.Errorf("queue of probes: %w", err)
+	}
+	return q, nil
+}
+
+// Send gives a probe, an IP packet, to the workers for the tunnel with that number (Engine.TunnelID). One goroutine at a time may call it.
+// It reports false if there is no room. As with any packet, what it reports says nothing of the arrival.
+func (q *ProbeQueue) Send(id int, packet []byte) bool { return q.put(packet, uint32(id)) }
+
+// takeProbes sends the probes that wait, at most a batch.
+func (w *worker) takeProbes(t *Tables) (n int) {
+	if w.probes == nil || w.probes.front() == nil {
+		return 0
+	}
+	for ; n < BatchSize; n++ {
+		s := w.probes.front()
+		if s == nil || w.pool.Get(w.moved[:1]) == 0 {
+			break
+		}
+		p := packet{chunk: w.moved[0], l3: errorStart, tunnel: noTunnel, flags: pktOriginated}
+		p.end = p.l3 + uint16(copy(w.frame(p.chunk)[errorStart:], s.data[:s.n]))
+		w.count.originated.add(1)
+		w.sendProbe(t, &p, int(s.node))
+		w.probes.pop()
+	}
+	w.sealESP(t)
+	return n
+}
+
+// sendProbe sends a probe into tunnel id.
+func (w *worker) sendProbe(t *Tables, p *packet, id int) {
+	switch f := w.describe(p); {
+	case f != wire.OK:
+		w.drop(p, outerFault(f))
+	case id >= len(t.tx) || t.tx[id].flags&tunLive == 0: // it was taken away a moment ago
+		w.drop(p, NoRoute)
+	default:
+		w.encap(t, p, id)
+	}
+}
+
+// isProbeAnswer reports whether p, which is for an interface address of ours, is an echo reply that begins as a probe does.
+func (w *worker) isProbeAnswer(p *packet) bool {
+	icmp := w.frame(p.chunk)[p.l4:p.end]
+	if w.answers == nil || p.flags&pktOriginated != 0 || len(icmp) < wire.ICMPLen+4 || binary.BigEndian.Uint32(icmp[wire.ICMPLen:]) != ProbeMagic {
+		return false
+	}
+	if p.flags&pktV6 != 0 {
+		return p.proto == wire.ProtoICMPv6 && icmp[wire.ICMPOffType] == wire.ICMP6EchoReply
+	}
+	return p.proto == wire.ProtoICMP && icmp[wire.ICMPOffType] == wire.ICMP4EchoReply && p.flags&pktLaterFragment == 0
+}
