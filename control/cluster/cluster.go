@@ -60,8 +60,9 @@ type Cluster struct {
 
 	rotateAfter, destroyAfter, orphanAfter, unreadableAfter, markTime time.Duration
 
-	beat uint64 // of the signs of life of this process; Run's
-	said uint64 // revision of the last record in the store; Run's
+	started atomic.Int64 // Member.Started of this process
+	beat    uint64       // of the signs of life of this process; Run's
+	said    uint64       // revision of the last record in the store; Run's
 
 	proved uint64 // revision of the last proof in the store; Run's
 
@@ -82,7 +83,7 @@ type Cluster struct {
 		at    time.Time
 	}
 
-	former epochs // of sessions before, the last in which this node had the key of the current one; Run's
+	given givenKeys // Run's
 
 	clock     clock
 	clockSaid time.Duration // what the log has of it; Run's
@@ -143,7 +144,8 @@ type Cluster struct {
 	opens    bool              // there is the key of the current epoch: beats can be heard
 	refused  map[string]string // nodes that are not believed, and why
 	roster   seal.Roster
-	trouble  string // why there is no session; "": there is one
+	trouble  string  // why there is no session; "": there is one
+	usurper  *Member // another process with this node's name and identity, started later
 }
 
 type counts struct {
@@ -155,12 +157,14 @@ func New(o Options, plane Dataplane) *Cluster {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	o.Member.Version, o.Member.Public, o.Member.Started = memberVersion, o.Identity.Public(), time.Now().UnixNano()
-	return &Cluster{opts: o, ike: nobody{}, clock: clock{now: time.Now}, log: o.Log, plane: plane, keys: seal.NewKeyring(), work: make(chan struct{}, 1), anew: make(chan struct{}, 1), left: make(chan struct{}),
+	o.Member.Version, o.Member.Public = memberVersion, o.Identity.Public()
+	c := &Cluster{opts: o, ike: nobody{}, clock: clock{now: time.Now}, log: o.Log, plane: plane, keys: seal.NewKeyring(), work: make(chan struct{}, 1), anew: make(chan struct{}, 1), left: make(chan struct{}),
 		rotateAfter: rotateAfter, destroyAfter: destroyAfter, orphanAfter: orphanAfter, unreadableAfter: unreadableAfter, markTime: markTime, roster: o.Roster,
 		held: map[uint32]*held{}, index: newIndex(), acks: newAcks(), unopened: map[string][]byte{},
 		ikes: map[uint64]*ikeSA{}, ikesBy: map[process]spiSet{}, ikesOf: map[string]spiSet{}, erasing: map[uint64]uint64{}, unopenedIKEs: map[uint64]sealedIKE{}, ownable: map[string]string{}, owners: map[string]*owned{}, tellings: map[uint32]*telling{}, quiet: map[string]bool{},
 		members: map[string]*lease{}, refused: map[string]string{}, yields: o.Member.Yields, trouble: "not joined yet"}
+	c.started.Store(time.Now().UnixNano())
+	return c
 }
 
 // Open starts the engine.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
 	"time"
 
@@ -21,10 +20,12 @@ type epoch struct {
 	Epoch   uint32 `json:"epoch"`
 	From    string `json:"from"` // the node that made it
 	Key     string `json:"key"`  // seal.Key.ID
-	Made    int64  `json:"made"` // when, in seconds since 1970 by the clock that nodes have in common; 0: by a release that did not say it
 }
 
 const keyEpoch = "current"
+
+// is reports whether two are one, whatever else is said of it: the store is not believed.
+func (e epoch) is(f epoch) bool { return e.Epoch == f.Epoch && e.Key == f.Key }
 
 // wrapAt is where the key of an epoch stands for a node: a try that failed has left another key's.
 func (e epoch) wrapAt(to string) string { return fmt.Sprintf("%s%d/%s/%s", wraps, e.Epoch, e.Key, to) }
@@ -37,9 +38,6 @@ const rotateAfter = 12 * time.Hour
 
 // orphanAfter is how long a node is waited for that has the key of the current epoch, when none is there.
 const orphanAfter = 15 * time.Second
-
-// restoreAfter is how long a node is waited for that puts the epoch back which it has, when the store has none.
-const restoreAfter = 3 * time.Second
 
 // epochs is what a node knows of the bucket of epochs.
 type epochs struct {
@@ -87,97 +85,78 @@ func (c *Cluster) turnEpochs(ctx context.Context, s *session) error {
 			return err
 		}
 	}
-	if e.revision == 0 {
-		return c.beginEpochs(ctx, s)
-	}
-	if c.seen.epoch != e.current {
+	if !c.seen.epoch.is(e.current) {
 		c.seen.epoch, c.seen.at = e.current, time.Now()
 		if e.made.Before(c.seen.at) { // by the store's clock
 			c.seen.at = e.made
 		}
-		if made := c.clock.toOwn(time.Unix(e.current.Made, 0)); e.current.Made != 0 && made.Before(c.seen.at) { // it was put back
-			c.seen.at = made
-		}
 	}
-	keeper := c.keeper(s) == c.opts.Member.Name
+	c.given.note(e)
 	switch {
-	case (keeper || time.Since(s.begun) > forGoneAfter) && c.leftBefore(e): // a keeper that has just started does not know it
+	case e.revision == 0:
 		return c.rotate(ctx, s)
-	case !keeper:
+	case c.keeper(s) != c.opts.Member.Name:
 		return nil
 	case !c.keys.Has(e.current.Epoch):
 		if time.Since(c.seen.at) > c.orphanAfter { // who had it is gone for good
 			return c.rotate(ctx, s)
 		}
 		return nil
-	case time.Since(c.seen.at) > c.rotateAfter || c.leftWithKey(e) || c.keys.Newest() > e.current.Epoch:
+	case time.Since(c.seen.at) > c.rotateAfter || time.Since(c.seen.at) > leaveEvery && c.leftWithKey(e) || c.keys.Newest() > e.current.Epoch:
 		return c.rotate(ctx, s)
 	}
 	return c.giveKeys(ctx, s, e.current)
 }
 
-// beginEpochs has the store get an epoch, when it has none: the one that this node has from the session before, as a hub that starts again
-// has nothing in its memory; else a new one, unless a node may come that has one.
-func (c *Cluster) beginEpochs(ctx context.Context, s *session) error {
-	switch {
-	case c.former.revision != 0 && c.keys.Newest() == c.former.current.Epoch:
-		return c.restoreEpoch(ctx, s, c.former.current)
-	case c.keys.Newest() == 0 && s.someHaveKeys(c.now()) && time.Since(s.begun) < restoreAfter:
-		return nil
-	}
-	return c.rotate(ctx, s)
+// leaveEvery is how old an epoch is at least that ends because a node has left: while rosters are changed one after the other, a node with the
+// former one may give the next key too to who has left.
+const leaveEvery = 5 * time.Second
+
+// givenKeys are who was given the key of an epoch, as far as this process has seen: what is removed from the store nobody forgets.
+type givenKeys struct {
+	epoch epoch
+	to    map[string]map[string]bool // fingerprints, by the node's name: there may be one after the other
 }
 
-// someHaveKeys reports whether a node may live that had the key of an epoch.
-func (s *session) someHaveKeys(now time.Time) bool {
-	for _, l := range s.members {
-		if l.member.Epoch != 0 && l.live(now) {
-			return true
+// note takes up what stands in the store.
+func (g *givenKeys) note(e *epochs) {
+	if !g.epoch.is(e.current) {
+		g.epoch, g.to = e.current, map[string]map[string]bool{}
+	}
+	for key, w := range e.wraps {
+		name, current := strings.CutPrefix(key, e.current.wrapAt(""))
+		if !current {
+			continue
 		}
-	}
-	return false
-}
-
-// restoreEpoch puts an epoch back: of those who have it one does. The keeper gives the key to all.
-func (c *Cluster) restoreEpoch(ctx context.Context, s *session, e epoch) error {
-	if err := c.makeCurrent(ctx, s, e); err != nil {
-		if conflict(err) {
-			return nil
+		if g.to[name] == nil {
+			g.to[name] = map[string]bool{}
 		}
-		return fmt.Errorf("epoch %d: %w", e.Epoch, err)
+		g.to[name][w.To] = true
 	}
-	c.log.Info("cluster: the store has no epochs any more, and gets the one that this node has", "epoch", e.Epoch)
-	return nil
-}
-
-// keepEpochs remembers what a session has seen, for those after it. Who was given the key of an epoch has it, whatever the store says later.
-func (c *Cluster) keepEpochs(e *epochs) {
-	if !c.keys.Has(e.current.Epoch) {
-		return
-	}
-	if e.current == c.former.current {
-		maps.Copy(e.wraps, c.former.wraps)
-	}
-	c.former = *e
 }
 
 // leftWithKey reports whether somebody has the current key who is not admitted any more.
 func (c *Cluster) leftWithKey(e *epochs) bool {
 	roster := c.admitted()
-	for key, w := range e.wraps {
-		rest, current := strings.CutPrefix(key, e.current.wrapAt(""))
-		if current && roster[rest] != w.To {
-			c.log.Info("cluster: a node has left the roster: its epoch ends", "node", rest, "epoch", e.current.Epoch)
-			return true
+	for name, identities := range c.given.to {
+		for identity := range identities {
+			if roster[name] != identity {
+				c.log.Info("cluster: a node has left the roster: its epoch ends", "node", name, "epoch", e.current.Epoch)
+				return true
+			}
 		}
 	}
 	return false
 }
 
-// leftBefore reports the same of an epoch that was current before this session too: when it was put back, the store does not tell any more
-// who had its key before.
-func (c *Cluster) leftBefore(e *epochs) bool {
-	return c.former.current == e.current && c.leftWithKey(&c.former)
+// someHaveFormer reports whether there is a node, be it not heard yet, that may have the key of an epoch before one.
+func (s *session) someHaveFormer(epoch uint32) bool {
+	for _, l := range s.members {
+		if m := l.member; m.Epoch != 0 && m.Oldest < epoch { // 0 may be any
+			return true
+		}
+	}
+	return false
 }
 
 // destroyAfter is how long after a new epoch a value under the one before may still be on its way.
@@ -381,8 +360,14 @@ func (c *Cluster) receivers(s *session) map[string]seal.Public {
 	return out
 }
 
-// keeper is the node that makes epochs and gives keys: the first by name, of those that live, with the current one before those without.
+// keeper is the node that makes epochs and gives keys: the first by name, of those that live, with the current one before those without. At
+// first it is who has made the current one: of the others it is not known yet that they have its key.
 func (c *Cluster) keeper(s *session) string {
+	if from := s.epochs.current.From; time.Since(c.seen.at) < forGoneAfter {
+		if maker := s.members[from]; maker != nil && maker.live(c.now()) || from == c.opts.Member.Name && c.keys.Has(s.epochs.current.Epoch) {
+			return from
+		}
+	}
 	best, has := c.opts.Member.Name, c.keys.Has(s.epochs.current.Epoch)
 	now := c.now()
 	for name, l := range s.members {
@@ -402,7 +387,7 @@ func (c *Cluster) rotate(ctx context.Context, s *session) error {
 	k := seal.NewKey()
 	// A hub that starts again knows of no epoch: by the time of day, the first is higher than those before.
 	number := max(e.current.Epoch+1, c.keys.Newest()+1, uint32(time.Now().Unix()))
-	next := epoch{1, number, c.opts.Member.Name, k.ID(), c.clock.common().Unix()}
+	next := epoch{1, number, c.opts.Member.Name, k.ID()}
 	c.keys.Add(next.Epoch, k)
 	err := c.giveKeys(ctx, s, next)
 	if err == nil {

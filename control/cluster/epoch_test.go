@@ -3,8 +3,11 @@ package cluster
 import (
 	"encoding/json"
 	"maps"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"causeway/control/cluster/seal"
 )
@@ -129,39 +132,61 @@ func TestEpochFailsHalfway(t *testing.T) {
 	z.eventually("of what is installed", func() bool { return z.plane.child(c.SPIIn) != nil })
 }
 
-// The store's memory has the epochs, and a hub that starts again has nothing in it: the others put back the epoch that they have, and what is
-// told meanwhile all can open.
-func TestHubAgainKeepsTheEpoch(t *testing.T) {
+// A node leaves, and the rosters are changed one after the other: that is one epoch more, or two, whichever is the first.
+func TestLeavingIsOneEpoch(t *testing.T) {
 	t.Parallel() // it waits more than it works
-	b := newBed(t, "hub", "y", "z")
-	hub, y, z := b.start("hub").joined(), b.start("y").joined(), b.start("z").joined()
-	y.sees(2)
-	c := y.install()
-	hub.eventually("of what was installed", func() bool { return hub.plane.child(c.SPIIn) != nil })
-	before, made := hub.keys.Current(), currentEpoch(t, hub).Made
-	if off := time.Since(time.Unix(made, 0)).Abs(); off > time.Minute {
-		t.Errorf("the epoch says that it was made %v ago", off)
-	}
-	hub.stop()
-	for _, n := range []*node{y, z} {
-		n.eventually("away", func() bool { return n.Status().Trouble != "" })
-	}
-	hub = b.start("hub").joined()
-	for _, n := range []*node{hub, y.joined(), z.joined()} {
-		if epoch := n.keys.Current(); epoch != before {
-			t.Errorf("%s is in epoch %d, and was in %d before the hub started again", n.name, epoch, before)
-		}
-	}
-	hub.eventually("of it again", func() bool { return hub.plane.child(c.SPIIn) != nil })
-	if e := currentEpoch(t, hub); e.Made != made {
-		t.Errorf("the epoch was made at %d, and was at %d", e.Made, made)
-	}
-	for _, name := range []string{"hub", "y", "z"} { // by this it is known who has the key, when somebody leaves
-		hub.eventually("giving "+name+" the key", func() bool {
-			_, err := hub.bucket().epochs.Get(t.Context(), currentEpoch(t, hub).wrapAt(name))
-			return err == nil
+	for _, order := range [][]string{{"hub", "y", "z"}, {"z", "y", "hub"}} {
+		t.Run(order[0]+" first", func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t, "gone", "hub", "y", "z")
+			nodes := map[string]*node{"hub": b.start("hub").joined()}
+			for _, name := range []string{"y", "z"} {
+				nodes[name] = b.start(name).joined()
+			}
+			gone := b.start("gone").joined()
+			nodes["hub"].sees(3)
+			gone.stop()
+			roster := maps.Clone(b.roster)
+			delete(roster, "gone")
+			before := strings.Count(b.log.text(), "new epoch")
+			first := nodes["hub"].keys.Newest()
+			for _, name := range order {
+				nodes[name].SetRoster(roster)
+				time.Sleep(3 * time.Second)
+			}
+			for _, n := range nodes {
+				n.eventually("of another epoch", func() bool { return n.keys.Current() > first })
+			}
+			time.Sleep(leaveEvery + time.Second)
+			if n := strings.Count(b.log.text(), "new epoch") - before; n > 3 {
+				t.Errorf("%d epochs", n)
+			}
 		})
 	}
+}
+
+// Who is to leave cannot hide that it has the key, by removing from the store what says so.
+func TestKeyThatWasGivenIsRemembered(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	b := newBed(t, "hub", "z")
+	hub, z := b.start("hub").joined(), b.start("z").joined()
+	hub.sees(1)
+	time.Sleep(beatTime)
+	before := hub.keys.Newest()
+	z.stop()
+	for _, x := range []struct {
+		kv  jetstream.KeyValue
+		key string
+	}{{hub.bucket().nodes, "z"}, {hub.bucket().epochs, currentEpoch(t, hub).wrapAt("z")}} {
+		if err := x.kv.Purge(t.Context(), x.key); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(beatTime)
+	}
+	roster := maps.Clone(b.roster)
+	delete(roster, "z")
+	hub.SetRoster(roster)
+	hub.eventually("of another epoch", func() bool { return hub.keys.Current() > before })
 }
 
 // currentEpoch is what the store has.
@@ -177,88 +202,64 @@ func currentEpoch(t *testing.T, n *node) (e epoch) {
 	return e
 }
 
-// An epoch that was put back ends when it would have ended.
-func TestEpochThatWasPutBackEnds(t *testing.T) {
+// When all start again nobody can open what was sealed before, and nobody waits for that.
+func TestNobodyHasTheFormerKey(t *testing.T) {
 	t.Parallel() // it waits more than it works
-	b := newBed(t, "hub")
-	hub := b.start("hub").joined()
-	old := currentEpoch(t, hub)
-	old.Made -= int64((rotateAfter + time.Minute).Seconds())
-	text, err := json.Marshal(old)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := hub.bucket().epochs.Put(t.Context(), keyEpoch, text); err != nil {
-		t.Fatal(err)
-	}
-	hub.eventually("of a later epoch", func() bool { return hub.keys.Current() > old.Epoch })
-}
-
-// Who left the roster while the hub was away has the key of the epoch before: that ends, also if who has left puts it back.
-func TestEpochEndsWhileTheHubIsAway(t *testing.T) {
-	t.Parallel() // it waits more than it works
-	for _, first := range []string{"y", "z"} {
-		t.Run(first+" comes first", func(t *testing.T) {
-			t.Parallel()
-			b := newBed(t, "hub", "y", "z")
-			hub, own := b.start("hub").joined(), b.hub
-			ways := map[string]*proxy{"y": newProxy(t, own), "z": newProxy(t, own)}
-			b.hub = ways["y"].addr
-			y := b.start("y").joined()
-			b.hub = ways["z"].addr
-			z := b.start("z").joined()
-			y.sees(2)
-			before := y.keys.Newest()
-			hub.stop()
-			for _, n := range []*node{y, z} {
-				n.eventually("away", func() bool { return n.Status().Trouble != "" })
-				ways[n.name].set(n.name != first)
-			}
-			roster := maps.Clone(b.roster)
-			delete(roster, "z")
-			y.SetRoster(roster)
-			b.roster, b.hub = roster, own
-			hub = b.start("hub")
-			if first == "z" {
-				z.joined()
-				ways["y"].set(false)
-			}
-			y.joined()
-			for _, n := range []*node{hub.joined(), y} {
-				n.eventually("of another epoch", func() bool { return n.keys.Current() > before })
-			}
-			ways["z"].set(false)
-			time.Sleep(2 * beatTime)
-			if z.keys.Newest() > before {
-				t.Error("who left the roster has a new key")
-			}
-		})
-	}
-}
-
-// A node is lost, then the hub starts again, then the node is taken out of the rosters: the store does not tell that it had the key, but who
-// was there before remembers.
-func TestEpochOfWhoWasThereBefore(t *testing.T) {
-	t.Parallel() // it waits more than it works
-	b := newBed(t, "hub", "y", "z")
-	hub, y, z := b.start("hub").joined(), b.start("y").joined(), b.start("z").joined()
-	y.sees(2)
-	before := y.keys.Newest()
-	z.stop()
-	if err := hub.bucket().nodes.Purge(t.Context(), "z"); err != nil { // as when it is long gone
-		t.Fatal(err)
-	}
+	b := newBed(t, "hub", "a")
+	hub, a := b.start("hub").joined(), b.start("a").joined()
+	hub.sees(1)
+	a.install()
 	hub.stop()
-	y.eventually("away", func() bool { return y.Status().Trouble != "" })
-	hub = b.start("hub").joined()
-	y.joined()
-	if hub.keys.Current() != before {
-		t.Fatalf("the hub is in epoch %d, and the others were in %d", hub.keys.Current(), before)
+	a.stop()
+	hub, a = b.start("hub").joined(), b.start("a").joined()
+	for _, n := range []*node{hub, a} {
+		n.eventually("complete", func() bool { n.mu.Lock(); defer n.mu.Unlock(); return n.complete })
+		n.mu.Lock()
+		took := time.Since(n.Cluster.joined)
+		n.mu.Unlock()
+		if took > completeTime-time.Second {
+			t.Errorf("%s waited for %v", n.name, took)
+		}
 	}
-	roster := maps.Clone(b.roster)
-	delete(roster, "z")
-	for _, n := range []*node{hub, y} {
-		n.SetRoster(roster)
+}
+
+// A neighbour that has not got the key of the next epoch yet is told under the one that it has.
+func TestToldUnderTheEpochThatItHas(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	b, nodes := newLocalBed(t)
+	a, near := nodes["a"], nodes["near"]
+	next := a.keys.Newest() + 1
+	a.keys.Add(next, seal.NewKey())
+	a.keys.Use(next)
+	c := a.install()
+	if near.plane.child(c.SPIIn) == nil || a.counts.late.Load() != 0 {
+		t.Errorf("it has it: %v, %d acknowledgements are late", near.plane.child(c.SPIIn) != nil, a.counts.late.Load())
 	}
-	hub.eventually("of another epoch", func() bool { return hub.keys.Current() > before })
+	_ = b
+}
+
+// Another process with a node's name and identity takes its place, and the one that was there says so. It is not cut off, as somebody could
+// then do to it who is not admitted.
+func TestCopyOfANode(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	b := newBed(t, "hub", "a")
+	hub, a := b.start("hub").joined(), b.start("a").joined()
+	hub.sees(1)
+	link := a.engine.Link()
+	second := b.prepare("a")
+	second.started.Store(a.started.Load() - int64(time.Hour)) // its clock was set back
+	second.run().joined()
+	a.eventually("aware of the other", func() bool {
+		return strings.Contains(strings.Join(a.NotReady(), " "), "another process has started with this node's name")
+	})
+	if second.started.Load() <= a.started.Load() || len(second.NotReady()) > 0 {
+		t.Errorf("the second does not come after the first, or knows of another: %v", second.NotReady())
+	}
+	time.Sleep(3 * beatTime)
+	if a.engine.Link() != link {
+		t.Error("the first was cut off")
+	}
+	if n := strings.Count(b.log.text(), "another process has started"); n != 1 {
+		t.Errorf("it is said %d times", n)
+	}
 }

@@ -28,8 +28,9 @@ type Member struct {
 	Datacenter string      `json:"datacenter,omitempty"`
 	Region     string      `json:"region,omitempty"`
 	Release    string      `json:"release,omitempty"`
-	Writer     uint32      `json:"writer"` // of this start of it
-	Epoch      uint32      `json:"epoch"`  // the newest of which it has the key
+	Writer     uint32      `json:"writer"`                 // of this start of it
+	Epoch      uint32      `json:"epoch"`                  // the newest of which it has the key
+	Oldest     uint32      `json:"oldest_epoch,omitempty"` // and the oldest; 0: a release that did not say it, or none
 	NotReady   []string    `json:"not_ready,omitempty"`
 	SAs        int         `json:"sas"`     // how many it has
 	Digest     string      `json:"digest"`  // of them
@@ -167,7 +168,7 @@ func (c *Cluster) sayBeat(ctx context.Context, s *session) error {
 // self is what this node says of itself now, and why it does not work with the fleet's configuration, which is sealed in it.
 func (c *Cluster) self(s *session) (m *Member, why string) {
 	m = new(c.opts.Member)
-	m.Beat, m.Epoch, m.Beats = c.beat, c.keys.Newest(), c.beats()
+	m.Started, m.Beat, m.Epoch, m.Oldest, m.Beats = c.started.Load(), c.beat, c.keys.Newest(), c.keys.Oldest(), c.beats()
 	m.Hears, m.Misses = !c.records.Load() && len(s.misses) <= maxMisses, s.misses[:min(len(s.misses), maxMisses)]
 	if c.opts.NotReady != nil {
 		m.NotReady = c.opts.NotReady()
@@ -215,6 +216,8 @@ func (c *Cluster) takeMember(s *session, v jetstream.KeyValueEntry) {
 		if v.Revision() == c.said { // the last one, and as old as it is: those of others are read after it
 			c.echoes(s.recorded)
 			c.noteClock(s, v.Created())
+		} else if v.Operation() == jetstream.KeyValuePut {
+			c.noteUsurper(v)
 		}
 		return
 	}
@@ -239,6 +242,44 @@ func (c *Cluster) takeMember(s *session, v jetstream.KeyValueEntry) {
 	l := c.heardSay(m, old)
 	l.sign.Load().read = !s.membersRead
 	s.members[name] = l
+}
+
+// supersede has this process come after the one that was this node before, also if the clock was set back since: of two the others believe
+// the one that has started later.
+func (c *Cluster) supersede(ctx context.Context, b *buckets) error {
+	ctx, done := within(ctx)
+	defer done()
+	v, err := b.nodes.Get(ctx, c.opts.Member.Name)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading this node's record: %w", err)
+	}
+	if m, err := parseMember(c.opts.Member.Name, v.Value(), c.admitted()); err == nil && m.Started >= c.started.Load() {
+		c.started.Store(m.Started + 1)
+	}
+	return nil
+}
+
+// noteUsurper takes a record of this node's that this process has not written. Another one with the same identity has started later: a copy of
+// the machine, or of its state directory. The others believe that one.
+func (c *Cluster) noteUsurper(v jetstream.KeyValueEntry) {
+	m, err := parseMember(c.opts.Member.Name, v.Value(), c.admitted())
+	if err != nil || m.Started <= c.started.Load() {
+		return
+	}
+	c.mu.Lock()
+	known := c.usurper != nil && c.usurper.Started == m.Started
+	c.usurper = m
+	c.mu.Unlock()
+	if !known {
+		c.log.Error("cluster: " + m.usurps())
+	}
+}
+
+func (m *Member) usurps() string {
+	return fmt.Sprintf("another process has started with this node's name and identity, at %v, and the others believe that one: is it a copy of this machine? stop it, make an identity of its own for it, and restart this node", m.Address)
 }
 
 // heardSay is what is known of a node by its record, which is newer than the one before, if there was one. It is called with the lock held.

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"slices"
 	"time"
+
+	"causeway/control/cluster/seal"
 )
 
 // While the store is away, a node may go on negotiating for the nodes of its data center, its neighbours, if the operator has chosen so
@@ -176,11 +178,30 @@ func parseTold(b []byte) (m toldMessage, ok bool) {
 
 // tellAll tells nodes of a record.
 func (c *Cluster) tellAll(spi uint32, sealed []byte, names []string) {
-	m := toldMessage{kind: toldRecord, spi: spi, from: c.opts.Member.Name, text: sealed}
-	b := m.marshal()
 	for _, name := range names {
-		c.opts.Tell(name, b)
+		m := toldMessage{kind: toldRecord, spi: spi, from: c.opts.Member.Name, text: c.sealedFor(name, spi, sealed)}
+		c.opts.Tell(name, m.marshal())
 	}
+}
+
+// sealedFor is a record as a neighbour can open it: when the hub is back this node may have the key of the next epoch before that one has.
+func (c *Cluster) sealedFor(name string, spi uint32, sealed []byte) []byte {
+	c.mu.Lock()
+	l := c.members[name]
+	c.mu.Unlock()
+	if l == nil || l.member.Epoch == 0 || l.member.Epoch >= seal.EpochOf(sealed) {
+		return sealed
+	}
+	at := place(bucketSAs, spiKey(spi))
+	text, err := c.keys.Open(at, sealed)
+	if err != nil {
+		return sealed
+	}
+	defer clear(text)
+	if before, err := c.keys.SealUnder(l.member.Epoch, at, text); err == nil {
+		return before
+	}
+	return sealed
 }
 
 // repeatTellings tells again what was not acknowledged, until ctx is done.

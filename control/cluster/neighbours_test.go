@@ -22,6 +22,16 @@ func newLocalBed(t *testing.T, others ...string) (b *bed, nodes map[string]*node
 	}
 	for _, n := range nodes {
 		n.sees(len(names))
+		n.eventually("knowing of all that they have the key", func() bool {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			for _, l := range n.members {
+				if l.member.Epoch == 0 {
+					return false
+				}
+			}
+			return true
+		})
 	}
 	hub.stop()
 	for _, n := range nodes {

@@ -15,7 +15,6 @@ import (
 // A session is one time that the store is reached: what is known of its buckets.
 type session struct {
 	link        uint64 // by which it is reached
-	begun       time.Time
 	buckets     *buckets
 	epochs      epochs
 	members     map[string]*lease // admitted ones, without us
@@ -48,7 +47,7 @@ func (c *Cluster) join(ctx context.Context, hear func() error) error {
 		return err
 	}
 	c.apart = !c.parted.IsZero() && time.Since(c.parted) > c.markTime-c.markTime/60 // that it was lost is noticed late
-	s := &session{link: link, begun: time.Now(), buckets: b, epochs: epochs{wraps: map[string]*seal.Wrap{}}, members: map[string]*lease{}}
+	s := &session{link: link, buckets: b, epochs: epochs{wraps: map[string]*seal.Wrap{}}, members: map[string]*lease{}}
 	c.mu.Lock()
 	c.leases = s.members
 	c.mu.Unlock()
@@ -75,7 +74,6 @@ func (c *Cluster) join(ctx context.Context, hear func() error) error {
 	if s.ready {
 		c.parted = time.Now()
 	}
-	c.keepEpochs(&s.epochs)
 	return err
 }
 
@@ -113,6 +111,9 @@ func (c *Cluster) number(ctx context.Context, b *buckets) error {
 			return strangeStore{fmt.Errorf("the store is another one than before (generation %016x, it was %016x): restart this node, it needs a new number for its IVs", b.generation, w.Generation)}
 		}
 		return nil
+	}
+	if err := c.supersede(ctx, b); err != nil {
+		return err
 	}
 	asking, done := within(ctx)
 	defer done()
@@ -286,7 +287,7 @@ func (c *Cluster) ready(s *session) {
 	}
 	c.trouble, c.buckets, c.members = "", s.buckets, s.members
 	s.ready = true
-	if len(c.unopened)+len(c.unopenedIKEs) == 0 || time.Since(c.joined) > completeTime {
+	if len(c.unopened)+len(c.unopenedIKEs) == 0 || time.Since(c.joined) > completeTime || !s.someHaveFormer(c.keys.Oldest()) {
 		c.complete = true
 	}
 	c.mu.Unlock()

@@ -89,10 +89,13 @@ func (c *Cluster) Status() Status {
 // NotReady says why this node cannot do its part yet.
 func (c *Cluster) NotReady() []string {
 	c.mu.Lock()
+	usurper := c.usurper
 	numbered, trouble, complete, unopened := c.numbered, c.trouble, c.complete, len(c.unopened)+len(c.unopenedIKEs)
 	configured := c.document.Serial != 0
 	c.mu.Unlock()
 	switch {
+	case usurper != nil:
+		return []string{usurper.usurps()}
 	case !numbered:
 		return []string{"the cluster has not given this node its number yet, without which it encrypts nothing: " + trouble}
 	case c.keys.Current() == 0:

@@ -153,6 +153,9 @@ func sleep(ctx context.Context, wait time.Duration) bool {
 // asked again, and so it is done again if the store was lost meanwhile.
 func (d *Daemon) Rekey(ctx context.Context, name string, ike bool) error {
 	for {
+		if _, err := d.newest(name); err != nil {
+			return err
+		}
 		if err := d.awaitStore(ctx); err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ package engine
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -156,7 +157,7 @@ const maxValue = 256 << 10
 const maxAlone = 64 << 20
 
 func (o Options) options() *server.Options {
-	out := &server.Options{ServerName: o.Name, DontListen: true, NoSigs: true, MaxPayload: maxValue, MaxPending: 64 << 20, DisableShortFirstPing: true}
+	out := &server.Options{ServerName: o.serverName(), DontListen: true, NoSigs: true, MaxPayload: maxValue, MaxPending: 64 << 20, DisableShortFirstPing: true}
 	out.LeafNode.Compression.Mode = server.CompressionOff // what is sealed does not become shorter
 	if o.Hub.IsValid() {
 		out.LeafNode.Host, out.LeafNode.Port = o.Hub.Addr().String(), int(o.Hub.Port())
@@ -188,6 +189,15 @@ func (o Options) options() *server.Options {
 		out.LeafNode.Remotes = []*server.RemoteLeafOpts{remote}
 	}
 	return out
+}
+
+// serverName is by what other servers know this one. A hub's has the store's replicas, and stays. Others are called what nobody else is: of two
+// of one name the one that called first would be cut off, so that whoever has a certificate, and takes a node's name, could do that to it.
+func (o Options) serverName() string {
+	if len(o.Servers) > 0 {
+		return o.Name + "-" + rand.Text()
+	}
+	return o.Name
 }
 
 // inProcess lets in clients of this process alone, and leaf nodes, which have shown their certificates.

@@ -179,13 +179,24 @@ func (r *Keyring) Has(epoch uint32) bool {
 func (r *Keyring) Seal(place string, text []byte) ([]byte, error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	k := r.keys[r.current]
+	return r.seal(r.current, place, text)
+}
+
+// SealUnder is Seal under an epoch, for who has no key of a later one yet.
+func (r *Keyring) SealUnder(epoch uint32, place string, text []byte) ([]byte, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.seal(epoch, place, text)
+}
+
+func (r *Keyring) seal(epoch uint32, place string, text []byte) ([]byte, error) {
+	k := r.keys[epoch]
 	if k == nil {
 		return nil, errors.New("no epoch key: this node was not given one")
 	}
 	out := make([]byte, textAt, textAt+len(text)+tagBytes)
 	out[0] = version
-	binary.BigEndian.PutUint32(out[epochAt:], r.current)
+	binary.BigEndian.PutUint32(out[epochAt:], epoch)
 	rand.Read(out[saltAt:textAt])
 	a, err := k.cipher(out[saltAt:textAt])
 	if err != nil {
