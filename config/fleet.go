@@ -81,7 +81,7 @@ func (d *decoder) fleet(data []byte, c *Config) (ok bool) {
 	if v, ok := f.get("accounts"); ok {
 		c.Accounts = d.accounts(v)
 	}
-	if v, ok := f.get("tunnels"); ok {
+	if v, ok := f.need("tunnels", "those that all nodes have; `tunnels: []` takes all away"); ok {
 		c.Tunnels = d.tunnels(v)
 	}
 	if v, ok := f.get("routes"); ok {

@@ -118,7 +118,7 @@ func (d *decoder) document(data []byte) (value, bool) {
 	switch {
 	case len(bodies) == 0:
 		if d.ofFleet {
-			d.failAt(start, "", "the document is empty: no tunnels at all are written tunnels: []")
+			d.failAt(start, "", "the document is empty: `tunnels: []` takes all tunnels away")
 			return value{}, false
 		}
 		d.failAt(start, "", "the file is empty: it needs interfaces at least")

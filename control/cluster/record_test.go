@@ -218,7 +218,7 @@ func fixed(t testing.TB, b byte) *seal.Identity {
 
 // memberOf is what a node says of itself, of which nothing is zero.
 func memberOf(name string, i *seal.Identity) *Member {
-	return &Member{Version: 1, Name: name, Public: i.Public(), Address: netip.MustParseAddr("2001:db8::1"), Datacenter: "fra1", Region: "eu", Release: "v1.2.3", Writer: 0xfffff, Epoch: 7,
+	return &Member{Version: 1, Name: name, Public: i.Public(), Address: netip.MustParseAddr("2001:db8::1"), Datacenter: "fra1", Region: "eu", Release: "v1.2.3", Writer: 0xfffff, Epoch: 7, Oldest: 6,
 		NotReady: []string{"draining", "no port has a link"}, SAs: 1000, Digest: "0123456789abcdef", Started: 1<<63 - 1, Beat: 1<<64 - 1, Leaving: true, Keyed: []uint32{1, 0xfffff}, KeyedEpoch: 1<<32 - 1, Messages: true, Beats: true, Hears: true, Misses: []string{"a"}, Yields: Draining,
 		Runs: runsRecord{Serial: 1<<64 - 1, Refused: 9, Why: []byte("sealed")}}
 }

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"math/big"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,13 +29,16 @@ type signer struct {
 }
 
 // write makes NAME.pem and NAME.key, good until then.
-func (s *signer) write(t *testing.T, name string, serial int64, until time.Time) config.ClusterTLS {
+func (s *signer) write(t *testing.T, name string, serial int64, until time.Time, change ...func(*x509.Certificate)) config.ClusterTLS {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	x := &x509.Certificate{SerialNumber: big.NewInt(serial), NotBefore: time.Now().Add(-time.Hour), NotAfter: until, IPAddresses: []net.IP{{127, 0, 0, 1}}, BasicConstraintsValid: true, IsCA: s.x509 == nil}
+	for _, f := range change {
+		f(x)
+	}
 	if s.x509 == nil {
 		s.x509, s.key = x, key
 	}
@@ -131,5 +135,68 @@ func TestCertificateIsRenewed(t *testing.T) {
 	}
 	if _, err := loadCertificate(files); err == nil || !strings.Contains(err.Error(), files.Key) {
 		t.Errorf("without its key: %v", err)
+	}
+}
+
+// `causeway check` finds what would keep a node out of its cluster.
+func TestCheckCluster(t *testing.T) {
+	s, stranger := &signer{dir: t.TempDir()}, &signer{dir: t.TempDir()}
+	hour := time.Now().Add(time.Hour)
+	s.write(t, "ca", 1, hour)
+	stranger.write(t, "ca", 1, hour)
+	state := t.TempDir()
+	line, err := Fingerprint(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roster := filepath.Join(s.dir, "roster")
+	file := func(tls config.ClusterTLS, hub bool, admitted string) *config.Config {
+		tls.CA = filepath.Join(s.dir, "ca.pem")
+		if err := os.WriteFile(roster, []byte(admitted), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := &config.Config{Node: config.Node{Name: "edge-1", StateDir: state}, Cluster: &config.Cluster{TLS: tls, Roster: roster}}
+		if hub {
+			c.Cluster.Hub = netip.MustParseAddrPort("127.0.0.1:4222")
+		}
+		return c
+	}
+	usage := func(list ...x509.ExtKeyUsage) func(*x509.Certificate) {
+		return func(x *x509.Certificate) { x.ExtKeyUsage = list }
+	}
+	own := "edge-1 " + line + "\n"
+	for what, x := range map[string]struct {
+		by       *signer
+		until    time.Time
+		change   func(*x509.Certificate)
+		hub      bool
+		admitted string
+		want     string
+	}{
+		"all is good":            {by: s, until: hour, hub: true, admitted: own},
+		"a node's":               {by: s, until: hour, change: usage(x509.ExtKeyUsageClientAuth), admitted: own},
+		"ended":                  {by: s, until: time.Now().Add(-time.Minute), admitted: own, want: "expired"},
+		"another authority's":    {by: stranger, until: hour, admitted: own, want: "unknown authority"},
+		"a server's":             {by: s, until: hour, change: usage(x509.ExtKeyUsageServerAuth), admitted: own, want: "let this one in"},
+		"a node's, of a hub":     {by: s, until: hour, change: usage(x509.ExtKeyUsageClientAuth), hub: true, admitted: own, want: "not one of a server"},
+		"a hub's without a name": {by: s, until: hour, change: func(x *x509.Certificate) { x.IPAddresses = nil }, hub: true, admitted: own, want: "subjectAltName"},
+		"not admitted":           {by: s, until: hour, admitted: strings.Replace(own, "edge-1", "edge-2", 1), want: "does not admit this node; the line for it, on every node, is\nedge-1 " + line},
+	} {
+		change := func(*x509.Certificate) {}
+		if x.change != nil {
+			change = x.change
+		}
+		err := CheckCluster(file(x.by.write(t, "node", 2, x.until, change), x.hub, x.admitted))
+		if x.want == "" && err != nil || x.want != "" && (err == nil || !strings.Contains(err.Error(), x.want)) {
+			t.Errorf("%s: %v, want %q", what, err, x.want)
+		}
+	}
+	fresh := file(s.write(t, "node", 2, hour), false, "")
+	fresh.Node.StateDir = t.TempDir()
+	if err := CheckCluster(fresh); err != nil {
+		t.Errorf("a node that was not started yet: %v", err)
+	}
+	if list, err := os.ReadDir(fresh.Node.StateDir); err != nil || len(list) > 0 {
+		t.Errorf("a check has left %v", list)
 	}
 }

@@ -64,7 +64,7 @@ func (n *Node) clusterOptions(c *config.Config) (o cluster.Options, err error) {
 		return o, err
 	}
 	if own := o.Identity.Public(); !o.Roster.Admits(c.Node.Name, own) {
-		return o, fmt.Errorf("cluster.roster: %s does not admit this node; the line for it, on every node, is\n%s %s", c.Cluster.Roster, c.Node.Name, own.Fingerprint())
+		return o, notAdmitted(c, own)
 	}
 	connections, err := n.certificate.tls(c.Cluster.TLS)
 	if err != nil {
