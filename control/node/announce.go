@@ -43,6 +43,7 @@ func (n *Node) announce(ctx context.Context) {
 			told = text(err)
 			if !announced && err == nil {
 				announced = true
+				n.fleet.lacking.served.Store(true)
 				n.log.Info("endpoints are announced", "device", tun.AnnouncementName, "endpoints", n.Config().Endpoints)
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"causeway/config"
@@ -30,6 +31,27 @@ type following struct {
 	last    cluster.Document // which it had when it ended
 	unread  error            // why a node that is alone does not know whether it had one; nil: it does
 	heard   chan struct{}    // there is another one
+	lacking lacking
+}
+
+// A lacking is since when a node has no tunnels although there is a configuration of the fleet.
+type lacking struct {
+	served atomic.Bool  // the node was announced, in this process
+	since  atomic.Int64 // nanoseconds since 1970; 0: it does not lack any
+}
+
+// takeTime is how long a node that is announced may take over the first configuration of the fleet. It does so in milliseconds, and all nodes
+// at one time: to withdraw the endpoints for that would be worse.
+const takeTime = 2 * time.Second
+
+// yes reports whether that is to be said, of a node that lacks tunnels now or not.
+func (l *lacking) yes(now time.Time, lacks bool) bool {
+	if !lacks {
+		l.since.Store(0)
+		return false
+	}
+	l.since.CompareAndSwap(0, now.UnixNano())
+	return !l.served.Load() || now.UnixNano()-l.since.Load() > int64(takeTime)
 }
 
 // errOwnTunnels says why a node does not follow.
@@ -259,7 +281,7 @@ func (n *Node) Fleet(text bool) api.Fleet {
 
 // fleetReady says why the node has no tunnels yet.
 func (n *Node) fleetReady() []string {
-	if d := n.cluster.Document(); d.Serial != 0 && !n.hasTunnels.Load() {
+	if d := n.cluster.Document(); n.fleet.lacking.yes(time.Now(), d.Serial != 0 && !n.hasTunnels.Load()) {
 		return []string{fmt.Sprintf("the fleet's configuration %d is not in effect here, and no other is: causeway show fleet", d.Serial)}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"causeway/config"
 	"causeway/control/cluster"
@@ -117,5 +118,27 @@ func TestBeginFleet(t *testing.T) {
 				t.Errorf("check sees %d tunnels of %d, %v", len(again.Tunnels), serial, err)
 			}
 		})
+	}
+}
+
+// A node that is announced takes over the first configuration without being withdrawn for it, unless that takes long. One that starts waits.
+func TestLacking(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	var l lacking
+	for _, x := range []struct {
+		after  time.Duration
+		served bool
+		lacks  bool
+		want   bool
+	}{
+		{0, false, true, true}, {time.Second, false, true, true}, {0, true, false, false},
+		{time.Hour, true, true, false}, {takeTime, true, true, false}, {time.Millisecond, true, true, true},
+		{0, true, false, false}, {0, true, true, false},
+	} {
+		now = now.Add(x.after)
+		l.served.Store(x.served)
+		if got := l.yes(now, x.lacks); got != x.want {
+			t.Errorf("%+v: %v", x, got)
+		}
 	}
 }

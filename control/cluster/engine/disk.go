@@ -18,6 +18,10 @@ const (
 	leastRoom = 16 << 20
 )
 
+// settleTime is how long the server is given to end its part by itself: one that leads the others waits 2 s for another to do so, and would end
+// what was opened meanwhile.
+const settleTime = 3 * time.Second
+
 // failsToWrite reports whether a line of the server's says that it could not write.
 func failsToWrite(format string) bool {
 	return strings.Contains(format, "ritical write error") || strings.Contains(format, "will be DISABLED")
@@ -44,13 +48,20 @@ func (e *Engine) room() uint64 {
 func (e *Engine) mend(ctx context.Context) {
 	tick := time.NewTicker(roomTime)
 	defer tick.Stop()
+	var since time.Time // zero: nothing is wrong
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
-			if e.log.failed.Load() && e.room() >= leastRoom {
+		case now := <-tick.C:
+			switch {
+			case !e.log.failed.Load() && e.server.JetStreamEnabled():
+				since = time.Time{}
+			case since.IsZero():
+				since = now
+			case now.Sub(since) >= settleTime && e.room() >= leastRoom:
 				e.reopen()
+				since = time.Time{}
 			}
 		}
 	}
