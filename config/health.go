@@ -46,6 +46,9 @@ type HealthCheck struct {
 	Hold             time.Duration
 }
 
+// MaxHealthSamples bounds HealthCheck.Samples. Package health has the same figure, and control/node compares the two.
+const MaxHealthSamples = 16
+
 // healthRates are the intervals of the words of rate.
 var healthRates = []time.Duration{10 * time.Second, 5 * time.Second, time.Second}
 
@@ -178,7 +181,7 @@ func (h *HealthCheck) thresholds(m fields) {
 	}
 	if v, ok := m.get("down"); ok {
 		if f, ok := v.mapping(downSchema); ok {
-			f.number("samples", 1, 16, &h.Samples)
+			f.number("samples", 1, MaxHealthSamples, &h.Samples)
 			f.time("within", withinBounds, &h.Within)
 		}
 	}

@@ -85,6 +85,19 @@ func (q *copyQueue) ring() {
 	}
 }
 
+// fromControl puts the next packet of the control side's into a frame, as p, and returns its slot, which is to be popped; nil: there is none,
+// or no frame for it.
+func (w *worker) fromControl(r *ring[copySlot], p *packet) *copySlot {
+	s := r.front()
+	if s == nil || w.pool.Get(w.moved[:1]) == 0 {
+		return nil
+	}
+	*p = packet{chunk: w.moved[0], l3: errorStart, tunnel: noTunnel}
+	p.end = p.l3 + uint16(copy(w.frame(p.chunk)[errorStart:], s.data[:s.n]))
+	w.count.originated.add(1)
+	return s
+}
+
 // giveCopy copies what p has for the control side to this worker's ring of a queue, and gives the frame back.
 func (w *worker) giveCopy(r *ring[copySlot], q *copyQueue, p *packet, b []byte) {
 	s := r.next()

@@ -54,13 +54,12 @@ func (w *worker) takeMessages(t *Tables) (n int) {
 		return 0
 	}
 	for ; n < BatchSize; n++ {
-		s := w.told.front()
-		if s == nil || w.pool.Get(w.moved[:1]) == 0 {
+		var p packet
+		s := w.fromControl(w.told, &p)
+		if s == nil {
 			break
 		}
-		p := packet{chunk: w.moved[0], l3: errorStart, l4: errorStart, src: s.node, tunnel: noTunnel} // one way for all messages to a node
-		p.end = p.l3 + uint16(copy(w.frame(p.chunk)[errorStart:], s.data[:s.n]))
-		w.count.originated.add(1)
+		p.l4, p.src = p.l3, s.node // one way for all messages to a node
 		if via := t.nodes.find(s.node); via < 0 {
 			w.drop(&p, OwnerAway)
 		} else {

@@ -35,13 +35,12 @@ func (w *worker) takeProbes(t *Tables) (n int) {
 		return 0
 	}
 	for ; n < BatchSize; n++ {
-		s := w.probes.front()
-		if s == nil || w.pool.Get(w.moved[:1]) == 0 {
+		var p packet
+		s := w.fromControl(w.probes, &p)
+		if s == nil {
 			break
 		}
-		p := packet{chunk: w.moved[0], l3: errorStart, tunnel: noTunnel, flags: pktOriginated}
-		p.end = p.l3 + uint16(copy(w.frame(p.chunk)[errorStart:], s.data[:s.n]))
-		w.count.originated.add(1)
+		p.flags = pktOriginated
 		w.sendProbe(t, &p, int(s.node))
 		w.probes.pop()
 	}

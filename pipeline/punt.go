@@ -45,12 +45,11 @@ func (w *worker) takeInjected(t *Tables) int {
 	b.reset()
 	n := 0
 	for ; n < BatchSize; n++ {
-		s := w.inject.front()
-		if s == nil || w.pool.Get(w.moved[:1]) == 0 {
+		if w.fromControl(w.inject, &b.packets[b.n]) == nil {
 			break
 		}
-		w.injectOne(b, w.moved[0], s)
 		w.inject.pop()
+		w.injectOne(b)
 	}
 	w.route(t, b)
 	w.forward(t, b)
@@ -59,12 +58,11 @@ func (w *worker) takeInjected(t *Tables) int {
 	return n
 }
 
-func (w *worker) injectOne(b *batch, chunk uint64, s *copySlot) {
+// injectOne takes the packet behind the last one of the batch into it, if nothing is wrong with it.
+func (w *worker) injectOne(b *batch) {
 	p := &b.packets[b.n]
-	*p = packet{chunk: chunk, l3: errorStart, tunnel: noTunnel, flags: pktInjected}
-	p.end = p.l3 + uint16(copy(w.frame(chunk)[errorStart:], s.data[:s.n]))
+	p.flags = pktInjected
 	w.count.injected.add(1)
-	w.count.originated.add(1)
 	if f := w.describe(p); f != wire.OK {
 		w.drop(p, outerFault(f))
 		return

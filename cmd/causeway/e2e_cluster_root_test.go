@@ -317,21 +317,6 @@ func (b *clusterBed) goesOn(t *testing.T) {
 	}
 }
 
-// probesComeHome: of the answers to each node's probes every other one comes to the other node, and none is lost.
-func (b *clusterBed) probesComeHome(t *testing.T) {
-	t.Helper()
-	for _, x := range []*bed{b.bed, b.second} {
-		await(t, "the tunnel is not healthy at "+x.name, func() bool { return x.healthOf(t, "four").State == "healthy" })
-	}
-	for _, x := range []*bed{b.bed, b.second} {
-		before := x.healthOf(t, "four")
-		await(t, "no more answers come to "+x.name, func() bool { return x.healthOf(t, "four").Answered >= before.Answered+10 })
-		if after := x.healthOf(t, "four"); after.Lost != before.Lost {
-			t.Errorf("%s: %d probes are lost", x.name, after.Lost-before.Lost)
-		}
-	}
-}
-
 // takenBy has a node get all IKE SAs: the other one stops in good order, and starts again.
 func (b *clusterBed) takenBy(t *testing.T, x *bed) {
 	t.Helper()
@@ -585,7 +570,7 @@ func TestRootReplay(t *testing.T) {
 func (b *clusterBed) inject(t *testing.T, where, pcap string, x *bed, link, reason string) {
 	t.Helper()
 	const packets = 40
-	before, drops := carriedIn(t, x), dropsOf(t, x, reason)
+	before, drops := carriedIn(t, x), x.drops(t)[reason]
 	b.rt.Scapy(fmt.Sprintf(`
 n = 0
 for p in rdpcap(%q):
@@ -595,7 +580,7 @@ for p in rdpcap(%q):
         n += 1
 assert n == %[2]d, n
 `, pcap, packets, x.node.MAC("eth1"), link))
-	await(t, where+": not all are dropped", func() bool { return dropsOf(t, x, reason) >= drops+packets })
+	await(t, where+": not all are dropped", func() bool { return x.drops(t)[reason] >= drops+packets })
 	if n := carriedIn(t, x); n != before {
 		t.Errorf("%s: %d of %d packets pass", where, n-before, packets)
 	}
@@ -605,14 +590,4 @@ func carriedIn(t *testing.T, x *bed) uint64 {
 	t.Helper()
 	rx, _ := carried(t, x)
 	return rx
-}
-
-func dropsOf(t *testing.T, x *bed, reason string) uint64 {
-	t.Helper()
-	for _, d := range show[[]api.Drop](t, x, "drops") {
-		if d.Reason == reason {
-			return d.Packets
-		}
-	}
-	return 0
 }

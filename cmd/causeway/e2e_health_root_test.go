@@ -114,3 +114,18 @@ func carriedBy(t *testing.T, b *bed, tunnel string) int {
 	}
 	return 0
 }
+
+// probesComeHome: of the answers to each node's probes every other one comes to the other node, and none is lost.
+func (b *clusterBed) probesComeHome(t *testing.T) {
+	t.Helper()
+	for _, x := range []*bed{b.bed, b.second} {
+		await(t, "the tunnel is not healthy at "+x.name, func() bool { return x.healthOf(t, "four").State == "healthy" })
+	}
+	for _, x := range []*bed{b.bed, b.second} {
+		before := x.healthOf(t, "four")
+		await(t, "no more answers come to "+x.name, func() bool { return x.healthOf(t, "four").Answered >= before.Answered+10 })
+		if after := x.healthOf(t, "four"); after.Lost != before.Lost {
+			t.Errorf("%s: %d probes are lost", x.name, after.Lost-before.Lost)
+		}
+	}
+}

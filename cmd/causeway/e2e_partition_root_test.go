@@ -128,7 +128,7 @@ func (b *clusterBed) fartherAway(t *testing.T) {
 	}
 	for _, x := range []*bed{b.bed, b.second} {
 		for _, reason := range []string{"esp_left_of_window", "esp_below_floor", "esp_replayed"} {
-			if n := dropsOf(t, x, reason); n > 0 {
+			if n := x.drops(t)[reason]; n > 0 {
 				t.Errorf("%s dropped %d packets: %s", x.name, n, reason)
 			}
 		}

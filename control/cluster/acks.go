@@ -19,6 +19,7 @@ type acks struct {
 	mu      sync.Mutex
 	last    uint64
 	waiting map[string]*ackWait // by number
+	bySPI   map[uint32]*ackWait // the newest of each
 }
 
 // An ackWait is one child that other nodes are to acknowledge.
@@ -30,7 +31,9 @@ type ackWait struct {
 	all        chan struct{}   // closed when none is missing
 }
 
-func newAcks() *acks { return &acks{inbox: nats.NewInbox() + ".", waiting: map[string]*ackWait{}} }
+func newAcks() *acks {
+	return &acks{inbox: nats.NewInbox() + ".", waiting: map[string]*ackWait{}, bySPI: map[uint32]*ackWait{}}
+}
 
 // expect waits for nodes from now on, until end.
 func (a *acks) expect(spi uint32, generation uint64, missing map[string]bool) *ackWait {
@@ -39,7 +42,7 @@ func (a *acks) expect(spi uint32, generation uint64, missing map[string]bool) *a
 	defer a.mu.Unlock()
 	a.last++
 	number := strconv.FormatUint(a.last, 36)
-	w.reply, a.waiting[number] = a.inbox+number, w
+	w.reply, a.waiting[number], a.bySPI[spi] = a.inbox+number, w, w
 	if len(missing) == 0 {
 		close(w.all)
 	}
@@ -58,6 +61,9 @@ func (a *acks) end(w *ackWait) (missing []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.waiting, strings.TrimPrefix(w.reply, a.inbox))
+	if a.bySPI[w.spi] == w {
+		delete(a.bySPI, w.spi)
+	}
 	return keysOf(w.missing)
 }
 
@@ -68,16 +74,11 @@ func (a *acks) of(subject string) *ackWait {
 	return a.waiting[strings.TrimPrefix(subject, a.inbox)]
 }
 
-// about are the waits for an SPI.
-func (a *acks) about(spi uint32) (list []*ackWait) {
+// about is the newest wait for an SPI; nil: there is none.
+func (a *acks) about(spi uint32) *ackWait {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, w := range a.waiting {
-		if w.spi == spi {
-			list = append(list, w)
-		}
-	}
-	return list
+	return a.bySPI[spi]
 }
 
 // note notes that a node has acknowledged.

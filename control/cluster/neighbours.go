@@ -264,12 +264,14 @@ func (c *Cluster) takeToldRecord(m *toldMessage) {
 
 // takeToldAck notes who has a record.
 func (c *Cluster) takeToldAck(m *toldMessage) {
-	for _, w := range c.acks.about(m.spi) {
-		if name, ok := c.openAck(w.spi, w.generation, m.text); ok {
-			c.acks.note(w, name)
-			c.mu.Lock()
-			delete(c.quiet, name)
-			c.mu.Unlock()
-		}
+	w := c.acks.about(m.spi)
+	if w == nil {
+		return
+	}
+	if name, ok := c.openAck(w.spi, w.generation, m.text); ok {
+		c.acks.note(w, name)
+		c.mu.Lock()
+		delete(c.quiet, name)
+		c.mu.Unlock()
 	}
 }

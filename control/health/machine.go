@@ -18,7 +18,7 @@ const (
 // String is the word that JSON and metrics have.
 func (s State) String() string { return [...]string{"healthy", "degraded", "down"}[s] }
 
-// Thresholds say what makes a state. See DefaultThresholds.
+// Thresholds say what makes a state. Those of a file that says nothing are Magic Transit's (package config).
 type Thresholds struct {
 	// From healthy to degraded: this share of the probes of the last Over failed, and at least Failures of them.
 	Loss     float64
@@ -37,12 +37,7 @@ type Thresholds struct {
 	Hold  time.Duration
 }
 
-// DefaultThresholds are those that Magic Transit has published.
-func DefaultThresholds() Thresholds {
-	return Thresholds{Loss: 0.001, Over: 5 * time.Minute, Failures: 2, Samples: 3, Within: time.Second, Successes: 3, Clean: 30, Hold: 5 * time.Minute}
-}
-
-// MaxSamples bounds Thresholds.Samples.
+// MaxSamples bounds Thresholds.Samples. Package config has the same figure.
 const MaxSamples = 16
 
 // windowParts is into how many parts Thresholds.Over is divided: what was longer ago by less than one of them may still count.

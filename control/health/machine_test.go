@@ -61,12 +61,17 @@ func (m *slowMachine) next(now time.Time) State {
 	return m.state
 }
 
+// published are the thresholds of Magic Transit.
+func published() Thresholds {
+	return Thresholds{Loss: 0.001, Over: 5 * time.Minute, Failures: 2, Samples: 3, Within: time.Second, Successes: 3, Clean: 30, Hold: 5 * time.Minute}
+}
+
 // The machine says what one says that remembers everything.
 func TestMachine(t *testing.T) {
 	seen := map[State]int{}
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		th := DefaultThresholds()
+		th := published()
 		if seed%3 > 0 {
 			th = Thresholds{Loss: []float64{0.001, 0.02, 0.3}[r.IntN(3)], Over: time.Duration(10+r.IntN(300)) * time.Second, Failures: 1 + r.IntN(4), Samples: 1 + r.IntN(MaxSamples),
 				Within: time.Duration(100+r.IntN(5000)) * time.Millisecond, Successes: 1 + r.IntN(5), Clean: 1 + r.IntN(40), Hold: time.Duration(1+r.IntN(100)) * time.Second}
@@ -101,9 +106,9 @@ func TestMachine(t *testing.T) {
 }
 
 // The published thresholds, step by step.
-func TestDefaultThresholds(t *testing.T) {
+func TestPublishedThresholds(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
-	m := newMachine(DefaultThresholds(), now)
+	m := newMachine(published(), now)
 	after := func(wait time.Duration, answered bool, want State) {
 		t.Helper()
 		now = now.Add(wait)

@@ -25,7 +25,7 @@ type Tunnel struct {
 // Options are what a Prober works with.
 type Options struct {
 	Node    string
-	Send    func(tunnel string, packet []byte) bool // into that tunnel, whatever the routes say
+	Send    func(tunnel string, packet []byte) bool // into that tunnel, whatever the routes say; false: there was no room for it
 	OnState func(Report)                            // the state of a tunnel is another; it must not call the Prober
 }
 
@@ -192,9 +192,11 @@ func (p *Prober) send(x *probed, now time.Time) {
 	if x.Kind == Reply {
 		dst = x.Source
 	}
+	if !p.opts.Send(x.Name, probe{p.node, x.tag, x.number}.packet(x.Kind, x.Source, dst, p.key)) {
+		return // that says nothing of the tunnel
+	}
 	x.report.Sent++
 	x.pending = append(x.pending, pending{number: x.number, sent: now, until: now.Add(x.rtt.patience())})
-	p.opts.Send(x.Name, probe{p.node, x.tag, x.number}.packet(x.Kind, x.Source, dst, p.key))
 }
 
 // lateTime is how long an answer that comes late still says how long the way is.

@@ -55,7 +55,7 @@ var (
 )
 
 func tunnelOf(kind Kind, v6 bool, change ...func(*Tunnel)) Tunnel {
-	t := Tunnel{Name: "cust-a", Kind: kind, Source: own4, Target: peer4, Interval: time.Second, Retry: 2, Thresholds: DefaultThresholds()}
+	t := Tunnel{Name: "cust-a", Kind: kind, Source: own4, Target: peer4, Interval: time.Second, Retry: 2, Thresholds: published()}
 	if v6 {
 		t.Source, t.Target = own6, peer6
 	}
@@ -166,6 +166,17 @@ func TestProberStoodStill(t *testing.T) {
 	if lost := p.Reports()[0].Lost; lost == 0 {
 		t.Error("nothing is lost without an answer")
 	}
+}
+
+// A probe for which there was no room is not lost.
+func TestProberWithoutRoom(t *testing.T) {
+	onRouter(t, tunnelOf(Request, false), func(t *testing.T, r *router) {
+		r.prober.opts.Send = func(string, []byte) bool { return false }
+		time.Sleep(time.Minute)
+		if s := r.prober.Reports()[0]; s.State != Healthy || s.Sent != 0 || s.Lost != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
 }
 
 // A way that becomes longer is not taken for one that loses: the answers that come too late say how long it is.

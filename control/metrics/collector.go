@@ -276,7 +276,7 @@ func (o out) tunnel(e *pipeline.Engine, t Tunnel) {
 
 func (o out) health(t Tunnel) {
 	h := t.Health
-	o.gauge(tunnelHealth, map[health.State]float64{health.Healthy: 1, health.Degraded: 0.5, health.Down: 0}[h.State], t.Name, t.Account)
+	o.gauge(tunnelHealth, [...]float64{health.Healthy: 1, health.Degraded: 0.5, health.Down: 0}[h.State], t.Name, t.Account)
 	o.counter(tunnelProbes, h.Answered, t.Name, t.Account, "answered")
 	o.counter(tunnelProbes, h.Lost, t.Name, t.Account, "lost")
 	if h.RTT > 0 {

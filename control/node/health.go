@@ -39,7 +39,7 @@ func probed(c *config.Config) (list []health.Tunnel) {
 		if h == nil {
 			continue
 		}
-		list = append(list, health.Tunnel{Name: t.Name, Kind: map[config.HealthType]health.Kind{config.HealthReply: health.Reply, config.HealthRequest: health.Request}[h.Type],
+		list = append(list, health.Tunnel{Name: t.Name, Kind: [...]health.Kind{config.HealthReply: health.Reply, config.HealthRequest: health.Request}[h.Type],
 			Source: h.Source, Target: h.Target, Interval: h.Interval, Retry: h.Retry, Thresholds: health.Thresholds{
 				Loss: h.Loss, Over: h.Over, Failures: h.Failures, Samples: h.Samples, Within: h.Within, Successes: h.Successes, Clean: h.Clean, Hold: h.Hold}})
 	}
@@ -59,7 +59,7 @@ func (n *Node) setProbed(c *config.Config) {
 }
 
 func penaltyOf(s health.State) uint32 {
-	return map[health.State]uint32{health.Healthy: 0, health.Degraded: penaltyDegraded, health.Down: penaltyDown}[s]
+	return [...]uint32{health.Healthy: 0, health.Degraded: penaltyDegraded, health.Down: penaltyDown}[s]
 }
 
 // tunnelState is told that the state of a tunnel is another.
