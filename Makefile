@@ -59,7 +59,7 @@ lint: deps ## gofmt, go vet, staticcheck, shellcheck
 .PHONY: test
 test: root deps ## each feature and each failure once: vet, unit tests with fuzz corpora, root tests
 	$(GO) vet ./...
-	$(GO) run ./scripts/testsum -- $(UNIT_TESTS) -short ./... -- $(ROOT_TESTS) -short -timeout 25m $(ROOT_PACKAGES)
+	$(GO) run ./scripts/testsum -- $(UNIT_TESTS) -short ./... -- $(ROOT_TESTS) -short -timeout 45m $(ROOT_PACKAGES)
 
 .PHONY: test-full
 test-full: export CAUSEWAY_FULL = 1

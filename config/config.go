@@ -286,6 +286,11 @@ type Route struct {
 	Interface string
 	Priority  uint32 // the lower wins
 	Weight    int    // share of flows among routes of equal priority, 1 to 256
+	Scope     Scope  // nodes that have the route
+
+	// Uncovered is what EffectiveRoutes makes of a prefix that has routes in other places alone: packets to it are dropped. Tunnel and
+	// NextHop are those of one of them.
+	Uncovered bool
 }
 
 // Metrics is where Prometheus metrics are served.

@@ -24,13 +24,28 @@ var healthTypes = []string{"reply", "request"}
 // String returns the word that the configuration file uses.
 func (t HealthType) String() string { return healthTypes[t] }
 
+// HealthDirection is how the answers to a tunnel's probes come.
+type HealthDirection uint8
+
+// Bidirectional probes are answered through a tunnel, unidirectional ones by the Internet.
+const (
+	HealthBidirectional HealthDirection = iota
+	HealthUnidirectional
+)
+
+var healthDirections = []string{"bidirectional", "unidirectional"}
+
+// String returns the word that the configuration file uses.
+func (d HealthDirection) String() string { return healthDirections[d] }
+
 // HealthCheck is how it is found out whether a tunnel carries packets. Its fields are named after the file's.
 type HealthCheck struct {
-	Type     HealthType
-	Source   netip.Addr    // our interface address, of the family that is probed
-	Target   netip.Addr    // where requests go
-	Interval time.Duration // between probes of a node
-	Retry    int           // at once, after one that failed
+	Type      HealthType
+	Direction HealthDirection
+	Source    netip.Addr    // our interface address, of the family that is probed; unidirectional: the endpoint
+	Target    netip.Addr    // where requests go; of replies it may be the zero Addr
+	Interval  time.Duration // between probes of a node
+	Retry     int           // at once, after one that failed
 
 	// Degraded: a share Loss of the probes of the last Over failed, and at least Failures.
 	Loss     float64
@@ -99,17 +114,50 @@ func (d *decoder) healthCheck(f fields, t *Tunnel) {
 		h.Type = HealthType(i)
 	}
 	if v, ok := m.get("direction"); ok {
-		if v.isWord("unidirectional") {
-			v.fail("unidirectional is not there in this version: answers come through a tunnel; write bidirectional, or leave the field out")
-		} else {
-			_, _ = v.word("bidirectional")
-		}
+		i, _ := v.word(healthDirections...)
+		h.Direction = HealthDirection(i)
 	}
-	h.addresses(m, t)
+	if h.Direction == HealthUnidirectional {
+		h.addressesOutside(m, t)
+	} else {
+		h.addresses(m, t)
+	}
 	h.rate(m)
 	h.thresholds(m)
 	if enabled {
 		t.HealthCheck = h
+	}
+}
+
+// errReplyTarget is said of a target that would not be probed.
+const errReplyTarget = "%s is for type: request; a reply goes to our own address: remove the field, or write type: request"
+
+// addressesOutside decodes where unidirectional probes go: out of the tunnel, and the answers to the endpoint.
+func (h *HealthCheck) addressesOutside(m fields, t *Tunnel) {
+	if v, ok := m.get("family"); ok {
+		v.fail("is for direction: bidirectional; a unidirectional probe is of the endpoint's family: remove the field")
+	}
+	if h.Source, h.Target = t.Endpoint, t.CustomerEndpoint; !h.Source.IsValid() {
+		return // that is a mistake of its own
+	}
+	v, ok := m.get("target")
+	if !ok {
+		if h.Type == HealthRequest && !h.Target.IsValid() {
+			m.fail("has no target: the tunnel has no customer_endpoint, to which unidirectional requests go otherwise; write target: an address of the customer's that answers pings of %s", h.Source)
+		}
+		return
+	}
+	target, ok := v.unicast()
+	switch {
+	case !ok:
+	case h.Type == HealthReply:
+		v.fail(errReplyTarget, target)
+	case target.Is4() != h.Source.Is4():
+		v.fail("%s is not of the family of the endpoint, %s, from which it is asked: write one that is", target, h.Source)
+	case target == h.Source:
+		v.fail("%s is our own endpoint: write an address of the customer's", target)
+	default:
+		h.Target = target
 	}
 }
 
@@ -136,7 +184,7 @@ func (h *HealthCheck) addresses(m fields, t *Tunnel) {
 	switch {
 	case !ok:
 	case h.Type == HealthReply:
-		v.fail("%s is for type: request; a reply goes to our own interface address: remove the field, or write type: request", target)
+		v.fail(errReplyTarget, target)
 	case target.Is4() != h.Source.Is4():
 		v.fail("%s is not of the family that is probed: write family: %s", target, map[bool]string{true: "ipv4", false: "ipv6"}[target.Is4()])
 	case target == h.Source:

@@ -17,8 +17,14 @@ func TestHealthCheck(t *testing.T) {
 		"{enabled: true, type: reply}": func(*HealthCheck) {},
 		"{type: request}":              func(h *HealthCheck) { h.Type = HealthRequest },
 		"{direction: bidirectional}":   func(*HealthCheck) {},
-		"{rate: low}":                  func(h *HealthCheck) { h.Interval = 10 * time.Second },
-		"{rate: mid}":                  func(*HealthCheck) {},
+		"{direction: unidirectional}": func(h *HealthCheck) {
+			h.Direction, h.Source, h.Target = HealthUnidirectional, netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198.51.100.2")
+		},
+		"{type: request, direction: unidirectional, target: 198.51.100.9}": func(h *HealthCheck) {
+			h.Type, h.Direction, h.Source, h.Target = HealthRequest, HealthUnidirectional, netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198.51.100.9")
+		},
+		"{rate: low}": func(h *HealthCheck) { h.Interval = 10 * time.Second },
+		"{rate: mid}": func(*HealthCheck) {},
 		"{rate: high, retry: 0, down: {samples: 2}}": func(h *HealthCheck) { h.Interval, h.Retry, h.Samples = time.Second, 0, 2 },
 		"{interval: 100ms}":                          func(h *HealthCheck) { h.Interval = 100 * time.Millisecond },
 		"{type: request, target: 10.213.0.11}": func(h *HealthCheck) {
@@ -51,23 +57,26 @@ func TestHealthCheck(t *testing.T) {
 
 func TestHealthCheckMistakes(t *testing.T) {
 	for text, want := range map[string]string{
-		"health_check: true":                                       "must be a mapping: write health_check: {type: request}",
-		"health_check: {direction: unidirectional}":                "unidirectional is not there in this version: answers come through a tunnel; write bidirectional, or leave the field out",
-		"health_check: {direction: both}":                          `must be bidirectional, got "both"`,
-		"health_check: {type: ping}":                               `must be reply or request, got "ping"`,
-		"health_check: {rate: fast}":                               `must be low, mid or high, got "fast"`,
-		"health_check: {rate: low, interval: 1s}":                  "stands beside rate: there is one of the two; remove it, or rate",
-		"health_check: {interval: 1ms}":                            "1ms is too short: write 100ms at least, since the customer's router answers from its slow path",
-		"health_check: {family: ipv6}":                             "ipv6 needs interface_address6 of the tunnel: write it, or ipv4",
-		"health_check: {target: 10.213.0.11}":                      "10.213.0.11 is for type: request; a reply goes to our own interface address: remove the field, or write type: request",
-		"health_check: {type: request, target: fd00::1}":           "fd00::1 is not of the family that is probed: write family: ipv6",
-		"health_check: {type: request, target: 10.213.0.10}":       "10.213.0.10 is our own interface address: write an address of the customer's",
-		"health_check: {type: request, target: 192.0.2.200}":       "192.0.2.200 is not in the tunnel's prefixes, nor in the subnet of its interface address: its answers would be dropped as inner_source",
-		"health_check: {degraded: {loss: 0.1}}":                    "must be a share of more than 0% and up to 100%, such as 0.1%, got 0.1",
-		"health_check: {degraded: {loss: 101%}}":                   `must be a share of more than 0% and up to 100%, such as 0.1%, got "101%"`,
-		"health_check: {down: {samples: 17}}":                      "must be a whole number from 1 to 16, got 17",
-		"health_check: {rate: high, retry: 0, down: {within: 1s}}": "would never find the tunnel down: down.samples of 3, with a retry of 0 and one probe each 1s, are not sent within 1s; write a longer down.within, more retries, or a shorter interval",
-		"health_check: {retry: 11}":                                "must be a whole number from 0 to 10, got 11",
+		"health_check: true": "must be a mapping: write health_check: {type: request}",
+		"health_check: {direction: unidirectional, family: ipv4}":                     "is for direction: bidirectional; a unidirectional probe is of the endpoint's family: remove the field",
+		"health_check: {direction: unidirectional, target: 198.51.100.9}":             "198.51.100.9 is for type: request; a reply goes to our own address: remove the field, or write type: request",
+		"health_check: {direction: unidirectional, type: request, target: fd00::1}":   "fd00::1 is not of the family of the endpoint, 192.0.2.1, from which it is asked: write one that is",
+		"health_check: {direction: unidirectional, type: request, target: 192.0.2.1}": "192.0.2.1 is our own endpoint: write an address of the customer's",
+		"health_check: {direction: both}":                                             `must be bidirectional or unidirectional, got "both"`,
+		"health_check: {type: ping}":                                                  `must be reply or request, got "ping"`,
+		"health_check: {rate: fast}":                                                  `must be low, mid or high, got "fast"`,
+		"health_check: {rate: low, interval: 1s}":                                     "stands beside rate: there is one of the two; remove it, or rate",
+		"health_check: {interval: 1ms}":                                               "1ms is too short: write 100ms at least, since the customer's router answers from its slow path",
+		"health_check: {family: ipv6}":                                                "ipv6 needs interface_address6 of the tunnel: write it, or ipv4",
+		"health_check: {target: 10.213.0.11}":                                         "10.213.0.11 is for type: request; a reply goes to our own address: remove the field, or write type: request",
+		"health_check: {type: request, target: fd00::1}":                              "fd00::1 is not of the family that is probed: write family: ipv6",
+		"health_check: {type: request, target: 10.213.0.10}":                          "10.213.0.10 is our own interface address: write an address of the customer's",
+		"health_check: {type: request, target: 192.0.2.200}":                          "192.0.2.200 is not in the tunnel's prefixes, nor in the subnet of its interface address: its answers would be dropped as inner_source",
+		"health_check: {degraded: {loss: 0.1}}":                                       "must be a share of more than 0% and up to 100%, such as 0.1%, got 0.1",
+		"health_check: {degraded: {loss: 101%}}":                                      `must be a share of more than 0% and up to 100%, such as 0.1%, got "101%"`,
+		"health_check: {down: {samples: 17}}":                                         "must be a whole number from 1 to 16, got 17",
+		"health_check: {rate: high, retry: 0, down: {within: 1s}}":                    "would never find the tunnel down: down.samples of 3, with a retry of 0 and one probe each 1s, are not sent within 1s; write a longer down.within, more retries, or a shorter interval",
+		"health_check: {retry: 11}":                                                   "must be a whole number from 0 to 10, got 11",
 	} {
 		_, err := Parse("c.yaml", []byte(field(text)))
 		if err == nil || !strings.HasSuffix(err.Error(), ": "+want) || strings.Contains(err.Error(), "\n") {

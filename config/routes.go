@@ -55,16 +55,28 @@ type accountPrefix struct {
 // EffectiveRoutes returns the routes of the file followed by those that the
 // tunnels' prefixes make: one to its tunnel for each prefix, with the default
 // priority and weight, unless the account has a route for exactly that prefix.
+// Routes whose scope this node is not in are left out. A prefix that has no
+// others is Uncovered, once: what is for it must not follow a shorter route.
 func (c *Config) EffectiveRoutes() []Route {
-	said := make(map[accountPrefix]bool, len(c.Routes))
+	said := make(map[accountPrefix]bool, len(c.Routes)) // whether it is covered here
+	routes := make([]Route, 0, len(c.Routes)+len(c.Tunnels))
 	for _, r := range c.Routes {
-		said[accountPrefix{r.Account, r.Prefix}] = true
+		key, covers := accountPrefix{r.Account, r.Prefix}, r.Scope.covers(&c.Node)
+		said[key] = said[key] || covers
+		if covers {
+			routes = append(routes, r)
+		}
 	}
-	routes := make([]Route, len(c.Routes), len(c.Routes)+len(c.Tunnels))
-	copy(routes, c.Routes)
+	for _, r := range c.Routes {
+		if key := (accountPrefix{r.Account, r.Prefix}); !said[key] {
+			said[key] = true
+			r.Uncovered = true
+			routes = append(routes, r)
+		}
+	}
 	for _, t := range c.Tunnels {
 		for _, p := range t.Prefixes {
-			if said[accountPrefix{t.Account, p}] {
+			if _, ok := said[accountPrefix{t.Account, p}]; ok {
 				continue
 			}
 			routes = append(routes, Route{

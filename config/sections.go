@@ -252,7 +252,7 @@ func (d *decoder) control(v value, c *Control) {
 	}
 }
 
-var routeSchema = schema{fields: []string{"prefix", "nexthop", "interface", "account", "priority", "weight"}}
+var routeSchema = schema{fields: []string{"prefix", "nexthop", "interface", "account", "priority", "weight", "scope"}}
 
 // maxPriority leaves room above for penalties in an uint32.
 const maxPriority = 1<<31 - 1
@@ -293,6 +293,9 @@ func (d *decoder) route(f fields, r *Route) {
 		if i, ok := v.integer(1, maxWeight); ok {
 			r.Weight = int(i)
 		}
+	}
+	if v, ok := f.get("scope"); ok {
+		r.Scope = v.scope()
 	}
 }
 

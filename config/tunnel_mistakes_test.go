@@ -305,7 +305,7 @@ c.yaml:9:77: tunnels[0].manual_sas[0]: unknown field "key_in=00... (40 digits, n
 	{"route priority negative", top(`routes: [{prefix: 203.0.113.0/24, nexthop: a, priority: -1}]`),
 		`c.yaml:9:57: routes[0].priority: must be a whole number from 0 to 2147483647, got -1`},
 	{"route description", top(`routes: [{prefix: 203.0.113.0/24, nexthop: a, description: x}]`),
-		`c.yaml:9:47: routes[0]: unknown field "description": allowed are prefix, nexthop, interface, account, priority and weight`},
+		`c.yaml:9:47: routes[0]: unknown field "description": allowed are prefix, nexthop, interface, account, priority, weight and scope`},
 	{"route to the far end of two tunnels", second(`name: b
     account: globex
     customer_endpoint: 198.51.100.3

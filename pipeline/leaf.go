@@ -34,6 +34,9 @@ const (
 	MaxNeighbours = 1 << 16
 	MaxGroups     = 1 << 12
 	MaxLinks      = 1 << 12
+
+	// BlackholeScope is the index of a KindBlackhole whose destination has routes in other places alone.
+	BlackholeScope = 1
 )
 
 // MakeLeaf packs a kind and its index.

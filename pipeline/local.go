@@ -22,6 +22,10 @@ func (w *worker) end(t *Tables, p *packet) {
 		w.askFor(p, LeafIndex(p.leaf))
 		w.drop(p, NeighbourUnresolved)
 	case KindBlackhole:
+		if LeafIndex(p.leaf) == BlackholeScope {
+			w.drop(p, RouteScope)
+			return
+		}
 		w.drop(p, RouteBlackhole)
 	case KindUnreachable:
 		w.refuse(t, p, RouteUnreachable,
@@ -41,6 +45,8 @@ func (w *worker) toHost(t *Tables, p *packet) {
 	switch {
 	case p.flags&pktInjected != 0:
 		w.drop(p, HostLoop)
+	case w.isProbeAnswer(p) && w.forEndpoint(t, p): // by the Internet
+		w.giveCopy(w.answers, &w.engine.probes.copyQueue, p, w.bytes(p))
 	case p.mustEncrypt(): // where the host would send it nobody knows
 		w.drop(p, ESPAnswerInClear)
 	case p.tunnel != noTunnel && !w.forEndpoint(t, p):

@@ -8,7 +8,8 @@ import (
 )
 
 // The control side sends probes into tunnels, to find out whether they carry packets: each goes into the tunnel that it is for, whatever
-// the routes say, with the headers and the keys that a customer's packet gets. What comes back is for our interface address.
+// the routes say, with the headers and the keys that a customer's packet gets. What comes back is for our interface address, out of a tunnel,
+// or for an endpoint, by the Internet.
 
 // ProbeMagic is how the payload of a probe, and of what answers it, begins: "cwhp".
 const ProbeMagic = 0x63776870
@@ -60,7 +61,7 @@ func (w *worker) sendProbe(t *Tables, p *packet, id int) {
 	}
 }
 
-// isProbeAnswer reports whether p, which is for an interface address of ours, is an echo reply that begins as a probe does.
+// isProbeAnswer reports whether p, which is for an address of ours, is an echo reply that begins as a probe does.
 func (w *worker) isProbeAnswer(p *packet) bool {
 	icmp := w.frame(p.chunk)[p.l4:p.end]
 	if w.answers == nil || p.flags&pktOriginated != 0 || len(icmp) < wire.ICMPLen+4 || binary.BigEndian.Uint32(icmp[wire.ICMPLen:]) != ProbeMagic {

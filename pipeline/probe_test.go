@@ -85,6 +85,45 @@ func TestProbes(t *testing.T) {
 	})
 }
 
+// What comes back by the Internet, to the endpoint, is the control side's too; what only looks like it is the kernel's.
+func TestProbesOneWay(t *testing.T) {
+	families(t, func(t *testing.T, outer6, inner6 bool) {
+		spec := tunnelOver(outer6)
+		b := newBed(t, 1, spec)
+		id, _ := b.engine.TunnelID(spec.Name)
+		own, customer := endpointOf(inner6), customerOf(inner6)
+		b.route("", netip.PrefixFrom(own, own.BitLen()), MakeLeaf(KindKernel, 0))
+		if outer6 == inner6 { // the probe is to the customer's end of the tunnel, out of it
+			probe := echo(t, false, own, customer, probePayload())
+			b.probes.Send(id, probe)
+			if out := arrived(b.run()); len(out) != 1 || !bytes.Equal(gopacket.NewPacket(out[0], layers.LayerTypeEthernet, gopacket.Default).Layer(layers.LayerTypeGRE).(*layers.GRE).Payload, probe) {
+				t.Errorf("leaves: %x; %v", out, b.dropped())
+			}
+		}
+		for what, answer := range map[string][]byte{
+			"the customer's":      echo(t, true, customer, own, probePayload()),
+			"one brought back":    echo(t, true, own, own, probePayload()),
+			"one from a loopback": echo(t, true, map[bool]netip.Addr{false: inetHost4, true: inetHost6}[inner6], own, probePayload()),
+		} {
+			b.send(framed(answer))
+			if got := b.answers(); len(got) != 1 || !bytes.Equal(got[0], answer) {
+				t.Errorf("%s: %x; %v", what, got, b.dropped())
+			}
+		}
+		punted := b.engine.Total().Punted
+		other := probePayload()
+		other[3]++
+		b.send(framed(echo(t, true, customer, own, other)))
+		b.send(framed(echo(t, false, customer, own, probePayload())))
+		if got := b.answers(); len(got) > 0 {
+			t.Errorf("taken for answers: %x", got)
+		}
+		if n := b.engine.Total().Punted - punted; n != 2 {
+			t.Errorf("%d packets are given to the kernel; %v", n, b.dropped())
+		}
+	})
+}
+
 // What is no answer to a probe is not one: an echo request is answered, the rest is dropped as ever.
 func TestNoProbes(t *testing.T) {
 	spec := tunnelSpec("cust-a")

@@ -78,6 +78,7 @@ const (
 	// route
 	NoRoute
 	RouteBlackhole
+	RouteScope
 	RouteUnreachable
 	RouteLeavesAccount
 	TTLExceeded
@@ -167,6 +168,7 @@ var reasonTable = [ownReasons]ReasonInfo{
 
 	NoRoute:               {StageRoute, "no_route", "no route leads to the destination", "RFC 1812 5.2.4"},
 	RouteBlackhole:        {StageRoute, "route_blackhole", "a blackhole route covers the destination", ""},
+	RouteScope:            {StageRoute, "route_scope", "the destination's routes are those of other regions or data centers alone (`scope`)", ""},
 	RouteUnreachable:      {StageRoute, "route_unreachable", "an unreachable or prohibit route covers the destination", "RFC 1812 5.2.7.1"},
 	RouteLeavesAccount:    {StageRoute, "route_leaves_account", "the Internet table leads to a tunnel of another account that is no peer", ""},
 	TTLExceeded:           {StageRoute, "ttl_exceeded", "the TTL or hop limit reached zero", "RFC 1812 5.3.1, RFC 8200 3"},

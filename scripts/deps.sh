@@ -17,6 +17,7 @@ procps                          sysctl, pgrep
 kmod                            modprobe in guests
 user-mode-linux                 a real Linux kernel as the customer router
 nftables                        routers of test networks that spray, lose and count packets
+iptables                        a firewall in guests, whose kernel has no families of nftables
 iputils-ping                    ping
 traceroute                      traceroute through tunnels
 iperf3                          TCP load

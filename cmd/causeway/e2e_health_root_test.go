@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,11 +34,14 @@ func TestRootHealth(t *testing.T) {
 		"{type: request, family: ipv6, rate: high}",
 		"{type: reply, family: ipv6, rate: high}",
 		"{type: request, target: 198.18.5.10, rate: high}", // the host behind
+		"{type: request, direction: unidirectional, interval: 200ms}",
+		"{type: reply, direction: unidirectional, rate: high}",
+		"{type: reply, interval: 200ms}", // through a firewall, later
 	}
 	var tunnels []greTunnel
 	for i := range probes {
 		endpoint := endpoint4
-		if i == 2 || i == 3 {
+		if i == 2 || i == 3 || i == 6 {
 			endpoint = endpoint6
 		}
 		tunnels = append(tunnels, newTunnel(i+1, fmt.Sprintf("t%d", i+1), endpoint, nil))
@@ -60,6 +64,7 @@ func TestRootHealth(t *testing.T) {
 		})
 	}
 	b.balance(t)
+	b.breakLegs(t, tunnels)
 
 	flow := b.inet.Start("ping", "-q", "-i", "0.01", "-c", "700", "-W", "1", tunnels[0].behind4().String())
 	time.Sleep(time.Second)
@@ -104,6 +109,28 @@ func TestRootHealth(t *testing.T) {
 	b.end(t)
 }
 
+// breakLegs breaks a part of the way of two tunnels, and the node says which.
+func (b *bed) breakLegs(t *testing.T, tunnels []greTunnel) {
+	t.Helper()
+	b.sh(t, fmt.Sprintf(`modprobe -a iptable_filter iptable_raw xt_conntrack && iptables-legacy -A FORWARD -i g8 -m conntrack --ctstate INVALID -j DROP &&
+		iptables-legacy -t raw -A PREROUTING -s %s -d %s -j DROP`, endpoint4, tunnels[5].customer))
+	defer b.sh(t, "iptables-legacy -F FORWARD && iptables-legacy -t raw -F PREROUTING")
+	flow := b.srv.Start("ping", "-q", "-i", "0.1", "-I", tunnels[5].behind4().String(), "-W", "1", "-c", "40", inet4) // whose answers are lost
+	eventually(t, "the tunnel behind a firewall is down, and it is known why", func() bool {
+		h := b.healthOf(t, "t8")
+		return h.State == "down" && strings.Contains(h.Leg, "answers requests") && strings.Contains(h.Leg, "firewall")
+	})
+	eventually(t, "the tunnel that carries packets one way alone is down, and it is known which", func() bool {
+		h := b.healthOf(t, "t6")
+		return h.State == "down" && strings.Contains(h.Leg, "packets still come out of the tunnel")
+	})
+	if h := b.healthOf(t, "t7"); h.State != "healthy" || h.Leg != "" {
+		t.Errorf("one that nothing has happened to: %+v", h)
+	}
+	_ = flow.Wait(startLimit) // it has lost packets
+	t.Logf("causeway show health\n%s", must(t, b.node, b.bin, "show", "health", "--socket", b.socket))
+}
+
 // carriedBy is how many packets went into a tunnel.
 func carriedBy(t *testing.T, b *bed, tunnel string) int {
 	t.Helper()
@@ -124,8 +151,12 @@ func (b *clusterBed) probesComeHome(t *testing.T) {
 	for _, x := range []*bed{b.bed, b.second} {
 		before := x.healthOf(t, "four")
 		await(t, "no more answers come to "+x.name, func() bool { return x.healthOf(t, "four").Answered >= before.Answered+10 })
-		if after := x.healthOf(t, "four"); after.Lost != before.Lost {
+		after := x.healthOf(t, "four")
+		if after.Lost != before.Lost {
 			t.Errorf("%s: %d probes are lost", x.name, after.Lost-before.Lost)
+		}
+		if after.Every != 2*after.Interval || len(after.Datacenters) != 1 || after.Datacenters[0].Healthy != 2 || after.Fleet != "healthy" {
+			t.Errorf("%s does not share the probing: %+v", x.name, after)
 		}
 	}
 }

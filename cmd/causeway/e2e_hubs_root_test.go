@@ -105,7 +105,7 @@ func (b *clusterBed) rekeysAtOnce(t *testing.T, step string, rest ...*bed) {
 	}
 }
 
-// TestRootHubs: three hubs are one store. Each of two is killed, and one loses its disk: packets pass, keys are replaced, and
+// TestRootHubs: three hubs are one store. One is killed and loses its disk, with CAUSEWAY_FULL another one too: packets pass, keys are replaced, and
 // IKE_SA_INIT is not seen.
 func TestRootHubs(t *testing.T) {
 	b := newClusterBed(t, []*ikeTunnel{{number: 101, name: "four", place: inGuest, proposals: "aes256gcm16-prfsha384-ecp384", child: "aes256gcm16-ecp384-noesn", childTiming: "replay_window = 0"}})
@@ -122,6 +122,9 @@ func TestRootHubs(t *testing.T) {
 	order := []*bed{b.bed, b.second} // first the one without the IKE SA: the other one goes on with it, and asks for a pair at once
 	if b.holder("four") == b.bed {
 		slices.Reverse(order)
+	}
+	if !full() {
+		order = []*bed{b.second}
 	}
 	for _, x := range order {
 		rest, way := b.second, toSecond

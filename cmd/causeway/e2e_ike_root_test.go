@@ -344,13 +344,15 @@ func TestRootIKE(t *testing.T) {
 	})
 	b.ends(t, "the node deletes", b.causeway(api.IKETerminate), 20*time.Second)
 
-	b.step(t, "strongSwan initiates again", change{true, true}, b.initiates)
 	swans := maps.Clone(b.swans)
-	for place, s := range b.swans {
-		s.Kill()
-		delete(b.swans, place)
+	if full() { // a minute, until nobody waits for an answer any more
+		b.step(t, "strongSwan initiates again", change{true, true}, b.initiates)
+		for place, s := range b.swans {
+			s.Kill()
+			delete(b.swans, place)
+		}
+		b.ends(t, "strongSwan is killed", nil, 2*time.Minute)
 	}
-	b.ends(t, "strongSwan is killed", nil, 2*time.Minute)
 
 	for _, x := range b.tunnels {
 		t.Run(x.name, func(t *testing.T) {

@@ -223,7 +223,25 @@ func healthTable(w io.Writer, list []api.Health) {
 		if h.State != "healthy" {
 			fmt.Fprintf(w, "%s: %s since %s: %s\n", h.Tunnel, h.State, age(h.Since), h.Why)
 		}
+		if h.Leg != "" {
+			fmt.Fprintf(w, "%s: %s\n", h.Tunnel, h.Leg)
+		}
+		for _, d := range h.Datacenters {
+			healthOfDatacenter(w, h.Tunnel, d)
+		}
 	}
+}
+
+// healthOfDatacenter says how a data center finds a tunnel, if its nodes do not agree that all is well.
+func healthOfDatacenter(w io.Writer, tunnel string, d api.HealthDatacenter) {
+	if d.Degraded+d.Down == 0 || d.Healthy+d.Degraded+d.Down == 1 {
+		return
+	}
+	fmt.Fprintf(w, "%s in %s: %s: %d nodes find it healthy, %d degraded, %d down", tunnel, cmp.Or(d.Datacenter, "this data center"), d.State, d.Healthy, d.Degraded, d.Down)
+	if len(d.Disagree) > 0 {
+		fmt.Fprintf(w, "; otherwise than the others: %s", strings.Join(d.Disagree, ", "))
+	}
+	fmt.Fprintln(w)
 }
 
 // span is a short time; 0: it is not known.

@@ -60,18 +60,34 @@ type Health struct {
 	State      string  `json:"state"` // healthy, degraded, down
 	Why        string  `json:"why"`   // it is
 	Since      float64 `json:"since_seconds"`
+	Leg        string  `json:"leg"`     // while probes are lost: which part of the way is broken
 	Penalty    uint32  `json:"penalty"` // that its routes are worse by
 	Type       string  `json:"type"`    // reply, request
 	Direction  string  `json:"direction"`
 	Source     string  `json:"source"`
 	Target     string  `json:"target"`
-	Interval   float64 `json:"interval_seconds"`
+	Interval   float64 `json:"interval_seconds"` // between probes of the data center's nodes together
+	Every      float64 `json:"every_seconds"`    // between those of this node
 	Probes     uint64  `json:"probes"`
 	Answered   uint64  `json:"answered"`
 	Lost       uint64  `json:"lost"`
 	RTT        float64 `json:"rtt_seconds"` // smoothed; 0: no answer yet
 	LastAnswer float64 `json:"last_answer_ago_seconds"`
 	LastLoss   float64 `json:"last_loss_ago_seconds"`
+
+	Fleet       string             `json:"fleet"`       // the state by all data centers
+	Datacenters []HealthDatacenter `json:"datacenters"` // this node's first
+}
+
+// A HealthDatacenter is how the nodes of a data center find a tunnel.
+type HealthDatacenter struct {
+	Datacenter string   `json:"datacenter"`
+	State      string   `json:"state"`
+	Healthy    int      `json:"healthy"` // nodes that find it so
+	Degraded   int      `json:"degraded"`
+	Down       int      `json:"down"`
+	RTT        float64  `json:"rtt_seconds"`
+	Disagree   []string `json:"disagree"` // nodes that do not find it so; of this node's data center alone
 }
 
 // A Neighbour is a host on a link.

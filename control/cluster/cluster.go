@@ -26,6 +26,8 @@ type Options struct {
 	OnWriter func(Writer) error
 	// OnPath is told what another node has learned of the way to a tunnel's customer.
 	OnPath func(pmtu.Path)
+	// OnHealth takes what another node has told by TellHealth.
+	OnHealth func(message []byte) error
 	// OnDocument is told a configuration that all nodes are to have. It must not wait.
 	OnDocument func(Document)
 	// NotReady says why the node should get no traffic.

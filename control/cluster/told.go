@@ -33,6 +33,8 @@ func (c *Cluster) listen() (stop func(), err error) {
 		{subjectUsage, c.opened(subjectUsage, c.takeUsage)},
 		{subjectSources, c.opened(subjectSources, c.takeSources)},
 		{subjectPaths, c.opened(subjectPaths, c.takePath)},
+		{subjectHealth, c.heardHealth},
+		{c.healthHere(), c.heardHealth},
 		{c.acks.inbox + "*", c.acknowledged},
 	} {
 		sub, err := c.engine.Conn.Subscribe(s.subject, s.hear)

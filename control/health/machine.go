@@ -43,14 +43,16 @@ const MaxSamples = 16
 // windowParts is into how many parts Thresholds.Over is divided: what was longer ago by less than one of them may still count.
 const windowParts = 60
 
-// A machine is the state of one tunnel, as the answers to its probes say. It needs to be told of each probe once, when it was answered
-// or given up.
+// A machine is the state of one tunnel at one node, as the answers to its probes say. It needs to be told of each of this node's probes once,
+// when it was answered or given up, and of those of other nodes: these count for what is lost now and then, and not for whether the
+// tunnel is down. That a node believes by its own probes alone.
 type machine struct {
 	Thresholds
 	state  State
 	since  time.Time
 	why    string                // it is in its state
-	row    int                   // probes in a row that were answered
+	row    int                   // probes of this node in a row that were answered
+	clean  int                   // probes in a row that were answered, of all nodes
 	failed [MaxSamples]time.Time // when those that failed in a row were sent, the last at lost%MaxSamples-1
 	lost   int                   // in a row
 	window [windowParts]part
@@ -68,15 +70,27 @@ func newMachine(t Thresholds, now time.Time) machine {
 
 // take takes the end of a probe that was sent at a time, and reports whether the state is another.
 func (m *machine) take(sent, now time.Time, answered bool) bool {
-	m.count(now, answered)
 	if answered {
+		m.count(now, 1, 0)
 		m.row++
 		m.lost = 0
 	} else {
+		m.count(now, 0, 1)
 		m.failed[m.lost%MaxSamples] = sent
 		m.row = 0
 		m.lost++
 	}
+	return m.turn(now)
+}
+
+// hear takes what became of probes of another node, and reports whether the state is another.
+func (m *machine) hear(now time.Time, answered, lost int) bool {
+	m.count(now, answered, lost)
+	return m.turn(now)
+}
+
+// turn goes into the state that follows, if it is another one.
+func (m *machine) turn(now time.Time) bool {
 	next, why := m.next(now)
 	if next == m.state {
 		return false
@@ -101,8 +115,8 @@ func (m *machine) next(now time.Time) (State, string) {
 			return Degraded, fmt.Sprintf("%d of %d probes had no answer", failures, tries)
 		}
 	case Degraded:
-		if m.row >= m.Clean && now.Sub(m.since) >= m.Hold {
-			return Healthy, fmt.Sprintf("%d probes in a row were answered", m.row)
+		if m.clean >= m.Clean && now.Sub(m.since) >= m.Hold {
+			return Healthy, fmt.Sprintf("%d probes in a row were answered", m.clean)
 		}
 	}
 	return m.state, ""
@@ -117,11 +131,12 @@ func (m *machine) allFail() bool {
 	return last.Sub(first) <= m.Within
 }
 
-func (m *machine) count(now time.Time, answered bool) {
+func (m *machine) count(now time.Time, answered, lost int) {
 	p := m.part(now)
-	p.tries++
-	if answered {
-		p.ok++
+	p.tries += answered + lost
+	p.ok += answered
+	if m.clean += answered; lost > 0 { // in which order is not known of those of others
+		m.clean = 0
 	}
 }
 

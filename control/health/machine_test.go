@@ -15,9 +15,11 @@ type slowMachine struct {
 	from   int   // the first of this state
 }
 
+// An end is one of a probe, of this node's or another's.
 type end struct {
 	sent, at time.Time
 	answered bool
+	others   bool
 }
 
 func (m *slowMachine) take(e end) {
@@ -27,17 +29,22 @@ func (m *slowMachine) take(e end) {
 	}
 }
 
-// inRow is how many of the last probes ended so.
-func (m *slowMachine) inRow(answered bool) (n int) {
-	for i := len(m.probes) - 1; i >= 0 && m.probes[i].answered == answered; i-- {
-		n++
+// inRow is how many of the last probes ended so, of all or of this node.
+func (m *slowMachine) inRow(all, answered bool) (list []end) {
+	for i := len(m.probes) - 1; i >= 0; i-- {
+		if e := m.probes[i]; !all && e.others {
+			continue
+		} else if e.answered != answered {
+			break
+		} else {
+			list = append(list, e)
+		}
 	}
-	return n
+	return list
 }
 
 func (m *slowMachine) next(now time.Time) State {
-	n := len(m.probes)
-	if lost := m.inRow(false); m.state != Down && lost >= m.Samples && m.probes[n-1].sent.Sub(m.probes[n-m.Samples].sent) <= m.Within {
+	if lost := m.inRow(false, false); m.state != Down && len(lost) >= m.Samples && lost[0].sent.Sub(lost[m.Samples-1].sent) <= m.Within {
 		return Down
 	}
 	number := func(t time.Time) int64 { return t.UnixNano() / (int64(m.Over) / windowParts) }
@@ -51,11 +58,11 @@ func (m *slowMachine) next(now time.Time) State {
 		}
 	}
 	switch {
-	case m.state == Down && m.inRow(true) >= m.Successes:
+	case m.state == Down && len(m.inRow(false, true)) >= m.Successes:
 		return Degraded
 	case m.state == Healthy && failures >= m.Failures && float64(failures) >= m.Loss*float64(tries):
 		return Degraded
-	case m.state == Degraded && m.inRow(true) >= m.Clean && now.Sub(m.since) >= m.Hold:
+	case m.state == Degraded && len(m.inRow(true, true)) >= m.Clean && now.Sub(m.since) >= m.Hold:
 		return Healthy
 	}
 	return m.state
@@ -69,7 +76,7 @@ func published() Thresholds {
 // The machine says what one says that remembers everything.
 func TestMachine(t *testing.T) {
 	seen := map[State]int{}
-	for seed := range uint64(300) {
+	for seed := range uint64(100) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		th := published()
 		if seed%3 > 0 {
@@ -86,8 +93,14 @@ func TestMachine(t *testing.T) {
 			sent := now.Add(-time.Duration(r.Int64N(int64(900 * time.Millisecond))))
 			answered := r.Float64() >= loss
 			before := m.state
-			changed := m.take(sent, now, answered)
-			slow.take(end{sent, now, answered})
+			others := seed%2 == 0 && r.IntN(3) == 0
+			var changed bool
+			if others {
+				changed = m.hear(now, map[bool]int{true: 1}[answered], map[bool]int{false: 1}[answered])
+			} else {
+				changed = m.take(sent, now, answered)
+			}
+			slow.take(end{sent, now, answered, others})
 			if m.state != slow.state || !m.since.Equal(slow.since) || changed != (before != m.state) {
 				t.Fatalf("seed %d: %v since %v, want %v since %v", seed, m.state, m.since, slow.state, slow.since)
 			}

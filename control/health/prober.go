@@ -5,7 +5,6 @@ import (
 	"container/heap"
 	"context"
 	"crypto/rand"
-	mathrand "math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -24,9 +23,18 @@ type Tunnel struct {
 
 // Options are what a Prober works with.
 type Options struct {
-	Node    string
-	Send    func(tunnel string, packet []byte) bool // into that tunnel, whatever the routes say; false: there was no room for it
-	OnState func(Report)                            // the state of a tunnel is another; it must not call the Prober
+	Node, Datacenter string
+	Send             func(tunnel string, packet []byte) bool // into that tunnel, whatever the routes say; false: there was no room for it
+	OnState          func(Report)                            // the state of a tunnel is another; it must not call the Prober
+
+	Received func(tunnel string) uint64 // how many packets have come out of that tunnel; nil: it is not known
+
+	// Tell gives a message to the Hear of the other nodes of the data center, or of all nodes. It may be lost. Tell must neither wait nor call
+	// the Prober. Nil: there are no other nodes.
+	Tell func(message []byte, all bool)
+
+	// Apart reports whether what is told reaches nobody.
+	Apart func() bool
 }
 
 // A Report says how a tunnel is.
@@ -34,8 +42,9 @@ type Report struct {
 	Tunnel               string
 	State                State
 	Since                time.Time
-	Why                  string
-	Sent, Answered, Lost uint64
+	Why, Leg             string        // why it is so, and, while probes are lost, which part of the way is broken
+	Sent, Answered, Lost uint64        // probes of this node
+	Every                time.Duration // between two of them, as many as there are nodes that share
 	RTT                  time.Duration // smoothed; 0: no answer yet
 	LastAnswer, LastLoss time.Time     // zero: none yet
 }
@@ -52,6 +61,8 @@ type Prober struct {
 	queue   dueQueue
 	wake    chan struct{}
 	awaited time.Time // when turn was to be called at the latest
+	team    team
+	untold  []*probed // of which the others are to be told something
 }
 
 // probed is a tunnel, with what is known of it.
@@ -59,13 +70,19 @@ type probed struct {
 	Tunnel
 	tag     uint64
 	at      int       // in the queue
-	due     time.Time // the next regular probe
+	due     time.Time // the next probe, but for those that follow one that was lost
 	next    time.Time // that, or the end of the patience with one that was sent
 	number  uint64    // of the last probe
 	pending []pending // oldest first
 	machine machine
 	rtt     estimator
 	report  Report
+	views   []view    // of the members of the team
+	asked   time.Time // when another node's finding has had this one probe the last time
+	told    untold
+
+	received uint64 // Options.Received when probes began to be lost
+	check    check
 }
 
 // pending is a probe that was sent.
@@ -78,6 +95,7 @@ type pending struct {
 // New makes a Prober without tunnels.
 func New(o Options) *Prober {
 	p := &Prober{opts: o, node: tag(o.Node), key: make([]byte, 32), tunnels: map[string]*probed{}, byTag: map[uint64]*probed{}, wake: make(chan struct{}, 1)}
+	p.team = team{members: []string{o.Node}, heard: map[string]time.Time{}, datacenters: map[string]*datacenter{}}
 	rand.Read(p.key)
 	return p
 }
@@ -94,8 +112,8 @@ func (p *Prober) SetTunnels(list []Tunnel) {
 			delete(left, t.Name)
 			continue
 		}
-		x := &probed{Tunnel: t, tag: tag(t.Name), machine: newMachine(t.Thresholds, now)}
-		x.due = now.Add(mathrand.N(t.Interval)) // not all at one time
+		x := &probed{Tunnel: t, tag: tag(t.Name), machine: newMachine(t.Thresholds, now), views: make([]view, len(p.team.members))}
+		x.due = p.myTurn(x, now, 0)
 		x.next = x.due
 		p.tunnels[t.Name], p.byTag[x.tag] = x, x
 		heap.Push(&p.queue, x)
@@ -104,8 +122,17 @@ func (p *Prober) SetTunnels(list []Tunnel) {
 		heap.Remove(&p.queue, x.at)
 		if p.byTag[x.tag] == x {
 			delete(p.byTag, x.tag)
+			for _, d := range p.team.datacenters {
+				delete(d.tunnels, x.tag)
+			}
 		}
 	}
+	p.untold = slices.DeleteFunc(p.untold, func(x *probed) bool { return p.tunnels[x.Name] != x })
+	p.poke()
+}
+
+// poke has turn called.
+func (p *Prober) poke() {
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -122,6 +149,7 @@ func (p *Prober) Run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
+			p.Leave()
 			return
 		case <-p.wake:
 		case <-timer.C:
@@ -137,22 +165,25 @@ func (p *Prober) turn(now time.Time) time.Duration {
 	p.excuse(now)
 	for len(p.queue) > 0 {
 		x := p.queue[0]
-		if wait := x.next.Sub(now); wait > 0 {
-			p.awaited = x.next
-			return wait
+		if x.next.After(now) {
+			break
 		}
 		p.giveUp(x, now)
 		if !x.due.After(now) {
 			p.send(x, now)
-			x.due = x.due.Add(x.Interval)
-			if x.due.Before(now) { // it could not keep up
-				x.due = now.Add(x.Interval)
-			}
+			x.due = p.next(x, now)
 		}
 		p.schedule(x)
 	}
+	p.tell(now)
 	p.awaited = now.Add(idle)
-	return idle
+	if len(p.queue) > 0 {
+		p.awaited = p.queue[0].next
+	}
+	if again := p.team.told.Add(tellTime); p.opts.Tell != nil && again.Before(p.awaited) {
+		p.awaited = again
+	}
+	return p.awaited.Sub(now)
 }
 
 // stallTime is how late turn may be called without that being a reason for answers to be late.
@@ -214,7 +245,10 @@ func (p *Prober) giveUp(x *probed, now time.Time) {
 		w.lost = true
 		x.report.Lost++
 		x.report.LastLoss = now
-		again = again || x.machine.lost == 0 // the first in a row
+		first := x.machine.lost == 0 // in a row
+		again = again || first
+		p.note(x, false, first && x.machine.state != Down)
+		p.noteLoss(x, first, now)
 		p.take(x, w.sent, now, false)
 	}
 	if again && x.machine.state != Down {
@@ -226,9 +260,20 @@ func (p *Prober) giveUp(x *probed, now time.Time) {
 
 // take tells the machine of a probe's end.
 func (p *Prober) take(x *probed, sent, now time.Time, answered bool) {
+	was := x.unsettled()
 	if x.machine.take(sent, now, answered) {
-		p.opts.OnState(x.reportNow())
+		p.changed(x)
 	}
+	if x.unsettled() != was {
+		x.due = p.next(x, now)
+	}
+}
+
+// changed says that the state of a tunnel is another.
+func (p *Prober) changed(x *probed) {
+	p.opts.OnState(p.reportOf(x))
+	p.toTell(x)
+	p.team.urgent = true
 }
 
 // Answer takes a packet that the workers have taken for the answer to a probe. If it answers one of another node it returns what says
@@ -245,6 +290,10 @@ func (p *Prober) Answer(packet []byte) (of func(node string) bool) {
 	case !ok || x == nil || !signed(payload, p.key):
 		return nil
 	}
+	if a.number == x.check.number {
+		x.check.answered = now
+		return nil
+	}
 	i := slices.IndexFunc(x.pending, func(w pending) bool { return w.number == a.number })
 	if i < 0 { // it came twice, or much too late
 		return nil
@@ -255,15 +304,20 @@ func (p *Prober) Answer(packet []byte) (of func(node string) bool) {
 	if !w.lost {
 		x.report.Answered++
 		x.report.LastAnswer = now
+		p.note(x, true, x.machine.state == Down && x.machine.row == 0)
 		p.take(x, w.sent, now, true)
-		p.schedule(x)
+		if p.schedule(x); p.team.urgent || x.unsettled() {
+			p.poke()
+		}
 	}
 	return nil
 }
 
-func (x *probed) reportNow() Report {
+func (p *Prober) reportOf(x *probed) Report {
 	r := x.report
 	r.Tunnel, r.State, r.Since, r.Why, r.RTT = x.Name, x.machine.state, x.machine.since, x.machine.why, x.rtt.smoothed
+	r.Every, _ = p.cycle(x)
+	r.Leg = p.leg(x)
 	return r
 }
 
@@ -279,7 +333,7 @@ func (p *Prober) Each(f func(Report)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, x := range p.tunnels {
-		f(x.reportNow())
+		f(p.reportOf(x))
 	}
 }
 

@@ -83,6 +83,7 @@ func (n *Node) clusterOptions(c *config.Config) (o cluster.Options, err error) {
 	}
 	o.Log, o.OnWriter, o.NotReady = n.log, n.sas.number, n.NotReady
 	o.OnDocument = n.hearDocument
+	o.OnHealth = func(text []byte) error { return n.prober.Hear(text) }
 	o.OnPath = func(p pmtu.Path) { n.learned.Hear(p, time.Now()) }
 	o.Direct = func(node string, message []byte) bool { return n.ways.forward(node, message) }
 	o.Tell = func(node string, message []byte) bool { return n.ways.tell(node, message) }
@@ -276,6 +277,7 @@ func (n *Node) leaveCluster() {
 	if n.cluster == nil {
 		return
 	}
+	n.prober.Leave()
 	for end := time.Now().Add(leaveTime); n.cluster.Status().NotStored > 0 && time.Now().Before(end); {
 		time.Sleep(5 * time.Millisecond)
 	}

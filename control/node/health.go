@@ -25,10 +25,20 @@ func (n *Node) openHealth() error {
 	if n.probes, err = pipeline.NewProbeQueue(len(n.plan.Workers), probeDepth); err != nil {
 		return err
 	}
-	n.prober = health.New(health.Options{Node: n.Config().Node.Name, OnState: n.tunnelState, Send: func(tunnel string, packet []byte) bool {
+	c := n.Config()
+	o := health.Options{Node: c.Node.Name, Datacenter: c.Node.Datacenter, OnState: n.tunnelState, Send: func(tunnel string, packet []byte) bool {
 		id, ok := n.engine.TunnelID(tunnel)
 		return ok && n.probes.Send(id, packet)
-	}})
+	}, Received: func(tunnel string) uint64 {
+		if id, ok := n.engine.TunnelID(tunnel); ok {
+			return n.engine.TunnelCounters(id).RXPackets
+		}
+		return 0
+	}}
+	if n.cluster != nil {
+		o.Tell, o.Apart = n.cluster.TellHealth, func() bool { return !n.cluster.Linked() }
+	}
+	n.prober = health.New(o)
 	return nil
 }
 
@@ -69,7 +79,7 @@ func (n *Node) tunnelState(r health.Report) {
 	if r.State == health.Healthy {
 		log = n.log.Info
 	}
-	log("tunnel is "+r.State.String(), "tunnel", r.Tunnel, "why", r.Why, "probes", r.Sent, "answered", r.Answered)
+	log("tunnel is "+r.State.String(), "tunnel", r.Tunnel, "why", r.Why, "leg", r.Leg, "probes", r.Sent, "answered", r.Answered)
 }
 
 // answerWait bounds how long takeAnswers takes to notice that it shall end, in milliseconds.
@@ -97,16 +107,23 @@ func (n *Node) Health() []api.Health {
 	for _, t := range n.Config().Tunnels {
 		how[t.Name] = t.HealthCheck
 	}
+	everywhere := n.prober.Everywhere()
 	for _, r := range n.prober.Reports() {
 		h := how[r.Tunnel]
 		if h == nil { // it is being taken out
 			continue
 		}
-		x := api.Health{Tunnel: r.Tunnel, State: r.State.String(), Why: r.Why, Since: time.Since(r.Since).Seconds(), Penalty: penaltyOf(r.State), Type: h.Type.String(),
-			Direction: "bidirectional", Source: h.Source.String(), Target: h.Target.String(), Interval: h.Interval.Seconds(),
+		x := api.Health{Tunnel: r.Tunnel, State: r.State.String(), Why: r.Why, Leg: r.Leg, Since: time.Since(r.Since).Seconds(), Penalty: penaltyOf(r.State), Type: h.Type.String(),
+			Direction: h.Direction.String(), Source: h.Source.String(), Target: h.Target.String(), Interval: h.Interval.Seconds(), Every: r.Every.Seconds(),
 			Probes: r.Sent, Answered: r.Answered, Lost: r.Lost, RTT: r.RTT.Seconds(), LastAnswer: ago(r.LastAnswer), LastLoss: ago(r.LastLoss)}
 		if h.Type == config.HealthReply {
 			x.Target = x.Source
+		}
+		list := everywhere[r.Tunnel]
+		x.Fleet, x.Datacenters = health.Fleet(list).String(), []api.HealthDatacenter{}
+		for _, s := range list {
+			x.Datacenters = append(x.Datacenters, api.HealthDatacenter{Datacenter: s.Datacenter, State: s.State.String(), Healthy: s.Healthy, Degraded: s.Degraded, Down: s.Down,
+				RTT: s.RTT.Seconds(), Disagree: append([]string{}, s.Disagree...)})
 		}
 		out = append(out, x)
 	}

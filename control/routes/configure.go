@@ -115,9 +115,13 @@ func (m *Manager) setStatic(r *config.Route, vrfs map[string]uint16, peers map[s
 	case r.Interface == "":
 		s.kind = viaAddress
 	}
+	intoTunnel := s.kind == viaTunnel
+	if r.Uncovered {
+		s = viaSpec{kind: viaUncovered, id: pipeline.BlackholeScope}
+	}
 	v := m.via(&s, 0)
 	m.setPath(keyOf(vrf, r.Prefix), sourceConfig, r.Priority, v, uint16(r.Weight), m.config)
-	if s.kind != viaTunnel || vrf == 0 || r.Prefix.Bits() == 0 {
+	if !intoTunnel || vrf == 0 || r.Prefix.Bits() == 0 {
 		return nil // a default route into a tunnel is the account's own affair
 	}
 	also := peers[r.Account]

@@ -85,10 +85,10 @@ func (m *Manager) place(e *entry, leaf pipeline.Leaf) {
 }
 
 // steer keeps the set of prefixes that the steering program sends to the workers: those of the Internet table that lead
-// into tunnels.
+// into tunnels, or would in other places: the kernel must not find another way for them.
 func (m *Manager) steer(e *entry) {
 	_, was := m.steered[e.key]
-	is := m.intoTunnel(e.leaf)
+	is := m.intoTunnel(e.leaf) || e.leaf == pipeline.MakeLeaf(pipeline.KindBlackhole, pipeline.BlackholeScope)
 	switch {
 	case is && !was:
 		m.steered[e.key] = struct{}{}

@@ -159,6 +159,8 @@ func (m *Manager) describe(s *viaSpec) string {
 		return "tunnel " + s.name
 	case viaTunnelSelf:
 		return "self, tunnel " + s.name
+	case viaUncovered:
+		return "dropped: its routes are those of other places (scope)"
 	}
 	return fixedLeaves[s.kind].String()
 }

@@ -22,19 +22,20 @@ const (
 	viaKernel                     // the host itself
 	viaBlackhole                  // RTN_BLACKHOLE
 	viaUnreachable                // RTN_UNREACHABLE, RTN_PROHIBIT, RTN_THROW
+	viaUncovered                  // a prefix that has routes in other places alone; the configuration's
 )
 
 // fixedLeaves are those of kinds that depend on nothing.
 var fixedLeaves = map[viaKind]pipeline.Kind{
 	viaKernel: pipeline.KindKernel, viaBlackhole: pipeline.KindBlackhole, viaUnreachable: pipeline.KindUnreachable,
-	viaTunnel: pipeline.KindTunnel, viaTunnelSelf: pipeline.KindTunnelAddress,
+	viaTunnel: pipeline.KindTunnel, viaTunnelSelf: pipeline.KindTunnelAddress, viaUncovered: pipeline.KindBlackhole,
 }
 
 // viaSpec describes next hops.
 type viaSpec struct {
 	kind viaKind
 	hops []hop      // viaHops
-	id   uint32     // viaObject, viaTunnel, viaTunnelSelf
+	id   uint32     // viaObject, viaTunnel, viaTunnelSelf; viaUncovered: pipeline.BlackholeScope
 	name string     // viaNamed: interface; viaTunnel: tunnel, for people
 	addr netip.Addr // viaNamed, viaAddress
 }

@@ -7,13 +7,15 @@ import "fmt"
 // some of the worker's.
 type Class uint8
 
-// The worker's classes. The first four are about frames to an endpoint.
+// The worker's classes. All but Prefix are about frames to an endpoint.
 const (
 	GRE      = Class(steerSteerClassCLASS_GRE)
 	ESP      = Class(steerSteerClassCLASS_ESP)
 	ESPInUDP = Class(steerSteerClassCLASS_ESP_IN_UDP)
 	// Fragment is every fragment of any protocol, the first one included.
 	Fragment = Class(steerSteerClassCLASS_FRAGMENT)
+	// Probe is an echo reply that begins as what answers a tunnel's probe.
+	Probe = Class(steerSteerClassCLASS_PROBE)
 	// Prefix is anything whose destination is inside a customer prefix.
 	Prefix = Class(steerSteerClassCLASS_PREFIX)
 )
@@ -48,6 +50,7 @@ var classNames = [classes]string{
 	ESP:           "esp",
 	ESPInUDP:      "esp_in_udp",
 	Fragment:      "fragment",
+	Probe:         "probe",
 	Prefix:        "prefix",
 	IKE:           "ike",
 	EndpointOther: "endpoint_other",

@@ -63,7 +63,7 @@ func TestClassNames(t *testing.T) {
 			seen[name] = true
 		}
 	}
-	if got := Class(classes).String(); got != "class(12)" {
+	if got := Class(classes).String(); got != "class(13)" {
 		t.Errorf("unknown class: %q", got)
 	}
 	for c, want := range map[Class]bool{GRE: true, Prefix: true, IKE: false, NoSocket: false} {

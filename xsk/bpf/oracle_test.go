@@ -94,6 +94,12 @@ func upper(proto byte, b []byte) Class {
 		return GRE
 	case proto == 50:
 		return ESP
+	case proto == 1 || proto == 58:
+		reply := map[byte]byte{1: 0, 58: 129}[proto]
+		if len(b) >= 12 && b[0] == reply && string(b[8:12]) == "cwhp" {
+			return Probe
+		}
+		return EndpointOther
 	case proto != 17:
 		return EndpointOther
 	case len(b) < 8:

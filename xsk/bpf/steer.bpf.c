@@ -7,8 +7,9 @@
  * The order of decisions is the order of this file:
  *
  *   1. Ethernet, at most one 802.1Q tag; what is not IP goes to the kernel.
- *   2. Destination is an endpoint: GRE, ESP, ESP in UDP and every fragment go to
- *      the worker; all else (ping, IKE, BGP, ssh) to the kernel.
+ *   2. Destination is an endpoint: GRE, ESP, ESP in UDP, every fragment and the
+ *      answers to probes go to the worker; all else (ping, IKE, BGP, ssh) to the
+ *      kernel.
  *   3. Destination is reserved (multicast, link-local, loopback): kernel.
  *   4. Destination is inside a customer prefix: worker.
  *   5. All else: kernel.
@@ -21,12 +22,13 @@
  */
 #include "kernel.h"
 
-/* One class per frame. The first five are the worker's. */
+/* One class per frame. The first six are the worker's. */
 enum steer_class {
 	CLASS_GRE,
 	CLASS_ESP,
 	CLASS_ESP_IN_UDP,
 	CLASS_FRAGMENT,
+	CLASS_PROBE,
 	CLASS_PREFIX,
 	CLASS_IKE,
 	CLASS_ENDPOINT_OTHER,
@@ -34,7 +36,7 @@ enum steer_class {
 	CLASS_NOT_IP,
 	CLASS_GROUP_MAC,
 	CLASS_MALFORMED,
-	/* Not a class of frames: those of the first five that went to the kernel
+	/* Not a class of frames: those of the first six that went to the kernel
 	 * because their queue had no socket. They are counted twice. */
 	CLASS_NO_SOCKET,
 	CLASS_COUNT,
@@ -46,12 +48,20 @@ enum {
 	ETHERTYPE_IPV6 = 0x86dd,
 
 	PROTO_HOPOPTS = 0,
+	PROTO_ICMP = 1,
 	PROTO_UDP = 17,
 	PROTO_ROUTING = 43,
 	PROTO_FRAGMENT = 44,
 	PROTO_GRE = 47,
 	PROTO_ESP = 50,
+	PROTO_ICMPV6 = 58,
 	PROTO_DSTOPTS = 60,
+
+	ICMP_ECHO_REPLY = 0,
+	ICMPV6_ECHO_REPLY = 129,
+
+	/* How the payload of a probe begins: pipeline.ProbeMagic. */
+	PROBE_MAGIC = 0x63776870,
 
 	PORT_IKE = 500,
 	PORT_NAT_T = 4500,
@@ -105,6 +115,15 @@ struct udp {
 	u16 dst;
 	u16 len;
 	u16 check;
+};
+
+struct icmp_echo {
+	u8 type;
+	u8 code;
+	u16 check;
+	u16 id;
+	u16 seq;
+	u32 data;
 };
 
 struct prefix4_key {
@@ -195,6 +214,17 @@ INLINE enum steer_class classify_udp(struct xdp_md *ctx, u32 at)
 	return spi ? CLASS_ESP_IN_UDP : CLASS_IKE;
 }
 
+/* An echo reply to an endpoint may be what has come back of a tunnel's probe.
+ * The host's own pings are not. */
+INLINE enum steer_class classify_icmp(struct xdp_md *ctx, u32 at, u8 echo_reply)
+{
+	struct icmp_echo icmp;
+
+	if (!LOAD(ctx, at, &icmp) || icmp.type != echo_reply || icmp.data != BE32(PROBE_MAGIC))
+		return CLASS_ENDPOINT_OTHER;
+	return CLASS_PROBE;
+}
+
 /* The upper layer of an unfragmented packet to an endpoint. A GRE or ESP header
  * that is cut off is still a tunnel's, so the worker counts it. */
 INLINE enum steer_class classify_upper(struct xdp_md *ctx, u8 proto, u32 at)
@@ -206,6 +236,10 @@ INLINE enum steer_class classify_upper(struct xdp_md *ctx, u8 proto, u32 at)
 		return CLASS_ESP;
 	case PROTO_UDP:
 		return classify_udp(ctx, at);
+	case PROTO_ICMP:
+		return classify_icmp(ctx, at, ICMP_ECHO_REPLY);
+	case PROTO_ICMPV6:
+		return classify_icmp(ctx, at, ICMPV6_ECHO_REPLY);
 	default:
 		return CLASS_ENDPOINT_OTHER;
 	}

@@ -19,15 +19,16 @@ const (
 	steerSteerClassCLASS_ESP            steerSteerClass = 1
 	steerSteerClassCLASS_ESP_IN_UDP     steerSteerClass = 2
 	steerSteerClassCLASS_FRAGMENT       steerSteerClass = 3
-	steerSteerClassCLASS_PREFIX         steerSteerClass = 4
-	steerSteerClassCLASS_IKE            steerSteerClass = 5
-	steerSteerClassCLASS_ENDPOINT_OTHER steerSteerClass = 6
-	steerSteerClassCLASS_OTHER          steerSteerClass = 7
-	steerSteerClassCLASS_NOT_IP         steerSteerClass = 8
-	steerSteerClassCLASS_GROUP_MAC      steerSteerClass = 9
-	steerSteerClassCLASS_MALFORMED      steerSteerClass = 10
-	steerSteerClassCLASS_NO_SOCKET      steerSteerClass = 11
-	steerSteerClassCLASS_COUNT          steerSteerClass = 12
+	steerSteerClassCLASS_PROBE          steerSteerClass = 4
+	steerSteerClassCLASS_PREFIX         steerSteerClass = 5
+	steerSteerClassCLASS_IKE            steerSteerClass = 6
+	steerSteerClassCLASS_ENDPOINT_OTHER steerSteerClass = 7
+	steerSteerClassCLASS_OTHER          steerSteerClass = 8
+	steerSteerClassCLASS_NOT_IP         steerSteerClass = 9
+	steerSteerClassCLASS_GROUP_MAC      steerSteerClass = 10
+	steerSteerClassCLASS_MALFORMED      steerSteerClass = 11
+	steerSteerClassCLASS_NO_SOCKET      steerSteerClass = 12
+	steerSteerClassCLASS_COUNT          steerSteerClass = 13
 )
 
 // Names of all BPF objects in the ELF.

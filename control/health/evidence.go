@@ -1,0 +1,140 @@
+package health
+
+import (
+	"encoding/binary"
+	"errors"
+	"slices"
+	"time"
+)
+
+// What nodes tell each other begins with one of these. Later releases add others, which this one does not know.
+const (
+	kindEvidence = 1 // to the nodes of the data center: what became of a node's probes
+	kindSummary  = 2 // to all nodes: how the tunnels are in a data center
+)
+
+// Evidence is what a node tells: its kind, flags, the length of its name and that, and findings.
+type evidence struct {
+	node     string
+	leaving  bool // it probes no more
+	findings []finding
+}
+
+// A finding is what a node tells of a tunnel: its tag, how many probes were answered and how many not since the last telling, its state and
+// whether something has changed, big endian.
+type finding struct {
+	tunnel         uint64
+	answered, lost uint16
+	state          State
+	changed        bool
+}
+
+const (
+	findingLen  = 8 + 2 + 2 + 1 + 1
+	maxFindings = 4096 // in one message
+	flagLeaving = 1
+	flagChanged = 1
+)
+
+func (e evidence) marshal() []byte {
+	b := append(make([]byte, 0, 3+len(e.node)+len(e.findings)*findingLen), kindEvidence, flag(e.leaving, flagLeaving), byte(len(e.node)))
+	b = append(b, e.node...)
+	for _, f := range e.findings {
+		b = binary.BigEndian.AppendUint64(b, f.tunnel)
+		b = binary.BigEndian.AppendUint16(b, f.answered)
+		b = binary.BigEndian.AppendUint16(b, f.lost)
+		b = append(b, byte(f.state), flag(f.changed, flagChanged))
+	}
+	return b
+}
+
+func flag(is bool, bit byte) byte {
+	if is {
+		return bit
+	}
+	return 0
+}
+
+var errEvidence = errors.New("what is told of tunnels' health is none")
+
+func parseEvidence(b []byte) (e evidence, err error) {
+	name, rest, ok := nameIn(b)
+	if !ok || b[0] != kindEvidence || len(rest)%findingLen != 0 || len(rest) > maxFindings*findingLen {
+		return e, errEvidence
+	}
+	e.node, e.leaving = name, b[1]&flagLeaving != 0
+	for f := range slices.Chunk(rest, findingLen) {
+		if f[12] > byte(Down) {
+			return e, errEvidence
+		}
+		e.findings = append(e.findings, finding{binary.BigEndian.Uint64(f), binary.BigEndian.Uint16(f[8:]), binary.BigEndian.Uint16(f[10:]), State(f[12]), f[13]&flagChanged != 0})
+	}
+	return e, nil
+}
+
+// nameIn splits a message into the name that follows its kind and flags, and what is behind that.
+func nameIn(b []byte) (name string, rest []byte, ok bool) {
+	if len(b) < 3 || len(b)-3 < int(b[2]) {
+		return "", nil, false
+	}
+	return string(b[3:][:b[2]]), b[3+int(b[2]):], true
+}
+
+// A summary of a tunnel is its tag, how many nodes find it healthy, degraded and down, and the round-trip time in microseconds, big endian.
+const summaryLen = 8 + 3*2 + 4
+
+func appendSummary(b []byte, tunnel uint64, s Summary) []byte {
+	b = binary.BigEndian.AppendUint64(b, tunnel)
+	for _, n := range []int{s.Healthy, s.Degraded, s.Down} {
+		b = binary.BigEndian.AppendUint16(b, uint16(n))
+	}
+	return binary.BigEndian.AppendUint32(b, uint32(s.RTT/time.Microsecond))
+}
+
+// tellSummary tells how the tunnels are in this data center.
+func (p *Prober) tellSummary(now time.Time) {
+	head := append([]byte{kindSummary, 0, byte(len(p.opts.Datacenter))}, p.opts.Datacenter...)
+	b := slices.Clone(head)
+	for tag, x := range p.byTag {
+		if b = appendSummary(b, tag, p.here(x, now)); len(b) > maxFindings*summaryLen {
+			p.opts.Tell(b, true)
+			b = slices.Clone(head)
+		}
+	}
+	p.opts.Tell(b, true)
+}
+
+// maxDatacenters bounds those that are remembered.
+const maxDatacenters = 1024
+
+// hearSummary takes what another data center has told. Of tunnels that are not probed here nothing is kept.
+func (p *Prober) hearSummary(b []byte) error {
+	name, rest, ok := nameIn(b)
+	if !ok || len(rest)%summaryLen != 0 {
+		return errEvidence
+	}
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d := p.team.datacenters[name]
+	if name == p.opts.Datacenter || d == nil && len(p.team.datacenters) >= maxDatacenters {
+		return nil
+	}
+	if d == nil {
+		d = &datacenter{tunnels: map[uint64]Summary{}}
+		p.team.datacenters[name] = d
+	}
+	d.at = now
+	for r := range slices.Chunk(rest, summaryLen) {
+		tunnel := binary.BigEndian.Uint64(r)
+		s := Summary{Datacenter: name, Healthy: int(binary.BigEndian.Uint16(r[8:])), Degraded: int(binary.BigEndian.Uint16(r[10:])), Down: int(binary.BigEndian.Uint16(r[12:])),
+			RTT: time.Duration(binary.BigEndian.Uint32(r[14:])) * time.Microsecond}
+		if s.Healthy+s.Degraded+s.Down == 0 {
+			return errEvidence
+		}
+		if s.State = verdict(s.Healthy, s.Degraded, s.Down); p.byTag[tunnel] != nil {
+			d.tunnels[tunnel] = s
+		}
+	}
+	return nil
+}
