@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -123,6 +124,7 @@ type Config struct {
 	Node       Node
 	Interfaces []Interface
 	Workers    Workers
+	Steering   Steering
 	Endpoints  []netip.Addr
 	Accounts   []Account
 	Tunnels    []Tunnel
@@ -292,6 +294,17 @@ type Route struct {
 	// NextHop are those of one of them.
 	Uncovered bool
 }
+
+// Steering says how flows follow routes that change.
+type Steering struct {
+	// Stay is how long a flow may send nothing and still stays with the
+	// tunnel, or the router, that has carried it, when another one of the same
+	// priority comes back, or weights change. 0: flows move at once.
+	Stay time.Duration
+}
+
+// DefaultStay is Steering.Stay of a file that says nothing.
+const DefaultStay = time.Minute
 
 // Metrics is where Prometheus metrics are served.
 type Metrics struct {

@@ -53,6 +53,7 @@ routes: [{prefix: 203.0.113.0/24, nexthop: a}]
 		Node:       Node{Name: host},
 		Interfaces: []Interface{{Name: "eth0", Queues: nil, Mode: ModeAuto}},
 		Workers:    Workers{CPUs: nil, BusyPoll: true},
+		Steering:   Steering{Stay: time.Minute},
 		Endpoints:  []netip.Addr{addr("192.0.2.1")},
 		Accounts:   []Account{{Name: "default"}},
 		Tunnels: []Tunnel{{
@@ -139,7 +140,7 @@ func TestExample(t *testing.T) {
 	for _, s := range []schema{
 		rootSchema, nodeSchema, interfaceSchema, workersSchema, accountSchema, tunnelSchema, ipsecSchema, ikeSchema, lifetimeSchema, sharedSchema,
 		selectorSchema, manualSchema, keyFileSchema, routeSchema, metricsSchema, controlSchema, clusterSchema, tlsSchema, hubSchema, shareSchema, natsSchema,
-		healthSchema, degradedSchema, downSchema, recoverySchema, scopeSchema,
+		healthSchema, degradedSchema, downSchema, recoverySchema, scopeSchema, steeringSchema,
 	} {
 		for _, f := range s.fields {
 			if !regexp.MustCompile(`\b` + f + `:`).Match(example) {

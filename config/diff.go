@@ -25,6 +25,9 @@ type Changes struct {
 	// PeersChanged names the accounts whose peers are not the same.
 	PeersChanged []string
 
+	// Settings names what else is another.
+	Settings []string
+
 	// Restart lists what a running daemon cannot take over.
 	Restart []Restart
 }
@@ -70,7 +73,7 @@ func (c Changes) Warnings() []string {
 func (c Changes) Empty() bool {
 	return len(c.EndpointsAdded)+len(c.EndpointsRemoved)+
 		len(c.TunnelsAdded)+len(c.TunnelsRemoved)+len(c.TunnelsChanged)+
-		len(c.RoutesAdded)+len(c.RoutesRemoved)+len(c.PeersChanged)+len(c.Restart) == 0
+		len(c.RoutesAdded)+len(c.RoutesRemoved)+len(c.PeersChanged)+len(c.Settings)+len(c.Restart) == 0
 }
 
 // Diff returns the changes from old to new. Lists keep the order of the file
@@ -84,6 +87,9 @@ func Diff(old, new *Config) Changes {
 	c.RoutesAdded = missingFrom(oldRoutes, newRoutes)
 	c.RoutesRemoved = missingFrom(newRoutes, oldRoutes)
 	c.diffPeers(old.Accounts, new.Accounts)
+	if old.Steering != new.Steering {
+		c.Settings = append(c.Settings, "steering")
+	}
 	c.diffRestart(old, new)
 	return c
 }

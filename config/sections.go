@@ -3,6 +3,7 @@ package config
 import (
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/goccy/go-yaml/ast"
 )
@@ -14,7 +15,7 @@ const (
 )
 
 var rootSchema = schema{
-	fields: []string{"node", "interfaces", "workers", "endpoints", "accounts", "tunnels", "routes", "metrics", "control", "cluster"},
+	fields: []string{"node", "interfaces", "workers", "endpoints", "accounts", "tunnels", "routes", "steering", "metrics", "control", "cluster"},
 	refused: map[string]string{
 		"analytics":     "this version has no analytics: metrics has the counters; remove the section",
 		"flow":          "this version has no flow analytics: metrics has the counters; remove the section",
@@ -50,6 +51,10 @@ func (d *decoder) config(root value, c *Config, fleet bool) {
 	}
 	if v, ok := f.get("routes"); ok {
 		c.Routes = d.routes(v)
+	}
+	c.Steering = Steering{Stay: DefaultStay}
+	if v, ok := f.get("steering"); ok {
+		d.steering(v, &c.Steering)
 	}
 	if v, ok := f.get("metrics"); ok {
 		d.metrics(v, &c.Metrics)
@@ -296,6 +301,25 @@ func (d *decoder) route(f fields, r *Route) {
 	}
 	if v, ok := f.get("scope"); ok {
 		r.Scope = v.scope()
+	}
+}
+
+var steeringSchema = schema{fields: []string{"stay"}}
+
+var stayBounds = durationBounds{time.Second, time.Hour,
+	"a flow that pauses would not stay; write off if that is meant", "what ended long ago would count still"}
+
+func (d *decoder) steering(v value, s *Steering) {
+	f, ok := v.mapping(steeringSchema)
+	if !ok {
+		return
+	}
+	if v, ok := f.get("stay"); ok {
+		if v.isWord("off") {
+			s.Stay = 0
+		} else if t, ok := v.duration(stayBounds, "off, or "); ok {
+			s.Stay = t
+		}
 	}
 }
 

@@ -6,6 +6,7 @@
 //	causeway apply -f FILE      makes accounts, tunnels and routes what all nodes of a cluster work with
 //	causeway ike initiate|rekey|terminate TUNNEL
 //	causeway reload             makes the running daemon read its configuration again
+//	causeway rebalance          has flows go where the weights of routes say
 //	causeway drain              withdraws the endpoints, waits for traffic to leave, and stops the daemon
 //	causeway doctor [-c FILE]   says what is fast on this machine, what is not, and why
 //	causeway replay -c FILE IN  says what the node would do with the frames of a capture
@@ -70,7 +71,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(wrongFlag)
 	root.SetVersionTemplate("causeway {{.Version}}\n") // as the command does
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(runCommand(), checkCommand(), showCommand(), reloadCommand(), applyCommand(), drainCommand(), ikeCommand(), clusterCommand(), doctorCommand(), replayCommand(), versionCommand())
+	root.AddCommand(runCommand(), checkCommand(), showCommand(), reloadCommand(), applyCommand(), drainCommand(), rebalanceCommand(), ikeCommand(), clusterCommand(), doctorCommand(), replayCommand(), versionCommand())
 	return root
 }
 

@@ -66,6 +66,12 @@ func (c *Client) Drain(limit time.Duration) (d Drained, err error) {
 	return d, err
 }
 
+// Rebalance has all flows go where the weights of routes say, and returns how many parts of 256 moved, of all groups together.
+func (c *Client) Rebalance() (r Rebalanced, err error) {
+	err = c.do(http.MethodPost, "rebalance", &r)
+	return r, err
+}
+
 // CommandIKE makes the daemon do something with a tunnel's IKE, and returns when it is done.
 func (c *Client) CommandIKE(command, tunnel string) error {
 	var done struct{}

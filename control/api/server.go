@@ -36,6 +36,7 @@ type Node interface {
 	Apply(ctx context.Context, f *config.Fleet, dry bool) (Applied, error)
 	Reload() (Reload, error)
 	Drain(ctx context.Context, limit time.Duration) (Drained, error)
+	Rebalance() Rebalanced
 	CommandIKE(ctx context.Context, command, tunnel string) error
 	ExportKeys(tunnel string, span time.Duration) (KeyFile, error)
 }
@@ -99,6 +100,7 @@ func NewHandler(n Node) http.Handler {
 		}
 		answer(w, http.StatusOK, d)
 	})
+	mux.HandleFunc("POST /v1/rebalance", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, n.Rebalance()) })
 	mux.HandleFunc("POST /v1/apply", func(w http.ResponseWriter, r *http.Request) {
 		f := new(config.Fleet)
 		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxApplied)).Decode(f)

@@ -50,6 +50,7 @@ func (filled) CommandIKE(_ context.Context, command, tunnel string) error {
 	return nil
 }
 func (filled) ExportKeys(string, time.Duration) (KeyFile, error) { return fill[KeyFile](), nil }
+func (filled) Rebalance() Rebalanced                             { return fill[Rebalanced]() }
 func (f filled) Drain(context.Context, time.Duration) (Drained, error) {
 	return fill[Drained](), f.reload
 }

@@ -176,6 +176,11 @@ type IKE struct {
 	Elsewhere []IKEElsewhere `json:"elsewhere"` // IKE SAs of other nodes of the cluster
 }
 
+// Rebalanced is what moved when flows were to go where the weights of routes say.
+type Rebalanced struct {
+	Parts int `json:"parts_moved"` // of 256 in each group of routes with one priority
+}
+
 // Drained is how a node was drained.
 type Drained struct {
 	Waited float64 `json:"waited_seconds"`

@@ -137,3 +137,6 @@ func ago(t time.Time) float64 {
 	}
 	return time.Since(t).Seconds()
 }
+
+// Rebalance has flows go where the weights of routes say.
+func (n *Node) Rebalance() api.Rebalanced { return api.Rebalanced{Parts: n.routes.Rebalance()} }

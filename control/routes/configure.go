@@ -25,6 +25,7 @@ type tunnelRoute struct {
 // configure takes over the routes and tunnels of c: first everything is set that it has, then what no longer is in it goes.
 func (m *Manager) configure(c *config.Config) error {
 	m.config++
+	m.groups.stay = c.Steering.Stay
 	vrfs, err := m.accounts(c)
 	errs := []error{err}
 	peers := peersOf(c, vrfs)

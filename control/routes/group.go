@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"encoding/binary"
 	"slices"
+	"time"
 
+	"causeway/config"
 	"causeway/pipeline"
 	"causeway/pipeline/fib"
 )
@@ -20,6 +22,10 @@ type groupTable struct {
 	spare     []uint32
 	dying     []uint32 // without users; free after a batch boundary
 	exhausted uint64   // how often there was none left
+
+	stay  time.Duration // how long a bucket without packets still has flows; 0: flows do not stay
+	swept time.Time
+	now   func() time.Time
 }
 
 type group struct {
@@ -27,14 +33,12 @@ type group struct {
 	users   int
 	key     string // of a shared one
 	members []fib.Member
-	history [][]fib.Member // what it was made and updated with, oldest first
+	used    [fib.Buckets]time.Time // when a flow of the bucket was seen last
+	late    int                    // buckets that have to move when their flows have ended
 }
 
-// groupHistory is how many updates of a group are remembered for those that are made after it.
-const groupHistory = 64
-
 func newGroupTable(f *pipeline.Forwarding) groupTable {
-	return groupTable{fwd: f, list: make([]group, 1), shared: map[string]uint32{}}
+	return groupTable{fwd: f, list: make([]group, 1), shared: map[string]uint32{}, stay: config.DefaultStay, now: time.Now}
 }
 
 // make returns a group with one user, 0 if there is none left. Flows of members that group from has too stay where they are.
@@ -52,30 +56,64 @@ func (t *groupTable) make(from uint32, members []fib.Member) uint32 {
 		return 0
 	}
 	g := group{fib: new(fib.Group), users: 1}
-	for _, then := range t.list[from].history {
-		g.update(then)
+	if old := &t.list[from]; from != 0 {
+		t.look(old)
+		g.fib.Copy(old.fib)
+		g.used = old.used
 	}
-	g.update(members)
+	t.change(&g, members)
 	t.list[i] = g
 	t.fwd.SetGroup(int(i), g.fib)
 	return i
 }
 
-// update changes the members and remembers them: a copy of the group is made by repeating its life, because a group
-// cannot be read.
-func (g *group) update(members []fib.Member) {
+// change has a group consist of members. Flows that are there stay, unless their member is none any more.
+func (t *groupTable) change(g *group, members []fib.Member) {
+	t.look(g)
 	g.members = slices.Clone(members)
-	g.fib.Update(g.members)
-	if len(g.history) == groupHistory {
-		g.history = g.history[1:]
+	t.balance(g)
+}
+
+// look notes which buckets have flows.
+func (t *groupTable) look(g *group) {
+	now := t.now()
+	g.fib.Used(func(i int) { g.used[i] = now })
+}
+
+// balance moves what may move.
+func (t *groupTable) balance(g *group) {
+	now := t.now()
+	g.late = g.fib.UpdateAround(g.members, func(i int) bool { return !g.used[i].IsZero() && now.Sub(g.used[i]) < t.stay })
+}
+
+// sweep looks which flows have ended, and moves what had to wait for them.
+func (t *groupTable) sweep() {
+	if now := t.now(); now.Sub(t.swept) < t.stay/4 {
+		return
+	} else {
+		t.swept = now
 	}
-	g.history = append(slices.Clip(g.history), g.members)
+	for i := 1; i < len(t.list); i++ {
+		if g := &t.list[i]; g.fib != nil {
+			if t.look(g); g.late > 0 {
+				t.balance(g)
+			}
+		}
+	}
+}
+
+// late counts the buckets whose flows are elsewhere than the members' weights say.
+func (t *groupTable) late() (n int) {
+	for i := range t.list {
+		n += t.list[i].late
+	}
+	return n
 }
 
 // update changes group i in place.
 func (t *groupTable) update(i uint32, members []fib.Member) {
 	if g := &t.list[i]; !slices.Equal(g.members, members) {
-		g.update(members)
+		t.change(g, members)
 	}
 }
 

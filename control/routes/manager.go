@@ -183,6 +183,9 @@ func (m *Manager) Run(ctx context.Context) error {
 			m.tick(func() { wg.Go(func() { m.dump(ctx) }) })
 		case <-slow.C:
 			m.refresh()
+			m.mu.Lock()
+			m.groups.sweep()
+			m.mu.Unlock()
 		}
 	}
 }

@@ -1,5 +1,11 @@
 package routes
 
+import (
+	"time"
+
+	"causeway/pipeline/fib"
+)
+
 // A tunnel that does not carry packets well makes its routes worse, and withdraws none: where all are bad the least bad still forwards.
 
 // SetPenalty adds to the priority of all routes into a tunnel, wherever they come from, from now on; 0 takes it back. A tunnel that is not
@@ -29,6 +35,32 @@ func (m *Manager) dirtyRoutesInto(id uint32) {
 	for p := t.at(i).first; p != 0; p = m.rib.paths.at(p).viaNext {
 		m.dirty(m.rib.paths.at(p).entry)
 	}
+}
+
+// somePenalised reports whether a path of e has a penalty. Then a group of one is kept: when the others come back its flows stay.
+func (m *Manager) somePenalised(e *entry) bool {
+	for i := e.first; i != 0; {
+		p := m.rib.paths.at(i)
+		if m.penalty(m.vias.at(p.via)) > 0 {
+			return true
+		}
+		i = p.next
+	}
+	return false
+}
+
+// Rebalance has all flows go where the members' weights say, now.
+func (m *Manager) Rebalance() (moved int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	moved = m.groups.late()
+	for i := range m.groups.list {
+		if g := &m.groups.list[i]; g.late > 0 {
+			g.used = [fib.Buckets]time.Time{}
+			m.groups.balance(g)
+		}
+	}
+	return moved
 }
 
 // effective is a path's priority with the penalty of the tunnel that it leads into.

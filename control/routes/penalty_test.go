@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -55,5 +56,24 @@ routes:
 		if r.Penalty != 0 {
 			t.Errorf("%+v", r)
 		}
+	}
+}
+
+// BenchmarkPenalty: a tunnel with ten thousand prefixes is down, and back. The workers have it when SetPenalty returns.
+func BenchmarkPenalty(b *testing.B) {
+	e := newEngine(b, 2)
+	m := newMirror(e)
+	m.kernel()
+	var text strings.Builder
+	text.WriteString(twoTunnels)
+	for i := range 10_000 {
+		for _, name := range []string{"a1", "a2"} {
+			fmt.Fprintf(&text, "  - {prefix: 10.%d.%d.0/24, account: acme, nexthop: %s}\n", i>>8, i&255, name)
+		}
+	}
+	configure(b, e, m.m, parse(b, "p2", text.String()))
+	for b.Loop() {
+		m.m.SetPenalty("a1", 1_000_000)
+		m.m.SetPenalty("a1", 0)
 	}
 }

@@ -57,10 +57,10 @@ func (m *Manager) placeDirty() {
 // leafOf returns the leaf of the best paths, a group if there are several, and keeps the groups' accounts.
 func (m *Manager) leafOf(e *entry, best []uint32) pipeline.Leaf {
 	var members []fib.Member
-	if len(best) > 1 {
+	if len(best) > 1 || e.group != 0 && len(best) > 0 {
 		members = m.membersOf(best)
 	}
-	if len(members) > 1 {
+	if len(members) > 1 || len(members) == 1 && e.group != 0 && m.somePenalised(e) {
 		e.group = m.groups.share(e.group, members)
 		return m.groups.leaf(e.group, members)
 	}

@@ -23,6 +23,7 @@ type Stats struct {
 	Neighbours       int // of the kernel, on our links
 	Slots            int // neighbours that routes use
 	Groups           int // equal-cost groups
+	Late             int // buckets of theirs whose flows are elsewhere than the weights say
 
 	Updates    uint64        // messages received
 	Malformed  uint64        // of those, not understood
@@ -51,7 +52,7 @@ func (m *Manager) Stats() Stats {
 	s.Local = n[sourceLocal][0] + n[sourceLocal][1]
 	s.Static = n[sourceConfig][0] + n[sourceConfig][1]
 	s.Prefixes, s.Neighbours = len(m.rib.index), len(m.neighbours)
-	s.Slots, s.Groups = len(m.slots.byHost), m.groups.inUse()
+	s.Slots, s.Groups, s.Late = len(m.slots.byHost), m.groups.inUse(), m.groups.late()
 	s.Asked, s.AskSuppressed, s.AskFailed = m.asks.asked.Load(), m.asks.suppressed.Load(), m.asks.failed.Load()
 	s.SlotsExhausted, s.GroupExhausted = m.slots.exhausted, m.groups.exhausted
 	return s

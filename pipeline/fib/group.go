@@ -20,6 +20,7 @@ type Member struct {
 // copied.
 type Group struct {
 	buckets [Buckets]atomic.Uint32
+	used    [Buckets]atomic.Uint32 // 1: picked since Used
 }
 
 // NewGroup makes a group of these members, see Update.
@@ -31,26 +32,72 @@ func NewGroup(members []Member) *Group {
 
 // Pick returns the member for a flow, or 0 if the group is empty. It uses the upper 8 bits of the hash: the lower ones have often
 // chosen the receive queue already, and would be the same for all flows of a worker.
-func (g *Group) Pick(hash uint32) Value { return Value(g.buckets[hash>>24].Load()) }
+func (g *Group) Pick(hash uint32) Value {
+	if u := &g.used[hash>>24]; u.Load() == 0 { // others read it all the time
+		u.Store(1)
+	}
+	return g.at(int(hash >> 24))
+}
+
+// at is the member that has a bucket.
+func (g *Group) at(bucket int) Value { return Value(g.buckets[bucket].Load()) }
+
+// Used calls f for each bucket of which a flow was picked since the last call.
+func (g *Group) Used(f func(bucket int)) {
+	for i := range g.used {
+		if g.used[i].Load() != 0 {
+			g.used[i].Store(0)
+			f(i)
+		}
+	}
+}
+
+// Copy makes g, which nobody picks from yet, have the buckets of from.
+func (g *Group) Copy(from *Group) {
+	for i := range g.buckets {
+		g.buckets[i].Store(from.buckets[i].Load())
+	}
+}
 
 // Update changes the members in place. Each member gets its ideal share of the buckets, rounded down or up: the remainders go first
 // to members that hold such a bucket already, then to the largest remainder, then to the smaller Value. Under that rule no update
 // could move fewer buckets. So the result depends on the members before, but not on the order of members; weights of the same Value
 // add up. Without a member of positive weight all buckets become 0.
 func (g *Group) Update(members []Member) {
+	g.UpdateAround(members, func(int) bool { return false })
+}
+
+// UpdateAround is Update for flows that are to stay where they are: a bucket that is busy moves only if its member is none any more. Then
+// shares may not be the ideal ones: late is how many buckets still have to move, in a later call.
+func (g *Group) UpdateAround(members []Member, busy func(bucket int) bool) (late int) {
 	shares := g.divide(members)
-	// Keep what each share covers; what is left over goes to members that are short of it, in bucket order.
-	var moving []int
+	var idle, moving []int
 	for i := range g.buckets {
-		if s := find(shares, g.Pick(uint32(i)<<24)); s != nil && s.kept < s.want {
+		switch s := find(shares, g.at(i)); {
+		case s == nil:
+			moving = append(moving, i)
+		case busy(i):
+			s.kept++
+		default:
+			idle = append(idle, i)
+		}
+	}
+	// Keep what each share covers; what is left over goes to members that are short of it, in bucket order.
+	for _, i := range idle {
+		if s := find(shares, g.at(i)); s.kept < s.want {
 			s.kept++
 		} else {
 			moving = append(moving, i)
 		}
 	}
+	slices.Sort(moving)
 	for _, i := range moving {
 		g.buckets[i].Store(uint32(next(shares)))
 	}
+	for i := range shares {
+		late += max(0, shares[i].kept-shares[i].want)
+	}
+	return late
 }
 
 // share is what one member should get, in buckets.
@@ -67,7 +114,7 @@ type share struct {
 func (g *Group) divide(members []Member) []share {
 	shares, total := merge(members)
 	for i := range g.buckets {
-		if s := find(shares, g.Pick(uint32(i)<<24)); s != nil {
+		if s := find(shares, g.at(i)); s != nil {
 			s.held++
 		}
 	}

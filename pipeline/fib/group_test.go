@@ -96,6 +96,67 @@ func TestGroupShares(t *testing.T) {
 	})
 }
 
+// TestGroupAround: a busy bucket stays with a member that is still one; when none is busy any more all is as if none ever was.
+func TestGroupAround(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		g := new(Group)
+		for range rapid.IntRange(1, 6).Draw(t, "updates") {
+			members := drawMembers(t)
+			part := rapid.IntRange(0, 4).Draw(t, "busy") // of four
+			var busy [Buckets]bool
+			for i := range busy {
+				busy[i] = rand.IntN(4) < part
+			}
+			before := picks(g)
+			late := g.UpdateAround(members, func(i int) bool { return busy[i] })
+			after, shares, total := picks(g), counts(picks(g)), uint64(0)
+			byValue, total := weights(members)
+			for i, v := range after {
+				if v != before[i] && busy[i] && byValue[before[i]] > 0 {
+					t.Fatalf("%v: bucket %d is busy, and moved from %d to %d", members, i, before[i], v)
+				}
+				if total > 0 && byValue[v] == 0 {
+					t.Fatalf("%v: bucket %d is %d's", members, i, v)
+				}
+			}
+			over := 0
+			for v, n := range shares {
+				if total > 0 {
+					over += max(0, n-int(byValue[v]*Buckets/total)-1)
+				}
+			}
+			if late < over || part == 0 && late > 0 {
+				t.Fatalf("%v: %d buckets are said to be late, and %d have to move at least", members, late, over)
+			}
+			if late = g.UpdateAround(members, func(int) bool { return false }); late > 0 {
+				t.Fatalf("%d are late though none is busy", late)
+			}
+			checkShares(t, members, counts(after), counts(picks(g)))
+		}
+	})
+}
+
+// TestGroupUsed: a bucket is used when a flow of it was picked since it was asked.
+func TestGroupUsed(t *testing.T) {
+	g := NewGroup(equal(3))
+	used := func() (list []int) {
+		g.Used(func(i int) { list = append(list, i) })
+		return list
+	}
+	if got := used(); len(got) > 0 {
+		t.Errorf("before the first packet: %v", got)
+	}
+	for _, hash := range []uint32{0x05123456, 0x05ffffff, 0xff000000, 0} {
+		g.Pick(hash)
+	}
+	if got := used(); !slices.Equal(got, []int{0, 5, 255}) {
+		t.Errorf("got %v", got)
+	}
+	if got := used(); len(got) > 0 {
+		t.Errorf("again: %v", got)
+	}
+}
+
 func weights(members []Member) (map[Value]uint64, uint64) {
 	byValue, total := map[Value]uint64{}, uint64(0)
 	for _, m := range members {
