@@ -269,6 +269,7 @@ type Tunnel struct {
 	DF       DFMode
 
 	HealthCheck *HealthCheck // nil: the tunnel is not probed
+	BFD         *BFD         // nil: it is not spoken
 
 	// Prefixes may appear as inner source. Config.EffectiveRoutes says how
 	// they lead to tunnels.

@@ -161,6 +161,7 @@ func (t Tunnel) differences(u Tunnel) []string {
 	note("manual_sas", t.IPsec.sameSAs(u.IPsec))
 	fields = append(fields, t.IPsec.ikeDifferences(u.IPsec)...)
 	note("health_check", sameHealthCheck(t.HealthCheck, u.HealthCheck))
+	note("bfd", sameBFD(t.BFD, u.BFD))
 	note("prefixes", sameSet(t.Prefixes, u.Prefixes))
 	return fields
 }

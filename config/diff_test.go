@@ -148,6 +148,8 @@ func TestDiffSeesEveryField(t *testing.T) {
 			*f = &IPsec{ReplayWindow: 7}
 		case **HealthCheck:
 			*f = &HealthCheck{Retry: 7}
+		case **BFD:
+			*f = &BFD{Multiplier: 7}
 		default:
 			t.Fatalf("%s: no change for a %T", name, f)
 		}

@@ -163,16 +163,8 @@ func (h *HealthCheck) addressesOutside(m fields, t *Tunnel) {
 
 // addresses decodes family and target.
 func (h *HealthCheck) addresses(m fields, t *Tunnel) {
-	from := t.InterfaceAddress
-	if v, ok := m.get("family"); ok {
-		if i, _ := v.word("ipv4", "ipv6"); i == 1 {
-			if from = t.InterfaceAddress6; !from.IsValid() {
-				v.fail("ipv6 needs interface_address6 of the tunnel: write it, or ipv4")
-				return
-			}
-		}
-	}
-	if !from.IsValid() {
+	from, ok := m.insideFamily(t)
+	if !ok {
 		return // that is a mistake of its own
 	}
 	h.Source, h.Target = from.Addr(), otherHost(from)

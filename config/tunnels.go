@@ -102,6 +102,7 @@ func (d *decoder) tunnel(f fields, t *Tunnel) {
 		t.Prefixes = d.tunnelPrefixes(v)
 	}
 	d.healthCheck(f, t)
+	d.bfd(f, t)
 }
 
 func (v value) tunnelName() (string, bool) {

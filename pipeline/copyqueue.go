@@ -21,7 +21,7 @@ type copyQueue struct {
 // copySlot holds one IP packet, or one message.
 type copySlot struct {
 	n    int
-	node uint32 // NodeQueue, to a worker: the tag of the node's tunnel
+	node uint32 // NodeQueue, to a worker: the tag of the node's tunnel; ProbeQueue: the tunnel's id
 	data [xsk.FrameSize - errorStart]byte
 }
 
@@ -54,11 +54,14 @@ func (q *copyQueue) Wait(timeoutMS int) {
 
 // Drain calls f for each waiting packet, which is f's only until it returns, and returns how many there were.
 func (q *copyQueue) Drain(f func(packet []byte)) int {
+	return q.drain(func(s *copySlot) { f(s.data[:s.n]) })
+}
+
+func (q *copyQueue) drain(f func(*copySlot)) (total int) {
 	q.rung.Store(false)
-	total := 0
 	for _, r := range q.rings {
 		for s := r.front(); s != nil; s = r.front() {
-			f(s.data[:s.n])
+			f(s)
 			r.pop()
 			total++
 		}
@@ -105,7 +108,7 @@ func (w *worker) giveCopy(r *ring[copySlot], q *copyQueue, p *packet, b []byte) 
 		w.drop(p, PuntQueueFull)
 		return
 	}
-	s.n = copy(s.data[:], b)
+	s.n, s.node = copy(s.data[:], b), uint32(p.tunnel)
 	r.publish()
 	q.ring()
 	w.count.punted.add(1)

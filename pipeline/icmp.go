@@ -18,10 +18,10 @@ type limiter struct{ next int64 }
 
 func fullLimiter() limiter { return limiter{next: math.MinInt64} }
 
-// allow takes a token at time now (nanoseconds).
-func (l *limiter) allow(now int64) bool {
-	const interval = 1_000_000_000 / icmpPerSecond
-	if earliest := now - icmpBurst*interval; l.next < earliest {
+// allow takes a token at time now (nanoseconds), of a bucket that holds burst tokens and gets perSecond.
+func (l *limiter) allow(now, perSecond, burst int64) bool {
+	interval := 1_000_000_000 / perSecond
+	if earliest := now - burst*interval; l.next < earliest {
 		l.next = earliest
 	}
 	if l.next >= now {
@@ -53,7 +53,7 @@ func (w *worker) refuse(t *Tables, p *packet, r Reason, e4, e6 wire.ICMPError) {
 	if r == TooBig {
 		limit = &w.sizeErrors
 	}
-	if may && limit.allow(w.now) {
+	if may && limit.allow(w.now, icmpPerSecond, icmpBurst) {
 		if v6 {
 			n = w.makeError6(t, p, e6, ip)
 		} else {

@@ -11,8 +11,8 @@ import (
 func (w *worker) end(t *Tables, p *packet) {
 	switch LeafKind(p.leaf) {
 	case KindTunnelAddress:
-		if w.isProbeAnswer(p) {
-			w.giveCopy(w.answers, &w.engine.probes.copyQueue, p, w.bytes(p))
+		if w.isProbeAnswer(p) || w.isBFD(p) {
+			w.giveAnswer(p)
 			return
 		}
 		w.answerEcho(t, p)
@@ -46,7 +46,7 @@ func (w *worker) toHost(t *Tables, p *packet) {
 	case p.flags&pktInjected != 0:
 		w.drop(p, HostLoop)
 	case w.isProbeAnswer(p) && w.forEndpoint(t, p): // by the Internet
-		w.giveCopy(w.answers, &w.engine.probes.copyQueue, p, w.bytes(p))
+		w.giveAnswer(p)
 	case p.mustEncrypt(): // where the host would send it nobody knows
 		w.drop(p, ESPAnswerInClear)
 	case p.tunnel != noTunnel && !w.forEndpoint(t, p):

@@ -30,6 +30,12 @@ func NewProbeQueue(workers, depth int) (*ProbeQueue, error) {
 // It reports false if there is no room. As with any packet, what it reports says nothing of the arrival.
 func (q *ProbeQueue) Send(id int, packet []byte) bool { return q.put(packet, uint32(id)) }
 
+// Drain calls f for each packet that waits for the control side, which is f's only until it returns, with the number of the tunnel that it
+// came out of; -1: it came by the Internet. It returns how many there were.
+func (q *ProbeQueue) Drain(f func(tunnel int, packet []byte)) int {
+	return q.drain(func(s *copySlot) { f(int(int32(s.node)), s.data[:s.n]) })
+}
+
 // takeProbes sends the probes that wait, at most a batch.
 func (w *worker) takeProbes(t *Tables) (n int) {
 	if w.probes == nil || w.probes.front() == nil {
@@ -59,6 +65,36 @@ func (w *worker) sendProbe(t *Tables, p *packet, id int) {
 	default:
 		w.encap(t, p, id)
 	}
+}
+
+// What the control side gets is limited, so that nobody keeps others' from it: a tunnel's, and all that comes by the Internet.
+const (
+	answersPerSecond, answersBurst = 1000, 200
+	outsidePerSecond, outsideBurst = 50_000, 500
+	answerLimiters                 = 256 // tunnels share them by their numbers
+)
+
+// giveAnswer gives the control side a packet that is for it.
+func (w *worker) giveAnswer(p *packet) {
+	l, perSecond, burst := &w.outside, int64(outsidePerSecond), int64(outsideBurst)
+	if p.tunnel != noTunnel {
+		l, perSecond, burst = &w.perTunnel[p.tunnel%answerLimiters], answersPerSecond, answersBurst
+	}
+	if !l.allow(w.now, perSecond, burst) {
+		w.drop(p, AnswerRate)
+		return
+	}
+	w.giveCopy(w.answers, &w.engine.probes.copyQueue, p, w.bytes(p))
+}
+
+// isBFD reports whether p, which is for our interface address, is in UDP to a port of BFD (RFC 5881, section 4; RFC 5883, section 5).
+func (w *worker) isBFD(p *packet) bool {
+	udp := w.frame(p.chunk)[p.l4:p.end]
+	if w.answers == nil || p.flags&(pktOriginated|pktLaterFragment) != 0 || p.proto != wire.ProtoUDP || len(udp) < wire.UDPLen {
+		return false
+	}
+	port := binary.BigEndian.Uint16(udp[wire.UDPOffDstPort:])
+	return port == 3784 || port == 4784
 }
 
 // isProbeAnswer reports whether p, which is for an address of ours, is an echo reply that begins as a probe does.

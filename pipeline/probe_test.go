@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
@@ -38,7 +39,7 @@ func probePayload() []byte {
 
 // answers are the packets that came back for the control side.
 func (b *bed) answers() (list [][]byte) {
-	b.probes.Drain(func(p []byte) { list = append(list, bytes.Clone(p)) })
+	b.probes.Drain(func(_ int, p []byte) { list = append(list, bytes.Clone(p)) })
 	return list
 }
 
@@ -153,6 +154,47 @@ func TestNoProbes(t *testing.T) {
 	if got := b.answers(); len(got) != 64 || b.dropped()["punt_queue_full"] != 1 {
 		t.Errorf("%d answers wait; %v", len(got), b.dropped())
 	}
+}
+
+// What is for BFD is the control side's, with the tunnel that it came out of; other UDP is dropped. Who sends too much takes nothing from
+// other tunnels.
+func TestBFD(t *testing.T) {
+	families(t, func(t *testing.T, outer6, inner6 bool) {
+		spec := tunnelOver(outer6)
+		b := newBed(t, 1, spec)
+		own, peer := spec.Interface4.Addr(), spec.Interface4.Addr().Next()
+		if inner6 {
+			own, peer = spec.Interface6.Addr(), spec.Interface6.Addr().Next()
+		}
+		id, _ := b.engine.TunnelID(spec.Name)
+		to := func(port uint16) []byte {
+			packet := udp(t, peer, own, 24)
+			binary.BigEndian.PutUint16(packet[len(packet)-24-6:], port)
+			return gre(t, packet, greHeader{src: customerOf(outer6), dst: endpointOf(outer6)})
+		}
+		for _, port := range []uint16{3784, 4784} {
+			b.send(to(port))
+			n := 0
+			b.probes.Drain(func(tunnel int, packet []byte) {
+				if n++; tunnel != id || len(packet) < 52 {
+					t.Errorf("%x of tunnel %d", packet, tunnel)
+				}
+			})
+			if n != 1 {
+				t.Errorf("port %d: %d packets; %v", port, n, b.dropped())
+			}
+		}
+		b.wantDrop(to(3785), TunnelAddressProtocol)
+		now := time.Duration(0)
+		for range 300 {
+			b.queues[0][0].Put(to(3784))
+			b.engine.PollAt(0, now)
+			b.answers()
+		}
+		if n := b.dropped()["answer_rate"]; n < 90 || n > 110 {
+			t.Errorf("%d of 300 at one moment are too many; %v", n, b.dropped())
+		}
+	})
 }
 
 // A probe for a tunnel that is not there, or is none, is dropped with a reason.

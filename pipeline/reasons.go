@@ -113,6 +113,7 @@ const (
 
 	// punt
 	PuntQueueFull
+	AnswerRate
 	PuntNoDevice
 
 	ownReasons
@@ -199,6 +200,7 @@ var reasonTable = [ownReasons]ReasonInfo{
 	TXRingFull:   {StageTransmit, "tx_ring_full", "the transmit ring stayed full", ""},
 	HandOverFull: {StageTransmit, "hand_over_full", "the ring to another worker was full", ""},
 
+	AnswerRate:    {StagePunt, "answer_rate", "more answers to probes, or packets of BFD, came out of one tunnel, or from the Internet, than the control side takes", ""},
 	PuntQueueFull: {StagePunt, "punt_queue_full", "the queue to the kernel, or that of messages from other nodes, was full", ""},
 	PuntNoDevice:  {StagePunt, "punt_no_device", "the packet is for the kernel, and the daemon has no TUN device", ""},
 }

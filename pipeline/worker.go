@@ -67,7 +67,9 @@ type worker struct {
 	dropTimeout              func(uint64)
 	whole                    batch // datagrams whose last fragment has come
 	sizeErrors, otherErrors  limiter
-	ident                    uint32 // identification of the last packet that was fragmented here
+	outside                  limiter                 // answers to probes by the Internet
+	perTunnel                [answerLimiters]limiter // those, and BFD, out of tunnels
+	ident                    uint32                  // identification of the last packet that was fragmented here
 	plan                     [maxPieces]wire.Piece
 	innerPieces, outerPieces [maxPieces]packet
 	resolve                  *resolveRing
@@ -125,8 +127,11 @@ func newWorker(e *Engine, id int, c WorkerConfig) *worker {
 		sequence:   make([]counter, MaxTunnels),
 		resolve:    newResolveRing(),
 		sealer:     esp.NewSealer(e.ivs),
-		sizeErrors: fullLimiter(), otherErrors: fullLimiter(),
+		sizeErrors: fullLimiter(), otherErrors: fullLimiter(), outside: fullLimiter(),
 		started: time.Now(),
+	}
+	for i := range w.perTunnel {
+		w.perTunnel[i] = fullLimiter()
 	}
 	for _, q := range c.Queues {
 		w.queues = append(w.queues, boundQueue{queue: q.Queue, port: q.Port, debt: q.FillSize})

@@ -215,8 +215,12 @@ func healthTable(w io.Writer, list []api.Health) {
 	}
 	rows := [][]string{{"TUNNEL", "STATE", "SINCE", "PENALTY", "PROBE", "TO", "EVERY", "PROBES", "LOST", "RTT", "LAST ANSWER", "LAST LOSS"}}
 	for _, h := range list {
-		rows = append(rows, []string{h.Tunnel, h.State, age(h.Since), num(h.Penalty), h.Type + " " + h.Direction, h.Target, span(h.Interval), num(h.Probes), num(h.Lost),
-			span(h.RTT), since(h.LastAnswer), since(h.LastLoss)})
+		row := []string{h.Tunnel, h.State, age(h.Since), num(h.Penalty), h.Type + " " + h.Direction, h.Target, span(h.Interval), num(h.Probes), num(h.Lost),
+			span(h.RTT), since(h.LastAnswer), since(h.LastLoss)}
+		if h.Type == "" { // BFD alone
+			copy(row[4:], []string{"none", "-", "-", "-", "-", "-", "-", "-"})
+		}
+		rows = append(rows, row)
 	}
 	table(w, rows)
 	for _, h := range list {
@@ -226,10 +230,29 @@ func healthTable(w io.Writer, list []api.Health) {
 		if h.Leg != "" {
 			fmt.Fprintf(w, "%s: %s\n", h.Tunnel, h.Leg)
 		}
+		if h.BFD != nil {
+			healthOfSession(w, h.Tunnel, h.BFD)
+		}
 		for _, d := range h.Datacenters {
 			healthOfDatacenter(w, h.Tunnel, d)
 		}
 	}
+}
+
+// healthOfSession says how BFD finds a tunnel.
+func healthOfSession(w io.Writer, tunnel string, b *api.HealthBFD) {
+	if b.State == "" {
+		fmt.Fprintf(w, "%s: node %s has the session of BFD\n", tunnel, cmp.Or(b.Node, "(nobody)"))
+		return
+	}
+	fmt.Fprintf(w, "%s: BFD is %s since %s, the router says %s; down after %s without a packet; sent %d, received %d, discarded %d", tunnel, b.State, age(b.Since), b.Remote, span(b.Detection), b.Sent, b.Received, b.Wrong)
+	if b.WhyWrong != "" {
+		fmt.Fprintf(w, " (%s)", b.WhyWrong)
+	}
+	if b.State != "up" && b.Why != "" {
+		fmt.Fprintf(w, "; it went down: %s", b.Why)
+	}
+	fmt.Fprintln(w)
 }
 
 // healthOfDatacenter says how a data center finds a tunnel, if its nodes do not agree that all is well.

@@ -75,8 +75,26 @@ type Health struct {
 	LastAnswer float64 `json:"last_answer_ago_seconds"`
 	LastLoss   float64 `json:"last_loss_ago_seconds"`
 
+	BFD *HealthBFD `json:"bfd"` // null: it is not spoken
+
 	Fleet       string             `json:"fleet"`       // the state by all data centers
 	Datacenters []HealthDatacenter `json:"datacenters"` // this node's first
+}
+
+// A HealthBFD is a session of BFD with a tunnel's router. Of one that another node has only Node is there.
+type HealthBFD struct {
+	Node      string  `json:"node"`         // that has the session; in another data center, one that knows which does
+	State     string  `json:"state"`        // down, init, up, admin-down
+	Remote    string  `json:"remote_state"` // as the router says
+	Why       string  `json:"why_down"`     // it went down the last time
+	RemoteWhy string  `json:"remote_why_down"`
+	Since     float64 `json:"since_seconds"`
+	Changes   uint64  `json:"changes"`
+	Detection float64 `json:"detection_seconds"` // it is down when nothing comes for so long
+	Sent      uint64  `json:"sent"`
+	Received  uint64  `json:"received"`
+	Wrong     uint64  `json:"wrong"` // packets that were discarded
+	WhyWrong  string  `json:"why_wrong"`
 }
 
 // A HealthDatacenter is how the nodes of a data center find a tunnel.

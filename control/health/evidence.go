@@ -21,19 +21,22 @@ type evidence struct {
 }
 
 // A finding is what a node tells of a tunnel: its tag, how many probes were answered and how many not since the last telling, its state and
-// whether something has changed, big endian.
+// whether it has just become worse, or better, big endian.
 type finding struct {
 	tunnel         uint64
 	answered, lost uint16
 	state          State
-	changed        bool
+	worse, better  bool
+	speaks         bool // its session of BFD is the teller's
 }
 
 const (
 	findingLen  = 8 + 2 + 2 + 1 + 1
 	maxFindings = 4096 // in one message
 	flagLeaving = 1
-	flagChanged = 1
+	flagWorse   = 1
+	flagSpeaks  = 2
+	flagBetter  = 4
 )
 
 func (e evidence) marshal() []byte {
@@ -43,7 +46,7 @@ func (e evidence) marshal() []byte {
 		b = binary.BigEndian.AppendUint64(b, f.tunnel)
 		b = binary.BigEndian.AppendUint16(b, f.answered)
 		b = binary.BigEndian.AppendUint16(b, f.lost)
-		b = append(b, byte(f.state), flag(f.changed, flagChanged))
+		b = append(b, byte(f.state), flag(f.worse, flagWorse)|flag(f.better, flagBetter)|flag(f.speaks, flagSpeaks))
 	}
 	return b
 }
@@ -67,7 +70,7 @@ func parseEvidence(b []byte) (e evidence, err error) {
 		if f[12] > byte(Down) {
 			return e, errEvidence
 		}
-		e.findings = append(e.findings, finding{binary.BigEndian.Uint64(f), binary.BigEndian.Uint16(f[8:]), binary.BigEndian.Uint16(f[10:]), State(f[12]), f[13]&flagChanged != 0})
+		e.findings = append(e.findings, finding{binary.BigEndian.Uint64(f), binary.BigEndian.Uint16(f[8:]), binary.BigEndian.Uint16(f[10:]), State(f[12]), f[13]&flagWorse != 0, f[13]&flagBetter != 0, f[13]&flagSpeaks != 0})
 	}
 	return e, nil
 }
@@ -94,6 +97,7 @@ func appendSummary(b []byte, tunnel uint64, s Summary) []byte {
 // tellSummary tells how the tunnels are in this data center.
 func (p *Prober) tellSummary(now time.Time) {
 	head := append([]byte{kindSummary, 0, byte(len(p.opts.Datacenter))}, p.opts.Datacenter...)
+	head = append(append(head, byte(len(p.opts.Node))), p.opts.Node...)
 	b := slices.Clone(head)
 	for tag, x := range p.byTag {
 		if b = appendSummary(b, tag, p.here(x, now)); len(b) > maxFindings*summaryLen {
@@ -110,7 +114,11 @@ const maxDatacenters = 1024
 // hearSummary takes what another data center has told. Of tunnels that are not probed here nothing is kept.
 func (p *Prober) hearSummary(b []byte) error {
 	name, rest, ok := nameIn(b)
-	if !ok || len(rest)%summaryLen != 0 {
+	if !ok || len(rest) < 1 || len(rest)-1 < int(rest[0]) {
+		return errEvidence
+	}
+	teller, rest := string(rest[1:][:rest[0]]), rest[1+int(rest[0]):]
+	if len(rest)%summaryLen != 0 {
 		return errEvidence
 	}
 	now := time.Now()
@@ -123,8 +131,9 @@ func (p *Prober) hearSummary(b []byte) error {
 	if d == nil {
 		d = &datacenter{tunnels: map[uint64]Summary{}}
 		p.team.datacenters[name] = d
+		p.team.version++
 	}
-	d.at = now
+	d.at, d.teller = now, teller
 	for r := range slices.Chunk(rest, summaryLen) {
 		tunnel := binary.BigEndian.Uint64(r)
 		s := Summary{Datacenter: name, Healthy: int(binary.BigEndian.Uint16(r[8:])), Degraded: int(binary.BigEndian.Uint16(r[10:])), Down: int(binary.BigEndian.Uint16(r[12:])),
@@ -132,8 +141,12 @@ func (p *Prober) hearSummary(b []byte) error {
 		if s.Healthy+s.Degraded+s.Down == 0 {
 			return errEvidence
 		}
-		if s.State = verdict(s.Healthy, s.Degraded, s.Down); p.byTag[tunnel] != nil {
+		s.State = verdict(s.Healthy, s.Degraded, s.Down)
+		if x := p.byTag[tunnel]; x != nil {
 			d.tunnels[tunnel] = s
+			if x.Silent && x.BFD && p.speakerCenter(x) == name {
+				p.signal(x, BFD, s.State == Down, "data center "+name+" has no session of BFD with its router", x.Thresholds.Hold, now)
+			}
 		}
 	}
 	return nil

@@ -14,6 +14,8 @@ import (
 // A Tunnel is one to be probed, and how.
 type Tunnel struct {
 	Name           string
+	Silent         bool // no probes are sent: others say how it is, see Signal
+	BFD            bool // one node of the fleet has a session of BFD with its router, see Speaker
 	Kind           Kind
 	Source, Target netip.Addr // our interface address, and where requests go; replies go to Source
 	Interval       time.Duration
@@ -81,6 +83,11 @@ type probed struct {
 	asked   time.Time // when another node's finding has had this one probe the last time
 	told    untold
 
+	signals [sources]signal
+	state   State // by all that is known
+	since   time.Time
+	why     string
+
 	received uint64 // Options.Received when probes began to be lost
 	check    check
 }
@@ -107,12 +114,18 @@ func (p *Prober) SetTunnels(list []Tunnel) {
 	now, left := time.Now(), p.tunnels
 	p.tunnels = make(map[string]*probed, len(list))
 	for _, t := range list {
+		if t.Silent {
+			t.Interval = idle
+		}
 		if old := left[t.Name]; old != nil && old.Tunnel == t {
 			p.tunnels[t.Name] = old
 			delete(left, t.Name)
 			continue
 		}
-		x := &probed{Tunnel: t, tag: tag(t.Name), machine: newMachine(t.Thresholds, now), views: make([]view, len(p.team.members))}
+		x := &probed{Tunnel: t, tag: tag(t.Name), machine: newMachine(t.Thresholds, now), views: make([]view, len(p.team.members)), since: now, why: "not probed yet"}
+		if x.Silent {
+			x.machine.why, x.why = "nothing is known against it", "nothing is known against it"
+		}
 		x.due = p.myTurn(x, now, 0)
 		x.next = x.due
 		p.tunnels[t.Name], p.byTag[x.tag] = x, x
@@ -169,6 +182,7 @@ func (p *Prober) turn(now time.Time) time.Duration {
 			break
 		}
 		p.giveUp(x, now)
+		p.evaluate(x, now)
 		if !x.due.After(now) {
 			p.send(x, now)
 			x.due = p.next(x, now)
@@ -208,7 +222,7 @@ func (p *Prober) excuse(now time.Time) {
 
 // schedule says when a tunnel is to be looked at again.
 func (p *Prober) schedule(x *probed) {
-	x.next = x.due
+	x.next = x.nextSignal(x.due, time.Now())
 	for i := range x.pending {
 		if w := &x.pending[i]; !w.lost && w.until.Before(x.next) {
 			x.next = w.until
@@ -218,6 +232,9 @@ func (p *Prober) schedule(x *probed) {
 }
 
 func (p *Prober) send(x *probed, now time.Time) {
+	if x.Silent {
+		return
+	}
 	x.number++
 	dst := x.Target
 	if x.Kind == Reply {
@@ -262,18 +279,11 @@ func (p *Prober) giveUp(x *probed, now time.Time) {
 func (p *Prober) take(x *probed, sent, now time.Time, answered bool) {
 	was := x.unsettled()
 	if x.machine.take(sent, now, answered) {
-		p.changed(x)
+		p.evaluate(x, now)
 	}
 	if x.unsettled() != was {
 		x.due = p.next(x, now)
 	}
-}
-
-// changed says that the state of a tunnel is another.
-func (p *Prober) changed(x *probed) {
-	p.opts.OnState(p.reportOf(x))
-	p.toTell(x)
-	p.team.urgent = true
 }
 
 // Answer takes a packet that the workers have taken for the answer to a probe. If it answers one of another node it returns what says
@@ -315,7 +325,7 @@ func (p *Prober) Answer(packet []byte) (of func(node string) bool) {
 
 func (p *Prober) reportOf(x *probed) Report {
 	r := x.report
-	r.Tunnel, r.State, r.Since, r.Why, r.RTT = x.Name, x.machine.state, x.machine.since, x.machine.why, x.rtt.smoothed
+	r.Tunnel, r.State, r.Since, r.Why, r.RTT = x.Name, x.state, x.since, x.why, x.rtt.smoothed
 	r.Every, _ = p.cycle(x)
 	r.Leg = p.leg(x)
 	return r

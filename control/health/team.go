@@ -47,6 +47,7 @@ type team struct {
 	urgent      bool      // it is to tell something at once
 	apart       bool      // it reaches nobody: who shares is not known, but who did
 	left        bool      // it shares no more
+	version     uint64    // of members and datacenters
 }
 
 // A view is how another node finds a tunnel.
@@ -58,6 +59,7 @@ type view struct {
 // A datacenter is what another one has told.
 type datacenter struct {
 	at      time.Time
+	teller  string // the node that has told it
 	tunnels map[uint64]Summary
 }
 
@@ -151,10 +153,13 @@ func (p *Prober) takeFinding(x *probed, from int, f finding, now time.Time) {
 	x.views[from] = view{f.state, now}
 	if f.state != Down && (f.answered > 0 || f.lost > 0) { // what has no way at all says nothing of how good that of the others is
 		if x.machine.hear(now, int(f.answered), int(f.lost)) {
-			p.changed(x)
+			p.evaluate(x, now)
 		}
 	}
-	if _, each := p.cycle(x); f.changed && (f.lost > 0) == (x.machine.state != Down) && now.Sub(x.asked) >= each {
+	if f.speaks && x.Silent {
+		p.signal(x, BFD, f.state == Down, "node "+p.team.members[from]+" has no session of BFD with its router", x.Thresholds.Hold, now)
+	}
+	if _, each := p.cycle(x); (f.worse && x.machine.state != Down || f.better && x.machine.state == Down) && now.Sub(x.asked) >= each {
 		x.asked = now
 		turns := (p.team.turn - from + len(p.team.members)) % len(p.team.members)
 		if ask := now.Add(time.Duration(turns-1) * p.askGap()); ask.Before(x.due) {
@@ -174,7 +179,10 @@ func (p *Prober) gather(now time.Time) {
 		}
 		return
 	}
-	maps.DeleteFunc(p.team.datacenters, func(_ string, d *datacenter) bool { return now.Sub(d.at) > summaryKept })
+	centers := len(p.team.datacenters)
+	if maps.DeleteFunc(p.team.datacenters, func(_ string, d *datacenter) bool { return now.Sub(d.at) > summaryKept }); len(p.team.datacenters) != centers {
+		p.team.version++
+	}
 	maps.DeleteFunc(p.team.heard, func(_ string, at time.Time) bool { return now.Sub(at) > heardTime })
 	members := append(slices.Collect(maps.Keys(p.team.heard)), p.opts.Node)
 	slices.Sort(members)
@@ -187,6 +195,7 @@ func (p *Prober) gather(now time.Time) {
 func (p *Prober) takeTurns(now time.Time, members []string) {
 	before := p.team.members
 	p.team.members = members
+	p.team.version++
 	p.team.turn, _ = slices.BinarySearch(members, p.opts.Node)
 	for _, x := range p.tunnels {
 		views := make([]view, len(members))
@@ -213,9 +222,16 @@ func (p *Prober) tell(now time.Time) {
 		p.gather(now)
 	}
 	p.team.told, p.team.urgent = now, false
+	if now.Sub(p.team.summed) >= summaryTime { // whoever has come later has to know
+		for _, x := range p.tunnels {
+			if x.BFD && p.speaker(x) == p.opts.Node {
+				p.toTell(x)
+			}
+		}
+	}
 	e := evidence{node: p.opts.Node}
 	for _, x := range p.untold {
-		e.findings = append(e.findings, finding{x.tag, x.told.answered, x.told.lost, x.machine.state, x.told.changed})
+		e.findings = append(e.findings, finding{x.tag, x.told.answered, x.told.lost, x.state, x.told.worse, x.told.better, x.BFD && p.speaker(x) == p.opts.Node})
 		x.told = untold{}
 	}
 	p.untold = p.untold[:0]
@@ -225,9 +241,11 @@ func (p *Prober) tell(now time.Time) {
 	if len(e.findings) == 0 {
 		p.opts.Tell(e.marshal(), false)
 	}
-	if p.team.turn == 0 && now.Sub(p.team.summed) >= summaryTime {
+	if now.Sub(p.team.summed) >= summaryTime {
 		p.team.summed = now
-		p.tellSummary(now)
+		if p.team.turn == 0 {
+			p.tellSummary(now)
+		}
 	}
 }
 
@@ -244,19 +262,20 @@ func (p *Prober) Leave() {
 // untold is what is to be told of a tunnel.
 type untold struct {
 	answered, lost uint16
-	changed, is    bool
+	worse, better  bool
+	is             bool
 }
 
-// note notes what became of a probe, to tell it. changed: for this node something is not as it was.
-func (p *Prober) note(x *probed, answered, changed bool) {
+// note notes what became of a probe, to tell it. news: it is not what the one before became, and not what the state says.
+func (p *Prober) note(x *probed, answered, news bool) {
 	p.toTell(x)
 	if answered {
 		x.told.answered++
 	} else {
 		x.told.lost++
 	}
-	if changed {
-		x.told.changed = true
+	if news {
+		x.told.worse, x.told.better = x.told.worse || !answered, x.told.better || answered
 		p.team.urgent = true
 	}
 }
@@ -299,7 +318,7 @@ func (p *Prober) here(x *probed, now time.Time) Summary {
 	for i, name := range p.team.members {
 		v := x.views[i]
 		if i == p.team.turn {
-			v = view{x.machine.state, now}
+			v = view{x.state, now}
 		}
 		if now.Sub(v.at) > 2*cycle+heardTime {
 			continue

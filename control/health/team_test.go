@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +13,7 @@ import (
 // A fleet are nodes, with the ways of each to one customer.
 type fleetBed struct {
 	t       *testing.T
+	mu      sync.Mutex // guards what follows
 	probers map[string]*Prober
 	stops   map[string]context.CancelFunc
 	centers map[string]string // node -> data center
@@ -21,6 +23,7 @@ type fleetBed struct {
 	states  map[string][]State
 	at      map[string]time.Time // the last change of a node's state
 	delay   time.Duration        // of what they tell each other
+	told    time.Duration        // a nanosecond for each that was told
 }
 
 type sentProbe struct {
@@ -37,20 +40,29 @@ func newFleet(t *testing.T) *fleetBed {
 func (f *fleetBed) add(name, center string, tunnel Tunnel) {
 	o := Options{Node: name, Datacenter: center}
 	o.Send = func(_ string, packet []byte) bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
 		n := len(f.sent)
 		f.sent = append(f.sent, sentProbe{name, time.Now()})
 		if f.cut[name] || f.lose != nil && f.lose(n) {
 			return true
 		}
-		answer := answerTo(packet)
-		time.AfterFunc(20*time.Millisecond, func() { f.probers[name].Answer(answer) })
+		answer, p := answerTo(packet), f.probers[name]
+		time.AfterFunc(20*time.Millisecond, func() { p.Answer(answer) })
 		return true
 	}
-	o.OnState = func(r Report) { f.states[name], f.at[name] = append(f.states[name], r.State), time.Now() }
+	o.OnState = func(r Report) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.states[name], f.at[name] = append(f.states[name], r.State), time.Now()
+	}
 	o.Tell = func(message []byte, all bool) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
 		for other, p := range f.probers {
 			if other != name && (all || f.centers[other] == center) {
-				time.AfterFunc(f.delay, func() {
+				f.told++
+				time.AfterFunc(f.delay+f.told, func() { // in order
 					if err := p.Hear(message); err != nil {
 						f.t.Error(err)
 					}
@@ -59,9 +71,10 @@ func (f *fleetBed) add(name, center string, tunnel Tunnel) {
 		}
 	}
 	p := New(o)
-	f.probers[name], f.centers[name] = p, center
 	ctx, stop := context.WithCancel(f.t.Context())
-	f.stops[name] = stop
+	f.mu.Lock()
+	f.probers[name], f.centers[name], f.stops[name] = p, center, stop
+	f.mu.Unlock()
 	p.SetTunnels([]Tunnel{tunnel})
 	go p.Run(ctx)
 }
@@ -286,8 +299,8 @@ func TestVerdict(t *testing.T) {
 // FuzzHear: nothing that is told stops a node, and what is read is what was written.
 func FuzzHear(f *testing.F) {
 	f.Add(evidence{node: "edge-2", leaving: true}.marshal())
-	f.Add(evidence{node: "edge-2", findings: []finding{{7, 1, 2, Degraded, true}, {8, 0, 0, Down, false}}}.marshal())
-	f.Add(appendSummary([]byte{kindSummary, 0, 3, 'f', 'r', 'a'}, tag("cust-a"), Summary{Healthy: 3, Down: 1}))
+	f.Add(evidence{node: "edge-2", findings: []finding{{7, 1, 2, Degraded, true, false, false}, {8, 0, 0, Down, false, true, true}}}.marshal())
+	f.Add(appendSummary([]byte{kindSummary, 0, 3, 'f', 'r', 'a', 2, 'n', '1'}, tag("cust-a"), Summary{Healthy: 3, Down: 1}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p := New(Options{Node: "edge-1", Datacenter: "lis", OnState: func(Report) {}, Send: func(string, []byte) bool { return true }})
 		p.SetTunnels([]Tunnel{tunnelOf(Reply, false)})

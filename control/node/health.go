@@ -7,6 +7,7 @@ import (
 	"causeway/config"
 	"causeway/control/api"
 	"causeway/control/health"
+	"causeway/control/health/bfd"
 	"causeway/pipeline"
 )
 
@@ -26,10 +27,7 @@ func (n *Node) openHealth() error {
 		return err
 	}
 	c := n.Config()
-	o := health.Options{Node: c.Node.Name, Datacenter: c.Node.Datacenter, OnState: n.tunnelState, Send: func(tunnel string, packet []byte) bool {
-		id, ok := n.engine.TunnelID(tunnel)
-		return ok && n.probes.Send(id, packet)
-	}, Received: func(tunnel string) uint64 {
+	o := health.Options{Node: c.Node.Name, Datacenter: c.Node.Datacenter, OnState: n.tunnelState, Send: n.sendInto, Received: func(tunnel string) uint64 {
 		if id, ok := n.engine.TunnelID(tunnel); ok {
 			return n.engine.TunnelCounters(id).RXPackets
 		}
@@ -39,7 +37,16 @@ func (n *Node) openHealth() error {
 		o.Tell, o.Apart = n.cluster.TellHealth, func() bool { return !n.cluster.Linked() }
 	}
 	n.prober = health.New(o)
+	n.bfd = bfd.New(bfd.Options{Send: o.Send, OnState: n.sessionState})
 	return nil
+}
+
+// sendInto gives the workers a probe, or a packet of BFD, for a tunnel.
+func (n *Node) sendInto(tunnel string, packet []byte) bool {
+	n.probing.Lock()
+	defer n.probing.Unlock()
+	id, ok := n.engine.TunnelID(tunnel)
+	return ok && n.probes.Send(id, packet)
 }
 
 // probed are the tunnels of c that are probed, and how.
@@ -47,9 +54,12 @@ func probed(c *config.Config) (list []health.Tunnel) {
 	for _, t := range c.Tunnels {
 		h := t.HealthCheck
 		if h == nil {
+			if t.BFD != nil {
+				list = append(list, health.Tunnel{Name: t.Name, Silent: true, BFD: true, Thresholds: health.Thresholds{Over: time.Hour, Samples: 1, Hold: t.BFD.Hold}})
+			}
 			continue
 		}
-		list = append(list, health.Tunnel{Name: t.Name, Kind: [...]health.Kind{config.HealthReply: health.Reply, config.HealthRequest: health.Request}[h.Type],
+		list = append(list, health.Tunnel{Name: t.Name, BFD: t.BFD != nil, Kind: [...]health.Kind{config.HealthReply: health.Reply, config.HealthRequest: health.Request}[h.Type],
 			Source: h.Source, Target: h.Target, Interval: h.Interval, Retry: h.Retry, Thresholds: health.Thresholds{
 				Loss: h.Loss, Over: h.Over, Failures: h.Failures, Samples: h.Samples, Within: h.Within, Successes: h.Successes, Clean: h.Clean, Hold: h.Hold}})
 	}
@@ -60,9 +70,10 @@ func probed(c *config.Config) (list []health.Tunnel) {
 // otherwise, begins as healthy.
 func (n *Node) setProbed(c *config.Config) {
 	n.prober.SetTunnels(probed(c))
+	n.setSessions(c)
 	n.prober.Each(func(r health.Report) { n.routes.SetPenalty(r.Tunnel, penaltyOf(r.State)) })
 	for _, t := range c.Tunnels {
-		if t.HealthCheck == nil {
+		if t.HealthCheck == nil && t.BFD == nil {
 			n.routes.SetPenalty(t.Name, 0)
 		}
 	}
@@ -94,7 +105,11 @@ func (n *Node) takeAnswers(ctx context.Context) {
 }
 
 // takeAnswer takes one. On anycast it may have come to another node than the one that has sent the probe.
-func (n *Node) takeAnswer(packet []byte) {
+func (n *Node) takeAnswer(tunnel int, packet []byte) {
+	if name := n.bfdTunnel(tunnel); name != "" && isUDP(packet) {
+		n.takeBFD(name, packet, 0)
+		return
+	}
 	if of := n.prober.Answer(packet); of != nil && n.ways != nil {
 		n.ways.answer(of, packet)
 	}
@@ -107,17 +122,17 @@ func (n *Node) Health() []api.Health {
 	for _, t := range n.Config().Tunnels {
 		how[t.Name] = t.HealthCheck
 	}
-	everywhere := n.prober.Everywhere()
+	everywhere, sessions := n.prober.Everywhere(), n.sessionViews()
 	for _, r := range n.prober.Reports() {
 		h := how[r.Tunnel]
-		if h == nil { // it is being taken out
-			continue
-		}
-		x := api.Health{Tunnel: r.Tunnel, State: r.State.String(), Why: r.Why, Leg: r.Leg, Since: time.Since(r.Since).Seconds(), Penalty: penaltyOf(r.State), Type: h.Type.String(),
-			Direction: h.Direction.String(), Source: h.Source.String(), Target: h.Target.String(), Interval: h.Interval.Seconds(), Every: r.Every.Seconds(),
-			Probes: r.Sent, Answered: r.Answered, Lost: r.Lost, RTT: r.RTT.Seconds(), LastAnswer: ago(r.LastAnswer), LastLoss: ago(r.LastLoss)}
-		if h.Type == config.HealthReply {
-			x.Target = x.Source
+		x := api.Health{Tunnel: r.Tunnel, State: r.State.String(), Why: r.Why, Leg: r.Leg, Since: time.Since(r.Since).Seconds(), Penalty: penaltyOf(r.State),
+			Probes: r.Sent, Answered: r.Answered, Lost: r.Lost, RTT: r.RTT.Seconds(), LastAnswer: ago(r.LastAnswer), LastLoss: ago(r.LastLoss), BFD: sessions[r.Tunnel]}
+		if h != nil {
+			x.Type, x.Direction, x.Source, x.Target = h.Type.String(), h.Direction.String(), h.Source.String(), h.Target.String()
+			x.Interval, x.Every = h.Interval.Seconds(), r.Every.Seconds()
+			if h.Type == config.HealthReply {
+				x.Target = x.Source
+			}
 		}
 		list := everywhere[r.Tunnel]
 		x.Fleet, x.Datacenters = health.Fleet(list).String(), []api.HealthDatacenter{}

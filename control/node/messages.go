@@ -22,6 +22,7 @@ const (
 	sayGood                             // it is. The name of who answers follows
 	sayTold                             // what neighbours tell each other: cluster.TakeTold
 	sayAnswer                           // what has come back of a probe: health.Prober.Answer
+	sayBFD                              // a packet of BFD for whoever speaks it: how often it was passed on, the tunnel's name, the packet
 )
 
 // How long a way that was good is taken for good, when it is tried again, and how often one is tried.
@@ -42,6 +43,7 @@ type ways struct {
 	take  func(forwarded []byte)
 	told  func(message []byte)
 	probe func(answer []byte) // to a probe of this node's
+	bfd   func(tunnel string, packet []byte, passed byte)
 
 	mu    sync.Mutex
 	open  map[string]bool // nodes that have the keys for it
@@ -100,6 +102,13 @@ func (w *ways) answer(of func(node string) bool, packet []byte) {
 	}
 }
 
+// speak gives a packet of BFD to the node that speaks for a tunnel, if it has keys for it.
+func (w *ways) speak(node, tunnel string, packet []byte, passed byte) {
+	if w.knows(node) {
+		w.send(node, append(append([]byte{byte(sayBFD), passed, byte(len(tunnel))}, tunnel...), packet...))
+	}
+}
+
 // look says whether the way to a node is to be taken, and whether it is to be tried.
 func (w *ways) look(node string, now time.Time) (good, try bool) {
 	alone := w.alone()
@@ -128,6 +137,10 @@ func (w *ways) hear(message []byte) {
 		w.told(text)
 	case sayAnswer:
 		w.probe(text)
+	case sayBFD:
+		if name, ok := nameIn(text[min(1, len(text)):]); ok {
+			w.bfd(name, text[2+len(name):], text[0])
+		}
 	case sayTry:
 		if name, ok := nameIn(text); ok && w.knows(name) {
 			w.send(name, named(sayGood, w.self))
@@ -167,7 +180,7 @@ func (n *Node) openWays() {
 	n.ways = &ways{self: n.Config().Node.Name, good: map[string]time.Time{}, tried: map[string]trial{}, log: n.log,
 		send:  func(node string, message []byte) bool { return n.nodes.Send(peerTunnel(node), message) },
 		alone: func() bool { return !n.cluster.Linked() },
-		take:  n.cluster.TakeDirect, told: n.cluster.TakeTold, probe: func(answer []byte) { n.prober.Answer(answer) }}
+		take:  n.cluster.TakeDirect, told: n.cluster.TakeTold, probe: func(answer []byte) { n.prober.Answer(answer) }, bfd: n.takeBFD}
 }
 
 // hearWait bounds how long hearNodes takes to notice that it shall end, in milliseconds.

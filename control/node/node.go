@@ -28,6 +28,7 @@ import (
 	"causeway/control/api"
 	"causeway/control/cluster"
 	"causeway/control/health"
+	"causeway/control/health/bfd"
 	"causeway/control/ike"
 	"causeway/control/ike/sa"
 	"causeway/control/pmtu"
@@ -54,15 +55,18 @@ type Node struct {
 	log     *slog.Logger
 	started time.Time
 
-	plan   Plan
-	umem   *xsk.UMEM
-	filter *bpf.Filter
-	ports  []*xsk.Port
-	punt   *pipeline.PuntQueue
-	nodes  *pipeline.NodeQueue // in a cluster
-	ways   *ways
-	probes *pipeline.ProbeQueue
-	prober *health.Prober
+	plan     Plan
+	umem     *xsk.UMEM
+	filter   *bpf.Filter
+	ports    []*xsk.Port
+	punt     *pipeline.PuntQueue
+	nodes    *pipeline.NodeQueue // in a cluster
+	ways     *ways
+	probes   *pipeline.ProbeQueue
+	prober   *health.Prober
+	bfd      *bfd.Manager
+	probing  sync.Mutex // one at a time gives the workers probes
+	sessions atomic.Pointer[sessions]
 
 	certificate certificate // for the cluster
 	engine      *pipeline.Engine

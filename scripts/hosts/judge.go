@@ -41,9 +41,9 @@ var kernelDrops = regexp.MustCompile(`(\d+) packets? dropped by kernel`)
 func (c *Capture) Stop() string {
 	t := c.process.t
 	t.Helper()
-	const quiet = 150 * time.Millisecond
-	size, since := int64(-1), time.Now()
-	for time.Since(since) < quiet {
+	const quiet, most = 150 * time.Millisecond, 3 * time.Second // some wires are never quiet
+	size, since, end := int64(-1), time.Now(), time.Now().Add(most)
+	for time.Since(since) < quiet && time.Now().Before(end) {
 		info, err := os.Stat(c.path)
 		if err != nil {
 			t.Fatal(err)

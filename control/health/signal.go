@@ -1,0 +1,84 @@
+package health
+
+import "time"
+
+// Beside probes there are others who know whether a tunnel carries packets. What they say counts at once.
+
+// A Source is who says how a tunnel is.
+type Source uint8
+
+// The sources: BFD with the customer's router, and IKE, whose peer does not answer.
+const (
+	BFD Source = iota
+	IKE
+	sources
+)
+
+// A signal is what a source has said.
+type signal struct {
+	down  bool
+	since time.Time
+	until time.Time // it was down: the tunnel is degraded until then
+	why   string
+}
+
+// Signal says how a tunnel is, as a source sees it. When it is down no more the tunnel is degraded for a time: what comes and goes does not take
+// the routes with it.
+func (p *Prober) Signal(tunnel string, from Source, down bool, why string, hold time.Duration) {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if x := p.tunnels[tunnel]; x != nil {
+		p.signal(x, from, down, why, hold, now)
+	}
+}
+
+func (p *Prober) signal(x *probed, from Source, down bool, why string, hold time.Duration, now time.Time) {
+	s := &x.signals[from]
+	if s.down == down {
+		return
+	}
+	*s = signal{down: down, since: now, why: why}
+	if !down {
+		s.until = now.Add(hold)
+	}
+	p.evaluate(x, now)
+	p.toTell(x)
+	x.told.worse, x.told.better = down, !down // others probe at once
+	p.schedule(x)
+	p.poke()
+}
+
+// evaluate finds the state of a tunnel by all that is known of it, and says so if it is another.
+func (p *Prober) evaluate(x *probed, now time.Time) {
+	state, since, why := x.machine.state, x.machine.since, x.machine.why
+	for i := range x.signals {
+		s := &x.signals[i]
+		switch {
+		case s.down && state != Down:
+			state, since, why = Down, s.since, s.why
+		case !s.down && s.until.After(now) && state == Healthy:
+			state, since, why = Degraded, s.since, s.why
+		}
+	}
+	if state == x.state {
+		return
+	}
+	x.state, x.since, x.why = state, since, why
+	if x.since.Before(now) && state == Healthy { // a signal's time is over, which is no news of the probes
+		x.since = now
+	}
+	p.opts.OnState(p.reportOf(x))
+	p.toTell(x)
+	p.team.urgent = true
+}
+
+// nextSignal is when a signal does not count any more, if that is before at.
+func (x *probed) nextSignal(at, now time.Time) time.Time {
+	for i := range x.signals {
+		if s := &x.signals[i]; s.until.After(now) && s.until.Before(at) {
+			at = s.until
+		}
+	}
+	return at
+}
