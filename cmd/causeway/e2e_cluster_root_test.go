@@ -311,6 +311,9 @@ func (b *clusterBed) goesOn(t *testing.T) {
 	b.manyPings(t, "the store is there again", b.bed, b.second)
 	b.rekeys(t, "the store is there again: ")
 	b.noNegotiation(t, negotiations.Stop())
+	if b.tunnels[0].probed {
+		b.downWithoutSA(t)
+	}
 	b.differentIVs(t, wires[0].Stop(), wires[1].Stop())
 	for _, x := range []*bed{b.second, b.bed} {
 		x.end(t)

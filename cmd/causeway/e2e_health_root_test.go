@@ -160,3 +160,23 @@ func (b *clusterBed) probesComeHome(t *testing.T) {
 		}
 	}
 }
+
+// downWithoutSA: a tunnel whose customer ends its IPsec SA is down at once, at both nodes, and no more when there is another one.
+func (b *clusterBed) downWithoutSA(t *testing.T) {
+	t.Helper()
+	if err := b.swanctl("--terminate", "--ike")(b.tunnels[0]); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []*bed{b.bed, b.second} {
+		await(t, "without an IPsec SA the tunnel is not down at "+x.name, func() bool {
+			h := x.healthOf(t, "four")
+			return h.State == "down" && strings.Contains(h.Why, "no IPsec SA")
+		})
+	}
+	if err := b.initiates(b.tunnels[0]); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []*bed{b.bed, b.second} {
+		await(t, "with an IPsec SA the tunnel is still down at "+x.name, func() bool { return x.healthOf(t, "four").State != "down" })
+	}
+}
