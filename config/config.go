@@ -125,6 +125,7 @@ type Config struct {
 	Interfaces []Interface
 	Workers    Workers
 	Steering   Steering
+	Notify     Notify
 	Endpoints  []netip.Addr
 	Accounts   []Account
 	Tunnels    []Tunnel

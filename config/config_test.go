@@ -140,7 +140,7 @@ func TestExample(t *testing.T) {
 	for _, s := range []schema{
 		rootSchema, nodeSchema, interfaceSchema, workersSchema, accountSchema, tunnelSchema, ipsecSchema, ikeSchema, lifetimeSchema, sharedSchema,
 		selectorSchema, manualSchema, keyFileSchema, routeSchema, metricsSchema, controlSchema, clusterSchema, tlsSchema, hubSchema, shareSchema, natsSchema,
-		healthSchema, degradedSchema, downSchema, recoverySchema, scopeSchema, steeringSchema, bfdSchema,
+		healthSchema, degradedSchema, downSchema, recoverySchema, scopeSchema, steeringSchema, bfdSchema, notifySchema,
 	} {
 		for _, f := range s.fields {
 			if !regexp.MustCompile(`\b` + f + `:`).Match(example) {

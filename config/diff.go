@@ -210,6 +210,7 @@ func (c *Changes) diffRestart(old, new *Config) {
 		"it is an option of sockets that are made at the start")
 	note("metrics.listen", old.Metrics == new.Metrics, "the address is bound at the start")
 	note("cluster", old.Cluster.same(new.Cluster), "the node joins at the start")
+	note("notify", old.Notify.Webhook == new.Notify.Webhook && string(old.Notify.Secret) == string(new.Notify.Secret), "what is told meanwhile waits in a queue that is made at the start")
 	note("control.socket", old.Control == new.Control, "the socket is made at the start")
 }
 

@@ -71,10 +71,10 @@ var mistakes = []struct{ name, text, want string }{
 		`c.yaml:1:1: the file is empty: it needs interfaces at least`},
 	{"a list", `- eth0
 `,
-		`c.yaml:1:1: must be a mapping with node, interfaces, workers, endpoints, accounts, tunnels, routes, steering, metrics, control or cluster, got a list`},
+		`c.yaml:1:1: must be a mapping with node, interfaces, workers, endpoints, accounts, tunnels, routes, steering, notify, metrics, control or cluster, got a list`},
 	{"only a word", `hello
 `,
-		`c.yaml:1:1: must be a mapping with node, interfaces, workers, endpoints, accounts, tunnels, routes, steering, metrics, control or cluster, got "hello"`},
+		`c.yaml:1:1: must be a mapping with node, interfaces, workers, endpoints, accounts, tunnels, routes, steering, notify, metrics, control or cluster, got "hello"`},
 	{"tab", "node:\n\tname: a\n",
 		`c.yaml:2:1: not valid YAML: a tab: indent with spaces`},
 	{"unclosed list", `endpoints: [192.0.2.1
@@ -93,7 +93,7 @@ node: {name: b}`),
 	{"unknown section", top(`tunnel: []`),
 		`c.yaml:9:1: unknown field "tunnel": did you mean "tunnels"?`},
 	{"unknown section, nothing near", top(`firewall: {}`),
-		`c.yaml:9:1: unknown field "firewall": allowed are node, interfaces, workers, endpoints, accounts, tunnels, routes, steering, metrics, control and cluster`},
+		`c.yaml:9:1: unknown field "firewall": allowed are node, interfaces, workers, endpoints, accounts, tunnels, routes, steering, notify, metrics, control and cluster`},
 	{"section twice", top(`endpoints: [192.0.2.7]`),
 		`c.yaml:9:1: endpoints: given twice, first on line 2: remove one`},
 	{"number as key", top(`7: seven`),

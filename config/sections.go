@@ -15,7 +15,7 @@ const (
 )
 
 var rootSchema = schema{
-	fields: []string{"node", "interfaces", "workers", "endpoints", "accounts", "tunnels", "routes", "steering", "metrics", "control", "cluster"},
+	fields: []string{"node", "interfaces", "workers", "endpoints", "accounts", "tunnels", "routes", "steering", "notify", "metrics", "control", "cluster"},
 	refused: map[string]string{
 		"analytics":     "this version has no analytics: metrics has the counters; remove the section",
 		"flow":          "this version has no flow analytics: metrics has the counters; remove the section",
@@ -55,6 +55,9 @@ func (d *decoder) config(root value, c *Config, fleet bool) {
 	c.Steering = Steering{Stay: DefaultStay}
 	if v, ok := f.get("steering"); ok {
 		d.steering(v, &c.Steering)
+	}
+	if v, ok := f.get("notify"); ok {
+		d.notify(v, &c.Notify)
 	}
 	if v, ok := f.get("metrics"); ok {
 		d.metrics(v, &c.Metrics)

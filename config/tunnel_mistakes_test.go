@@ -379,7 +379,7 @@ routes: [{prefix: 10.0.0.0/8, nexthop: 192.0.2.254, interface: eth0, account: ac
 `,
 		`c.yaml:2:79: routes[0].account: there is no account "acme": there are none`},
 	{"a very long word", top(`xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx: 1`),
-		`c.yaml:9:1: unknown field "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...": allowed are node, interfaces, workers, endpoints, accounts, tunnels, routes, steering, metrics, control and cluster`},
+		`c.yaml:9:1: unknown field "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...": allowed are node, interfaces, workers, endpoints, accounts, tunnels, routes, steering, notify, metrics, control and cluster`},
 	{"several at once, in order", `workers: {cpus: none}
 endpoints: [192.0.2.1]
 interfaces: [{name: eth0, mod: copy}]

@@ -3,12 +3,14 @@ package main_test
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"causeway/control/api"
+	"causeway/scripts/hosts"
 )
 
 // healthOf is what the node says of a tunnel's probes.
@@ -49,7 +51,8 @@ func TestRootHealth(t *testing.T) {
 	b.guestTunnels(t, tunnels)
 	// What is behind the first tunnel the second one reaches too.
 	tunnels[1].prefixes = append(tunnels[1].prefixes, "198.18.1.0/24")
-	routes := []string{"routes:", "  - {prefix: 198.18.1.0/24, nexthop: t1, priority: 100}", "  - {prefix: 198.18.1.0/24, nexthop: t2, priority: 200}"}
+	notices := b.takeNotices(t)
+	routes := []string{"notify: {webhook: \"http://127.0.0.1:9151/\"}", "routes:", "  - {prefix: 198.18.1.0/24, nexthop: t1, priority: 100}", "  - {prefix: 198.18.1.0/24, nexthop: t2, priority: 200}"}
 	b.run(t, b.configuration(plain(tunnels), routes...))
 	b.warm(t, tunnels)
 	for i, p := range probes {
@@ -105,8 +108,89 @@ func TestRootHealth(t *testing.T) {
 	if n := carriedBy(t, b, "t1") - first; n < 100 {
 		t.Errorf("the first tunnel carries %d packets again", n)
 	}
+	var seen []string
+	for _, e := range show[[]api.HealthEvent](t, b, "history") {
+		if e.Tunnel == "t1" {
+			seen = append(seen, e.Was+" "+e.State)
+		}
+	}
+	if want := []string{"down degraded", "degraded healthy"}; len(seen) < 3 || !slices.Equal(seen[len(seen)-2:], want) {
+		t.Errorf("the history of t1: %q", seen)
+	}
+	eventually(t, "the web server was told that t1 was down, and is healthy again", func() bool {
+		text := notices.Log()
+		down, healthy := strings.Index(text, `"tunnel":"t1","account":"default","was":"healthy","state":"d`), strings.LastIndex(text, `"tunnel":"t1","account":"default","was":"degraded","state":"healthy"`)
+		return down >= 0 && healthy > down && strings.Contains(text, `"type":"tunnel_health"`)
+	})
+	b.losses(t, tunnels)
 	b.balance(t)
 	b.end(t)
+}
+
+// takeNotices starts a web server on the node that prints what is posted.
+func (b *bed) takeNotices(t *testing.T) *hosts.Process {
+	t.Helper()
+	return b.node.Start("python3", "-u", "-c", `
+import http.server
+class H(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        print(self.rfile.read(int(self.headers["Content-Length"])).decode(), flush=True)
+        self.send_response(204); self.end_headers()
+    def log_message(self, *a): pass
+http.server.HTTPServer(("127.0.0.1", 9151), H).serve_forever()`)
+}
+
+// losses has the router lose a share of what goes into a tunnel, and a link come and go: the tunnel is degraded or down, and its routes do not
+// go to and fro.
+func (b *bed) losses(t *testing.T, tunnels []greTunnel) {
+	t.Helper()
+	lose := func(percent string) {
+		t.Helper()
+		b.rt.MustRun("nft", fmt.Sprintf(`table ip loss {
+			chain forward { type filter hook forward priority 0;
+				ip daddr %s numgen random mod 100 < %s drop
+			}
+		}
+`, tunnels[0].customer, percent))
+	}
+	changes := func() (list []api.HealthEvent) {
+		return slices.DeleteFunc(show[[]api.HealthEvent](t, b, "history"), func(e api.HealthEvent) bool { return e.Tunnel != "t1" })
+	}
+	few := "3"
+	if full() {
+		few = "1" // which takes its time to be seen
+	}
+	for _, percent := range []string{few, "30"} {
+		before, began := len(changes()), time.Now()
+		lose(percent)
+		await(t, "the tunnel that loses "+percent+" % stays healthy", func() bool { return b.healthOf(t, "t1").State != "healthy" })
+		noticed := time.Since(began)
+		time.Sleep(6 * time.Second)
+		h := b.healthOf(t, "t1")
+		t.Logf("%s %% are lost: %s, noticed after %v; %d changes in %v", percent, h.State, noticed.Round(100*time.Millisecond), len(changes())-before, time.Since(began).Round(time.Second))
+		if n := len(changes()) - before; percent == few && n > 3 || n > 12 {
+			t.Errorf("%d changes: the routes go to and fro", n)
+		}
+		b.rt.MustRun("nft", "delete table ip loss")
+		eventually(t, "the tunnel is healthy again", func() bool { return b.healthOf(t, "t1").State == "healthy" })
+	}
+	before := len(changes())
+	for range 4 { // a link that comes and goes
+		lose("99")
+		time.Sleep(700 * time.Millisecond)
+		b.rt.MustRun("nft", "delete table ip loss")
+		time.Sleep(1300 * time.Millisecond)
+	}
+	moved := 0
+	for _, e := range changes()[before:] {
+		if e.Was == "healthy" || e.State == "healthy" { // routes lead there, or no more
+			moved++
+		}
+	}
+	t.Logf("a link that came and went 4 times: the routes moved %d times", moved)
+	if moved > 2 {
+		t.Errorf("the routes moved %d times", moved)
+	}
 }
 
 // breakLegs breaks a part of the way of two tunnels, and the node says which.

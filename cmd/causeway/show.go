@@ -26,6 +26,7 @@ var views = map[string]func(c *api.Client) (list any, table func(io.Writer), err
 	"sas":        sasView,
 	"ike":        view("ike", ikeTable),
 	"health":     view("health", healthTable),
+	"history":    view("history", historyTable),
 	"nodes":      view("nodes", nodeTable),
 	"cluster":    view("cluster", clusterTable),
 	"fleet":      view("fleet", fleetTable),
@@ -33,7 +34,7 @@ var views = map[string]func(c *api.Client) (list any, table func(io.Writer), err
 }
 
 // shown is their order in help texts.
-var shown = []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "sas", "ike", "health", "nodes", "cluster", "fleet", "status"}
+var shown = []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "sas", "ike", "health", "history", "nodes", "cluster", "fleet", "status"}
 
 const showHelp = `Show what the running daemon knows:
 
@@ -47,6 +48,7 @@ const showHelp = `Show what the running daemon knows:
               which the two ends can be compared; then what ike has
   ike         what IKE does for each tunnel: its associations, ages, what was agreed on, why a negotiation failed
   health      each tunnel that is probed: its state and why, what its routes are worse by, probes and how long answers take
+  history     what became of tunnels' states in the last 30 days, the last thousand changes
   nodes       each node of the cluster, or the one that is alone: whether it lives and is ready, and whether it has the same
               child SAs as this one
   cluster     how this node stands in the cluster: the store, its number for IVs, what is not stored or not installed

@@ -267,6 +267,22 @@ func healthOfDatacenter(w io.Writer, tunnel string, d api.HealthDatacenter) {
 	fmt.Fprintln(w)
 }
 
+func historyTable(w io.Writer, list []api.HealthEvent) {
+	if len(list) == 0 {
+		fmt.Fprintln(w, "no tunnel's state has changed in the last 30 days, as far as this node knows")
+		return
+	}
+	rows := [][]string{{"TIME", "TUNNEL", "WAS", "IS", "WHY"}}
+	for _, e := range list {
+		why := e.Why
+		if e.Leg != "" {
+			why += "; " + e.Leg
+		}
+		rows = append(rows, []string{e.Time.Local().Format("2006-01-02 15:04:05.000"), e.Tunnel, e.Was, e.State, why})
+	}
+	table(w, rows)
+}
+
 // span is a short time; 0: it is not known.
 func span(seconds float64) string {
 	if seconds == 0 {

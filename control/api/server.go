@@ -29,6 +29,7 @@ type Node interface {
 	SAs() []SA
 	IKE() []IKE
 	Health() []Health
+	History() []HealthEvent
 	Nodes() []ClusterNode
 	Cluster() Cluster
 	Status() Status
@@ -61,6 +62,7 @@ func NewHandler(n Node) http.Handler {
 	show(mux, "/v1/sas", n.SAs)
 	show(mux, "/v1/ike", n.IKE)
 	show(mux, "/v1/health", n.Health)
+	show(mux, "/v1/history", n.History)
 	show(mux, "/v1/nodes", n.Nodes)
 	show(mux, "/v1/cluster", n.Cluster)
 	mux.HandleFunc("GET /v1/fleet", func(w http.ResponseWriter, r *http.Request) {

@@ -34,6 +34,7 @@ func (filled) Workers() Workers        { return fill[Workers]() }
 func (filled) SAs() []SA               { return []SA{fill[SA]()} }
 func (filled) IKE() []IKE              { return []IKE{fill[IKE]()} }
 func (filled) Health() []Health        { return []Health{fill[Health]()} }
+func (filled) History() []HealthEvent  { return []HealthEvent{fill[HealthEvent]()} }
 func (filled) Drops() []Drop           { return []Drop{fill[Drop]()} }
 func (filled) Ports() []Port           { return []Port{fill[Port]()} }
 func (filled) Status() Status          { return fill[Status]() }

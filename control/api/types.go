@@ -13,6 +13,8 @@
 // other than 200.
 package api
 
+import "time"
+
 // A Tunnel is one tunnel with what is known of it now. Byte counts are those of inner packets.
 type Tunnel struct {
 	Name              string   `json:"name"`
@@ -79,6 +81,16 @@ type Health struct {
 
 	Fleet       string             `json:"fleet"`       // the state by all data centers
 	Datacenters []HealthDatacenter `json:"datacenters"` // this node's first
+}
+
+// A HealthEvent is a change of a tunnel's state, as this node found it.
+type HealthEvent struct {
+	Time   time.Time `json:"time"`
+	Tunnel string    `json:"tunnel"`
+	Was    string    `json:"was"`
+	State  string    `json:"state"`
+	Why    string    `json:"why"`
+	Leg    string    `json:"leg"`
 }
 
 // A HealthBFD is a session of BFD with a tunnel's router. Of one that another node has only Node is there.

@@ -35,6 +35,10 @@ type Options struct {
 	// the Prober. Nil: there are no other nodes.
 	Tell func(message []byte, all bool)
 
+	// OnVerdict is told that the nodes of this data center together find a tunnel otherwise than before, as verdict says, on the one of
+	// them that tells it.
+	OnVerdict func(was State, now Summary, r Report)
+
 	// Apart reports whether what is told reaches nobody.
 	Apart func() bool
 }
@@ -42,7 +46,7 @@ type Options struct {
 // A Report says how a tunnel is.
 type Report struct {
 	Tunnel               string
-	State                State
+	State, Was           State // and before
 	Since                time.Time
 	Why, Leg             string        // why it is so, and, while probes are lost, which part of the way is broken
 	Sent, Answered, Lost uint64        // probes of this node
@@ -65,6 +69,7 @@ type Prober struct {
 	awaited time.Time // when turn was to be called at the latest
 	team    team
 	untold  []*probed // of which the others are to be told something
+	judged  []*probed // of which somebody's state is another
 }
 
 // probed is a tunnel, with what is known of it.
@@ -85,8 +90,10 @@ type probed struct {
 
 	signals [sources]signal
 	state   State // by all that is known
+	was     State // before
 	since   time.Time
 	why     string
+	verdict State // of the data center
 
 	received uint64 // Options.Received when probes began to be lost
 	check    check
@@ -140,6 +147,7 @@ func (p *Prober) SetTunnels(list []Tunnel) {
 			}
 		}
 	}
+	p.judged = nil
 	p.untold = slices.DeleteFunc(p.untold, func(x *probed) bool { return p.tunnels[x.Name] != x })
 	p.poke()
 }
@@ -189,6 +197,7 @@ func (p *Prober) turn(now time.Time) time.Duration {
 		}
 		p.schedule(x)
 	}
+	p.judge(now)
 	p.tell(now)
 	p.awaited = now.Add(idle)
 	if len(p.queue) > 0 {
@@ -325,7 +334,7 @@ func (p *Prober) Answer(packet []byte) (of func(node string) bool) {
 
 func (p *Prober) reportOf(x *probed) Report {
 	r := x.report
-	r.Tunnel, r.State, r.Since, r.Why, r.RTT = x.Name, x.state, x.since, x.why, x.rtt.smoothed
+	r.Tunnel, r.State, r.Was, r.Since, r.Why, r.RTT = x.Name, x.state, x.was, x.since, x.why, x.rtt.smoothed
 	r.Every, _ = p.cycle(x)
 	r.Leg = p.leg(x)
 	return r

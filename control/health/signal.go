@@ -64,11 +64,14 @@ func (p *Prober) evaluate(x *probed, now time.Time) {
 	if state == x.state {
 		return
 	}
+	x.was = x.state
 	x.state, x.since, x.why = state, since, why
 	if x.since.Before(now) && state == Healthy { // a signal's time is over, which is no news of the probes
 		x.since = now
 	}
 	p.opts.OnState(p.reportOf(x))
+	p.judged = append(p.judged, x)
+	p.poke()
 	p.toTell(x)
 	p.team.urgent = true
 }

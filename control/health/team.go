@@ -150,6 +150,10 @@ func (p *Prober) Hear(text []byte) error {
 
 // takeFinding takes what another node, the one with that turn, has found of a tunnel.
 func (p *Prober) takeFinding(x *probed, from int, f finding, now time.Time) {
+	if x.views[from].state != f.state {
+		p.judged = append(p.judged, x)
+		p.poke()
+	}
 	x.views[from] = view{f.state, now}
 	if f.state != Down && (f.answered > 0 || f.lost > 0) { // what has no way at all says nothing of how good that of the others is
 		if x.machine.hear(now, int(f.answered), int(f.lost)) {
@@ -307,6 +311,22 @@ func verdict(healthy, degraded, down int) State {
 		return Degraded
 	}
 	return Down
+}
+
+// judge finds whether the data center finds tunnels otherwise than before.
+func (p *Prober) judge(now time.Time) {
+	for _, x := range p.judged {
+		s := p.here(x, now)
+		if s.State == x.verdict {
+			continue
+		}
+		was := x.verdict
+		x.verdict = s.State
+		if p.opts.OnVerdict != nil && p.team.turn == 0 {
+			p.opts.OnVerdict(was, s, p.reportOf(x))
+		}
+	}
+	p.judged = p.judged[:0]
 }
 
 // here is how a tunnel is in this data center.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -315,3 +316,103 @@ func FuzzHear(f *testing.F) {
 		}
 	})
 }
+
+// A change is told to whoever wants to know by one node of each data center, and once.
+func TestVerdictsAreToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		var told []string
+		for i := range 6 {
+			name, center := fmt.Sprintf("edge-%d", i), []string{"fra", "lis"}[i%2]
+			f.add(name, center, tunnelOf(Request, false))
+			f.probers[name].opts.OnVerdict = func(was State, s Summary, r Report) {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				told = append(told, fmt.Sprint(s.Datacenter, " ", was, " ", s.State))
+			}
+		}
+		time.Sleep(time.Minute)
+		f.lose = func(int) bool { return true }
+		time.Sleep(time.Minute)
+		f.lose = nil
+		time.Sleep(20 * time.Minute)
+		for _, center := range []string{"fra", "lis"} {
+			var states []string
+			for _, s := range told {
+				if rest, ok := strings.CutPrefix(s, center+" "); ok {
+					states = append(states, rest)
+				}
+			}
+			if len(states) < 2 || states[len(states)-1] != "degraded healthy" || !slices.ContainsFunc(states, func(s string) bool { return strings.HasSuffix(s, " down") }) || len(states) > 4 {
+				t.Errorf("%s: %q", center, states)
+			}
+		}
+		f.end()
+	})
+}
+
+// All nodes find alike who speaks BFD for a tunnel; the sessions are spread, and when a node goes only its own move.
+func TestSpeakers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		var tunnels []Tunnel
+		for i := range 300 {
+			tunnels = append(tunnels, Tunnel{Name: fmt.Sprint("t", i), Silent: true, BFD: true, Thresholds: published()})
+		}
+		for i := range 6 {
+			name := fmt.Sprintf("edge-%d", i)
+			f.add(name, []string{"fra", "lis"}[i%2], tunnelOf(Request, false))
+			f.probers[name].SetTunnels(tunnels)
+		}
+		time.Sleep(time.Minute)
+		// speaker follows a packet from a node to the one that speaks.
+		speaker := func(from, tunnel string) string {
+			for range maxHops {
+				if to := f.probers[from].Speaker(tunnel); to == from || f.probers[to] == nil {
+					return to
+				} else {
+					from = to
+				}
+			}
+			return "nobody"
+		}
+		all := func() map[string]string {
+			of := map[string]string{}
+			for _, x := range tunnels {
+				for name := range f.probers {
+					s := speaker(name, x.Name)
+					if of[x.Name] == "" {
+						of[x.Name] = s
+					}
+					if s != of[x.Name] || f.probers[s] == nil {
+						t.Fatalf("%s: %s finds %s, another one %s", x.Name, name, s, of[x.Name])
+					}
+				}
+			}
+			return of
+		}
+		before := all()
+		share := map[string]int{}
+		for _, s := range before {
+			share[s]++
+		}
+		for name := range f.probers {
+			if share[name] < 20 {
+				t.Errorf("%s speaks for %d of 300 tunnels: %v", name, share[name], share)
+			}
+		}
+		f.stops["edge-3"]()
+		time.Sleep(time.Second)
+		delete(f.probers, "edge-3")
+		time.Sleep(time.Minute)
+		for tunnel, s := range all() {
+			if before[tunnel] != "edge-3" && s != before[tunnel] {
+				t.Errorf("%s: %s spoke, and now %s does", tunnel, before[tunnel], s)
+			}
+		}
+		f.end()
+	})
+}
+
+// maxHops is how often a packet of BFD is passed on, and one more.
+const maxHops = 3

@@ -8,6 +8,7 @@ import (
 	"causeway/control/api"
 	"causeway/control/health"
 	"causeway/control/health/bfd"
+	"causeway/control/health/notify"
 	"causeway/pipeline"
 )
 
@@ -33,6 +34,11 @@ func (n *Node) openHealth() error {
 		}
 		return 0
 	}}
+	if c.Notify.Webhook != "" {
+		n.notifier = notify.New(notify.Options{URL: c.Notify.Webhook, Secret: c.Notify.Secret, Log: n.log})
+		o.OnVerdict = n.tellVerdict
+	}
+	n.openHistory()
 	if n.cluster != nil {
 		o.Tell, o.Apart = n.cluster.TellHealth, func() bool { return !n.cluster.Linked() }
 	}
@@ -90,6 +96,7 @@ func (n *Node) tunnelState(r health.Report) {
 	if r.State == health.Healthy {
 		log = n.log.Info
 	}
+	n.remember(r)
 	log("tunnel is "+r.State.String(), "tunnel", r.Tunnel, "why", r.Why, "leg", r.Leg, "probes", r.Sent, "answered", r.Answered)
 }
 

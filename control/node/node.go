@@ -29,6 +29,8 @@ import (
 	"causeway/control/cluster"
 	"causeway/control/health"
 	"causeway/control/health/bfd"
+	"causeway/control/health/history"
+	"causeway/control/health/notify"
 	"causeway/control/ike"
 	"causeway/control/ike/sa"
 	"causeway/control/pmtu"
@@ -65,7 +67,9 @@ type Node struct {
 	probes   *pipeline.ProbeQueue
 	prober   *health.Prober
 	bfd      *bfd.Manager
-	probing  sync.Mutex // one at a time gives the workers probes
+	changes  *history.History
+	notifier *notify.Notifier // nil: nobody is told
+	probing  sync.Mutex       // one at a time gives the workers probes
 	sessions atomic.Pointer[sessions]
 
 	certificate certificate // for the cluster

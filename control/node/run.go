@@ -98,6 +98,9 @@ func (n *Node) startControl(ctx context.Context, g *group) {
 	g.start("sequence numbers", func() error { n.keepNumbers(ctx); return nil })
 	g.start("probes", func() error { n.prober.Run(ctx); return nil })
 	g.start("BFD", func() error { n.bfd.Run(ctx); return nil })
+	if n.notifier != nil {
+		g.start("notices", func() error { n.notifier.Run(ctx); return nil })
+	}
 	g.start("who speaks BFD", func() error { n.followSpeakers(ctx); return nil })
 	g.start("answers to probes", func() error { n.takeAnswers(ctx); return nil })
 	g.start("stray packets", func() error { n.tellStrays(ctx); return nil })

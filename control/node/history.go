@@ -1,0 +1,58 @@
+package node
+
+import (
+	"time"
+
+	"causeway/control/api"
+	"causeway/control/health"
+	"causeway/control/health/history"
+	"causeway/control/health/notify"
+)
+
+// openHistory has what becomes of tunnels' health kept, in the state directory if tunnels are probed and the node has one.
+func (n *Node) openHistory() {
+	n.changes, _ = history.Open(nil) // cannot fail
+	if len(probed(n.Config())) == 0 {
+		return
+	}
+	err := n.takeStateFor("the history of tunnels' health is kept there")
+	if err == nil {
+		n.changes, err = history.Open(n.state.root)
+	}
+	if err != nil {
+		n.log.Warn("what becomes of tunnels' health is kept in memory alone", "error", err)
+	}
+}
+
+// maxShown bounds the events that are shown.
+const maxShown = 1000
+
+// History lists the last changes of tunnels' states, oldest first.
+func (n *Node) History() []api.HealthEvent {
+	out := []api.HealthEvent{}
+	for _, e := range n.changes.Last(time.Now().AddDate(0, 0, -history.Days), maxShown) {
+		out = append(out, api.HealthEvent{Time: e.Time, Tunnel: e.Tunnel, Was: e.Was, State: e.State, Why: e.Why, Leg: e.Leg})
+	}
+	return out
+}
+
+// remember keeps a change of a tunnel's state.
+func (n *Node) remember(r health.Report) {
+	err := n.changes.Add(history.Event{Time: time.Now().UTC(), Tunnel: r.Tunnel, Was: r.Was.String(), State: r.State.String(), Why: r.Why, Leg: r.Leg})
+	if err != nil {
+		n.log.Warn("what becomes of tunnels' health is kept in memory alone, until it can be written again", "error", err)
+	}
+}
+
+// tellVerdict tells the web server of the file that the data center finds a tunnel otherwise than before.
+func (n *Node) tellVerdict(was health.State, s health.Summary, r health.Report) {
+	c := n.Config()
+	x := notify.Notice{Type: "tunnel_health", Time: time.Now().UTC(), Node: c.Node.Name, Datacenter: c.Node.Datacenter, Tunnel: r.Tunnel, Was: was.String(), State: s.State.String(),
+		Why: r.Why, Leg: r.Leg, Healthy: s.Healthy, Degraded: s.Degraded, Down: s.Down, Disagree: s.Disagree}
+	for _, t := range c.Tunnels {
+		if t.Name == r.Tunnel {
+			x.Account = t.Account
+		}
+	}
+	n.notifier.Tell(x)
+}
