@@ -14,7 +14,7 @@ $(error go is not in PATH: install Go 1.26 or later; where sudo does not find it
 endif
 endif
 FUZZTIME ?= 30s
-BENCH ?= pipeline crypto esp ike fib veth cluster gap
+BENCH ?= pipeline crypto esp ike fib veth cluster health gap
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
 # Packages with tests that need root. They run one after the other: a guest that is starved of

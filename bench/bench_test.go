@@ -312,3 +312,11 @@ func TestQuietest(t *testing.T) {
 		t.Error("two samples are called three")
 	}
 }
+
+// health: each tunnel gets one probe a second of all nodes, and all know of what breaks.
+func TestHealthScenario(t *testing.T) {
+	all := results(t, "health")
+	if len(all) != 3 || all[1].Samples != 4 || all[2].Samples != 80 {
+		t.Fatalf("%+v", all)
+	}
+}

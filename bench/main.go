@@ -80,6 +80,7 @@ var scenarios = map[string]scenario{
 	"crypto":   {"AES-GCM in bursts against crypto/cipher, intel-ipsec-mb and the processor's limit", cryptoScenario},
 	"esp":      {"the worker over memory: IPsec tunnels with AES-128-GCM, both ways, against DPDK's ipsec-secgw", espScenario},
 	"fib":      {"route look-up against bart on the same table", fibScenario},
+	"health":   {"nodes that share the probing of ten thousand tunnels: processor time, probes a tunnel gets, until all know that one is down", healthScenario},
 	"gap":      {"longest time between two polls of a worker while tables change and metrics are scraped", gapScenario},
 	"ike":      {"IKEv2 handshakes beside strongSwan's charon, and 10,000 tunnels that are rekeyed (root)", ikeScenario},
 	"veth":     {"forwarding between namespaces against bare rings, asavie/xdp and DPDK (root)", vethScenario},

@@ -66,7 +66,9 @@ type Prober struct {
 	byTag   map[uint64]*probed
 	queue   dueQueue
 	wake    chan struct{}
-	awaited time.Time // when turn was to be called at the latest
+	meet    time.Time     // when the others of the data center are known
+	awaited time.Time     // when turn was to be called at the latest
+	stood   time.Duration // for how long this process stood still, all in all
 	team    team
 	untold  []*probed // of which the others are to be told something
 	judged  []*probed // of which somebody's state is another
@@ -103,7 +105,8 @@ type probed struct {
 type pending struct {
 	number      uint64
 	sent, until time.Time
-	lost        bool // and given up: an answer still says how long the way is
+	stood       time.Duration // Prober.stood when it was sent
+	lost        bool          // and given up: an answer still says how long the way is
 }
 
 // New makes a Prober without tunnels.
@@ -111,6 +114,9 @@ func New(o Options) *Prober {
 	p := &Prober{opts: o, node: tag(o.Node), key: make([]byte, 32), tunnels: map[string]*probed{}, byTag: map[uint64]*probed{}, wake: make(chan struct{}, 1)}
 	p.team = team{members: []string{o.Node}, heard: map[string]time.Time{}, datacenters: map[string]*datacenter{}}
 	rand.Read(p.key)
+	if o.Tell != nil { // else all nodes that start together would probe all tunnels
+		p.meet = time.Now().Add(tellTime + tellTime/4)
+	}
 	return p
 }
 
@@ -133,7 +139,7 @@ func (p *Prober) SetTunnels(list []Tunnel) {
 		if x.Silent {
 			x.machine.why, x.why = "nothing is known against it", "nothing is known against it"
 		}
-		x.due = p.myTurn(x, now, 0)
+		x.due = p.myTurn(x, now, max(0, p.meet.Sub(now)))
 		x.next = x.due
 		p.tunnels[t.Name], p.byTag[x.tag] = x, x
 		heap.Push(&p.queue, x)
@@ -215,29 +221,29 @@ const stallTime = 20 * time.Millisecond
 // excuse gives answers more time when this process, and so perhaps the workers, stood still: a machine that is busy does not make its tunnels
 // bad.
 func (p *Prober) excuse(now time.Time) {
-	stall := now.Sub(p.awaited)
-	if p.awaited.IsZero() || stall < stallTime {
-		return
-	}
-	for _, x := range p.queue {
-		for i := range x.pending {
-			x.pending[i].until = x.pending[i].until.Add(stall + stallTime) // what came meanwhile waits to be read
-		}
-	}
-	for _, x := range p.tunnels {
-		p.schedule(x)
+	if stall := now.Sub(p.awaited); !p.awaited.IsZero() && stall >= stallTime {
+		p.stood += stall + stallTime // what came meanwhile waits to be read
 	}
 }
 
+// deadline is until when the answer to a probe is waited for.
+func (p *Prober) deadline(w *pending) time.Time { return w.until.Add(p.stood - w.stood) }
+
 // schedule says when a tunnel is to be looked at again.
 func (p *Prober) schedule(x *probed) {
-	x.next = x.nextSignal(x.due, time.Now())
+	x.next = p.nextLook(x)
+	heap.Fix(&p.queue, x.at)
+}
+
+// nextLook is when a tunnel is to be looked at again: it is to be probed, a probe is lost, or a signal does not count any more.
+func (p *Prober) nextLook(x *probed) time.Time {
+	next := x.nextSignal(x.due)
 	for i := range x.pending {
-		if w := &x.pending[i]; !w.lost && w.until.Before(x.next) {
-			x.next = w.until
+		if w := &x.pending[i]; !w.lost && p.deadline(w).Before(next) {
+			next = p.deadline(w)
 		}
 	}
-	heap.Fix(&p.queue, x.at)
+	return next
 }
 
 func (p *Prober) send(x *probed, now time.Time) {
@@ -253,7 +259,7 @@ func (p *Prober) send(x *probed, now time.Time) {
 		return // that says nothing of the tunnel
 	}
 	x.report.Sent++
-	x.pending = append(x.pending, pending{number: x.number, sent: now, until: now.Add(x.rtt.patience())})
+	x.pending = append(x.pending, pending{number: x.number, sent: now, until: now.Add(x.rtt.patience()), stood: p.stood})
 }
 
 // lateTime is how long an answer that comes late still says how long the way is.
@@ -265,7 +271,7 @@ func (p *Prober) giveUp(x *probed, now time.Time) {
 	again := false
 	for i := range x.pending {
 		w := &x.pending[i]
-		if w.lost || w.until.After(now) {
+		if w.lost || p.deadline(w).After(now) {
 			continue
 		}
 		w.lost = true

@@ -59,6 +59,8 @@ func (p *Prober) evaluate(x *probed, now time.Time) {
 			state, since, why = Down, s.since, s.why
 		case !s.down && s.until.After(now) && state == Healthy:
 			state, since, why = Degraded, s.since, s.why
+		case !s.until.IsZero() && !s.until.After(now):
+			s.until = time.Time{}
 		}
 	}
 	if state == x.state {
@@ -77,9 +79,9 @@ func (p *Prober) evaluate(x *probed, now time.Time) {
 }
 
 // nextSignal is when a signal does not count any more, if that is before at.
-func (x *probed) nextSignal(at, now time.Time) time.Time {
+func (x *probed) nextSignal(at time.Time) time.Time {
 	for i := range x.signals {
-		if s := &x.signals[i]; s.until.After(now) && s.until.Before(at) {
+		if s := &x.signals[i]; !s.until.IsZero() && s.until.Before(at) {
 			at = s.until
 		}
 	}

@@ -22,7 +22,9 @@ func TestSignals(t *testing.T) {
 				}
 				r.states = nil
 			}
-			say := func(from Source, down bool) { r.prober.Signal("cust-a", from, down, "somebody says so", 30*time.Second) }
+			say := func(from Source, down bool) {
+				r.prober.Signal("cust-a", from, down, "somebody says so", 30*time.Second)
+			}
 			say(BFD, false)
 			states()
 			say(BFD, true)

@@ -2,6 +2,7 @@ package health
 
 import (
 	"cmp"
+	"container/heap"
 	"maps"
 	"slices"
 	"time"
@@ -210,10 +211,11 @@ func (p *Prober) takeTurns(now time.Time, members []string) {
 		}
 		x.views = views
 		if !x.unsettled() {
-			x.due = p.myTurn(x, now, 0)
+			x.due = p.myTurn(x, now, max(0, p.meet.Sub(now)))
 		}
-		p.schedule(x)
+		x.next = p.nextLook(x)
 	}
+	heap.Init(&p.queue)
 	p.poke()
 }
 
