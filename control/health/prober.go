@@ -209,7 +209,7 @@ func (p *Prober) turn(now time.Time) time.Duration {
 	if len(p.queue) > 0 {
 		p.awaited = p.queue[0].next
 	}
-	if again := p.team.told.Add(tellTime); p.opts.Tell != nil && again.Before(p.awaited) {
+	if again := p.nextTelling(); p.tells() && again.Before(p.awaited) {
 		p.awaited = again
 	}
 	return p.awaited.Sub(now)

@@ -24,6 +24,9 @@ const (
 	tellTime  = time.Second
 	heardTime = 3 * tellTime
 
+	// urgentTime is the time between two tellings that do not wait for tellTime: when many tunnels break they are told together.
+	urgentTime = 10 * time.Millisecond
+
 	// summaryTime is the time between two tellings of a data center, and summaryKept how long it counts.
 	summaryTime = 10 * time.Second
 	summaryKept = 3 * summaryTime
@@ -140,7 +143,10 @@ func (p *Prober) Hear(text []byte) error {
 	if p.team.heard[e.node] = now; !known {
 		p.gather(now)
 	}
-	from, _ := slices.BinarySearch(p.team.members, e.node)
+	from, shares := slices.BinarySearch(p.team.members, e.node)
+	if !shares { // this node reached nobody a moment ago, and those who share are still those of before
+		return nil
+	}
 	for _, f := range e.findings {
 		if x := p.byTag[f.tunnel]; x != nil {
 			p.takeFinding(x, from, f, now)
@@ -219,9 +225,20 @@ func (p *Prober) takeTurns(now time.Time, members []string) {
 	p.poke()
 }
 
+// tells reports whether there are others, and this node shares with them.
+func (p *Prober) tells() bool { return p.opts.Tell != nil && !p.team.left }
+
+// nextTelling is when there is something to tell again.
+func (p *Prober) nextTelling() time.Time {
+	if p.team.urgent {
+		return p.team.told.Add(urgentTime)
+	}
+	return p.team.told.Add(tellTime)
+}
+
 // tell tells the others what there is to tell, if it is time.
 func (p *Prober) tell(now time.Time) {
-	if p.opts.Tell == nil || p.team.left || !p.team.urgent && now.Sub(p.team.told) < tellTime {
+	if !p.tells() || now.Before(p.nextTelling()) {
 		return
 	}
 	if now.Sub(p.team.told) >= tellTime {
@@ -259,7 +276,7 @@ func (p *Prober) tell(now time.Time) {
 func (p *Prober) Leave() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.opts.Tell != nil && !p.team.left {
+	if p.tells() {
 		p.team.left = true
 		p.opts.Tell(evidence{node: p.opts.Node, leaving: true}.marshal(), false)
 	}
@@ -288,7 +305,7 @@ func (p *Prober) note(x *probed, answered, news bool) {
 
 // toTell has the next telling say how a tunnel is.
 func (p *Prober) toTell(x *probed) {
-	if p.opts.Tell != nil && !x.told.is {
+	if p.tells() && !x.told.is {
 		x.told.is = true
 		p.untold = append(p.untold, x)
 	}

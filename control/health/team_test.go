@@ -254,6 +254,29 @@ func TestTeamChanges(t *testing.T) {
 	})
 }
 
+// A node that has left goes on for itself, and does not wake up all the time.
+func TestLeft(t *testing.T) {
+	onRouter(t, tunnelOf(Request, false), func(t *testing.T, r *router) {
+		told := 0
+		r.prober.mu.Lock()
+		r.prober.opts.Tell = func([]byte, bool) { told++ }
+		r.prober.mu.Unlock()
+		time.Sleep(10 * time.Second)
+		r.prober.Leave()
+		before := told
+		r.lose = func(int) bool { return true }
+		time.Sleep(time.Minute)
+		if told != before || r.prober.Reports()[0].State != Down {
+			t.Errorf("%d messages after the goodbye: %+v", told-before, r.prober.Reports()[0])
+		}
+		for range 5 {
+			if wait := r.prober.turn(time.Now()); wait <= 0 {
+				t.Errorf("it is to be called again after %v", wait)
+			}
+		}
+	})
+}
+
 // Each data center knows how the others find a tunnel.
 func TestDatacenters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

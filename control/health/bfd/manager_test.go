@@ -126,7 +126,7 @@ func TestPairEnds(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		p.ends[0].SetTunnels(nil)
 		time.Sleep(time.Second)
-		if r := p.report(1); r.State != Down || r.Remote != AdminDown || r.RemoteDiagnostic != AdministrativeyDown || len(p.ends[0].queue) != 0 {
+		if r := p.report(1); r.State != Down || r.Remote != AdminDown || r.RemoteDiagnostic != AdministrativelyDown || len(p.ends[0].queue) != 0 {
 			t.Errorf("%+v", r)
 		}
 		p.end()

@@ -29,10 +29,10 @@ type Diagnostic uint8
 
 // Those that this end says.
 const (
-	NoDiagnostic        Diagnostic = 0
-	DetectionExpired    Diagnostic = 1
-	NeighborSaidDown    Diagnostic = 3
-	AdministrativeyDown Diagnostic = 7
+	NoDiagnostic         Diagnostic = 0
+	DetectionExpired     Diagnostic = 1
+	NeighborSaidDown     Diagnostic = 3
+	AdministrativelyDown Diagnostic = 7
 )
 
 var diagnostics = [...]string{"", "nothing came in time", "the echo function failed", "the other end says that it is down", "its forwarding plane was reset", "its path is down",

@@ -121,4 +121,4 @@ func (s *session) enter(state State, why Diagnostic, now time.Time) {
 }
 
 // stop says that this end ends the session on purpose (section 6.8.16).
-func (s *session) stop(now time.Time) { s.enter(AdminDown, AdministrativeyDown, now) }
+func (s *session) stop(now time.Time) { s.enter(AdminDown, AdministrativelyDown, now) }
