@@ -225,9 +225,9 @@ func (h *HealthCheck) thresholds(m fields) {
 			f.time("within", withinBounds, &h.Within)
 		}
 	}
-	if between := time.Duration(h.Samples-1-h.Retry) * h.Interval; between > h.Within {
-		m.fail("would never find the tunnel down: down.samples of %d, with a retry of %d and one probe each %s, are not sent within %s; write a longer down.within, more retries, or a shorter interval",
-			h.Samples, h.Retry, spell(h.Interval), spell(h.Within))
+	if need := h.leastTime(); need > h.Within {
+		m.fail("would never find the tunnel down: down.samples of %d, with a retry of %d and one probe each %s, take %s to be sent, and down.within is %s; write a longer down.within, more retries, or a shorter interval",
+			h.Samples, h.Retry, spell(h.Interval), spell(need), spell(h.Within))
 	}
 	if v, ok := m.get("recovery"); ok {
 		if f, ok := v.mapping(recoverySchema); ok {
@@ -236,6 +236,19 @@ func (h *HealthCheck) thresholds(m fields) {
 			f.time("hold", holdBounds, &h.Hold)
 		}
 	}
+}
+
+// mostPatience is how long an answer is waited for at most. Package health has the same figure.
+const mostPatience = 900 * time.Millisecond
+
+// leastTime is how long it takes to send as many probes as make a tunnel down: one each interval, or the first, and others when that was waited
+// for in vain.
+func (h *HealthCheck) leastTime() time.Duration {
+	regular := time.Duration(h.Samples-1) * h.Interval
+	if h.Retry == 0 || h.Samples == 1 {
+		return regular
+	}
+	return min(regular, mostPatience+time.Duration(max(0, h.Samples-1-h.Retry))*h.Interval)
 }
 
 // time decodes a field that is a duration, if it is there.

@@ -71,14 +71,13 @@ func (w *worker) sendProbe(t *Tables, p *packet, id int) {
 const (
 	answersPerSecond, answersBurst = 1000, 200
 	outsidePerSecond, outsideBurst = 50_000, 500
-	answerLimiters                 = 256 // tunnels share them by their numbers
 )
 
 // giveAnswer gives the control side a packet that is for it.
 func (w *worker) giveAnswer(p *packet) {
 	l, perSecond, burst := &w.outside, int64(outsidePerSecond), int64(outsideBurst)
 	if p.tunnel != noTunnel {
-		l, perSecond, burst = &w.perTunnel[p.tunnel%answerLimiters], answersPerSecond, answersBurst
+		l, perSecond, burst = &w.perTunnel[p.tunnel], answersPerSecond, answersBurst
 	}
 	if !l.allow(w.now, perSecond, burst) {
 		w.drop(p, AnswerRate)

@@ -67,9 +67,9 @@ type worker struct {
 	dropTimeout              func(uint64)
 	whole                    batch // datagrams whose last fragment has come
 	sizeErrors, otherErrors  limiter
-	outside                  limiter                 // answers to probes by the Internet
-	perTunnel                [answerLimiters]limiter // those, and BFD, out of tunnels
-	ident                    uint32                  // identification of the last packet that was fragmented here
+	outside                  limiter   // answers to probes by the Internet
+	perTunnel                []limiter // those, and BFD, out of tunnels; by tunnel id
+	ident                    uint32    // identification of the last packet that was fragmented here
 	plan                     [maxPieces]wire.Piece
 	innerPieces, outerPieces [maxPieces]packet
 	resolve                  *resolveRing
@@ -125,6 +125,7 @@ func newWorker(e *Engine, id int, c WorkerConfig) *worker {
 		ports:      make([]outPort, e.ports),
 		tunnels:    make([]tunnelCounters, MaxTunnels),
 		sequence:   make([]counter, MaxTunnels),
+		perTunnel:  make([]limiter, MaxTunnels),
 		resolve:    newResolveRing(),
 		sealer:     esp.NewSealer(e.ivs),
 		sizeErrors: fullLimiter(), otherErrors: fullLimiter(), outside: fullLimiter(),

@@ -17,6 +17,7 @@ const (
 type evidence struct {
 	node     string
 	leaving  bool // it probes no more
+	knows    bool // it knows the others, and may speak BFD
 	findings []finding
 }
 
@@ -34,13 +35,14 @@ const (
 	findingLen  = 8 + 2 + 2 + 1 + 1
 	maxFindings = 4096 // in one message
 	flagLeaving = 1
+	flagKnows   = 2
 	flagWorse   = 1
 	flagSpeaks  = 2
 	flagBetter  = 4
 )
 
 func (e evidence) marshal() []byte {
-	b := append(make([]byte, 0, 3+len(e.node)+len(e.findings)*findingLen), kindEvidence, flag(e.leaving, flagLeaving), byte(len(e.node)))
+	b := append(make([]byte, 0, 3+len(e.node)+len(e.findings)*findingLen), kindEvidence, flag(e.leaving, flagLeaving)|flag(e.knows, flagKnows), byte(len(e.node)))
 	b = append(b, e.node...)
 	for _, f := range e.findings {
 		b = binary.BigEndian.AppendUint64(b, f.tunnel)
@@ -65,7 +67,7 @@ func parseEvidence(b []byte) (e evidence, err error) {
 	if !ok || b[0] != kindEvidence || len(rest)%findingLen != 0 || len(rest) > maxFindings*findingLen {
 		return e, errEvidence
 	}
-	e.node, e.leaving = name, b[1]&flagLeaving != 0
+	e.node, e.leaving, e.knows = name, b[1]&flagLeaving != 0, b[1]&flagKnows != 0
 	for f := range slices.Chunk(rest, findingLen) {
 		if f[12] > byte(Down) {
 			return e, errEvidence

@@ -67,6 +67,7 @@ type Prober struct {
 	queue   dueQueue
 	wake    chan struct{}
 	meet    time.Time     // when the others of the data center are known
+	known   time.Time     // and those of all data centers
 	awaited time.Time     // when turn was to be called at the latest
 	stood   time.Duration // for how long this process stood still, all in all
 	team    team
@@ -112,10 +113,11 @@ type pending struct {
 // New makes a Prober without tunnels.
 func New(o Options) *Prober {
 	p := &Prober{opts: o, node: tag(o.Node), key: make([]byte, 32), tunnels: map[string]*probed{}, byTag: map[uint64]*probed{}, wake: make(chan struct{}, 1)}
-	p.team = team{members: []string{o.Node}, heard: map[string]time.Time{}, datacenters: map[string]*datacenter{}}
+	p.team = team{members: []string{o.Node}, heard: map[string]time.Time{}, knows: map[string]bool{}, datacenters: map[string]*datacenter{}}
 	rand.Read(p.key)
 	if o.Tell != nil { // else all nodes that start together would probe all tunnels
 		p.meet = time.Now().Add(tellTime + tellTime/4)
+		p.known = time.Now().Add(summaryTime + 2*tellTime)
 	}
 	return p
 }
@@ -139,8 +141,15 @@ func (p *Prober) SetTunnels(list []Tunnel) {
 		if x.Silent {
 			x.machine.why, x.why = "nothing is known against it", "nothing is known against it"
 		}
+		if old := left[t.Name]; old != nil { // what others say of it stays
+			x.signals = old.signals
+			if !t.BFD {
+				x.signals[BFD] = signal{}
+			}
+			x.state, x.since, x.why = x.known(now)
+		}
 		x.due = p.myTurn(x, now, max(0, p.meet.Sub(now)))
-		x.next = x.due
+		x.next = p.nextLook(x)
 		p.tunnels[t.Name], p.byTag[x.tag] = x, x
 		heap.Push(&p.queue, x)
 	}

@@ -16,6 +16,7 @@ const (
 
 // A signal is what a source has said.
 type signal struct {
+	said  bool // it has, in this process
 	down  bool
 	since time.Time
 	until time.Time // it was down: the tunnel is degraded until then
@@ -33,12 +34,23 @@ func (p *Prober) Signal(tunnel string, from Source, down bool, why string, hold 
 	}
 }
 
+// Release takes back what this node's session of BFD has said of a tunnel: it is another node's now. A tunnel without probes goes on with that, until
+// the other one says something.
+func (p *Prober) Release(tunnel string) {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if x := p.tunnels[tunnel]; x != nil && !x.Silent {
+		p.signal(x, BFD, false, "", 0, now)
+	}
+}
+
 func (p *Prober) signal(x *probed, from Source, down bool, why string, hold time.Duration, now time.Time) {
 	s := &x.signals[from]
-	if s.down == down {
+	if s.said = true; s.down == down {
 		return
 	}
-	*s = signal{down: down, since: now, why: why}
+	*s = signal{said: true, down: down, since: now, why: why}
 	if !down {
 		s.until = now.Add(hold)
 	}
@@ -49,9 +61,9 @@ func (p *Prober) signal(x *probed, from Source, down bool, why string, hold time
 	p.poke()
 }
 
-// evaluate finds the state of a tunnel by all that is known of it, and says so if it is another.
-func (p *Prober) evaluate(x *probed, now time.Time) {
-	state, since, why := x.machine.state, x.machine.since, x.machine.why
+// known is the state of a tunnel by all that is known of it, since when, and why.
+func (x *probed) known(now time.Time) (state State, since time.Time, why string) {
+	state, since, why = x.machine.state, x.machine.since, x.machine.why
 	for i := range x.signals {
 		s := &x.signals[i]
 		switch {
@@ -63,6 +75,12 @@ func (p *Prober) evaluate(x *probed, now time.Time) {
 			s.until = time.Time{}
 		}
 	}
+	return state, since, why
+}
+
+// evaluate says so if the state of a tunnel is another.
+func (p *Prober) evaluate(x *probed, now time.Time) {
+	state, since, why := x.known(now)
 	if state == x.state {
 		return
 	}

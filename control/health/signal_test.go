@@ -50,3 +50,40 @@ func TestSignals(t *testing.T) {
 		})
 	}
 }
+
+// What others say of a tunnel outlasts a change of how it is probed; what says nothing any more does not.
+func TestSignalsOutlastAChange(t *testing.T) {
+	onRouter(t, tunnelOf(Request, false, func(t *Tunnel) { t.BFD = true }), func(t *testing.T, r *router) {
+		time.Sleep(time.Minute)
+		r.prober.Signal("cust-a", BFD, true, "BFD says so", 0)
+		set := func(change ...func(*Tunnel)) State {
+			r.prober.SetTunnels([]Tunnel{tunnelOf(Request, false, change...)})
+			time.Sleep(time.Second)
+			return r.prober.Reports()[0].State
+		}
+		bfd := func(t *Tunnel) { t.BFD = true }
+		if s := set(bfd, func(t *Tunnel) { t.Interval = 2 * time.Second }); s != Down {
+			t.Errorf("another interval: %v", s)
+		}
+		if s := set(bfd, func(t *Tunnel) { t.Silent = true }); s != Down {
+			t.Errorf("without probes: %v", s)
+		}
+		if s := set(func(t *Tunnel) { t.Interval = 3 * time.Second }); s != Healthy {
+			t.Errorf("without BFD: %v", s)
+		}
+		r.prober.Signal("cust-a", IKE, true, "IKE says so", 0)
+		if s := set(); s != Down {
+			t.Errorf("IKE: %v", s)
+		}
+		r.prober.Signal("cust-a", IKE, false, "", 0)
+		if s := r.prober.Reports()[0].State; s != Healthy {
+			t.Errorf("and no more: %v", s)
+		}
+		set(bfd)
+		r.prober.Signal("cust-a", BFD, true, "BFD says so", 0)
+		r.prober.Release("cust-a")
+		if s := r.prober.Reports()[0].State; s != Healthy {
+			t.Errorf("another node has the session: %v", s)
+		}
+	})
+}

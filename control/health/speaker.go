@@ -4,6 +4,7 @@ import (
 	"hash/fnv"
 	"maps"
 	"slices"
+	"time"
 )
 
 // The customer's router has one session of BFD with an address that all nodes have. So one node of the fleet speaks, and the others give it
@@ -35,12 +36,21 @@ func (p *Prober) speakerCenter(x *probed) string {
 	return first(names, x.tag)
 }
 
-// speaker is the node that speaks for a tunnel, or one that knows better.
+// knows reports whether this node knows the others. One that has just started does not, and would take sessions from who has them.
+func (p *Prober) knows(now time.Time) bool { return !now.Before(p.known) }
+
+// speaker is the node that speaks for a tunnel, or one that knows better; "": nobody does yet.
 func (p *Prober) speaker(x *probed) string {
 	if center := p.speakerCenter(x); center != p.opts.Datacenter {
 		return p.team.datacenters[center].teller
 	}
-	return first(p.team.members, x.tag)
+	names := make([]string, 0, len(p.team.members))
+	for _, name := range p.team.members {
+		if p.team.knows[name] || name == p.opts.Node && p.knows(time.Now()) {
+			names = append(names, name)
+		}
+	}
+	return first(names, x.tag)
 }
 
 // Speaker is the node that speaks BFD for a tunnel, or, in another data center, one that knows which does; "": nobody.
@@ -57,5 +67,8 @@ func (p *Prober) Speaker(tunnel string) string {
 func (p *Prober) Version() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.knows(time.Now()) {
+		return p.team.version + 1
+	}
 	return p.team.version
 }

@@ -45,6 +45,7 @@ type team struct {
 	members     []string             // by name, with this one
 	turn        int                  // of this one among them
 	heard       map[string]time.Time // when the others have told something the last time
+	knows       map[string]bool      // of them, those that know the others
 	datacenters map[string]*datacenter
 	told        time.Time // when this node has told something the last time
 	summed      time.Time // and what its data center has
@@ -143,6 +144,10 @@ func (p *Prober) Hear(text []byte) error {
 	if p.team.heard[e.node] = now; !known {
 		p.gather(now)
 	}
+	if p.team.knows[e.node] != e.knows {
+		p.team.knows[e.node] = e.knows
+		p.team.version++
+	}
 	from, shares := slices.BinarySearch(p.team.members, e.node)
 	if !shares { // this node reached nobody a moment ago, and those who share are still those of before
 		return nil
@@ -162,7 +167,7 @@ func (p *Prober) takeFinding(x *probed, from int, f finding, now time.Time) {
 		p.poke()
 	}
 	x.views[from] = view{f.state, now}
-	if f.state != Down && (f.answered > 0 || f.lost > 0) { // what has no way at all says nothing of how good that of the others is
+	if !x.Silent && f.state != Down && (f.answered > 0 || f.lost > 0) { // what has no way at all says nothing of how good that of the others is
 		if x.machine.hear(now, int(f.answered), int(f.lost)) {
 			p.evaluate(x, now)
 		}
@@ -190,11 +195,20 @@ func (p *Prober) gather(now time.Time) {
 		}
 		return
 	}
+	if was { // nobody could be heard: that says nothing of them
+		for name := range p.team.heard {
+			p.team.heard[name] = now
+		}
+		for _, d := range p.team.datacenters {
+			d.at = now
+		}
+	}
 	centers := len(p.team.datacenters)
 	if maps.DeleteFunc(p.team.datacenters, func(_ string, d *datacenter) bool { return now.Sub(d.at) > summaryKept }); len(p.team.datacenters) != centers {
 		p.team.version++
 	}
 	maps.DeleteFunc(p.team.heard, func(_ string, at time.Time) bool { return now.Sub(at) > heardTime })
+	maps.DeleteFunc(p.team.knows, func(name string, _ bool) bool { _, there := p.team.heard[name]; return !there })
 	members := append(slices.Collect(maps.Keys(p.team.heard)), p.opts.Node)
 	slices.Sort(members)
 	if was || !slices.Equal(members, p.team.members) {
@@ -220,6 +234,7 @@ func (p *Prober) takeTurns(now time.Time, members []string) {
 			x.due = p.myTurn(x, now, max(0, p.meet.Sub(now)))
 		}
 		x.next = p.nextLook(x)
+		p.judged = append(p.judged, x)
 	}
 	heap.Init(&p.queue)
 	p.poke()
@@ -252,21 +267,21 @@ func (p *Prober) tell(now time.Time) {
 			}
 		}
 	}
-	e := evidence{node: p.opts.Node}
+	e := evidence{node: p.opts.Node, knows: p.knows(now)}
 	for _, x := range p.untold {
-		e.findings = append(e.findings, finding{x.tag, x.told.answered, x.told.lost, x.state, x.told.worse, x.told.better, x.BFD && p.speaker(x) == p.opts.Node})
+		e.findings = append(e.findings, finding{x.tag, x.told.answered, x.told.lost, x.state, x.told.worse, x.told.better, x.signals[BFD].said && x.BFD && p.speaker(x) == p.opts.Node})
 		x.told = untold{}
 	}
 	p.untold = p.untold[:0]
 	for part := range slices.Chunk(e.findings, maxFindings) {
-		p.opts.Tell(evidence{node: e.node, findings: part}.marshal(), false)
+		p.opts.Tell(evidence{node: e.node, knows: e.knows, findings: part}.marshal(), false)
 	}
 	if len(e.findings) == 0 {
 		p.opts.Tell(e.marshal(), false)
 	}
 	if now.Sub(p.team.summed) >= summaryTime {
 		p.team.summed = now
-		if p.team.turn == 0 {
+		if p.team.turn == 0 && e.knows {
 			p.tellSummary(now)
 		}
 	}

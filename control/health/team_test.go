@@ -322,7 +322,7 @@ func TestVerdict(t *testing.T) {
 
 // FuzzHear: nothing that is told stops a node, and what is read is what was written.
 func FuzzHear(f *testing.F) {
-	f.Add(evidence{node: "edge-2", leaving: true}.marshal())
+	f.Add(evidence{node: "edge-2", leaving: true, knows: true}.marshal())
 	f.Add(evidence{node: "edge-2", findings: []finding{{7, 1, 2, Degraded, true, false, false}, {8, 0, 0, Down, false, true, true}}}.marshal())
 	f.Add(appendSummary([]byte{kindSummary, 0, 3, 'f', 'r', 'a', 2, 'n', '1'}, tag("cust-a"), Summary{Healthy: 3, Down: 1}))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -423,6 +423,23 @@ func TestSpeakers(t *testing.T) {
 			if share[name] < 20 {
 				t.Errorf("%s speaks for %d of 300 tunnels: %v", name, share[name], share)
 			}
+		}
+		f.add("edge-6", "fra", tunnelOf(Request, false)) // one that starts takes nothing from anybody
+		f.probers["edge-6"].SetTunnels(tunnels)
+		for range 100 {
+			time.Sleep(100 * time.Millisecond)
+			for tunnel, s := range all() {
+				if s != before[tunnel] {
+					t.Fatalf("%s: %s spoke, and now %s does", tunnel, before[tunnel], s)
+				}
+			}
+		}
+		time.Sleep(time.Minute)
+		for tunnel, s := range all() {
+			if s != before[tunnel] && s != "edge-6" {
+				t.Errorf("%s: %s spoke, and now %s does", tunnel, before[tunnel], s)
+			}
+			before[tunnel] = s
 		}
 		f.stops["edge-3"]()
 		time.Sleep(time.Second)

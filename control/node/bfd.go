@@ -92,13 +92,20 @@ func (n *Node) followSpeakers(ctx context.Context) {
 func (n *Node) shareSessions() {
 	self := n.Config().Node.Name
 	n.bfd.SetHere(func(tunnel string) bool { return n.prober.Speaker(tunnel) == self })
+	for tunnel := range n.sessions.Load().holds {
+		if !n.bfd.Here(tunnel) {
+			n.news.add(func() { n.prober.Release(tunnel) })
+		}
+	}
 }
 
 // sessionState is told that a session is up, or is no more.
-func (n *Node) sessionState(r bfd.Report) {
+func (n *Node) sessionState(r bfd.Report) { n.news.add(func() { n.takeSessionState(r) }) }
+
+func (n *Node) takeSessionState(r bfd.Report) {
 	why := "BFD: " + r.Diagnostic.String()
-	if r.Remote == bfd.AdminDown {
-		why = "BFD: the router has ended the session on purpose"
+	if !n.bfd.Here(r.Tunnel) { // another node's by now
+		return
 	}
 	hold := time.Duration(0)
 	if s := n.sessions.Load(); s != nil {
@@ -107,7 +114,8 @@ func (n *Node) sessionState(r bfd.Report) {
 	if r.State == bfd.Up {
 		why = "BFD is up again"
 	}
-	n.prober.Signal(r.Tunnel, health.BFD, r.State != bfd.Up, why, hold)
+	// That the router has ended the session on purpose says nothing of the tunnel (RFC 5880, section 6.8.16; RFC 5882, section 4.2).
+	n.prober.Signal(r.Tunnel, health.BFD, r.State != bfd.Up && r.Remote != bfd.AdminDown, why, hold)
 }
 
 // sessionViews are how the sessions are, by tunnel.

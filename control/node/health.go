@@ -8,6 +8,7 @@ import (
 	"causeway/control/api"
 	"causeway/control/health"
 	"causeway/control/health/bfd"
+	"causeway/control/health/history"
 	"causeway/control/health/notify"
 	"causeway/pipeline"
 )
@@ -38,7 +39,8 @@ func (n *Node) openHealth() error {
 		n.notifier = notify.New(notify.Options{URL: c.Notify.Webhook, Secret: c.Notify.Secret, Log: n.log})
 		o.OnVerdict = n.tellVerdict
 	}
-	n.openHistory()
+	n.changes, _ = history.Open(nil) // cannot fail
+	n.news = newNews()
 	if n.cluster != nil {
 		o.Tell, o.Apart = n.cluster.TellHealth, func() bool { return !n.cluster.Linked() }
 	}
@@ -77,12 +79,23 @@ func probed(c *config.Config) (list []health.Tunnel) {
 func (n *Node) setProbed(c *config.Config) {
 	n.prober.SetTunnels(probed(c))
 	n.setSessions(c)
-	n.prober.Each(func(r health.Report) { n.routes.SetPenalty(r.Tunnel, penaltyOf(r.State)) })
+	n.keepHistory(c)
+	ike := map[string]bool{}
 	for _, t := range c.Tunnels {
+		ike[t.Name] = t.IPsec != nil && t.IPsec.IKE != nil
 		if t.HealthCheck == nil && t.BFD == nil {
-			n.routes.SetPenalty(t.Name, 0)
+			n.news.add(func() { n.routes.SetPenalty(t.Name, 0) })
 		}
 	}
+	n.prober.Each(func(r health.Report) { n.news.add(func() { n.routes.SetPenalty(r.Tunnel, penaltyOf(r.State)) }) })
+	for name, is := range ike {
+		n.signalIKE(name, is && len(n.children.spisOf(name)) == 0)
+	}
+}
+
+// signalIKE says whether a tunnel has no IPsec SA though it needs one.
+func (n *Node) signalIKE(tunnel string, without bool) {
+	n.prober.Signal(tunnel, health.IKE, without, "there is no IPsec SA: the peer has ended it, or did not answer (causeway show ike)", 0)
 }
 
 func penaltyOf(s health.State) uint32 {
@@ -90,7 +103,9 @@ func penaltyOf(s health.State) uint32 {
 }
 
 // tunnelState is told that the state of a tunnel is another.
-func (n *Node) tunnelState(r health.Report) {
+func (n *Node) tunnelState(r health.Report) { n.news.add(func() { n.takeTunnelState(r) }) }
+
+func (n *Node) takeTunnelState(r health.Report) {
 	n.routes.SetPenalty(r.Tunnel, penaltyOf(r.State))
 	log := n.log.Warn
 	if r.State == health.Healthy {

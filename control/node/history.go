@@ -3,21 +3,21 @@ package node
 import (
 	"time"
 
+	"causeway/config"
 	"causeway/control/api"
 	"causeway/control/health"
 	"causeway/control/health/history"
 	"causeway/control/health/notify"
 )
 
-// openHistory has what becomes of tunnels' health kept, in the state directory if tunnels are probed and the node has one.
-func (n *Node) openHistory() {
-	n.changes, _ = history.Open(nil) // cannot fail
-	if len(probed(n.Config())) == 0 {
+// keepHistory has what becomes of tunnels' health kept in the state directory, if there are tunnels whose health is known.
+func (n *Node) keepHistory(c *config.Config) {
+	if len(probed(c)) == 0 || n.changes.Kept() {
 		return
 	}
 	err := n.takeStateFor("the history of tunnels' health is kept there")
 	if err == nil {
-		n.changes, err = history.Open(n.state.root)
+		err = n.changes.Keep(n.state.root)
 	}
 	if err != nil {
 		n.log.Warn("what becomes of tunnels' health is kept in memory alone", "error", err)

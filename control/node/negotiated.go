@@ -6,7 +6,6 @@ import (
 
 	"causeway/config"
 	"causeway/control/api"
-	"causeway/control/health"
 	"causeway/control/pmtu"
 	"causeway/pipeline"
 	"causeway/pipeline/wire"
@@ -97,7 +96,7 @@ func (n *Node) tunnelMoved(tunnel string) {
 	peer, paths := n.children.paths(tunnel, id)
 	n.routes.SetCustomer(tunnel, peer)
 	n.learned.SetTunnel(id, paths)
-	n.prober.Signal(tunnel, health.IKE, len(paths) == 0, "there is no IPsec SA: the peer has ended it, or did not answer (causeway show ike)", 0)
+	n.signalIKE(tunnel, len(paths) == 0)
 }
 
 // paths are the ways of a tunnel's packets, one of each child. Its peer is that of the first child, or not valid.

@@ -69,7 +69,8 @@ type Node struct {
 	bfd      *bfd.Manager
 	changes  *history.History
 	notifier *notify.Notifier // nil: nobody is told
-	probing  sync.Mutex       // one at a time gives the workers probes
+	news     *news
+	probing  sync.Mutex // one at a time gives the workers probes
 	sessions atomic.Pointer[sessions]
 
 	certificate certificate // for the cluster

@@ -101,6 +101,7 @@ func (n *Node) startControl(ctx context.Context, g *group) {
 	if n.notifier != nil {
 		g.start("notices", func() error { n.notifier.Run(ctx); return nil })
 	}
+	g.start("news of tunnels", func() error { n.news.run(ctx); return nil })
 	g.start("who speaks BFD", func() error { n.followSpeakers(ctx); return nil })
 	g.start("answers to probes", func() error { n.takeAnswers(ctx); return nil })
 	g.start("stray packets", func() error { n.tellStrays(ctx); return nil })

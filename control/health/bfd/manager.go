@@ -158,7 +158,7 @@ func (m *Manager) turn(now time.Time) time.Duration {
 		if wait := x.due().Sub(now); wait > 0 {
 			return wait
 		}
-		if !x.detect.IsZero() && !x.detect.After(now) && x.expire(now) {
+		if before := x.state; !x.detect.IsZero() && !x.detect.After(now) && x.expire(now) && before == Up { // one that never was says nothing
 			m.opts.OnState(x.report())
 		}
 		if !x.next.After(now) {

@@ -49,16 +49,31 @@ type History struct {
 	failed error // why the last event is not on the disk
 }
 
-// Open keeps events in a directory; nil: in memory alone, the last thousand.
+// Open keeps events in a directory; nil: in memory alone, the last thousand, until Keep.
 func Open(root *os.Root) (*History, error) {
-	h := &History{root: root}
+	h := &History{}
 	if root == nil {
 		return h, nil
 	}
+	return h, h.Keep(root)
+}
+
+// Keep has events kept in a directory from now on.
+func (h *History) Keep(root *os.Root) error {
 	if err := root.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return &History{}, err
+		return err
 	}
-	return h, nil
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.root = root
+	return nil
+}
+
+// Kept reports whether events are kept in a directory.
+func (h *History) Kept() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.root != nil
 }
 
 // Add takes an event. It returns an error, once, when events cannot be written any more: the last thousand are in memory still.
@@ -117,7 +132,7 @@ func (h *History) begin(day string, now time.Time) error {
 	}
 	h.day, h.file, h.size = day, f, info.Size()
 	oldest := now.UTC().AddDate(0, 0, -Days).Format(time.DateOnly)
-	for _, d := range h.days() {
+	for _, d := range daysIn(h.root) {
 		if d < oldest {
 			_ = h.root.Remove(dir + "/" + d + suffix) // it is tried again tomorrow
 		}
@@ -125,9 +140,9 @@ func (h *History) begin(day string, now time.Time) error {
 	return nil
 }
 
-// days lists the days that have files, oldest first.
-func (h *History) days() (list []string) {
-	d, err := h.root.Open(dir)
+// daysIn lists the days that have files, oldest first.
+func daysIn(root *os.Root) (list []string) {
+	d, err := root.Open(dir)
 	if err != nil {
 		return nil
 	}
@@ -146,26 +161,27 @@ func (h *History) days() (list []string) {
 // Last returns the newest events since a time, most at most, oldest first.
 func (h *History) Last(since time.Time, most int) []Event {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.root == nil || h.failed != nil {
-		return h.newest(h.recent, since, most)
+	root, recent, failed := h.root, slices.Clone(h.recent), h.failed
+	h.mu.Unlock()
+	if root == nil || failed != nil {
+		return newest(recent, since, most)
 	}
-	var list []Event
-	days := h.days()
+	var list []Event // read without the lock: whoever adds has no time
+	days := daysIn(root)
 	for i := len(days) - 1; i >= 0 && len(list) < most && days[i] >= since.UTC().Format(time.DateOnly); i-- {
-		list = append(h.read(days[i]), list...)
+		list = append(read(root, days[i]), list...)
 	}
-	return h.newest(list, since, most)
+	return newest(list, since, most)
 }
 
-func (h *History) newest(list []Event, since time.Time, most int) []Event {
-	list = slices.DeleteFunc(slices.Clone(list), func(e Event) bool { return e.Time.Before(since) })
+func newest(list []Event, since time.Time, most int) []Event {
+	list = slices.DeleteFunc(list, func(e Event) bool { return e.Time.Before(since) })
 	return list[max(0, len(list)-most):]
 }
 
 // read returns the events of a day, as far as they are whole.
-func (h *History) read(day string) (list []Event) {
-	f, err := h.root.Open(dir + "/" + day + suffix)
+func read(root *os.Root, day string) (list []Event) {
+	f, err := root.Open(dir + "/" + day + suffix)
 	if err != nil {
 		return nil
 	}
