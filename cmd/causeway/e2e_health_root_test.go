@@ -168,7 +168,7 @@ func (b *bed) losses(t *testing.T, tunnels []greTunnel) {
 		time.Sleep(6 * time.Second)
 		h := b.healthOf(t, "t1")
 		t.Logf("%s %% are lost: %s, noticed after %v; %d changes in %v", percent, h.State, noticed.Round(100*time.Millisecond), len(changes())-before, time.Since(began).Round(time.Second))
-		if n := len(changes()) - before; percent == few && n > 3 || n > 12 {
+		if n := len(changes()) - before; percent == few && n > 6 || n > 12 {
 			t.Errorf("%d changes: the routes go to and fro", n)
 		}
 		b.rt.MustRun("nft", "delete table ip loss")
