@@ -55,8 +55,9 @@ func isUDP(packet []byte) bool {
 	return len(packet) > wire.IPv4OffProto && (packet[0]>>4 == 4 && packet[wire.IPv4OffProto] == wire.ProtoUDP || packet[0]>>4 == 6 && packet[wire.IPv6OffNext] == wire.ProtoUDP)
 }
 
-// maxPassed is how often a packet of BFD is passed on: to a node that knows who speaks, and to that one.
-const maxPassed = 2
+// maxPassed is how often a packet of BFD is passed on: by a node that has just started to one that knows the data centers, by that one to one
+// that knows who speaks there, and to that one.
+const maxPassed = 3
 
 // takeBFD takes a packet of BFD that came out of a tunnel here or, passed on, at another node.
 func (n *Node) takeBFD(tunnel string, packet []byte, passed byte) {
