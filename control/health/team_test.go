@@ -80,6 +80,13 @@ func (f *fleetBed) add(name, center string, tunnel Tunnel) {
 	go p.Run(ctx)
 }
 
+// remove has nothing given to a node any more.
+func (f *fleetBed) remove(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.probers, name)
+}
+
 func (f *fleetBed) end() {
 	for _, stop := range f.stops {
 		stop()
@@ -236,7 +243,7 @@ func TestTeamChanges(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second)
 		f.stops["edge-1"]()
-		delete(f.probers, "edge-1")
+		f.remove("edge-1")
 		time.Sleep(100 * time.Millisecond)
 		if got := f.probers["edge-0"].team.members; !slices.Equal(got, []string{"edge-0", "edge-2"}) {
 			t.Errorf("after a goodbye: %v", got)
@@ -448,7 +455,7 @@ func TestSpeakers(t *testing.T) {
 		}
 		f.stops["edge-3"]()
 		time.Sleep(time.Second)
-		delete(f.probers, "edge-3")
+		f.remove("edge-3")
 		time.Sleep(time.Minute)
 		for tunnel, s := range all() {
 			if before[tunnel] != "edge-3" && s != before[tunnel] {
