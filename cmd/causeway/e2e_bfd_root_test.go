@@ -2,8 +2,6 @@ package main_test
 
 import (
 	"fmt"
-	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -138,12 +136,7 @@ func (b *bed) testBFD(t *testing.T, daemon string, tunnels []greTunnel) {
 	if h := b.healthOf(t, "t1"); !strings.Contains(h.Why, "nothing came in time") || h.Penalty != 1_000_000 {
 		t.Errorf("down: %+v", h)
 	}
-	_ = flow.Wait(startLimit)
-	m := regexp.MustCompile(`500 packets transmitted, (\d+) received`).FindStringSubmatch(flow.Log())
-	if m == nil {
-		t.Fatalf("ping printed %s", flow.Log())
-	}
-	received, _ := strconv.Atoi(m[1])
+	received := pinged(t, flow, 500)
 	t.Logf("of 500 packets, 100 a second, %d were lost when the tunnel broke", 500-received)
 	if received < 440 {
 		t.Errorf("%d packets were lost, which is more than 0.6 s", 500-received)
@@ -162,4 +155,32 @@ func (b *bed) testBFD(t *testing.T, daemon string, tunnels []greTunnel) {
 	if n := carriedBy(t, b, "t1") - before; n < 100 {
 		t.Errorf("the first tunnel carries %d packets again", n)
 	}
+}
+
+// oneSpeaks: of two nodes one speaks BFD with the router, through IPsec. It stays up whichever node the router's packets come to.
+func (b *clusterBed) oneSpeaks(t *testing.T) {
+	t.Helper()
+	x := b.tunnels[0]
+	b.guestBird(t, fmt.Sprintf(`protocol bfd {
+	multihop { min rx interval 200 ms; min tx interval 200 ms; multiplier 5; };
+	neighbor 10.213.%[1]d.0 local 10.213.%[1]d.1 multihop yes;
+}`, x.number))
+	var speaker *bed
+	await(t, "nobody has a session of BFD that is up", func() bool {
+		first, second := b.healthOf(t, x.name).BFD, b.second.healthOf(t, x.name).BFD
+		if speaker = b.bed; second.State != "" {
+			speaker = b.second
+		}
+		return first.Node == second.Node && first.Node == speaker.name && (first.State == "") != (second.State == "") && speaker.healthOf(t, x.name).BFD.State == "up"
+	})
+	for _, way := range []string{toFirst, toSecond} {
+		b.spray(way)
+		before := speaker.healthOf(t, x.name).BFD
+		time.Sleep(3 * time.Second)
+		after := speaker.healthOf(t, x.name).BFD
+		if after.State != "up" || after.Changes != before.Changes || after.Received < before.Received+10 {
+			t.Errorf("%s speaks, and all packets come to one node (%s): %+v, %+v", speaker.name, way, before, after)
+		}
+	}
+	b.spray(toBoth)
 }

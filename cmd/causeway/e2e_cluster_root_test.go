@@ -313,6 +313,7 @@ func (b *clusterBed) goesOn(t *testing.T) {
 	b.noNegotiation(t, negotiations.Stop())
 	if b.tunnels[0].probed {
 		b.downWithoutSA(t)
+		b.oneSpeaks(t)
 	}
 	b.differentIVs(t, wires[0].Stop(), wires[1].Stop())
 	for _, x := range []*bed{b.second, b.bed} {

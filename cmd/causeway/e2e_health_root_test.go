@@ -78,14 +78,7 @@ func TestRootHealth(t *testing.T) {
 		t.Errorf("down: %+v", h)
 	}
 	t.Logf("causeway show health\n%s", must(t, b.node, b.bin, "show", "health", "--socket", b.socket))
-	if err := flow.Wait(startLimit); err != nil {
-		t.Logf("ping: %v", err)
-	}
-	m := regexp.MustCompile(`700 packets transmitted, (\d+) received`).FindStringSubmatch(flow.Log())
-	if m == nil {
-		t.Fatalf("ping printed %s", flow.Log())
-	}
-	received, _ := strconv.Atoi(m[1])
+	received := pinged(t, flow, 700)
 	t.Logf("of 700 packets, 100 a second, %d were lost when the tunnel broke", 700-received)
 	if received < 600 {
 		t.Errorf("%d packets were lost, which is more than a second", 700-received)
@@ -213,6 +206,18 @@ func (b *bed) breakLegs(t *testing.T, tunnels []greTunnel) {
 	}
 	_ = flow.Wait(startLimit) // it has lost packets
 	t.Logf("causeway show health\n%s", must(t, b.node, b.bin, "show", "health", "--socket", b.socket))
+}
+
+// pinged waits for a ping of n packets, and returns how many were answered.
+func pinged(t *testing.T, flow *hosts.Process, n int) int {
+	t.Helper()
+	_ = flow.Wait(startLimit) // fails if a packet is not answered
+	m := regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`).FindStringSubmatch(flow.Log())
+	if m == nil || m[1] != strconv.Itoa(n) {
+		t.Fatalf("ping printed: %s", flow.Log())
+	}
+	received, _ := strconv.Atoi(m[2]) // digits
+	return received
 }
 
 // carriedBy is how many packets went into a tunnel.

@@ -111,6 +111,9 @@ func (b *ikeBed) addresses(t *testing.T) {
 		add(x.place, x.outer()+bits, dev)
 		add(x.place, x.inside4().String()+"/32", "lo")
 		add(x.place, x.inside6().String()+"/128", "lo")
+		if x.probed {
+			add(x.place, fmt.Sprintf("10.213.%d.1/32", x.number), "lo")
+		}
 		add("inet", x.from4().String()+"/24", "eth0")
 		add("inet", x.from6().String()+"/64", "eth0")
 		if x.vti {

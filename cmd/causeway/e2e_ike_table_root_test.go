@@ -34,7 +34,7 @@ type ikeTunnel struct {
 	lifetime           string   // of the node's SAs, where it is not the usual one
 	want, wantChild    string   // words of what must have been agreed on, where that is not the whole proposal
 	protected          bool     // replay_protection
-	probed             bool     // health_check
+	probed             bool     // health_check and bfd
 	window             int      // the node's, in packets; 0: the usual one
 	udp                bool     // ESP in UDP although there is no NAT
 	errs               []string // what went wrong
@@ -227,6 +227,7 @@ func (x *ikeTunnel) configuration(dir string) string {
 	}
 	if x.probed {
 		line("health_check: {type: request, target: %s, interval: 200ms, recovery: {clean: 10, hold: 1s}}", x.inside4())
+		line("bfd: {multihop: true, interval: 200ms, multiplier: 5, hold: 1s}")
 	}
 	line("ike:")
 	if x.credential == "" {
@@ -270,6 +271,9 @@ func (x *ikeTunnel) swanctl() (connection, secret string) {
 		proposals, child = x.theirs, x.theirChild
 	}
 	inside, outside := fmt.Sprintf("198.18.%d.0/24, 2001:db8:18:%d::/64", x.number, x.number), "0.0.0.0/0, ::/0"
+	if x.probed {
+		inside += fmt.Sprintf(", 10.213.%d.1/32", x.number) // where the router speaks BFD
+	}
 	marks := ""
 	switch {
 	case x.vti:

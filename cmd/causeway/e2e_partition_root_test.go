@@ -2,7 +2,6 @@ package main_test
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -22,13 +21,7 @@ func (b *clusterBed) flow(t *testing.T, tunnel *ikeTunnel, every time.Duration, 
 		pings = append(pings, b.inet.Start("ping", "-q", "-l", strconv.Itoa(n/20), "-W", "1", "-i", fmt.Sprint(every.Seconds()), "-c", strconv.Itoa(n), "-I", tunnel.from4().String(), tunnel.inside4().String()))
 	}
 	for _, p := range pings {
-		_ = p.Wait(startLimit) // fails if a packet is not answered
-		m := regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`).FindStringSubmatch(p.Log())
-		if m == nil || m[1] != strconv.Itoa(n) {
-			t.Fatalf("ping printed: %s", p.Log())
-		}
-		received, _ := strconv.Atoi(m[2])
-		answered += received
+		answered += pinged(t, p, n)
 	}
 	return answered
 }

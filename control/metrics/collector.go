@@ -9,6 +9,7 @@ import (
 
 	"causeway/control/cluster"
 	"causeway/control/health"
+	"causeway/control/health/bfd"
 	"causeway/control/ike"
 	"causeway/control/pmtu"
 	"causeway/pipeline"
@@ -55,6 +56,8 @@ var (
 	tunnelRouted    = desc("tunnel_routed", "1 while a route leads to the tunnel's customer endpoint.", "tunnel", "account")
 	tunnelHealth    = desc("tunnel_health_state", "State of a tunnel that is probed: 1 healthy, 0.5 degraded, 0 down.", "tunnel", "account")
 	tunnelProbes    = desc("tunnel_health_probes_total", "Probes of a tunnel, by how they ended: answered, lost.", "tunnel", "account", "result")
+	tunnelBFD       = desc("tunnel_bfd_up", "Whether this node's session of BFD with the tunnel's router is up. Not there where another node has it.", "tunnel", "account")
+	notices         = desc("tunnel_health_notices_total", "Changes of tunnels' states that were to be posted to the webhook: delivered, failed (a try, which is made again), dropped.", "result")
 	tunnelRTT       = desc("tunnel_health_rtt_seconds", "How long answers to the probes of a tunnel take, smoothed. Not there before the first answer.", "tunnel", "account")
 	saInfo          = desc("sa_info", "1, with what is known of a security association of a tunnel: its direction (in, out), SPI and encryption.", "tunnel", "direction", "spi", "encryption")
 	saSequence      = desc("sa_sequence_number", "Next sequence number of a security association for sending; highest one that one for receiving has received.", "tunnel", "direction", "spi")
@@ -273,6 +276,9 @@ func (o out) tunnel(e *pipeline.Engine, t Tunnel) {
 	if t.Health != nil {
 		o.health(t)
 	}
+	if t.BFD != nil {
+		o.gauge(tunnelBFD, truth(t.BFD.State == bfd.Up), t.Name, t.Account)
+	}
 }
 
 func (o out) health(t Tunnel) {
@@ -365,6 +371,12 @@ func (c *collector) control(o out) {
 	reports := c.s.PathMTU()
 	for _, v := range pmtu.Verdicts {
 		o.counter(pathMTUReports, reports[v], string(v))
+	}
+	if c.s.Notices != nil {
+		delivered, failed, dropped := c.s.Notices()
+		o.counter(notices, delivered, "delivered")
+		o.counter(notices, failed, "failed")
+		o.counter(notices, dropped, "dropped")
 	}
 	d := c.s.TUN()
 	o.counter(tunPackets, d.Written, "to_kernel")

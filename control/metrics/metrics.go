@@ -24,6 +24,7 @@ import (
 
 	"causeway/control/cluster"
 	"causeway/control/health"
+	"causeway/control/health/bfd"
 	"causeway/control/ike"
 	"causeway/control/pmtu"
 	"causeway/control/routes"
@@ -44,6 +45,7 @@ type Source struct {
 	Routes   func() routes.Stats
 	PathMTU  func() map[pmtu.Verdict]uint64
 	TUN      func() tun.Stats
+	Notices  func() (delivered, failed, dropped uint64) // nil: nobody is told
 	NotReady func() []string
 
 	Version, Node, Datacenter, Region string
@@ -56,6 +58,7 @@ type Tunnel struct {
 	EffectiveMTU  int            // bytes
 	Routed        bool           // a route leads to the customer endpoint
 	Health        *health.Report // nil: the tunnel is not probed
+	BFD           *bfd.Report    // nil: this node has no session with its router
 }
 
 // An SA is what the labels and gauges of a security association are made of.

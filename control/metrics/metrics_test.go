@@ -16,6 +16,7 @@ import (
 
 	"causeway/control/cluster"
 	"causeway/control/health"
+	"causeway/control/health/bfd"
 	"causeway/control/ike"
 	"causeway/control/pmtu"
 	"causeway/control/routes"
@@ -42,7 +43,7 @@ func source(t *testing.T) Source {
 	return Source{
 		Engine: e,
 		Tunnels: func() []Tunnel {
-			return []Tunnel{{0, "cust-a", "acme", 1400, true, &health.Report{State: health.Degraded, Answered: 9, Lost: 2, RTT: 20 * time.Millisecond}}, {1, "cust-b", "acme", 1476, false, nil}}
+			return []Tunnel{{0, "cust-a", "acme", 1400, true, &health.Report{State: health.Degraded, Answered: 9, Lost: 2, RTT: 20 * time.Millisecond}, &bfd.Report{State: bfd.Up}}, {1, "cust-b", "acme", 1476, false, nil, nil}}
 		},
 		SAs: func() []SA {
 			return []SA{{Tunnel: "cust-a", Encryption: "aes128gcm16", SPI: 0x1001, Inbound: true}, {Tunnel: "cust-a", Encryption: "aes128gcm16", SPI: 0x2001, Sequence: 7}}
@@ -55,6 +56,7 @@ func source(t *testing.T) Source {
 		Routes:   func() routes.Stats { return routes.Stats{Routes4: 3, Resyncs: 2} },
 		PathMTU:  func() map[pmtu.Verdict]uint64 { return map[pmtu.Verdict]uint64{pmtu.Lowered: 4} },
 		TUN:      func() tun.Stats { return tun.Stats{Written: 5} },
+		Notices:  func() (delivered, failed, dropped uint64) { return 4, 2, 1 },
 		NotReady: func() []string { return nil },
 		Version:  "test", Node: "edge-1", Datacenter: "ams1", Region: "WEUR",
 	}
@@ -97,6 +99,14 @@ func TestValues(t *testing.T) {
 # TYPE causeway_tunnel_effective_mtu_bytes gauge
 causeway_tunnel_effective_mtu_bytes{account="acme",tunnel="cust-a"} 1400
 causeway_tunnel_effective_mtu_bytes{account="acme",tunnel="cust-b"} 1476
+# HELP causeway_tunnel_health_notices_total Changes of tunnels' states that were to be posted to the webhook: delivered, failed (a try, which is made again), dropped.
+# TYPE causeway_tunnel_health_notices_total counter
+causeway_tunnel_health_notices_total{result="delivered"} 4
+causeway_tunnel_health_notices_total{result="dropped"} 1
+causeway_tunnel_health_notices_total{result="failed"} 2
+# HELP causeway_tunnel_bfd_up Whether this node's session of BFD with the tunnel's router is up. Not there where another node has it.
+# TYPE causeway_tunnel_bfd_up gauge
+causeway_tunnel_bfd_up{account="acme",tunnel="cust-a"} 1
 # HELP causeway_tunnel_health_probes_total Probes of a tunnel, by how they ended: answered, lost.
 # TYPE causeway_tunnel_health_probes_total counter
 causeway_tunnel_health_probes_total{account="acme",result="answered",tunnel="cust-a"} 9
@@ -119,7 +129,7 @@ causeway_route_resyncs_total 2
 causeway_node_info{datacenter="ams1",node="edge-1",region="WEUR"} 1
 `
 	err := testutil.CollectAndCompare(newCollector(source(t)), strings.NewReader(want),
-		"causeway_tunnel_effective_mtu_bytes", "causeway_tunnel_health_state", "causeway_tunnel_health_probes_total", "causeway_tunnel_health_rtt_seconds", "causeway_tunnel_routed", "causeway_route_resyncs_total", "causeway_node_info")
+		"causeway_tunnel_effective_mtu_bytes", "causeway_tunnel_health_state", "causeway_tunnel_health_probes_total", "causeway_tunnel_health_rtt_seconds", "causeway_tunnel_bfd_up", "causeway_tunnel_health_notices_total", "causeway_tunnel_routed", "causeway_route_resyncs_total", "causeway_node_info")
 	if err != nil {
 		t.Error(err)
 	}

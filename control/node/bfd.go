@@ -44,12 +44,7 @@ func sessionPort(tunnel string) uint16 {
 }
 
 // bfdTunnel is the name of a tunnel with BFD, "" if it has none.
-func (n *Node) bfdTunnel(id int) string {
-	if s := n.sessions.Load(); s != nil {
-		return s.names[id]
-	}
-	return ""
-}
+func (n *Node) bfdTunnel(id int) string { return n.sessions.Load().names[id] }
 
 func isUDP(packet []byte) bool {
 	return len(packet) > wire.IPv4OffProto && (packet[0]>>4 == 4 && packet[wire.IPv4OffProto] == wire.ProtoUDP || packet[0]>>4 == 6 && packet[wire.IPv6OffNext] == wire.ProtoUDP)
@@ -108,15 +103,11 @@ func (n *Node) takeSessionState(r bfd.Report) {
 	if !n.bfd.Here(r.Tunnel) { // another node's by now
 		return
 	}
-	hold := time.Duration(0)
-	if s := n.sessions.Load(); s != nil {
-		hold = s.holds[r.Tunnel]
-	}
 	if r.State == bfd.Up {
 		why = "BFD is up again"
 	}
 	// That the router has ended the session on purpose says nothing of the tunnel (RFC 5880, section 6.8.16; RFC 5882, section 4.2).
-	n.prober.Signal(r.Tunnel, health.BFD, r.State != bfd.Up && r.Remote != bfd.AdminDown, why, hold)
+	n.prober.Signal(r.Tunnel, health.BFD, r.State != bfd.Up && r.Remote != bfd.AdminDown, why, n.sessions.Load().holds[r.Tunnel])
 }
 
 // sessionViews are how the sessions are, by tunnel.

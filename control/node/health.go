@@ -41,6 +41,7 @@ func (n *Node) openHealth() error {
 	}
 	n.changes, _ = history.Open(nil) // cannot fail
 	n.news = newNews()
+	n.sessions.Store(&sessions{})
 	if n.cluster != nil {
 		o.Tell, o.Apart = n.cluster.TellHealth, func() bool { return !n.cluster.Linked() }
 	}

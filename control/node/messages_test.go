@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ type wayBed struct {
 	taken   []string // by b
 	told    []string // likewise
 	answers []string // likewise
+	bfd     []string // likewise
 	dropped func(to string) bool
 	away    bool
 	log     bytes.Buffer
@@ -29,6 +31,9 @@ func newWayBed() *wayBed {
 			take:  func(b []byte) { x.taken = append(x.taken, string(b)) },
 			told:  func(b []byte) { x.told = append(x.told, string(b)) },
 			probe: func(b []byte) { x.answers = append(x.answers, string(b)) },
+			bfd: func(tunnel string, packet []byte, passed byte) {
+				x.bfd = append(x.bfd, fmt.Sprint(tunnel, " ", string(packet), " ", passed))
+			},
 			send: func(node string, m []byte) bool {
 				if x.dropped(node) {
 					return true
@@ -65,6 +70,19 @@ func TestAnswersGoHome(t *testing.T) {
 	x.a.answer(func(node string) bool { return node == "c" }, []byte("nobody's"))
 	if !slices.Equal(x.answers, []string{"an answer"}) {
 		t.Errorf("%q", x.answers)
+	}
+}
+
+// A packet of BFD goes to the node that speaks, with what it needs to know of it; what is none is not taken.
+func TestBFDIsPassedOn(t *testing.T) {
+	x := newWayBed()
+	x.a.speak("b", "cust-a", []byte("a packet"), 1)
+	x.a.speak("c", "cust-a", []byte("nobody's"), 1)
+	for _, m := range [][]byte{{byte(sayBFD)}, {byte(sayBFD), 1}, {byte(sayBFD), 1, 9, 'a'}} {
+		x.b.hear(m)
+	}
+	if !slices.Equal(x.bfd, []string{"cust-a a packet 1"}) {
+		t.Errorf("%q", x.bfd)
 	}
 }
 

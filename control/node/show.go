@@ -14,6 +14,7 @@ import (
 	"causeway/control/api"
 	"causeway/control/cluster"
 	"causeway/control/health"
+	"causeway/control/health/bfd"
 	"causeway/control/metrics"
 	"causeway/control/routes"
 	"causeway/pipeline"
@@ -250,8 +251,12 @@ func (n *Node) metricsSource() metrics.Source {
 	if n.cluster != nil {
 		status = n.cluster.Status
 	}
+	var notices func() (delivered, failed, dropped uint64)
+	if n.notifier != nil {
+		notices = n.notifier.Counts
+	}
 	return metrics.Source{
-		Cluster: status, Applied: n.applied,
+		Cluster: status, Applied: n.applied, Notices: notices,
 		Engine: n.engine, Ports: n.ports, Tunnels: n.metricTunnels, SAs: n.metricSAs, IKE: n.ike.Stats,
 		Routes: n.routes.Stats, PathMTU: n.learned.Counts, TUN: n.tun.Stats, NotReady: n.NotReady,
 		Version: n.opts.Version, Node: c.Node.Name, Datacenter: c.Node.Datacenter, Region: c.Node.Region,
@@ -268,13 +273,19 @@ func (n *Node) metricTunnels() []metrics.Tunnel {
 	fwd := n.engine.Forwarding()
 	reports := map[string]*health.Report{}
 	n.prober.Each(func(r health.Report) { reports[r.Tunnel] = &r })
+	sessions := map[string]*bfd.Report{}
+	for _, r := range n.bfd.Reports() {
+		if r.Here {
+			sessions[r.Tunnel] = &r
+		}
+	}
 	var out []metrics.Tunnel
 	for _, t := range n.Config().Tunnels {
 		id, ok := n.engine.TunnelID(t.Name)
 		if !ok {
 			continue
 		}
-		m := metrics.Tunnel{ID: id, Name: t.Name, Account: t.Account, EffectiveMTU: t.MTU, Routed: fwd.TunnelRoute(id) != 0, Health: reports[t.Name]}
+		m := metrics.Tunnel{ID: id, Name: t.Name, Account: t.Account, EffectiveMTU: t.MTU, Routed: fwd.TunnelRoute(id) != 0, Health: reports[t.Name], BFD: sessions[t.Name]}
 		if path := fwd.PathMTU(id); path > 0 {
 			m.EffectiveMTU = min(t.MTU, path)
 		}
