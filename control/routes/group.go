@@ -88,11 +88,11 @@ func (t *groupTable) balance(g *group) {
 
 // sweep looks which flows have ended, and moves what had to wait for them.
 func (t *groupTable) sweep() {
-	if now := t.now(); now.Sub(t.swept) < t.stay/4 {
+	now := t.now()
+	if t.stay == 0 || now.Sub(t.swept) < t.stay/4 {
 		return
-	} else {
-		t.swept = now
 	}
+	t.swept = now
 	for i := 1; i < len(t.list); i++ {
 		if g := &t.list[i]; g.fib != nil {
 			if t.look(g); g.late > 0 {

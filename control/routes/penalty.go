@@ -39,12 +39,10 @@ func (m *Manager) dirtyRoutesInto(id uint32) {
 
 // somePenalised reports whether a path of e has a penalty. Then a group of one is kept: when the others come back its flows stay.
 func (m *Manager) somePenalised(e *entry) bool {
-	for i := e.first; i != 0; {
-		p := m.rib.paths.at(i)
-		if m.penalty(m.vias.at(p.via)) > 0 {
+	for i := e.first; i != 0; i = m.rib.paths.at(i).next {
+		if m.penalty(m.vias.at(m.rib.paths.at(i).via)) > 0 {
 			return true
 		}
-		i = p.next
 	}
 	return false
 }
