@@ -272,6 +272,11 @@ type Tunnel struct {
 	HealthCheck *HealthCheck // nil: the tunnel is not probed
 	BFD         *BFD         // nil: it is not spoken
 
+	// KernelInterface is the name of the device that the host has for the
+	// tunnel, by which its routing daemons speak with the customer's router;
+	// "": it has none.
+	KernelInterface string
+
 	// Prefixes may appear as inner source. Config.EffectiveRoutes says how
 	// they lead to tunnels.
 	Prefixes []netip.Prefix
@@ -295,6 +300,10 @@ type Route struct {
 	// Uncovered is what EffectiveRoutes makes of a prefix that has routes in other places alone: packets to it are dropped. Tunnel and
 	// NextHop are those of one of them.
 	Uncovered bool
+
+	// Unlearned is what it makes of a prefix of a tunnel with a device, whose
+	// routes are to be learned: packets to what is not are dropped.
+	Unlearned bool
 }
 
 // Steering says how flows follow routes that change.

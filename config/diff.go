@@ -162,6 +162,7 @@ func (t Tunnel) differences(u Tunnel) []string {
 	fields = append(fields, t.IPsec.ikeDifferences(u.IPsec)...)
 	note("health_check", sameHealthCheck(t.HealthCheck, u.HealthCheck))
 	note("bfd", sameBFD(t.BFD, u.BFD))
+	note("kernel_interface", t.KernelInterface == u.KernelInterface)
 	note("prefixes", sameSet(t.Prefixes, u.Prefixes))
 	return fields
 }

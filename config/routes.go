@@ -1,6 +1,7 @@
 package config
 
 import (
+	"math"
 	"net/netip"
 )
 
@@ -57,6 +58,8 @@ type accountPrefix struct {
 // priority and weight, unless the account has a route for exactly that prefix.
 // Routes whose scope this node is not in are left out. A prefix that has no
 // others is Uncovered, once: what is for it must not follow a shorter route.
+// So it is with Unlearned prefixes of a tunnel with a device, to which the
+// customer's router announces routes, or does not.
 func (c *Config) EffectiveRoutes() []Route {
 	said := make(map[accountPrefix]bool, len(c.Routes)) // whether it is covered here
 	routes := make([]Route, 0, len(c.Routes)+len(c.Tunnels))
@@ -74,15 +77,23 @@ func (c *Config) EffectiveRoutes() []Route {
 			routes = append(routes, r)
 		}
 	}
+	unlearned := map[accountPrefix]bool{}
 	for _, t := range c.Tunnels {
 		for _, p := range t.Prefixes {
 			if _, ok := said[accountPrefix{t.Account, p}]; ok {
 				continue
 			}
-			routes = append(routes, Route{
+			r := Route{
 				Prefix: p, Account: t.Account, Tunnel: t.Name,
 				Priority: DefaultPriority, Weight: DefaultWeight,
-			})
+			}
+			if t.KernelInterface != "" {
+				r.Priority, r.Unlearned = math.MaxUint32, true
+			}
+			if key := (accountPrefix{t.Account, p}); !r.Unlearned || !unlearned[key] {
+				unlearned[key] = r.Unlearned
+				routes = append(routes, r)
+			}
 		}
 	}
 	return routes

@@ -71,7 +71,7 @@ c.yaml:9:138: tunnels[0].manual_sas[0].key_out: has 20 bytes: this encryption ne
 	{"replay protection of GRE", field("replay_protection: true"),
 		`c.yaml:9:5: tunnels[0].replay_protection: is for tunnels of type ipsec: write type: ipsec, or remove the field`},
 	{"odd field twice", field("\"a\\nb\": 1\n    \"a\\nb\": 2"),
-		`c.yaml:9:5: tunnels[0]: unknown field "a\nb": allowed are name, account, type, endpoint, customer_endpoint, interface_address, interface_address6, mtu, pmtu, ttl, mss_clamp, df, health_check, bfd, prefixes, key, checksum and sequence
+		`c.yaml:9:5: tunnels[0]: unknown field "a\nb": allowed are name, account, type, endpoint, customer_endpoint, interface_address, interface_address6, mtu, pmtu, ttl, mss_clamp, df, health_check, bfd, kernel_interface, prefixes, key, checksum and sequence
 c.yaml:10:5: tunnels[0]."a\nb": given twice, first on line 9: remove one`},
 	{"field misspelt", field(`checksums: true`),
 		`c.yaml:9:5: tunnels[0]: unknown field "checksums": did you mean "checksum"?`},

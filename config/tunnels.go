@@ -13,7 +13,7 @@ const DefaultAccount = "default"
 const defaultTTL = 64
 
 const (
-	noBGP = "this version does not speak BGP itself, the host's bird or FRR does: remove the field"
+	noBGP = "this version does not speak BGP itself, the host's bird or FRR does: write kernel_interface: true, and see docs/health.md, BGP"
 )
 
 var tunnelSchema = schema{
@@ -103,6 +103,7 @@ func (d *decoder) tunnel(f fields, t *Tunnel) {
 	}
 	d.healthCheck(f, t)
 	d.bfd(f, t)
+	d.kernelInterface(f, t)
 }
 
 func (v value) tunnelName() (string, bool) {

@@ -34,6 +34,7 @@ func (d *decoder) check(c *Config) {
 	k.sameKeys()
 	k.sameIdentities()
 	k.sameSubnets()
+	k.sameDevices()
 	k.checkRoutes()
 	k.checkPrefixes()
 	k.checkCluster()

@@ -38,7 +38,7 @@ func (k *checker) checkPrefixes() {
 }
 
 // sharedPrefixes finds prefixes of several tunnels of an account without a
-// route that says how these share it.
+// route that says how these share it. Routers that announce it say so themselves.
 func (k *checker) sharedPrefixes() {
 	said := map[accountPrefix]bool{}
 	for _, r := range k.c.Routes {
@@ -52,7 +52,7 @@ func (k *checker) sharedPrefixes() {
 			if !twice {
 				first[ap] = i
 			}
-			if !p.IsValid() || !twice || said[ap] {
+			if !p.IsValid() || !twice || said[ap] || t.KernelInterface != "" || k.c.Tunnels[before].KernelInterface != "" {
 				continue
 			}
 			other := k.c.Tunnels[before].Name

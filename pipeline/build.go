@@ -218,11 +218,11 @@ func (e *Engine) addTunnel(t *Tables, s *TunnelSpec, between *betweenNodes) erro
 		t.rx = append(t.rx, rxTunnel{})
 		t.tx = append(t.tx, txTunnel{})
 		t.sources = append(t.sources, sourceSet{})
-		t.names, t.tags = append(t.names, ""), append(t.tags, 0)
+		t.names, t.tags, t.devices = append(t.names, ""), append(t.tags, 0), append(t.devices, false)
 		t.esp, t.out = append(t.esp, nil), append(t.out, nil)
 	}
 	vrf := uint16(e.names.accounts[s.Account])
-	t.names[id] = s.Name
+	t.names[id], t.devices[id] = s.Name, s.Device
 	t.sources[id] = makeSources(s)
 	t.rx[id] = makeRX(s, vrf, &t.sources[id])
 	t.tx[id] = makeTX(s, vrf)

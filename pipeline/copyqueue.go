@@ -21,7 +21,7 @@ type copyQueue struct {
 // copySlot holds one IP packet, or one message.
 type copySlot struct {
 	n    int
-	node uint32 // NodeQueue, to a worker: the tag of the node's tunnel; ProbeQueue: the tunnel's id
+	node uint32 // NodeQueue, to a worker: the tag of the node's tunnel; TunnelQueue: the tunnel's id
 	data [xsk.FrameSize - errorStart]byte
 }
 

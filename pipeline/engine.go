@@ -34,7 +34,8 @@ type EngineConfig struct {
 	Workers []WorkerConfig
 	Punt    *PuntQueue    // nil: packets for the kernel are dropped with a reason
 	Nodes   *NodeQueue    // nil: there are no messages between nodes
-	Probes  *ProbeQueue   // nil: tunnels are not probed
+	Probes  *TunnelQueue  // nil: tunnels are not probed
+	Devices *TunnelQueue  // nil: no tunnel has a device
 	IVs     *esp.IVSource // for ESP with counter modes; nil: such packets are dropped with a reason
 }
 
@@ -65,7 +66,8 @@ type Engine struct {
 	workers []*worker
 	punt    *PuntQueue
 	nodes   *NodeQueue
-	probes  *ProbeQueue
+	probes  *TunnelQueue
+	devices *TunnelQueue
 	ivs     *esp.IVSource
 	fwd     Forwarding
 	tables  atomic.Pointer[Tables]
@@ -80,7 +82,7 @@ func NewEngine(c EngineConfig) (*Engine, error) {
 	if c.Ports < 1 || c.Ports > maxPorts {
 		return nil, fmt.Errorf("%d ports: 1 to %d are possible", c.Ports, maxPorts)
 	}
-	e := &Engine{ports: c.Ports, umem: c.UMEM, punt: c.Punt, nodes: c.Nodes, probes: c.Probes, ivs: c.IVs}
+	e := &Engine{ports: c.Ports, umem: c.UMEM, punt: c.Punt, nodes: c.Nodes, probes: c.Probes, devices: c.Devices, ivs: c.IVs}
 	if e.ivs == nil {
 		e.ivs = new(esp.IVSource) // with nothing reserved
 	}

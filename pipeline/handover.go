@@ -61,12 +61,7 @@ func (e *Engine) connect() error {
 				w.told = e.nodes.to
 			}
 		}
-		if e.probes != nil {
-			w.answers = e.probes.rings[i]
-			if i == 0 {
-				w.probes = e.probes.to
-			}
-		}
+		w.probes, w.devices = e.probes.ringsOf(i), e.devices.ringsOf(i)
 	}
 	for i, w := range e.workers {
 		for j, o := range e.workers {

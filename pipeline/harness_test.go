@@ -16,14 +16,15 @@ import (
 // bed is a node in memory: an outside port (0) that Internet and customers share, and a second one (1), with the
 // debugging allocator on.
 type bed struct {
-	t      testing.TB
-	umem   *xsk.UMEM
-	engine *Engine
-	queues [][]*memport.Queue // [worker][port]
-	spec   Spec
-	punt   *PuntQueue
-	nodes  *NodeQueue
-	probes *ProbeQueue
+	t       testing.TB
+	umem    *xsk.UMEM
+	engine  *Engine
+	queues  [][]*memport.Queue // [worker][port]
+	spec    Spec
+	punt    *PuntQueue
+	nodes   *NodeQueue
+	probes  *TunnelQueue
+	devices *TunnelQueue
 }
 
 var (
@@ -70,13 +71,16 @@ func newBed(t testing.TB, workers int, tunnels ...TunnelSpec) *bed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b.probes, err = NewProbeQueue(workers, 64); err != nil {
+	if b.devices, err = NewTunnelQueue("devices", workers, 64); err != nil {
+		t.Fatal(err)
+	}
+	if b.probes, err = NewTunnelQueue("probes", workers, 64); err != nil {
 		t.Fatal(err)
 	}
 	if b.nodes, err = NewNodeQueue(workers, 64); err != nil {
 		t.Fatal(err)
 	}
-	cfg := EngineConfig{UMEM: u, Ports: 2, Punt: b.punt, Nodes: b.nodes, Probes: b.probes}
+	cfg := EngineConfig{UMEM: u, Ports: 2, Punt: b.punt, Nodes: b.nodes, Probes: b.probes, Devices: b.devices}
 	for range workers {
 		qs := []*memport.Queue{memport.New(u, 256), memport.New(u, 256)}
 		b.queues = append(b.queues, qs)

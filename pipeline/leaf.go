@@ -37,6 +37,9 @@ const (
 
 	// BlackholeScope is the index of a KindBlackhole whose destination has routes in other places alone.
 	BlackholeScope = 1
+
+	// BlackholeUnlearned is that of one whose destination is a customer's, whose router has announced no route to it.
+	BlackholeUnlearned = 2
 )
 
 // MakeLeaf packs a kind and its index.

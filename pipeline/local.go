@@ -7,6 +7,9 @@ import (
 	"causeway/pipeline/wire"
 )
 
+// blackholes are the reasons of those of KindBlackhole, by index.
+var blackholes = [...]Reason{RouteBlackhole, BlackholeScope: RouteScope, BlackholeUnlearned: RouteUnlearned}
+
 // end deals with packets that are not forwarded: for us, for the kernel, or for nobody.
 func (w *worker) end(t *Tables, p *packet) {
 	switch LeafKind(p.leaf) {
@@ -15,18 +18,14 @@ func (w *worker) end(t *Tables, p *packet) {
 			w.giveAnswer(p)
 			return
 		}
-		w.answerEcho(t, p)
+		w.answerEcho(t, p, LeafIndex(p.leaf))
 	case KindKernel:
 		w.toHost(t, p)
 	case KindGlean:
 		w.askFor(p, LeafIndex(p.leaf))
 		w.drop(p, NeighbourUnresolved)
 	case KindBlackhole:
-		if LeafIndex(p.leaf) == BlackholeScope {
-			w.drop(p, RouteScope)
-			return
-		}
-		w.drop(p, RouteBlackhole)
+		w.drop(p, blackholes[LeafIndex(p.leaf)])
 	case KindUnreachable:
 		w.refuse(t, p, RouteUnreachable,
 			wire.ICMPError{Type: wire.ICMP4Unreachable, Code: wire.ICMP4CodeAdmin},
@@ -104,8 +103,8 @@ func (w *worker) forEndpoint(t *Tables, p *packet) bool {
 	return t.isEndpoint4(p.dst)
 }
 
-// answerEcho answers a ping of our interface address in a tunnel, in place. Nothing else listens there.
-func (w *worker) answerEcho(t *Tables, p *packet) {
+// answerEcho answers a ping of our interface address in tunnel id, in place. Nothing else listens there, if the tunnel has no device.
+func (w *worker) answerEcho(t *Tables, p *packet, id int) {
 	ip := w.bytes(p)
 	f := wire.ICMPNotEcho
 	if p.flags&pktOriginated == 0 {
@@ -116,7 +115,9 @@ func (w *worker) answerEcho(t *Tables, p *packet) {
 		}
 	}
 	if f != wire.OK {
-		w.drop(p, TunnelAddressProtocol)
+		if !w.giveToDevice(t, p, id) {
+			w.drop(p, TunnelAddressProtocol)
+		}
 		return
 	}
 	w.count.delivered.add(1)

@@ -79,6 +79,7 @@ const (
 	NoRoute
 	RouteBlackhole
 	RouteScope
+	RouteUnlearned
 	RouteUnreachable
 	RouteLeavesAccount
 	TTLExceeded
@@ -114,6 +115,7 @@ const (
 	// punt
 	PuntQueueFull
 	AnswerRate
+	DeviceRate
 	PuntNoDevice
 
 	ownReasons
@@ -170,6 +172,7 @@ var reasonTable = [ownReasons]ReasonInfo{
 	NoRoute:               {StageRoute, "no_route", "no route leads to the destination", "RFC 1812 5.2.4"},
 	RouteBlackhole:        {StageRoute, "route_blackhole", "a blackhole route covers the destination", ""},
 	RouteScope:            {StageRoute, "route_scope", "the destination's routes are those of other regions or data centers alone (`scope`)", ""},
+	RouteUnlearned:        {StageRoute, "route_unlearned", "the destination lies in the `prefixes` of a tunnel with `kernel_interface`, and no route was learned from the customer's router", ""},
 	RouteUnreachable:      {StageRoute, "route_unreachable", "an unreachable or prohibit route covers the destination", "RFC 1812 5.2.7.1"},
 	RouteLeavesAccount:    {StageRoute, "route_leaves_account", "the Internet table leads to a tunnel of another account that is no peer", ""},
 	TTLExceeded:           {StageRoute, "ttl_exceeded", "the TTL or hop limit reached zero", "RFC 1812 5.3.1, RFC 8200 3"},
@@ -201,6 +204,7 @@ var reasonTable = [ownReasons]ReasonInfo{
 	HandOverFull: {StageTransmit, "hand_over_full", "the ring to another worker was full", ""},
 
 	AnswerRate:    {StagePunt, "answer_rate", "more answers to probes, or packets of BFD, came out of one tunnel, or from the Internet, than the control side takes", ""},
+	DeviceRate:    {StagePunt, "device_rate", "more packets for our interface address came out of a tunnel with `kernel_interface` than the host's kernel is given of one tunnel", ""},
 	PuntQueueFull: {StagePunt, "punt_queue_full", "the queue to the kernel, or that of messages from other nodes, was full", ""},
 	PuntNoDevice:  {StagePunt, "punt_no_device", "the packet is for the kernel, and the daemon has no TUN device", ""},
 }

@@ -13,6 +13,7 @@ type Tables struct {
 	rx      []rxTunnel  // by tunnel id; an id that is free has flags == 0
 	sources []sourceSet // by tunnel id: every inner source that the tunnel may use
 	names   []string    // by tunnel id, for people
+	devices []bool      // by tunnel id: the tunnel has a device
 	index   tunnelIndex
 	pairs   map[pair]bool // outer address pairs of all tunnels, to tell a wrong key from an unknown customer
 	associations

@@ -67,9 +67,9 @@ type worker struct {
 	dropTimeout              func(uint64)
 	whole                    batch // datagrams whose last fragment has come
 	sizeErrors, otherErrors  limiter
-	outside                  limiter   // answers to probes by the Internet
-	perTunnel                []limiter // those, and BFD, out of tunnels; by tunnel id
-	ident                    uint32    // identification of the last packet that was fragmented here
+	outside                  limiter        // answers to probes by the Internet
+	perTunnel                []tunnelLimits // of what comes out of tunnels for us, by tunnel id
+	ident                    uint32         // identification of the last packet that was fragmented here
 	plan                     [maxPieces]wire.Piece
 	innerPieces, outerPieces [maxPieces]packet
 	resolve                  *resolveRing
@@ -91,8 +91,8 @@ type worker struct {
 	inject  *ring[copySlot]
 	heard   *ring[copySlot] // messages of other nodes
 	told    *ring[copySlot] // messages to other nodes
-	probes  *ring[copySlot] // into tunnels
-	answers *ring[copySlot] // to probes
+	probes  tunnelRings     // probes, and answers to them
+	devices tunnelRings
 
 	started time.Time
 	now     int64 // nanoseconds since started, as of this poll
@@ -101,6 +101,12 @@ type worker struct {
 	boundary atomic.Uint64 // batches begun
 	parked   atomic.Bool   // not running or asleep: uses no tables
 	lastPoll atomic.Int64
+}
+
+// tunnelLimits limit what one tunnel may give the control side.
+type tunnelLimits struct {
+	answers limiter // to probes, and BFD
+	device  limiter
 }
 
 // boundQueue is one queue that the worker receives from.
@@ -125,14 +131,14 @@ func newWorker(e *Engine, id int, c WorkerConfig) *worker {
 		ports:      make([]outPort, e.ports),
 		tunnels:    make([]tunnelCounters, MaxTunnels),
 		sequence:   make([]counter, MaxTunnels),
-		perTunnel:  make([]limiter, MaxTunnels),
+		perTunnel:  make([]tunnelLimits, MaxTunnels),
 		resolve:    newResolveRing(),
 		sealer:     esp.NewSealer(e.ivs),
 		sizeErrors: fullLimiter(), otherErrors: fullLimiter(), outside: fullLimiter(),
 		started: time.Now(),
 	}
 	for i := range w.perTunnel {
-		w.perTunnel[i] = fullLimiter()
+		w.perTunnel[i] = tunnelLimits{fullLimiter(), fullLimiter()}
 	}
 	for _, q := range c.Queues {
 		w.queues = append(w.queues, boundQueue{queue: q.Queue, port: q.Port, debt: q.FillSize})
@@ -209,7 +215,8 @@ func (w *worker) turn() int {
 	}
 	work += w.takeInjected(t)
 	work += w.takeMessages(t)
-	work += w.takeProbes(t)
+	work += w.takeFor(t, w.probes.in)
+	work += w.takeFor(t, w.devices.in)
 	w.flush()
 	w.recycle()
 	w.expire()

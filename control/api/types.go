@@ -41,13 +41,27 @@ type Tunnel struct {
 
 	Route      string `json:"route"`       // where the customer endpoint leads, in words
 	RouteState string `json:"route_state"` // ok, unresolved, none
+
+	KernelInterface *KernelInterface `json:"kernel_interface,omitempty"`
+}
+
+// A KernelInterface is the device that the host has for a tunnel.
+type KernelInterface struct {
+	Name       string `json:"name"`
+	Node       string `json:"node"` // that speaks with the customer's router; "": nobody yet
+	MTU        int    `json:"mtu"`
+	Learned    int    `json:"routes_learned"` // prefixes, of the account's table
+	ToKernel   uint64 `json:"to_kernel_packets"`
+	FromKernel uint64 `json:"from_kernel_packets"`
+	Refused    uint64 `json:"refused_packets"` // by the kernel
+	Unsent     uint64 `json:"unsent_packets"`  // of the kernel's: another node speaks, or there was no room
 }
 
 // A Route is one path of one prefix.
 type Route struct {
 	Prefix   string `json:"prefix"`
 	Account  string `json:"account"`  // "" for the Internet table
-	Source   string `json:"source"`   // local, neighbour, interface, static, kernel
+	Source   string `json:"source"`   // local, neighbour, interface, static, learned, kernel
 	Kind     string `json:"kind"`     // what becomes of a packet: neighbour, tunnel, group, glean, kernel, blackhole...
 	NextHop  string `json:"next_hop"` // in words
 	Priority uint32 `json:"priority"` // the lower wins, with the penalty added

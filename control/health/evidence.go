@@ -146,7 +146,7 @@ func (p *Prober) hearSummary(b []byte) error {
 		s.State = verdict(s.Healthy, s.Degraded, s.Down)
 		if x := p.byTag[tunnel]; x != nil {
 			d.tunnels[tunnel] = s
-			if x.Silent && x.BFD && p.speakerCenter(x) == name {
+			if x.Silent && x.BFD && p.speakerCenter(x.tag) == name {
 				p.signal(x, BFD, s.State == Down, "data center "+name+" has no session of BFD with its router", x.Thresholds.Hold, now)
 			}
 		}

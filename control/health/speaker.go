@@ -27,21 +27,21 @@ func first(names []string, tunnel uint64) (name string) {
 }
 
 // speakerCenter is the data center whose node speaks for a tunnel.
-func (p *Prober) speakerCenter(x *probed) string {
+func (p *Prober) speakerCenter(tunnel uint64) string {
 	if len(p.team.datacenters) == 0 {
 		return p.opts.Datacenter
 	}
 	names := append(slices.Collect(maps.Keys(p.team.datacenters)), p.opts.Datacenter)
 	slices.Sort(names)
-	return first(names, x.tag)
+	return first(names, tunnel)
 }
 
 // knows reports whether this node knows the others. One that has just started does not, and would take sessions from who has them.
 func (p *Prober) knows(now time.Time) bool { return !now.Before(p.known) }
 
 // speaker is the node that speaks for a tunnel, or one that knows better; "": nobody does yet.
-func (p *Prober) speaker(x *probed) string {
-	if center := p.speakerCenter(x); center != p.opts.Datacenter {
+func (p *Prober) speaker(tunnel uint64) string {
+	if center := p.speakerCenter(tunnel); center != p.opts.Datacenter {
 		return p.team.datacenters[center].teller
 	}
 	names := make([]string, 0, len(p.team.members))
@@ -50,17 +50,14 @@ func (p *Prober) speaker(x *probed) string {
 			names = append(names, name)
 		}
 	}
-	return first(names, x.tag)
+	return first(names, tunnel)
 }
 
-// Speaker is the node that speaks BFD for a tunnel, or, in another data center, one that knows which does; "": nobody.
+// Speaker is the node that speaks for a tunnel, be it probed or not, or, in another data center, one that knows which does; "": nobody.
 func (p *Prober) Speaker(tunnel string) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if x := p.tunnels[tunnel]; x != nil && x.BFD {
-		return p.speaker(x)
-	}
-	return ""
+	return p.speaker(tag(tunnel))
 }
 
 // Version changes when speakers may have changed.

@@ -262,14 +262,14 @@ func (p *Prober) tell(now time.Time) {
 	p.team.told, p.team.urgent = now, false
 	if now.Sub(p.team.summed) >= summaryTime { // whoever has come later has to know
 		for _, x := range p.tunnels {
-			if x.BFD && p.speaker(x) == p.opts.Node {
+			if x.BFD && p.speaker(x.tag) == p.opts.Node {
 				p.toTell(x)
 			}
 		}
 	}
 	e := evidence{node: p.opts.Node, knows: p.knows(now)}
 	for _, x := range p.untold {
-		e.findings = append(e.findings, finding{x.tag, x.told.answered, x.told.lost, x.state, x.told.worse, x.told.better, x.signals[BFD].said && x.BFD && p.speaker(x) == p.opts.Node})
+		e.findings = append(e.findings, finding{x.tag, x.told.answered, x.told.lost, x.state, x.told.worse, x.told.better, x.signals[BFD].said && x.BFD && p.speaker(x.tag) == p.opts.Node})
 		x.told = untold{}
 	}
 	p.untold = p.untold[:0]

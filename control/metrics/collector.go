@@ -388,6 +388,7 @@ func (c *collector) control(o out) {
 	o.gauge(routeCount, float64(r.Routes6), "kernel_ipv6")
 	o.gauge(routeCount, float64(r.Local), "kernel_local")
 	o.gauge(routeCount, float64(r.Static), "configuration")
+	o.gauge(routeCount, float64(r.Learned), "learned")
 	o.gauge(prefixes, float64(r.Prefixes))
 	o.gauge(neighbours, float64(r.Neighbours))
 	o.gauge(nextHops, float64(r.Slots))

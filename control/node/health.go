@@ -25,7 +25,7 @@ const probeDepth = 1024
 // openHealth makes what probes tunnels.
 func (n *Node) openHealth() error {
 	var err error
-	if n.probes, err = pipeline.NewProbeQueue(len(n.plan.Workers), probeDepth); err != nil {
+	if n.probes, err = pipeline.NewTunnelQueue("probes", len(n.plan.Workers), probeDepth); err != nil {
 		return err
 	}
 	c := n.Config()
@@ -131,6 +131,10 @@ func (n *Node) takeAnswers(ctx context.Context) {
 func (n *Node) takeAnswer(tunnel int, packet []byte) {
 	if name := n.bfdTunnel(tunnel); name != "" && isUDP(packet) {
 		n.takeBFD(name, packet, 0)
+		return
+	}
+	if isUDP(packet) { // BFD that the host's daemon speaks
+		n.takeForDevice(tunnel, packet)
 		return
 	}
 	if of := n.prober.Answer(packet); of != nil && n.ways != nil {

@@ -22,7 +22,7 @@ const (
 	sayGood                             // it is. The name of who answers follows
 	sayTold                             // what neighbours tell each other: cluster.TakeTold
 	sayAnswer                           // what has come back of a probe: health.Prober.Answer
-	sayBFD                              // a packet of BFD for whoever speaks it: how often it was passed on, the tunnel's name, the packet
+	saySpoken                           // a packet for whoever speaks for a tunnel, BFD or what its device does: how often it was passed on, the tunnel's name, the packet
 )
 
 // How long a way that was good is taken for good, when it is tried again, and how often one is tried.
@@ -37,13 +37,13 @@ const shortest = 20
 
 // ways are what a node knows of the ways to others.
 type ways struct {
-	self  string
-	send  func(node string, message []byte) bool
-	alone func() bool // no hub is reached: there is no other way
-	take  func(forwarded []byte)
-	told  func(message []byte)
-	probe func(answer []byte) // to a probe of this node's
-	bfd   func(tunnel string, packet []byte, passed byte)
+	self   string
+	send   func(node string, message []byte) bool
+	alone  func() bool // no hub is reached: there is no other way
+	take   func(forwarded []byte)
+	told   func(message []byte)
+	probe  func(answer []byte) // to a probe of this node's
+	spoken func(tunnel string, packet []byte, passed byte)
 
 	mu    sync.Mutex
 	open  map[string]bool // nodes that have the keys for it
@@ -102,10 +102,10 @@ func (w *ways) answer(of func(node string) bool, packet []byte) {
 	}
 }
 
-// speak gives a packet of BFD to the node that speaks for a tunnel, if it has keys for it.
+// speak gives a packet to the node that speaks for a tunnel, if it has keys for it.
 func (w *ways) speak(node, tunnel string, packet []byte, passed byte) {
 	if w.knows(node) {
-		w.send(node, append(append([]byte{byte(sayBFD), passed, byte(len(tunnel))}, tunnel...), packet...))
+		w.send(node, append(append([]byte{byte(saySpoken), passed, byte(len(tunnel))}, tunnel...), packet...))
 	}
 }
 
@@ -137,9 +137,9 @@ func (w *ways) hear(message []byte) {
 		w.told(text)
 	case sayAnswer:
 		w.probe(text)
-	case sayBFD:
+	case saySpoken:
 		if name, ok := nameIn(text[min(1, len(text)):]); ok {
-			w.bfd(name, text[2+len(name):], text[0])
+			w.spoken(name, text[2+len(name):], text[0])
 		}
 	case sayTry:
 		if name, ok := nameIn(text); ok && w.knows(name) {
@@ -180,7 +180,7 @@ func (n *Node) openWays() {
 	n.ways = &ways{self: n.Config().Node.Name, good: map[string]time.Time{}, tried: map[string]trial{}, log: n.log,
 		send:  func(node string, message []byte) bool { return n.nodes.Send(peerTunnel(node), message) },
 		alone: func() bool { return !n.cluster.Linked() },
-		take:  n.cluster.TakeDirect, told: n.cluster.TakeTold, probe: func(answer []byte) { n.prober.Answer(answer) }, bfd: n.takeBFD}
+		take:  n.cluster.TakeDirect, told: n.cluster.TakeTold, probe: func(answer []byte) { n.prober.Answer(answer) }, spoken: n.takeSpoken}
 }
 
 // hearWait bounds how long hearNodes takes to notice that it shall end, in milliseconds.

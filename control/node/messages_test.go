@@ -31,7 +31,7 @@ func newWayBed() *wayBed {
 			take:  func(b []byte) { x.taken = append(x.taken, string(b)) },
 			told:  func(b []byte) { x.told = append(x.told, string(b)) },
 			probe: func(b []byte) { x.answers = append(x.answers, string(b)) },
-			bfd: func(tunnel string, packet []byte, passed byte) {
+			spoken: func(tunnel string, packet []byte, passed byte) {
 				x.bfd = append(x.bfd, fmt.Sprint(tunnel, " ", string(packet), " ", passed))
 			},
 			send: func(node string, m []byte) bool {
@@ -78,7 +78,7 @@ func TestBFDIsPassedOn(t *testing.T) {
 	x := newWayBed()
 	x.a.speak("b", "cust-a", []byte("a packet"), 1)
 	x.a.speak("c", "cust-a", []byte("nobody's"), 1)
-	for _, m := range [][]byte{{byte(sayBFD)}, {byte(sayBFD), 1}, {byte(sayBFD), 1, 9, 'a'}} {
+	for _, m := range [][]byte{{byte(saySpoken)}, {byte(saySpoken), 1}, {byte(saySpoken), 1, 9, 'a'}} {
 		x.b.hear(m)
 	}
 	if !slices.Equal(x.bfd, []string{"cust-a a packet 1"}) {

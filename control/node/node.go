@@ -64,13 +64,14 @@ type Node struct {
 	punt     *pipeline.PuntQueue
 	nodes    *pipeline.NodeQueue // in a cluster
 	ways     *ways
-	probes   *pipeline.ProbeQueue
+	probes   *pipeline.TunnelQueue
 	prober   *health.Prober
 	bfd      *bfd.Manager
 	changes  *history.History
 	notifier *notify.Notifier // nil: nobody is told
 	news     *news
 	probing  sync.Mutex // one at a time gives the workers probes
+	devices  devices
 	sessions atomic.Pointer[sessions]
 
 	certificate certificate // for the cluster
@@ -251,14 +252,14 @@ func (n *Node) openEngine() error {
 		}
 		n.openWays()
 	}
-	if err := n.openHealth(); err != nil {
+	if err := errors.Join(n.openHealth(), n.openDevices()); err != nil {
 		return err
 	}
 	workers := make([]pipeline.WorkerConfig, len(n.plan.Workers))
 	for i, w := range n.plan.Workers {
 		workers[i] = n.worker(w)
 	}
-	n.engine, err = pipeline.NewEngine(pipeline.EngineConfig{UMEM: n.umem, Ports: len(n.ports), Workers: workers, Punt: n.punt, Nodes: n.nodes, Probes: n.probes, IVs: n.sas.ivs})
+	n.engine, err = pipeline.NewEngine(pipeline.EngineConfig{UMEM: n.umem, Ports: len(n.ports), Workers: workers, Punt: n.punt, Nodes: n.nodes, Probes: n.probes, Devices: n.devices.queue, IVs: n.sas.ivs})
 	n.children.engine = n.engine
 	return err
 }
@@ -400,6 +401,7 @@ func (n *Node) Close() error {
 		n.closeUnused()
 		errs = append(errs, n.sas.settle()) // a start that fails again and again uses up nothing
 	}
+	errs = append(errs, n.closeDevices())
 	for _, p := range n.ports {
 		errs = append(errs, p.Close())
 	}

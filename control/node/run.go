@@ -104,6 +104,7 @@ func (n *Node) startControl(ctx context.Context, g *group) {
 	g.start("news of tunnels", func() error { n.news.run(ctx); return nil })
 	g.start("who speaks BFD", func() error { n.followSpeakers(ctx); return nil })
 	g.start("answers to probes", func() error { n.takeAnswers(ctx); return nil })
+	g.start("packets for devices", func() error { n.takeForDevices(ctx); return nil })
 	g.start("stray packets", func() error { n.tellStrays(ctx); return nil })
 	g.start("interfaces", func() error { return n.watch(ctx) })
 	g.start("control", func() error { return api.Serve(ctx, n.control, n) })
@@ -158,6 +159,9 @@ func (n *Node) begin(ctx context.Context) error {
 	}
 	n.reloading.Lock() // a reload may have begun already
 	defer n.reloading.Unlock()
+	if err := n.setDevices(n.Config()); err != nil {
+		return err
+	}
 	if err := n.routes.Apply(n.peered(n.Config())); err != nil {
 		return err
 	}

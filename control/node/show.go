@@ -33,9 +33,12 @@ func (n *Node) Tunnels() []api.Tunnel {
 		mtus[i.Name] = i.MTU
 	}
 	out := []api.Tunnel{}
+	learned := n.routes.Learned()
 	for _, t := range n.Config().Tunnels {
 		if id, ok := n.engine.TunnelID(t.Name); ok {
-			out = append(out, n.tunnel(t, id, ways[t.Name], mtus))
+			x := n.tunnel(t, id, ways[t.Name], mtus)
+			x.KernelInterface = n.interfaceOf(&t, learned)
+			out = append(out, x)
 		}
 	}
 	return out

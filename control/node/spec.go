@@ -56,6 +56,7 @@ func tunnelSpec(t config.Tunnel, clustered bool, sas func(config.Tunnel) *pipeli
 		SA:               sas(t),
 		Negotiated:       t.IPsec != nil && t.IPsec.IKE != nil,
 		Owned:            clustered && t.IPsec != nil && t.IPsec.ReplayProtection,
+		Device:           t.KernelInterface != "",
 		Node:             isPeer(t.Name),
 	}
 }

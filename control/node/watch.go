@@ -25,6 +25,8 @@ func (n *Node) watch(ctx context.Context) error {
 		if err := n.lostPort(); err != nil {
 			return err
 		}
+		n.followTunnels()
+		n.repairDevices()
 		repaired, err := n.tun.Repair()
 		if repaired {
 			n.log.Warn("the TUN device had lost its state, or addresses of endpoints; they were put back", "device", n.tun.Name())

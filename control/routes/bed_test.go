@@ -96,6 +96,9 @@ func (m *Manager) explain(l pipeline.Leaf) string {
 		}
 		return words(members)
 	}
+	if l == pipeline.MakeLeaf(pipeline.KindBlackhole, pipeline.BlackholeUnlearned) {
+		return "unlearned"
+	}
 	return pipeline.LeafKind(l).String()
 }
 

@@ -42,6 +42,7 @@ func (m *Manager) configure(c *config.Config) error {
 		m.setInterface(vrfs[t.Account], uint32(id), t.Name, t.InterfaceAddress)
 		m.setInterface(vrfs[t.Account], uint32(id), t.Name, t.InterfaceAddress6)
 	}
+	m.lead(c, vrfs, peers, tunnels)
 	for _, r := range c.EffectiveRoutes() {
 		errs = append(errs, m.setStatic(&r, vrfs, peers, tunnels))
 	}
@@ -82,9 +83,9 @@ func (m *Manager) setInterface(vrf uint16, id uint32, name string, p netip.Prefi
 		return
 	}
 	through := m.via(&viaSpec{kind: viaTunnel, id: id, name: name}, 0)
-	m.setPath(keyOf(vrf, p), sourceInterface, id, through, 1, m.config)
+	m.setPath(pathKey{keyOf(vrf, p), sourceInterface, id, 0}, through, 1, m.config)
 	self := m.via(&viaSpec{kind: viaTunnelSelf, id: id, name: name}, 0)
-	m.setPath(addrKey(vrf, p.Addr()), sourceInterface, id, self, 1, m.config)
+	m.setPath(pathKey{addrKey(vrf, p.Addr()), sourceInterface, id, 0}, self, 1, m.config)
 }
 
 // peersOf returns, for each account, the tables of the accounts that may send to it.
@@ -117,11 +118,14 @@ func (m *Manager) setStatic(r *config.Route, vrfs map[string]uint16, peers map[s
 		s.kind = viaAddress
 	}
 	intoTunnel := s.kind == viaTunnel
-	if r.Uncovered {
+	switch {
+	case r.Uncovered:
 		s = viaSpec{kind: viaUncovered, id: pipeline.BlackholeScope}
+	case r.Unlearned:
+		s = viaSpec{kind: viaUncovered, id: pipeline.BlackholeUnlearned}
 	}
 	v := m.via(&s, 0)
-	m.setPath(keyOf(vrf, r.Prefix), sourceConfig, r.Priority, v, uint16(r.Weight), m.config)
+	m.setPath(pathKey{keyOf(vrf, r.Prefix), sourceConfig, r.Priority, 0}, v, uint16(r.Weight), m.config)
 	if !intoTunnel || vrf == 0 || r.Prefix.Bits() == 0 {
 		return nil // a default route into a tunnel is the account's own affair
 	}
@@ -130,7 +134,7 @@ func (m *Manager) setStatic(r *config.Route, vrfs map[string]uint16, peers map[s
 		also = append(slices.Clip(also), 0)
 	}
 	for _, table := range also {
-		m.setPath(keyOf(table, r.Prefix), sourceConfig, r.Priority, v, uint16(r.Weight), m.config)
+		m.setPath(pathKey{keyOf(table, r.Prefix), sourceConfig, r.Priority, 0}, v, uint16(r.Weight), m.config)
 	}
 	return nil
 }

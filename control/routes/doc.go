@@ -18,6 +18,7 @@
 //	settle.go     dirty next hops -> dirty prefixes -> forwarding tables -> tunnels, until nothing is dirty
 //	device.go     interfaces and VLANs -> the workers' links
 //	configure.go  the file's routes and tunnels
+//	learn.go      routes over tunnels' devices -> accounts
 //	penalty.go    tunnels that do not carry packets well -> worse routes
 //	offline.go    the same tables with nobody in the kernel's place
 //	ask.go        wishes and refreshes -> the kernel's neighbour discovery
@@ -25,7 +26,8 @@
 // # Which path wins
 //
 // Per prefix the lowest source wins, then the lowest priority (the kernel's metric): addresses of this host; neighbours
-// on a connected link; tunnels' interface addresses; the configuration; the kernel's main table. Paths of the
+// on a connected link; tunnels' interface addresses; the configuration and what was learned over tunnels' devices, of equal
+// priority the former; the kernel's main table. Paths of the
 // configuration with equal priority share the flows by weight. The priority of one into a tunnel is worse by the tunnel's
 // penalty (penalty.go). A path whose next hops are all on links that are down
 // does not count, as with the kernel's ignore_routes_with_linkdown, so the next one or a shorter prefix takes over.

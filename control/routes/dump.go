@@ -25,8 +25,9 @@ type pass struct {
 	due     time.Time
 	began   time.Time
 	took    time.Duration
-	touched map[any]struct{}   // hostKey, routeKey ...: what announcements changed during the pass
+	touched map[any]struct{}   // hostKey, pathKey ...: what announcements changed during the pass
 	changed [messageKinds]bool // whether they did, or were lost
+	tables  []uint32           // whose routes are read; RT_TABLE_UNSPEC: all tables
 	again   bool               // something was missing but may only have been overlooked
 	failed  bool
 }
@@ -83,6 +84,10 @@ func (m *Manager) beginPass() bool {
 	p.changed = [messageKinds]bool{}
 	p.touched = map[any]struct{}{}
 	p.began = time.Now()
+	p.tables = []uint32{unix.RT_TABLE_LOCAL, unix.RT_TABLE_MAIN}
+	if len(m.led) > 0 { // routing daemons may have a table for each tunnel
+		p.tables = []uint32{unix.RT_TABLE_UNSPEC}
+	}
 	m.stats.Resyncs++
 	return true
 }
@@ -144,7 +149,7 @@ func (m *Manager) request(kind messageKind, f func([]byte) bool) error {
 	if kind == kindRoute6 {
 		header[0] = unix.AF_INET6
 	}
-	for _, table := range []uint32{unix.RT_TABLE_LOCAL, unix.RT_TABLE_MAIN} {
+	for _, table := range m.pass.tables {
 		err := ask(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, header, nl.NewRtAttr(unix.RTA_TABLE, nl.Uint32Attr(table)))
 		if err != nil && !errors.Is(err, unix.ENOENT) { // a namespace without routes has no such table yet
 			return err
@@ -215,8 +220,20 @@ func (m *Manager) dumpedMessage(kind messageKind, b []byte) {
 
 // dumpedRoute takes a route of a dump in. Of several with one identity the first is the one that the kernel uses.
 func (m *Manager) dumpedRoute(r *routeMessage) {
-	k, s, ok := r.route()
-	if !ok || len(m.pass.touched) > 0 && !m.untouched(k) {
+	k, s, led, ok := m.route(r)
+	if !ok {
+		return
+	}
+	m.takeDumped(k, &s)
+	for _, vrf := range led.others(r.prefix) {
+		k.vrf = vrf
+		m.takeDumped(k, &s)
+	}
+}
+
+// takeDumped takes it into one table.
+func (m *Manager) takeDumped(k pathKey, s *viaSpec) {
+	if len(m.pass.touched) > 0 && !m.untouched(k) {
 		return
 	}
 	old := m.kernelPath(k)
@@ -226,7 +243,7 @@ func (m *Manager) dumpedRoute(r *routeMessage) {
 			return
 		}
 	}
-	m.setKernelPath(k, &s, old).crowded = false
+	m.setKernelPath(k, s, old).crowded = false
 }
 
 // sweep withdraws what the kernel no longer has. What is missing may only have been overlooked if the table changed
@@ -264,7 +281,7 @@ func (m *Manager) sweep(kind messageKind) {
 	default:
 		v6 := kind == kindRoute6
 		m.stats.Swept += uint64(m.sweepPaths(func(p *path) bool {
-			return (p.source == sourceKernel || p.source == sourceLocal) && m.rib.entries.at(p.entry).key.v6 == v6 && gone(p.seen)
+			return (p.source == sourceKernel || p.source == sourceLocal || p.source == sourceLearned) && m.rib.entries.at(p.entry).key.v6 == v6 && gone(p.seen)
 		}))
 	}
 }

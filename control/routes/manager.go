@@ -68,7 +68,9 @@ type Manager struct {
 	tunnels    map[uint32]*tunnelRoute // by the engine's number
 	watch      watchList
 
-	config  uint32 // number of Apply calls
+	config  uint32         // number of Apply calls
+	named   map[string]int // devices of tunnels, see SetDevices
+	led     map[int]*led   // what the last Apply has made of them, by interface
 	pass    pass
 	steered map[prefixKey]struct{}
 	pending pending
@@ -118,6 +120,7 @@ func newManager(engine *pipeline.Engine, o Options) *Manager {
 		devices:    newDeviceTable(o.Ports),
 		neighbours: map[hostKey]*neighbour{},
 		tunnels:    map[uint32]*tunnelRoute{},
+		led:        map[int]*led{},
 		steered:    map[prefixKey]struct{}{},
 	}
 	m.pending.neighbours = map[hostKey]struct{}{}

@@ -111,16 +111,38 @@ func (m *Manager) wanted(n *neighbourMessage) bool {
 
 const ntfProxy = 0x08 // an address that we answer for, not a neighbour
 
-// routeKey is the identity that paths have in dumps and announcements.
-type routeKey struct {
-	prefixKey
-	source source
-	metric uint32
+// route picks the routes that are mirrored, and says which path each is and what it leads to. A route over the device of a tunnel, led, is
+// that tunnel's account's, whatever table a routing daemon has put it into.
+func (m *Manager) route(r *routeMessage) (k pathKey, s viaSpec, led *led, ok bool) {
+	k, s, ok = r.route()
+	if len(m.led) == 0 {
+		return k, s, nil, ok
+	}
+	if led = m.leads(r); led == nil {
+		return k, s, nil, ok
+	}
+	if r.protocol == unix.RTPROT_KERNEL || r.kind != unix.RTN_UNICAST || !r.wanted() { // the device's own
+		return k, s, led, false
+	}
+	k = pathKey{keyOf(led.account, r.prefix), sourceLearned, r.metric, r.table}
+	if s = (viaSpec{kind: viaObject, id: r.nexthop, account: led.account}); r.nexthop == 0 {
+		s = viaSpec{kind: viaHops, account: led.account, hops: m.ofAccount(led.account, r.hops)}
+	}
+	return k, s, led, true
 }
 
-// route picks the routes that are mirrored, and says which path each is and what it leads to.
-func (r *routeMessage) route() (k routeKey, s viaSpec, ok bool) {
-	k.metric = r.metric
+// wanted reports whether a route is one that packets can follow.
+func (r *routeMessage) wanted() bool {
+	if !r.prefix.IsValid() || r.cloned || r.tos != 0 {
+		return false
+	}
+	a := r.prefix.Addr()
+	return !a.IsMulticast() && (a.Is4() || !a.IsLinkLocalUnicast() || r.prefix.Bits() == 0) // never routed (RFC 4291 2.5.6)
+}
+
+// route is Manager.route, if no tunnel has a device.
+func (r *routeMessage) route() (k pathKey, s viaSpec, ok bool) {
+	k.priority = r.metric
 	switch r.table {
 	case unix.RT_TABLE_MAIN:
 		k.source = sourceKernel
@@ -129,12 +151,8 @@ func (r *routeMessage) route() (k routeKey, s viaSpec, ok bool) {
 	default:
 		return k, s, false
 	}
-	if !r.prefix.IsValid() || r.cloned || r.tos != 0 {
+	if !r.wanted() {
 		return k, s, false
-	}
-	a := r.prefix.Addr()
-	if a.IsMulticast() || a.Is6() && a.IsLinkLocalUnicast() && r.prefix.Bits() > 0 {
-		return k, s, false // never routed (RFC 4291 2.5.6)
 	}
 	k.prefixKey = keyOf(0, r.prefix)
 	if r.nexthop != 0 { // whatever it is now, a blackhole for example; the hops repeated for old readers are not looked at
@@ -161,15 +179,35 @@ func (r *routeMessage) route() (k routeKey, s viaSpec, ok bool) {
 // routeEvent takes an announcement about a route in. The kernel may hold several routes that announcements do not tell apart
 // (`ip route append`); then the first counts, and a dump is asked for whenever one of them changes.
 func (m *Manager) routeEvent(r *routeMessage, del bool, flags uint16) {
-	k, s, ok := r.route()
+	k, s, led, ok := m.route(r)
+	if !del && len(m.led) > 0 && m.hasMoved(k, led, ok, flags) {
+		m.verify(verifyDelay)
+	}
 	if !ok {
 		return
 	}
+	m.takeRoute(k, &s, del, flags)
+	for _, vrf := range led.others(r.prefix) {
+		k.vrf = vrf
+		m.takeRoute(k, &s, del, flags)
+	}
+}
+
+// hasMoved reports whether a route, k if it is mirrored, may have taken the place of one in other tables: of one over another device.
+func (m *Manager) hasMoved(k pathKey, led *led, mirrored bool, flags uint16) bool {
+	if old := m.kernelPath(k); mirrored && old != 0 {
+		return m.ledBy(&m.vias.at(m.rib.paths.at(old).via).spec) != led
+	}
+	return flags&unix.NLM_F_REPLACE != 0
+}
+
+// takeRoute takes it into one table.
+func (m *Manager) takeRoute(k pathKey, s *viaSpec, del bool, flags uint16) {
 	m.touch(kindRoute4+messageKind(family(k.v6)), k)
 	old := m.kernelPath(k)
 	switch {
 	case del && old != 0:
-		m.removeRoute(old, &s, k.v6)
+		m.removeRoute(old, s, k.v6)
 	case del:
 	case old != 0 && !k.v6 && flags&unix.NLM_F_APPEND != 0 && flags&unix.NLM_F_REPLACE == 0:
 		p := m.rib.paths.at(old)
@@ -180,7 +218,7 @@ func (m *Manager) routeEvent(r *routeMessage, del bool, flags uint16) {
 		if old != 0 {
 			before = m.rib.paths.at(old).via
 		}
-		p := m.setKernelPath(k, &s, old)
+		p := m.setKernelPath(k, s, old)
 		// Neither a replacement nor new to us: either the old one went without a word, or there are two now.
 		if old != 0 && p.via != before && flags&(unix.NLM_F_REPLACE|unix.NLM_F_APPEND) == 0 {
 			p.crowded = true
@@ -189,21 +227,21 @@ func (m *Manager) routeEvent(r *routeMessage, del bool, flags uint16) {
 	}
 }
 
-func (m *Manager) kernelPath(k routeKey) uint32 {
+func (m *Manager) kernelPath(k pathKey) uint32 {
 	e, ok := m.rib.index[k.prefixKey]
 	if !ok {
 		return 0
 	}
-	return m.rib.find(e, k.source, k.metric, 0)
+	return m.rib.find(e, &k, 0)
 }
 
 // setKernelPath adds the path, or changes path old.
-func (m *Manager) setKernelPath(k routeKey, s *viaSpec, old uint32) *path {
+func (m *Manager) setKernelPath(k pathKey, s *viaSpec, old uint32) *path {
 	from := uint32(0)
 	if old != 0 {
 		from = m.vias.at(m.rib.paths.at(old).via).group
 	}
-	return m.setPath(k.prefixKey, k.source, k.metric, m.via(s, from), 1, m.pass.number)
+	return m.setPath(k, m.via(s, from), 1, m.pass.number)
 }
 
 // removeRoute takes away path i, or what s names of it: the hops of an IPv6 route are announced one by one when they go.
@@ -220,7 +258,7 @@ func (m *Manager) removeRoute(i uint32, s *viaSpec, v6 bool) {
 				return
 			}
 			e := m.rib.entries.at(p.entry)
-			m.setPath(e.key, p.source, p.priority, m.via(&viaSpec{kind: viaHops, hops: rest}, v.group), 1, m.pass.number)
+			m.setPath(pathKey{e.key, p.source, p.priority, p.table}, m.via(&viaSpec{kind: viaHops, hops: rest}, v.group), 1, m.pass.number)
 			return
 		}
 	}

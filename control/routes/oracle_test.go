@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
@@ -19,11 +20,30 @@ import (
 // The oracle keeps what was said, forgets nothing and shares nothing: it answers each question by going through all of it.
 type oracle struct {
 	up         map[int]bool // ports by ifindex
-	routes     map[routeKey]routeMessage
+	routes     map[kernelKey]routeMessage
 	objects    map[uint32]objectMessage
 	neighbours map[hostKey]bool // usable
 	config     *config.Config
 	penalties  map[string]uint32 // by tunnel
+}
+
+// kernelKey is what the kernel knows a route by.
+type kernelKey struct {
+	table, metric uint32
+	prefix        netip.Prefix
+}
+
+// devices are those of tunnels t0, t1 and t2, if they have one.
+const firstDevice = 100
+
+// tunnel is the tunnel whose device an interface is; nil: it is none's.
+func (o *oracle) tunnel(ifindex int) *config.Tunnel {
+	for i := range o.config.Tunnels {
+		if t := &o.config.Tunnels[i]; t.KernelInterface != "" && t.Name == fmt.Sprintf("t%d", ifindex-firstDevice) {
+			return t
+		}
+	}
+	return nil
 }
 
 // choice is one path: where it comes from and what its hops lead to, in words.
@@ -36,11 +56,13 @@ type choice struct {
 }
 
 func (o *oracle) hop(h hop) string {
-	up, port := o.up[h.ifindex]
-	switch {
-	case port && !up:
+	up, known := o.up[h.ifindex]
+	switch t := o.tunnel(h.ifindex); {
+	case known && !up:
 		return ""
-	case !port:
+	case t != nil:
+		return "tunnel " + t.Name
+	case !known || h.ifindex >= firstDevice:
 		return "kernel"
 	case !h.gateway.IsValid():
 		return fmt.Sprintf("glean %d", h.ifindex)
@@ -79,10 +101,80 @@ func (o *oracle) object(id uint32) map[string]uint32 {
 	return out
 }
 
+// hopsOf lists the hops of a route, by way of objects too.
+func (o *oracle) hopsOf(r *routeMessage) (out []hop) {
+	x, ok := o.objects[r.nexthop]
+	switch {
+	case r.nexthop == 0:
+		return r.hops
+	case !ok || x.blackhole:
+		return nil
+	case len(x.members) == 0:
+		return []hop{x.hop}
+	}
+	for _, y := range x.members {
+		if z, ok := o.objects[y.id]; ok && len(z.members) == 0 && !z.blackhole {
+			h := z.hop
+			h.weight = y.weight
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+// learned lists what a route over the device of a tunnel means; led: it is one.
+func (o *oracle) learned(r *routeMessage) (out []choice, led bool) {
+	var first *config.Tunnel
+	hops := o.hopsOf(r)
+	for _, h := range hops {
+		if t := o.tunnel(h.ifindex); t != nil && first == nil {
+			first = t
+		}
+	}
+	if first == nil || r.kind != unix.RTN_UNICAST || r.protocol == unix.RTPROT_KERNEL {
+		return nil, first != nil
+	}
+	least := uint32(1 << 30)
+	for _, h := range hops {
+		if t := o.tunnel(h.ifindex); t != nil && t.Account == first.Account && o.up[h.ifindex] {
+			least = min(least, o.penalties[t.Name])
+		}
+	}
+	members := map[string]uint32{}
+	for _, h := range hops {
+		if t := o.tunnel(h.ifindex); t != nil && t.Account == first.Account && o.up[h.ifindex] && o.penalties[t.Name] == least {
+			members["tunnel "+t.Name] += uint32(h.weight)
+		}
+	}
+	c := choice{first.Account, r.prefix, sourceLearned, r.metric + least, members}
+	out = append(out, c)
+	if slices.ContainsFunc(first.Prefixes, func(p netip.Prefix) bool { return p.Bits() <= r.prefix.Bits() && p.Contains(r.prefix.Addr()) }) {
+		if config.Public(r.prefix) {
+			c.account = ""
+			out = append(out, c)
+		}
+		for _, a := range o.config.Accounts {
+			if slices.Contains(a.Peers, first.Account) {
+				c.account = a.Name
+				out = append(out, c)
+			}
+		}
+	}
+	return out, true
+}
+
 // kernel lists what the kernel said.
 func (o *oracle) kernel() (out []choice) {
 	for k, r := range o.routes {
-		c := choice{prefix: r.prefix, source: k.source, priority: r.metric}
+		if list, led := o.learned(&r); led {
+			out = append(out, list...)
+			continue
+		}
+		source := map[uint32]source{unix.RT_TABLE_MAIN: sourceKernel, unix.RT_TABLE_LOCAL: sourceLocal}[k.table]
+		if k.table != unix.RT_TABLE_MAIN && k.table != unix.RT_TABLE_LOCAL {
+			continue
+		}
+		c := choice{prefix: r.prefix, source: source, priority: r.metric}
 		switch {
 		case r.nexthop != 0:
 			c.members = o.object(r.nexthop)
@@ -118,6 +210,8 @@ func (o *oracle) direct() []choice {
 	for _, r := range o.config.EffectiveRoutes() {
 		c := choice{account: r.Account, prefix: r.Prefix, source: sourceConfig, priority: r.Priority}
 		switch {
+		case r.Unlearned:
+			c.members = map[string]uint32{"unlearned": 1}
 		case r.Tunnel != "":
 			c.members = map[string]uint32{"tunnel " + r.Tunnel: uint32(r.Weight)}
 			c.priority += o.penalties[r.Tunnel]
@@ -130,6 +224,12 @@ func (o *oracle) direct() []choice {
 		if r.Tunnel != "" && config.Public(r.Prefix) {
 			c.account = ""
 			out = append(out, c)
+		}
+		for _, a := range o.config.Accounts {
+			if r.Tunnel != "" && r.Prefix.Bits() > 0 && slices.Contains(a.Peers, r.Account) {
+				c.account = a.Name
+				out = append(out, c)
+			}
 		}
 	}
 	return out
@@ -164,7 +264,13 @@ func (o *oracle) all() []choice {
 // best merges the winning paths to a.
 func (o *oracle) best(list []choice, account string, a netip.Addr) map[string]uint32 {
 	var win []choice
-	rank := func(c choice) [3]int { return [3]int{-c.prefix.Bits(), int(c.source), int(c.priority)} }
+	rank := func(c choice) [4]int {
+		class := c.source
+		if class == sourceLearned { // by their priorities, like those of the configuration
+			class = sourceConfig
+		}
+		return [4]int{-c.prefix.Bits(), int(class), int(c.priority), int(c.source)}
+	}
 	for _, c := range list {
 		if c.account != account || !c.prefix.Contains(a) || len(c.members) == 0 {
 			continue
@@ -250,10 +356,10 @@ func addrs(s string) (out []netip.Addr) {
 	return out
 }
 
-// drawHops draws hops over ports 2 and 3 and over 4, which is no port.
+// drawHops draws hops over ports 2 and 3, over 4, which is no port, and over devices that tunnels may have.
 func drawHops(t *rapid.T, v6 bool) (out []hop) {
 	for range rapid.IntRange(1, 3).Draw(t, "hops") {
-		h := hop{ifindex: rapid.IntRange(2, 4).Draw(t, "ifindex"), weight: uint16(rapid.IntRange(1, 3).Draw(t, "weight"))}
+		h := hop{ifindex: rapid.SampledFrom([]int{2, 3, 4, firstDevice, firstDevice + 1, firstDevice + 2}).Draw(t, "ifindex"), weight: uint16(rapid.IntRange(1, 3).Draw(t, "weight"))}
 		if rapid.Bool().Draw(t, "gateway") {
 			g := rapid.SampledFrom(testGateways).Draw(t, "address")
 			if g.Is6() == v6 {
@@ -275,8 +381,12 @@ func drawConfig(t *rapid.T) *config.Config {
 			Name: fmt.Sprintf("t%d", i), Account: account, Endpoint: netip.MustParseAddr("192.0.2.1"),
 			CustomerEndpoint: netip.MustParseAddr(rapid.SampledFrom([]string{"198.51.100.2", "10.0.0.2", "203.0.113.7"}).Draw(t, "customer")),
 			InterfaceAddress: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 213, 0, byte(2 * i)}), 31), MTU: 1476,
-			Prefixes: []netip.Prefix{rapid.SampledFrom(testPrefixes).Draw(t, "prefix")},
+			Prefixes:        []netip.Prefix{rapid.SampledFrom(testPrefixes).Draw(t, "prefix")},
+			KernelInterface: rapid.SampledFrom([]string{"", "device"}).Draw(t, "device"),
 		})
+	}
+	if rapid.Bool().Draw(t, "peers") {
+		c.Accounts[0].Peers, c.Accounts[1].Peers = []string{"b"}, []string{"a"}
 	}
 	type identity struct {
 		account, to string
@@ -315,21 +425,32 @@ func TestTablesEqualOracle(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := newMirror(e)
 		defer b.empty(t)
-		o := &oracle{up: map[int]bool{2: true, 3: true}, routes: map[routeKey]routeMessage{},
+		o := &oracle{up: map[int]bool{2: true, 3: true, firstDevice: true, firstDevice + 1: true, firstDevice + 2: true}, routes: map[kernelKey]routeMessage{},
 			objects: map[uint32]objectMessage{}, neighbours: map[hostKey]bool{}, config: &config.Config{}, penalties: map[string]uint32{}}
 		t.Repeat(map[string]func(*rapid.T){
 			"route":     func(t *rapid.T) { b.drawRoute(t, o) },
 			"object":    func(t *rapid.T) { b.drawObject(t, o) },
 			"neighbour": func(t *rapid.T) { b.drawNeighbour(t, o) },
 			"link": func(t *rapid.T) {
-				i := rapid.IntRange(2, 3).Draw(t, "ifindex")
+				i := rapid.SampledFrom([]int{2, 3, firstDevice, firstDevice + 1}).Draw(t, "ifindex")
 				o.up[i] = !o.up[i]
 				b.device(i, o.up[i])
 			},
 			"config": func(t *rapid.T) {
 				o.config = drawConfig(t)
+				devices := map[string]int{}
+				for i, x := range o.config.Tunnels {
+					if x.KernelInterface != "" {
+						devices[x.Name] = firstDevice + int(o.config.Tunnels[i].Name[1]-'0')
+					}
+				}
+				b.m.SetDevices(devices)
+				before := len(b.m.led)
 				b.apply(t, o.config)
 				o.keepPenalties()
+				if before+len(b.m.led) > 0 {
+					b.dump(o)
+				}
 			},
 			"penalty": func(t *rapid.T) {
 				name := fmt.Sprintf("t%d", rapid.IntRange(0, 2).Draw(t, "tunnel"))
@@ -339,7 +460,12 @@ func TestTablesEqualOracle(t *testing.T) {
 				o.keepPenalties()
 			},
 			"reclaim": func(*rapid.T) { b.m.reclaim() },
-			"":        func(t *rapid.T) { b.compare(t, o) },
+			"": func(t *rapid.T) {
+				if len(b.m.led) > 0 && b.m.pass.wanted {
+					b.dump(o)
+				}
+				b.compare(t, o)
+			},
 		})
 	})
 }
@@ -353,10 +479,27 @@ type mirror struct {
 // newMirror makes one with an empty table.
 func newMirror(e *pipeline.Engine) *mirror {
 	b := &mirror{newManager(e, Options{Ports: []Port{{0, 2, "p2"}, {1, 3, "p3"}}, Log: slog.New(slog.DiscardHandler)}), e}
-	for i := 2; i <= 4; i++ {
+	for _, i := range []int{2, 3, 4, firstDevice, firstDevice + 1, firstDevice + 2} {
 		b.device(i, true)
 	}
 	return b
+}
+
+// dump does what a pass does with the kernel's routes.
+func (b *mirror) dump(o *oracle) {
+	b.m.settle()
+	b.m.verify(0)
+	b.m.pass.due = time.Now()
+	if !b.m.beginPass() {
+		panic("no pass begins")
+	}
+	for _, r := range o.routes {
+		r.hops = slices.Clone(r.hops)
+		b.m.dumpedRoute(&r)
+	}
+	b.m.sweep(kindRoute4)
+	b.m.sweep(kindRoute6)
+	b.m.endPass()
 }
 
 func (b *mirror) device(i int, up bool) {
@@ -370,7 +513,7 @@ func (b *mirror) device(i int, up bool) {
 func (b *mirror) apply(t *rapid.T, c *config.Config) {
 	s := pipeline.Spec{Links: b.m.Links()}
 	for _, a := range c.Accounts {
-		s.Accounts = append(s.Accounts, pipeline.AccountSpec{Name: a.Name})
+		s.Accounts = append(s.Accounts, pipeline.AccountSpec{Name: a.Name, Peers: a.Peers})
 	}
 	for _, x := range c.Tunnels {
 		s.Tunnels = append(s.Tunnels, pipeline.TunnelSpec{Name: x.Name, Account: x.Account, Endpoint: x.Endpoint, CustomerEndpoint: x.CustomerEndpoint})
@@ -399,14 +542,27 @@ func (b *mirror) drawRoute(t *rapid.T, o *oracle) {
 	default:
 		r.hops = drawHops(t, p.Addr().Is6())
 	}
-	k, _, _ := r.route()
-	if old, ok := o.routes[k]; ok && rapid.Bool().Draw(t, "delete") {
+	if r.table == unix.RT_TABLE_MAIN && rapid.Bool().Draw(t, "another table") {
+		r.table = 101
+	}
+	if rapid.IntRange(0, 9).Draw(t, "protocol") == 0 {
+		r.protocol = unix.RTPROT_KERNEL
+	}
+	k := kernelKey{r.table, r.metric, r.prefix}
+	old, ok := o.routes[k]
+	if ok && rapid.Bool().Draw(t, "delete") {
+		old.hops = slices.Clone(old.hops)
 		b.m.routeEvent(&old, true, 0)
 		delete(o.routes, k)
 		return
 	}
-	b.m.routeEvent(&r, false, unix.NLM_F_REPLACE)
+	flags := uint16(unix.NLM_F_CREATE)
+	if ok {
+		flags = unix.NLM_F_REPLACE
+	}
 	o.routes[k] = r
+	r.hops = slices.Clone(r.hops)
+	b.m.routeEvent(&r, false, flags)
 }
 
 func (b *mirror) drawObject(t *rapid.T, o *oracle) {
@@ -499,7 +655,9 @@ func (b *mirror) compare(t *rapid.T, o *oracle) {
 				at = append(at, c)
 			}
 		}
-		if strings.Contains(words(o.best(at, "", p.Addr())), "tunnel ") {
+		best := words(o.best(at, "", p.Addr()))
+		own := slices.ContainsFunc(at, func(c choice) bool { return c.account == "" && c.source == sourceConfig })
+		if strings.Contains(best, "tunnel ") && own || strings.Contains(best, "unlearned") {
 			steered = append(steered, p)
 		}
 	}

@@ -19,28 +19,29 @@ func (m *Manager) SetPenalty(tunnel string, penalty uint32) {
 		return
 	}
 	t.penalty = penalty
-	m.dirtyRoutesInto(uint32(id))
+	m.dirtyViasInto(uint32(id))
 	m.settle()
 	m.reclaim()
 }
 
-// dirtyRoutesInto has the prefixes that lead into a tunnel placed again.
-func (m *Manager) dirtyRoutesInto(id uint32) {
+// dirtyViasInto has the next hops that are a tunnel resolved again, or are its device.
+func (m *Manager) dirtyViasInto(id uint32) {
 	t := &m.vias
 	t.scratch = (&viaSpec{kind: viaTunnel, id: id}).key(t.scratch)
-	i, ok := t.index[string(t.scratch)]
-	if !ok {
-		return
+	if i, ok := t.index[string(t.scratch)]; ok {
+		m.dirtyVia(i)
 	}
-	for p := t.at(i).first; p != 0; p = m.rib.paths.at(p).viaNext {
-		m.dirty(m.rib.paths.at(p).entry)
+	for ifindex, l := range m.led {
+		if l.tunnel == id {
+			m.dirtyDevice(ifindex)
+		}
 	}
 }
 
 // somePenalised reports whether a path of e has a penalty. Then a group of one is kept: when the others come back its flows stay.
 func (m *Manager) somePenalised(e *entry) bool {
 	for i := e.first; i != 0; i = m.rib.paths.at(i).next {
-		if m.penalty(m.vias.at(m.rib.paths.at(i).via)) > 0 {
+		if m.vias.at(m.rib.paths.at(i).via).penalty > 0 {
 			return true
 		}
 	}
@@ -61,15 +62,48 @@ func (m *Manager) Rebalance() (moved int) {
 	return moved
 }
 
-// effective is a path's priority with the penalty of the tunnel that it leads into.
-func (m *Manager) effective(p *path, v *via) uint64 { return uint64(p.priority) + uint64(m.penalty(v)) }
+// penaltyOf is the penalty of next hops: that of the least bad of the tunnels among them.
+func (m *Manager) penaltyOf(s *viaSpec) uint32 {
+	switch s.kind {
+	case viaTunnel:
+		return m.tunnelPenalty(s.id)
+	case viaHops:
+		return m.leastPenalty(s.account, s.hops)
+	case viaObject:
+		if o := m.objects[s.id]; o != nil && len(m.led) > 0 {
+			return m.leastPenalty(s.account, m.hopsOf(o))
+		}
+	}
+	return 0
+}
 
-// penalty is that of the tunnel that next hops are.
-func (m *Manager) penalty(v *via) uint32 {
-	if v.spec.kind != viaTunnel {
+// leastPenalty leaves out what is not the account's, and devices that are down: nothing goes there.
+func (m *Manager) leastPenalty(account uint16, hops []hop) (least uint32) {
+	if len(m.led) == 0 {
 		return 0
 	}
-	if t := m.tunnels[v.spec.id]; t != nil {
+	some := false
+	for i := range hops {
+		if d := m.devices.byIndex[hops[i].ifindex]; m.accountOf(&hops[i]) != account || account != 0 && (d == nil || !d.up()) {
+			continue
+		}
+		if p := m.hopPenalty(&hops[i]); !some || p < least {
+			some, least = true, p
+		}
+	}
+	return least
+}
+
+// hopPenalty is that of the tunnel whose device a hop is.
+func (m *Manager) hopPenalty(h *hop) uint32 {
+	if l := m.led[h.ifindex]; l != nil {
+		return m.tunnelPenalty(l.tunnel)
+	}
+	return 0
+}
+
+func (m *Manager) tunnelPenalty(id uint32) uint32 {
+	if t := m.tunnels[id]; t != nil {
 		return t.penalty
 	}
 	return 0

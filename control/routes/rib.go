@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"cmp"
 	"encoding/binary"
 	"math/bits"
 	"net/netip"
@@ -61,9 +62,26 @@ const (
 	sourceNeighbour               // a neighbour on a connected link
 	sourceInterface               // the interface subnet of a tunnel
 	sourceConfig                  // routes of the file, prefixes of tunnels
+	sourceLearned                 // the kernel's, of any table, over a tunnel's device
 	sourceKernel                  // the kernel's main table
 	sources
 )
+
+// rank is what comes before the priority: a route of the file and one that was learned are compared by that.
+func (s source) rank() source {
+	if s == sourceLearned {
+		return sourceConfig
+	}
+	return s
+}
+
+// A pathKey is what a path is known by. In the configuration that is its next hop too.
+type pathKey struct {
+	prefixKey
+	source   source
+	priority uint32
+	table    uint32 // the kernel's, of sourceLearned; 0
+}
 
 // An entry is a prefix with all its paths.
 type entry struct {
@@ -74,8 +92,7 @@ type entry struct {
 	dirty bool          // is in pending.entries
 }
 
-// A path is one way to reach a prefix. It is known within its entry by source and priority, and in the configuration by
-// its next hop too.
+// A path is one way to reach a prefix.
 type path struct {
 	entry    uint32
 	next     uint32 // path of the same entry
@@ -83,6 +100,7 @@ type path struct {
 	viaPrev  uint32 // paths with the same next hops
 	viaNext  uint32
 	priority uint32 // the lower wins
+	table    uint32 // see pathKey
 	seen     uint32 // the last pass (kernel) or configuration that had it
 	weight   uint16
 	source   source
@@ -206,12 +224,11 @@ func (r *rib) lookup(k prefixKey, accept func(*entry) bool) *entry {
 	return nil
 }
 
-// find returns the path of that identity, or 0. The next hops via count only for sources of which several paths of equal
-// priority share the flows.
-func (r *rib) find(e uint32, s source, priority, via uint32) uint32 {
+// find returns the path of entry e that k names, or 0. The next hops via count only for those of the configuration.
+func (r *rib) find(e uint32, k *pathKey, via uint32) uint32 {
 	for i := r.entries.at(e).first; i != 0; i = r.paths.at(i).next {
 		p := r.paths.at(i)
-		if p.source == s && p.priority == priority && (s != sourceConfig || p.via == via) {
+		if p.source == k.source && p.priority == k.priority && p.table == k.table && (k.source != sourceConfig || p.via == via) {
 			return i
 		}
 	}
@@ -219,16 +236,16 @@ func (r *rib) find(e uint32, s source, priority, via uint32) uint32 {
 }
 
 // setPath adds a path or changes its next hops, and marks the prefix dirty if that makes a difference.
-func (m *Manager) setPath(k prefixKey, s source, priority, via uint32, weight uint16, seen uint32) *path {
-	e := m.rib.entry(k)
-	i := m.rib.find(e, s, priority, via)
+func (m *Manager) setPath(k pathKey, via uint32, weight uint16, seen uint32) *path {
+	e := m.rib.entry(k.prefixKey)
+	i := m.rib.find(e, &k, via)
 	if i == 0 {
 		var p *path
 		i, p = m.rib.paths.alloc()
 		ent := m.rib.entries.at(e)
-		*p = path{entry: e, next: ent.first, source: s, priority: priority, weight: weight}
+		*p = path{entry: e, next: ent.first, source: k.source, priority: k.priority, table: k.table, weight: weight}
 		ent.first = i
-		m.rib.counts[s][family(k.v6)]++
+		m.rib.counts[k.source][family(k.v6)]++
 		m.link(i, via)
 		m.dirty(e)
 	}
@@ -281,8 +298,8 @@ func (m *Manager) dirty(e uint32) {
 	}
 }
 
-// best returns the usable paths that win: those of the lowest source and priority, of the ones that accept likes (nil:
-// all). It overwrites list.
+// best returns the usable paths that win, of the ones that accept likes (nil: all): those of the lowest rank and priority; what the file says
+// comes before what was learned. It overwrites list.
 func (m *Manager) best(e *entry, list []uint32, accept func(*path, *via) bool) []uint32 {
 	list = list[:0]
 	var top *path
@@ -293,11 +310,15 @@ func (m *Manager) best(e *entry, list []uint32, accept func(*path, *via) bool) [
 		if v.leaf == 0 || accept != nil && !accept(p, v) {
 			continue
 		}
-		priority := m.effective(p, v)
-		switch {
-		case top == nil || p.source < top.source || p.source == top.source && priority < least:
-			top, least, list = p, priority, append(list[:0], i)
-		case p.source == top.source && priority == least:
+		priority := uint64(p.priority) + uint64(v.penalty)
+		order := -1
+		if top != nil {
+			order = cmp.Or(cmp.Compare(p.source.rank(), top.source.rank()), cmp.Compare(priority, least), cmp.Compare(p.source, top.source))
+		}
+		if order < 0 {
+			top, least, list = p, priority, list[:0]
+		}
+		if order <= 0 {
 			list = append(list, i)
 		}
 	}

@@ -57,7 +57,8 @@ func (m *Manager) placeDirty() {
 // leafOf returns the leaf of the best paths, a group if there are several, and keeps the groups' accounts.
 func (m *Manager) leafOf(e *entry, best []uint32) pipeline.Leaf {
 	var members []fib.Member
-	if len(best) > 1 || e.group != 0 && len(best) > 0 {
+	// Next hops with a group of their own change it in place, and tell no prefix.
+	if len(best) > 1 || e.group != 0 && len(best) > 0 && m.vias.at(m.rib.paths.at(best[0]).via).group == 0 {
 		members = m.membersOf(best)
 	}
 	if len(members) > 1 || len(members) == 1 && e.group != 0 && m.somePenalised(e) {
@@ -85,10 +86,12 @@ func (m *Manager) place(e *entry, leaf pipeline.Leaf) {
 }
 
 // steer keeps the set of prefixes that the steering program sends to the workers: those of the Internet table that lead
-// into tunnels, or would in other places: the kernel must not find another way for them.
+// into tunnels, or would in other places: the kernel must not find another way for them. What is learned lies in one that the configuration has.
 func (m *Manager) steer(e *entry) {
 	_, was := m.steered[e.key]
-	is := m.intoTunnel(e.leaf) || e.leaf == pipeline.MakeLeaf(pipeline.KindBlackhole, pipeline.BlackholeScope)
+	is := m.intoTunnel(e.leaf) && m.configured(e) || m.leadsTo(e.leaf, func(l pipeline.Leaf) bool {
+		return pipeline.LeafKind(l) == pipeline.KindBlackhole && pipeline.LeafIndex(l) > 0 // other places', or not learned
+	})
 	switch {
 	case is && !was:
 		m.steered[e.key] = struct{}{}
@@ -100,16 +103,26 @@ func (m *Manager) steer(e *entry) {
 	m.pending.steer = true
 }
 
-func (m *Manager) intoTunnel(l pipeline.Leaf) bool {
-	switch pipeline.LeafKind(l) {
-	case pipeline.KindTunnel:
-		return true
-	case pipeline.KindGroup:
-		return slices.ContainsFunc(m.groups.members(l), func(x fib.Member) bool {
-			return pipeline.LeafKind(x.Value) == pipeline.KindTunnel
-		})
+// configured reports whether the configuration has a path to e.
+func (m *Manager) configured(e *entry) bool {
+	for i := e.first; i != 0; i = m.rib.paths.at(i).next {
+		if s := m.rib.paths.at(i).source; s == sourceConfig || s == sourceInterface {
+			return true
+		}
 	}
 	return false
+}
+
+func (m *Manager) intoTunnel(l pipeline.Leaf) bool {
+	return m.leadsTo(l, func(l pipeline.Leaf) bool { return pipeline.LeafKind(l) == pipeline.KindTunnel })
+}
+
+// leadsTo reports whether l, or one of those that it stands for, is what is asked for.
+func (m *Manager) leadsTo(l pipeline.Leaf, is func(pipeline.Leaf) bool) bool {
+	if pipeline.LeafKind(l) != pipeline.KindGroup {
+		return is(l)
+	}
+	return slices.ContainsFunc(m.groups.members(l), func(x fib.Member) bool { return is(x.Value) })
 }
 
 // wake tells a watcher that the routes to its address have changed.

@@ -19,6 +19,7 @@ type Stats struct {
 	Routes4, Routes6 int // of the kernel's main table
 	Local            int // of its local table
 	Static           int // of the configuration, in all accounts
+	Learned          int // over devices of tunnels, in all tables that they are in
 	Prefixes         int // in all tables
 	Neighbours       int // of the kernel, on our links
 	Slots            int // neighbours that routes use
@@ -51,6 +52,7 @@ func (m *Manager) Stats() Stats {
 	s.Routes4, s.Routes6 = n[sourceKernel][0], n[sourceKernel][1]
 	s.Local = n[sourceLocal][0] + n[sourceLocal][1]
 	s.Static = n[sourceConfig][0] + n[sourceConfig][1]
+	s.Learned = n[sourceLearned][0] + n[sourceLearned][1]
 	s.Prefixes, s.Neighbours = len(m.rib.index), len(m.neighbours)
 	s.Slots, s.Groups, s.Late = len(m.slots.byHost), m.groups.inUse(), m.groups.late()
 	s.Asked, s.AskSuppressed, s.AskFailed = m.asks.asked.Load(), m.asks.suppressed.Load(), m.asks.failed.Load()
@@ -85,7 +87,7 @@ func (m *Manager) steerPrefixes() []netip.Prefix {
 type Route struct {
 	Prefix   netip.Prefix
 	Account  string // "" for the Internet table
-	Source   string // local, neighbour, interface, static, kernel
+	Source   string // local, neighbour, interface, static, learned, kernel
 	Kind     string // what the prefix leads to now, see pipeline.Kind; none while the path is not usable
 	NextHop  string
 	Priority uint32
@@ -94,7 +96,7 @@ type Route struct {
 	Active   bool // it is, or is one of, the best
 }
 
-var sourceNames = [sources]string{"local", "neighbour", "interface", "static", "kernel"}
+var sourceNames = [sources]string{"local", "neighbour", "interface", "static", "learned", "kernel"}
 
 // Routes returns all paths in no particular order. The tables may change meanwhile: each path is as it was when it was
 // reached, and the writer is never held up for more than a few hundred.
@@ -133,7 +135,7 @@ func (m *Manager) show(e *entry, p *path, active bool) Route {
 	v := m.vias.at(p.via)
 	return Route{
 		Prefix: e.key.prefix(), Account: m.vrfs[e.key.vrf].account, Source: sourceNames[p.source],
-		Kind: pipeline.LeafKind(v.leaf).String(), NextHop: m.describe(&v.spec), Priority: p.priority, Penalty: m.penalty(v), Weight: int(p.weight),
+		Kind: pipeline.LeafKind(v.leaf).String(), NextHop: m.describe(&v.spec), Priority: p.priority, Penalty: v.penalty, Weight: int(p.weight),
 		Active: active,
 	}
 }
@@ -161,6 +163,9 @@ func (m *Manager) describe(s *viaSpec) string {
 	case viaTunnelSelf:
 		return "self, tunnel " + s.name
 	case viaUncovered:
+		if s.id == pipeline.BlackholeUnlearned {
+			return "dropped: the customer's router has announced no route"
+		}
 		return "dropped: its routes are those of other places (scope)"
 	}
 	return fixedLeaves[s.kind].String()

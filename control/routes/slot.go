@@ -158,11 +158,11 @@ func (m *Manager) considerNeighbour(h hostKey) {
 	d := m.devices.byIndex[h.ifindex]
 	if m.neighbours[h].usable() && !h.addr.IsLinkLocalUnicast() && d != nil && d.link >= 0 && m.connected(k, d.link) {
 		v := m.via(&viaSpec{kind: viaHops, hops: []hop{{ifindex: h.ifindex, gateway: h.addr, weight: 1}}}, 0)
-		m.setPath(k, sourceNeighbour, uint32(h.ifindex), v, 1, 0)
+		m.setPath(pathKey{k, sourceNeighbour, uint32(h.ifindex), 0}, v, 1, 0)
 		return
 	}
 	if e, ok := m.rib.index[k]; ok {
-		if i := m.rib.find(e, sourceNeighbour, uint32(h.ifindex), 0); i != 0 {
+		if i := m.rib.find(e, &pathKey{k, sourceNeighbour, uint32(h.ifindex), 0}, 0); i != 0 {
 			m.deletePath(i)
 		}
 	}

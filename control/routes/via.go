@@ -22,7 +22,7 @@ const (
 	viaKernel                     // the host itself
 	viaBlackhole                  // RTN_BLACKHOLE
 	viaUnreachable                // RTN_UNREACHABLE, RTN_PROHIBIT, RTN_THROW
-	viaUncovered                  // a prefix that has routes in other places alone; the configuration's
+	viaUncovered                  // a prefix that has routes in other places alone, or none that was learned, by id; the configuration's
 )
 
 // fixedLeaves are those of kinds that depend on nothing.
@@ -33,19 +33,20 @@ var fixedLeaves = map[viaKind]pipeline.Kind{
 
 // viaSpec describes next hops.
 type viaSpec struct {
-	kind viaKind
-	hops []hop      // viaHops
-	id   uint32     // viaObject, viaTunnel, viaTunnelSelf; viaUncovered: pipeline.BlackholeScope
-	name string     // viaNamed: interface; viaTunnel: tunnel, for people
-	addr netip.Addr // viaNamed, viaAddress
+	kind    viaKind
+	hops    []hop      // viaHops
+	id      uint32     // viaObject, viaTunnel, viaTunnelSelf; viaUncovered: index of the leaf
+	account uint16     // viaHops, viaObject: the table whose tunnels' devices the hops are, see learn.go; 0: they are no tunnel's
+	name    string     // viaNamed: interface; viaTunnel: tunnel, for people
+	addr    netip.Addr // viaNamed, viaAddress
 }
 
 // key makes equal next hops equal: most of a million routes lead to a few of them.
 func (s *viaSpec) key(b []byte) []byte {
 	b = append(b[:0], byte(s.kind))
 	switch s.kind {
-	case viaObject, viaTunnel, viaTunnelSelf:
-		return binary.NativeEndian.AppendUint32(b, s.id)
+	case viaObject, viaTunnel, viaTunnelSelf, viaUncovered:
+		return binary.NativeEndian.AppendUint16(binary.NativeEndian.AppendUint32(b, s.id), s.account)
 	case viaNamed, viaAddress:
 		return append(append(b, s.addr.AsSlice()...), s.name...)
 	}
@@ -67,6 +68,7 @@ type via struct {
 	first   uint32        // path
 	leaf    pipeline.Leaf // 0: unusable now
 	members []fib.Member  // what leaf stands for: one, or those of group
+	penalty uint32        // by which priorities are worse, see SetPenalty
 	group   uint32        // own equal-cost group, 0: none
 	slots   []uint32      // neighbours that it holds
 	dirty   bool          // is in pending.vias
@@ -181,13 +183,13 @@ func (m *Manager) resolveDirty() {
 		if !v.live {
 			continue
 		}
-		before, members := v.leaf, v.members
+		before, members, penalty := v.leaf, v.members, v.penalty
 		m.resolve(v, 0)
-		changed := !slices.Equal(members, v.members)
-		if before == v.leaf && !changed {
+		changed, worse := !slices.Equal(members, v.members), penalty != v.penalty
+		if before == v.leaf && !changed && !worse {
 			continue
 		}
-		if before == v.leaf { // a group that changed in place: no prefix becomes dirty, and none would wake these
+		if before == v.leaf && changed { // a group that changed in place: no prefix becomes dirty, and none would wake these
 			m.dirtyVias(func(v *via) bool { return v.spec.kind == viaAddress })
 		}
 		// Where the leaf stays, only those see a difference who look behind it: prefixes that merge several paths, and hosts
@@ -195,8 +197,8 @@ func (m *Manager) resolveDirty() {
 		glean := gleans(members) || gleans(v.members)
 		for p := v.first; p != 0; p = m.rib.paths.at(p).viaNext {
 			at := m.rib.paths.at(p)
-			if before == v.leaf && !glean && at.source != sourceConfig {
-				break // so are all of them: the configuration's next hops are of kinds of their own
+			if before == v.leaf && !glean && !worse && at.source.rank() != sourceConfig {
+				break // so are all of them: next hops of the configuration, and of what is learned, are no others'
 			}
 			m.dirty(at.entry)
 		}
@@ -210,6 +212,7 @@ func gleans(list []fib.Member) bool {
 // resolve finds out what next hops lead to now.
 func (m *Manager) resolve(v *via, from uint32) {
 	held := v.slots
+	v.penalty = m.penaltyOf(&v.spec)
 	v.slots = nil // the new ones are taken before the old ones are given back, so that what stays keeps its number
 	v.members = m.leaves(v)
 	switch {
@@ -249,6 +252,9 @@ func (m *Manager) leaves(v *via) []fib.Member {
 func (m *Manager) hopMembers(v *via, hops []hop) []fib.Member {
 	var out []fib.Member
 	for i := range hops {
+		if m.hopPenalty(&hops[i]) > v.penalty { // the others are better
+			continue
+		}
 		out = addMember(out, m.hopLeaf(v, &hops[i]), uint32(hops[i].weight))
 	}
 	return out
@@ -260,6 +266,8 @@ func (m *Manager) hopLeaf(v *via, h *hop) pipeline.Leaf {
 	switch {
 	case d == nil || !d.up():
 		return 0
+	case m.led[h.ifindex] != nil:
+		return pipeline.MakeLeaf(pipeline.KindTunnel, int(m.led[h.ifindex].tunnel))
 	case d.link < 0:
 		return pipeline.MakeLeaf(pipeline.KindKernel, 0)
 	case !m.devices.links[d.link].live:

@@ -127,14 +127,14 @@ const (
 // solicitations and multicast reports), and from dropping what the workers punt: such packets come from anywhere,
 // and the strict reverse path filter (RFC 3704 2.2) would want a route back through this device. The loose one is
 // set through netlink, because a service with least rights may not write to /proc/sys.
-func (d *Device) quiet() error {
-	if err := d.nl.LinkSetIP6AddrGenMode(d.link, nl.IN6_ADDR_GEN_MODE_NONE); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
+func quiet(handle *netlink.Handle, link netlink.Link) error {
+	if err := handle.LinkSetIP6AddrGenMode(link, nl.IN6_ADDR_GEN_MODE_NONE); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
 		return fmt.Errorf("link-local address cannot be turned off: %w", err)
 	}
 	const loose = 2
 	req := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Index = int32(d.link.Attrs().Index)
+	msg.Index = int32(link.Attrs().Index)
 	req.AddData(msg)
 	spec := nl.NewRtAttr(unix.IFLA_AF_SPEC|unix.NLA_F_NESTED, nil)
 	inet := spec.AddRtAttr(unix.AF_INET|unix.NLA_F_NESTED, nil)

@@ -85,7 +85,7 @@ func (d *Device) open(mtu int) error {
 	if d.link, err = d.nl.LinkByName(d.name); err != nil {
 		return err
 	}
-	if err := d.quiet(); err != nil {
+	if err := quiet(d.nl, d.link); err != nil {
 		return err
 	}
 	if err := d.nl.LinkSetMTU(d.link, mtu); err != nil {

@@ -1,0 +1,74 @@
+package config
+
+import (
+	"math"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestKernelInterface(t *testing.T) {
+	for text, want := range map[string]string{"": "", "kernel_interface: false": "", "kernel_interface: true": "a", "kernel_interface: cust-a.bgp": "cust-a.bgp"} {
+		if got := mustParse(t, field(text)).Tunnels[0].KernelInterface; got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+	for text, want := range map[string]string{
+		"kernel_interface: 7":                "must be true, or the name of the device that the host shall have for the tunnel, got 7",
+		"kernel_interface: sixteen-letters.": `"sixteen-letters." has 16 letters, and the name of a device at most 15`,
+		"kernel_interface: eth0":             `"eth0" is the name of another interface (interfaces[0].name on`,
+		"kernel_interface: causeway-any":     `the host, or the daemon itself, has a device "causeway-any": write another name`,
+		"kernel_interface: a/b":              `"a/b" is not a name`,
+		"mtu: 1000\n    interface_address6: fd00:213::a/127\n    kernel_interface: true": "IPv6 needs a device of 1280 bytes at least, and the tunnel's mtu is 1000",
+	} {
+		_, err := Parse("c.yaml", []byte(field(text)))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s:\ngot  %v\nwant %s", text, err, want)
+		}
+	}
+}
+
+// learning is two tunnels of an account to two sites that announce one prefix.
+const learning = `
+interfaces: [{name: eth0}]
+endpoints: [192.0.2.1]
+tunnels:
+  - {name: a, account: acme, endpoint: 192.0.2.1, customer_endpoint: 198.51.100.2, interface_address: 10.0.0.0/31, kernel_interface: true, prefixes: [203.0.113.0/24, 10.0.0.0/8]}
+  - {name: b, account: acme, endpoint: 192.0.2.1, customer_endpoint: 198.51.100.3, interface_address: 10.0.0.2/31, kernel_interface: true, prefixes: [203.0.113.0/24, 198.18.0.0/24]}
+  - {name: c, account: acme, endpoint: 192.0.2.1, customer_endpoint: 198.51.100.4, interface_address: 10.0.0.4/31, prefixes: [10.0.0.0/8]}
+routes:
+  - {prefix: 198.18.0.0/24, nexthop: b, priority: 7}
+`
+
+// The prefixes of a tunnel with a device are not led into it: that is for its router to say. What it does not announce goes nowhere else.
+func TestUnlearned(t *testing.T) {
+	got := mustParse(t, learning).EffectiveRoutes()
+	want := []Route{
+		{Prefix: prefix("198.18.0.0/24"), Account: "acme", Tunnel: "b", Priority: 7, Weight: 1},
+		{Prefix: prefix("203.0.113.0/24"), Account: "acme", Tunnel: "a", Priority: math.MaxUint32, Weight: 1, Unlearned: true},
+		{Prefix: prefix("10.0.0.0/8"), Account: "acme", Tunnel: "a", Priority: math.MaxUint32, Weight: 1, Unlearned: true},
+		{Prefix: prefix("10.0.0.0/8"), Account: "acme", Tunnel: "c", Priority: 100, Weight: 1},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n%+v\nwant\n%+v", got, want)
+	}
+	changed := Diff(mustParse(t, learning), mustParse(t, strings.Replace(learning, "kernel_interface: true", "kernel_interface: cw-a", 1)))
+	if len(changed.TunnelsChanged) != 1 || !slices.Equal(changed.TunnelsChanged[0].Fields, []string{"kernel_interface"}) {
+		t.Errorf("changes: %+v", changed)
+	}
+}
+
+// Two accounts may have the same addresses, and tunnels any names, but one host has each once.
+func TestSameDevices(t *testing.T) {
+	for second, want := range map[string]string{
+		"name: b\n    customer_endpoint: 198.51.100.3\n    interface_address: 10.213.7.0/31\n    kernel_interface: a":     `tunnels[1].kernel_interface: "a" is the name of another interface (tunnels[0].kernel_interface on line 9)`,
+		"name: b\n    customer_endpoint: 198.51.100.3\n    interface_address: 10.213.0.10/31\n    kernel_interface: true": "tunnels[1].kernel_interface: the host cannot tell the routers of two tunnels apart that have the interface address 10.213.0.10 (tunnels[0].kernel_interface on line 9)",
+		"name: b\n    customer_endpoint: 198.51.100.3\n    interface_address: 10.213.0.10/31":                             "",
+	} {
+		text := base + "    kernel_interface: true\n  - endpoint: 192.0.2.1\n    account: globex\n    " + second + "\n"
+		if _, err := Parse("c.yaml", []byte(text)); want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s:\ngot  %v\nwant %s", second, err, want)
+		}
+	}
+}

@@ -1,0 +1,272 @@
+package node
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"causeway/config"
+	"causeway/control/api"
+	"causeway/control/tun"
+	"causeway/pipeline"
+	"causeway/pipeline/wire"
+)
+
+// A tunnel with `kernel_interface` is a device of the host's, by which a routing daemon speaks with the customer's router. All nodes have it, and
+// with it a way to what is learned there. But the router knows one address, and has one session with it: so one node speaks, the one that would
+// speak BFD (health/speaker.go), and the others give it what comes for it, and send nothing of their own.
+
+// deviceDepth is how many packets may wait for the workers, and from each for the devices.
+const deviceDepth = 1024
+
+// devices are those of all tunnels that have one.
+type devices struct {
+	queue   *pipeline.TunnelQueue
+	sending sync.Mutex // one at a time gives the workers packets
+	running sync.WaitGroup
+
+	mu   sync.Mutex // one at a time changes the list
+	list atomic.Pointer[[]*device]
+}
+
+// A device is one, with what it was made for.
+type device struct {
+	*tun.Interface
+	tunnel, account string
+	addresses       []netip.Prefix
+	id              int                    // the engine's number of the tunnel
+	most            int                    // the tunnel's MTU
+	mtu             atomic.Int64           // the device's
+	speaker         atomic.Pointer[string] // the node that speaks; "": nobody
+}
+
+func (n *Node) openDevices() (err error) {
+	n.devices.list.Store(new([]*device))
+	n.devices.queue, err = pipeline.NewTunnelQueue("devices", len(n.plan.Workers), deviceDepth)
+	return err
+}
+
+// find returns the first device of which is says yes, or nil.
+func (d *devices) find(is func(*device) bool) *device {
+	list := *d.list.Load()
+	if i := slices.IndexFunc(list, is); i >= 0 {
+		return list[i]
+	}
+	return nil
+}
+
+func (d *devices) ofTunnel(name string) *device {
+	return d.find(func(x *device) bool { return x.tunnel == name })
+}
+
+// setDevices makes the devices of c that there are not, and takes away what it does not have. The workers have its tunnels; routes learn with the
+// next Apply.
+func (n *Node) setDevices(c *config.Config) error {
+	d := &n.devices
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var kept []*device
+	var missing []config.Tunnel
+	for _, t := range c.Tunnels {
+		if t.KernelInterface == "" {
+			continue
+		}
+		if x := d.ofTunnel(t.Name); x != nil && x.is(&t) {
+			kept = append(kept, x)
+		} else {
+			missing = append(missing, t)
+		}
+	}
+	for _, x := range *d.list.Load() { // first, for another one may have its name
+		if !slices.Contains(kept, x) {
+			x.Close()
+		}
+	}
+	var errs []error
+	for i := range missing {
+		x, err := n.makeDevice(&missing[i])
+		if err != nil {
+			errs = append(errs, explain(err))
+			continue
+		}
+		kept = append(kept, x)
+	}
+	ifindexes := map[string]int{}
+	for _, x := range kept {
+		ifindexes[x.tunnel] = x.Index()
+		x.id, _ = n.engine.TunnelID(x.tunnel)
+	}
+	d.list.Store(&kept)
+	n.routes.SetDevices(ifindexes)
+	n.followTunnels()
+	return errors.Join(errs...)
+}
+
+// is reports whether x is the device of t, as it is to be.
+func (x *device) is(t *config.Tunnel) bool {
+	return !x.Gone() && x.Name() == t.KernelInterface && x.account == t.Account && x.most == t.MTU && slices.Equal(x.addresses, addressesOf(t))
+}
+
+func addressesOf(t *config.Tunnel) []netip.Prefix {
+	list := []netip.Prefix{t.InterfaceAddress}
+	if t.InterfaceAddress6.IsValid() {
+		list = append(list, t.InterfaceAddress6)
+	}
+	return list
+}
+
+func (n *Node) makeDevice(t *config.Tunnel) (*device, error) {
+	x := &device{tunnel: t.Name, account: t.Account, addresses: addressesOf(t), most: t.MTU}
+	x.mtu.Store(int64(t.MTU))
+	x.speaker.Store(new(string))
+	var err error
+	x.Interface, err = tun.OpenInterface(tun.InterfaceOptions{Name: t.KernelInterface, Addresses: x.addresses, MTU: t.MTU, Log: n.log})
+	if err != nil {
+		return nil, err
+	}
+	n.devices.running.Go(func() { x.Run(func(packet []byte) bool { return n.fromDevice(x, packet) }) })
+	return x, nil
+}
+
+// How often, and after which time, a packet of the kernel's is offered to the workers again when they have no room: a routing daemon's table is
+// many at once.
+const (
+	deviceTries = 20
+	deviceAgain = time.Millisecond
+)
+
+// fromDevice sends what the kernel has sent into the tunnel, if this node speaks.
+func (n *Node) fromDevice(x *device, packet []byte) bool {
+	if *x.speaker.Load() != n.Config().Node.Name {
+		return false
+	}
+	for range deviceTries {
+		n.devices.sending.Lock()
+		sent := n.devices.queue.Send(x.id, packet)
+		n.devices.sending.Unlock()
+		if sent {
+			return true
+		}
+		time.Sleep(deviceAgain)
+	}
+	return false
+}
+
+// takeForDevices takes what comes out of tunnels for devices until ctx is done.
+func (n *Node) takeForDevices(ctx context.Context) {
+	for ctx.Err() == nil {
+		n.devices.queue.Wait(answerWait)
+		n.devices.queue.Drain(n.takeForDevice)
+	}
+}
+
+func (n *Node) takeForDevice(id int, packet []byte) {
+	if x := n.devices.find(func(x *device) bool { return x.id == id }); x != nil {
+		n.toDevice(x, packet, 0)
+	}
+}
+
+// toDevice gives the kernel a packet, here or where it is spoken.
+func (n *Node) toDevice(x *device, packet []byte, passed byte) {
+	switch speaker := *x.speaker.Load(); {
+	case speaker == n.Config().Node.Name:
+		x.Write(packet)
+	case n.ways != nil && speaker != "" && passed < maxPassed:
+		n.ways.speak(speaker, x.tunnel, packet, passed+1)
+	}
+}
+
+// takeSpoken takes a packet for whoever speaks for a tunnel, that another node has passed on.
+func (n *Node) takeSpoken(tunnel string, packet []byte, passed byte) {
+	x := n.devices.ofTunnel(tunnel)
+	if _, spoken := n.sessions.Load().holds[tunnel]; x == nil || spoken && isBFD(packet) {
+		n.takeBFD(tunnel, packet, passed)
+		return
+	}
+	n.toDevice(x, packet, passed)
+}
+
+// isBFD reports whether a packet is to a port of BFD.
+func isBFD(packet []byte) bool {
+	if !isUDP(packet) {
+		return false
+	}
+	udp := wire.IPv6Len
+	if packet[0]>>4 == 4 {
+		udp = int(packet[0]&15) * 4
+	}
+	if len(packet) < udp+wire.UDPLen {
+		return false
+	}
+	port := binary.BigEndian.Uint16(packet[udp+wire.UDPOffDstPort:])
+	return port == 3784 || port == 4784
+}
+
+// followTunnels has devices follow who speaks, and what paths allow.
+func (n *Node) followTunnels() {
+	for _, x := range *n.devices.list.Load() {
+		if speaker := n.prober.Speaker(x.tunnel); speaker != *x.speaker.Load() {
+			x.speaker.Store(&speaker)
+		}
+		if mtu := x.fits(n.engine.Forwarding().PathMTU(x.id)); mtu != int(x.mtu.Load()) {
+			if err := x.SetMTU(mtu); err != nil {
+				n.log.Warn("packets of the host may be too large for a tunnel", "error", err)
+			}
+			x.mtu.Store(int64(mtu))
+		}
+	}
+}
+
+// fits is the MTU of a device whose tunnel's path carries so much; 0: it is not known.
+func (x *device) fits(path int) int {
+	if path == 0 || path >= x.most {
+		return x.most
+	}
+	if len(x.addresses) > 1 { // what is less takes the device's IPv6 away; such packets are cut outside
+		return max(path, wire.IPv6MinMTU)
+	}
+	return path
+}
+
+// repairDevices makes devices again that somebody has taken away.
+func (n *Node) repairDevices() {
+	if n.devices.find(func(x *device) bool { return x.Gone() }) == nil || !n.reloading.TryLock() {
+		return
+	}
+	defer n.reloading.Unlock()
+	c := n.Config()
+	if err := errors.Join(n.setDevices(c), n.routes.Apply(n.peered(c))); err != nil {
+		n.log.Error("a tunnel's device could not be made again", "error", err)
+		return
+	}
+	n.log.Warn("a tunnel's device had been taken away, and was made again")
+}
+
+// closeDevices takes all away.
+func (n *Node) closeDevices() error {
+	d := &n.devices
+	if d.queue == nil {
+		return nil
+	}
+	for _, x := range *d.list.Load() {
+		x.Close()
+	}
+	d.running.Wait()
+	return d.queue.Close()
+}
+
+// interfaceOf is how the device of a tunnel is; nil: it has none.
+func (n *Node) interfaceOf(t *config.Tunnel, learned map[uint32]int) *api.KernelInterface {
+	x := n.devices.ofTunnel(t.Name)
+	if x == nil {
+		return nil
+	}
+	s := x.Stats()
+	return &api.KernelInterface{Name: x.Name(), Node: *x.speaker.Load(), MTU: int(x.mtu.Load()), Learned: learned[uint32(x.id)],
+		ToKernel: s.ToKernel, FromKernel: s.FromKernel, Refused: s.Refused, Unsent: s.Unsent}
+}

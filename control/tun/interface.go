@@ -1,0 +1,151 @@
+package tun
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// An Interface is a tunnel as the host's kernel has it: a device with our interface addresses. What the kernel sends there goes into the
+// tunnel, and what comes out of the tunnel for those addresses the kernel gets. It is not persistent either.
+type Interface struct {
+	opts InterfaceOptions
+	link netlink.Link
+	nl   *netlink.Handle
+	file *os.File
+
+	gone                                  atomic.Bool
+	closing                               sync.Once
+	toKernel, fromKernel, refused, unsent atomic.Uint64
+}
+
+// InterfaceOptions say how the device is.
+type InterfaceOptions struct {
+	Name      string
+	Addresses []netip.Prefix // ours, with their /31, /30 or /127
+	MTU       int            // bytes
+	Log       *slog.Logger
+}
+
+// InterfaceStats count packets since the device was made.
+type InterfaceStats struct {
+	ToKernel   uint64 // given to the kernel
+	FromKernel uint64 // sent into the tunnel
+	Refused    uint64 // that the kernel did not take
+	Unsent     uint64 // that the kernel sent, and nobody took
+}
+
+// OpenInterface makes the device, in the calling thread's network namespace. Needs CAP_NET_ADMIN and /dev/net/tun.
+func OpenInterface(o InterfaceOptions) (*Interface, error) {
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("device %s: netlink: %w", o.Name, err)
+	}
+	i := &Interface{opts: o, nl: handle}
+	if err := i.open(); err != nil {
+		i.Close()
+		return nil, fmt.Errorf("device %s: %w", o.Name, err)
+	}
+	return i, nil
+}
+
+func (i *Interface) open() error {
+	fd, err := create(i.opts.Name)
+	if err != nil {
+		return err
+	}
+	i.file = os.NewFile(uintptr(fd), "/dev/net/tun")
+	if i.link, err = i.nl.LinkByName(i.opts.Name); err != nil {
+		return err
+	}
+	if err := quiet(i.nl, i.link); err != nil {
+		return err
+	}
+	if err := i.nl.LinkSetMTU(i.link, i.opts.MTU); err != nil {
+		return fmt.Errorf("mtu %d: %w", i.opts.MTU, err)
+	}
+	for _, p := range i.opts.Addresses {
+		a := &netlink.Addr{IPNet: ipNet(p)}
+		if p.Addr().Is6() {
+			a.Flags = unix.IFA_F_NODAD // the other one does not hear us
+		}
+		if err := i.nl.AddrReplace(i.link, a); err != nil {
+			return fmt.Errorf("address %s: %w", p, err)
+		}
+	}
+	if err := i.nl.LinkSetUp(i.link); err != nil {
+		return fmt.Errorf("cannot be brought up: %w", err)
+	}
+	return nil
+}
+
+// Name is the device's name, and Index its number.
+func (i *Interface) Name() string { return i.opts.Name }
+
+// Index is the number of the device.
+func (i *Interface) Index() int { return i.link.Attrs().Index }
+
+// Gone reports whether somebody has taken the device away.
+func (i *Interface) Gone() bool { return i.gone.Load() }
+
+// SetMTU changes the largest packet that the kernel may send, in bytes.
+func (i *Interface) SetMTU(mtu int) error {
+	if err := i.nl.LinkSetMTU(i.link, mtu); err != nil {
+		return fmt.Errorf("device %s: mtu %d: %w", i.opts.Name, mtu, err)
+	}
+	return nil
+}
+
+// Write gives the kernel a packet that has come out of the tunnel.
+func (i *Interface) Write(packet []byte) {
+	if _, err := i.file.Write(packet); err != nil {
+		i.refused.Add(1)
+		return
+	}
+	i.toKernel.Add(1)
+}
+
+// Run calls send for each packet of the kernel's, which is send's until it returns, until the device is closed or taken away. send reports
+// whether the packet is on its way.
+func (i *Interface) Run(send func(packet []byte) bool) {
+	buf := make([]byte, 1<<16)
+	for {
+		n, err := i.file.Read(buf)
+		if errors.Is(err, os.ErrClosed) {
+			return
+		}
+		if err != nil {
+			i.gone.Store(true)
+			i.opts.Log.Error("the device of a tunnel is gone: `causeway reload` makes it again", "device", i.opts.Name, "error", err)
+			return
+		}
+		if send(buf[:n]) {
+			i.fromKernel.Add(1)
+		} else {
+			i.unsent.Add(1)
+		}
+	}
+}
+
+// Stats returns the counters.
+func (i *Interface) Stats() InterfaceStats {
+	return InterfaceStats{ToKernel: i.toKernel.Load(), FromKernel: i.fromKernel.Load(), Refused: i.refused.Load(), Unsent: i.unsent.Load()}
+}
+
+// Close removes the device, with its addresses and its routes, and ends Run.
+func (i *Interface) Close() (err error) {
+	i.closing.Do(func() {
+		i.nl.Close()
+		if i.file != nil {
+			err = i.file.Close()
+		}
+	})
+	return err
+}
