@@ -164,7 +164,10 @@ func (b *clusterBed) oneSpeaks(t *testing.T) {
 	b.guestBird(t, fmt.Sprintf(`protocol bfd {
 	multihop { min rx interval 200 ms; min tx interval 200 ms; multiplier 5; };
 	neighbor 10.213.%[1]d.0 local 10.213.%[1]d.1 multihop yes;
-}`, x.number))
+}
+protocol static { ipv4; route 10.77.0.0/16 unreachable; route 198.18.%[1]d.0/25 unreachable; }
+protocol bgp { local 10.213.%[1]d.1 as 65010; neighbor 10.213.%[1]d.0 as 64512; multihop 3; hold time 9; connect retry time 1; connect delay time 1; error wait time 1, 2; ipv4 { import none; export all; }; }
+`, x.number))
 	var speaker *bed
 	await(t, "nobody has a session of BFD that is up", func() bool {
 		first, second := b.healthOf(t, x.name).BFD, b.second.healthOf(t, x.name).BFD

@@ -184,7 +184,13 @@ func (b *clusterBed) startNodes(t *testing.T) {
 
 // fileOf is a node's configuration: both have the same tunnels.
 func (b *clusterBed) fileOf(x *bed) string {
-	s := x.configuration(nil, b.section(x))
+	routes := []string{}
+	for _, tunnel := range b.tunnels {
+		if tunnel.device { // BGP comes at the end
+			routes = append(routes, "routes:", fmt.Sprintf("  - {prefix: 198.18.%d.0/24, nexthop: %s}", tunnel.number, tunnel.name), fmt.Sprintf("  - {prefix: %q, nexthop: %s}", fmt.Sprintf("2001:db8:18:%d::/64", tunnel.number), tunnel.name))
+		}
+	}
+	s := x.configuration(nil, append([]string{b.section(x)}, routes...)...)
 	for _, tunnel := range b.tunnels {
 		s += tunnel.configuration(b.keys)
 	}
@@ -253,7 +259,7 @@ func threeTunnels() []*ikeTunnel {
 // TestRootCluster: what one node negotiates another one carries, packet by packet, and goes on with when the first is gone.
 func TestRootCluster(t *testing.T) {
 	tunnels := threeTunnels()
-	tunnels[0].probed = true
+	tunnels[0].probed, tunnels[0].device = true, true
 	newClusterBed(t, tunnels).goesOn(t)
 }
 
@@ -314,6 +320,7 @@ func (b *clusterBed) goesOn(t *testing.T) {
 	if b.tunnels[0].probed {
 		b.downWithoutSA(t)
 		b.oneSpeaks(t)
+		b.bothLearn(t)
 	}
 	b.differentIVs(t, wires[0].Stop(), wires[1].Stop())
 	for _, x := range []*bed{b.second, b.bed} {

@@ -35,6 +35,7 @@ type ikeTunnel struct {
 	want, wantChild    string   // words of what must have been agreed on, where that is not the whole proposal
 	protected          bool     // replay_protection
 	probed             bool     // health_check and bfd
+	device             bool     // kernel_interface
 	window             int      // the node's, in packets; 0: the usual one
 	udp                bool     // ESP in UDP although there is no NAT
 	errs               []string // what went wrong
@@ -224,6 +225,9 @@ func (x *ikeTunnel) configuration(dir string) string {
 	line("replay_protection: %v", x.protected)
 	if x.window > 0 {
 		line("replay_window: %d", x.window)
+	}
+	if x.device {
+		line("kernel_interface: true")
 	}
 	if x.probed {
 		line("health_check: {type: request, target: %s, interval: 200ms, recovery: {clean: 10, hold: 1s}}", x.inside4())

@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// routeMetric is the metric of the device's routes: far behind whatever the operator or a routing daemon has set.
-const routeMetric = 1 << 24
+// routeMetric is the metric of the device's routes: far behind whatever the operator or a routing daemon has set. FRR takes the first eight bits
+// of a metric for the route's distance, and prefers what is nearer, its own BGP at 20 too.
+const routeMetric = 254 << 24
 
 // addressMetric is that of its addresses, one more: the kernel's route to an IPv6 address is not one of ours.
 const addressMetric = routeMetric + 1

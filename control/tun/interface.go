@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -71,7 +72,7 @@ func (i *Interface) open() error {
 	if err := i.nl.LinkSetMTU(i.link, i.opts.MTU); err != nil {
 		return fmt.Errorf("mtu %d: %w", i.opts.MTU, err)
 	}
-	for _, p := range i.opts.Addresses {
+	for _, p := range i.addresses() {
 		a := &netlink.Addr{IPNet: ipNet(p)}
 		if p.Addr().Is6() {
 			a.Flags = unix.IFA_F_NODAD // the other one does not hear us
@@ -84,6 +85,19 @@ func (i *Interface) open() error {
 		return fmt.Errorf("cannot be brought up: %w", err)
 	}
 	return nil
+}
+
+// addresses are those of the device: with IPv6 there is one for the link too, without which FRR speaks no BGP there.
+func (i *Interface) addresses() []netip.Prefix {
+	list := slices.Clone(i.opts.Addresses)
+	for _, p := range i.opts.Addresses {
+		if p.Addr().Is6() {
+			a := p.Addr().As16()
+			copy(a[:8], netip.MustParseAddr("fe80::").AsSlice())
+			list = append(list, netip.PrefixFrom(netip.AddrFrom16(a), 64))
+		}
+	}
+	return list
 }
 
 // Name is the device's name, and Index its number.
@@ -126,12 +140,22 @@ func (i *Interface) Run(send func(packet []byte) bool) {
 			i.opts.Log.Error("the device of a tunnel is gone: `causeway reload` makes it again", "device", i.opts.Name, "error", err)
 			return
 		}
+		if isMulticast(buf[:n]) {
+			continue // the kernel looks for routers, and says what groups it is in: nobody is there
+		}
 		if send(buf[:n]) {
 			i.fromKernel.Add(1)
 		} else {
 			i.unsent.Add(1)
 		}
 	}
+}
+
+func isMulticast(packet []byte) bool {
+	if packet[0]>>4 == 6 {
+		return len(packet) > 24 && packet[24] == 0xff
+	}
+	return len(packet) > 16 && packet[16]>>4 == 0xe
 }
 
 // Stats returns the counters.
