@@ -285,7 +285,9 @@ func (b *clusterBed) bothLearn(t *testing.T) {
 		text := node.birdConf(a[0], through) + b.net.RoutingConf("bgp-bird-node.conf", "NODE4", a[0], "OTHER4", a[1])
 		defer node.node.Bird(text).Stop()
 	}
-	learned := func() bool { return deviceOf(t, b.bed, x.name).Learned == 2 && deviceOf(t, b.second, x.name).Learned == 2 }
+	learned := func() bool {
+		return deviceOf(t, b.bed, x.name).Learned == 2 && deviceOf(t, b.second, x.name).Learned == 2
+	}
 	defer func() {
 		if t.Failed() {
 			for node := range addresses {

@@ -34,6 +34,10 @@ func yes(b bool) string {
 
 func tunnelTable(w io.Writer, tunnels []api.Tunnel) {
 	rows := [][]string{{"NAME", "ACCOUNT", "TYPE", "ENDPOINT", "CUSTOMER", "MTU", "MSS", "RX PACKETS", "RX BYTES", "TX PACKETS", "TX BYTES", "DROPS", "ROUTE"}}
+	devices := slices.ContainsFunc(tunnels, func(t api.Tunnel) bool { return t.KernelInterface != nil })
+	if devices {
+		rows[0] = append(rows[0], "DEVICE")
+	}
 	for _, t := range tunnels {
 		mtu := num(t.MTU)
 		if t.EffectiveMTU != t.MTU {
@@ -48,8 +52,22 @@ func tunnelTable(w io.Writer, tunnels []api.Tunnel) {
 			t.Name, t.Account, t.Type, t.Endpoint, t.CustomerEndpoint, mtu, mss,
 			num(t.RXPackets), num(t.RXBytes), num(t.TXPackets), num(t.TXBytes), num(t.RXDrops + t.TXDrops), t.Route,
 		})
+		if devices {
+			rows[len(rows)-1] = append(rows[len(rows)-1], deviceWords(t.KernelInterface))
+		}
 	}
 	table(w, rows)
+}
+
+// deviceWords says how the host's device of a tunnel is.
+func deviceWords(d *api.KernelInterface) string {
+	switch {
+	case d == nil:
+		return "-"
+	case d.Node == "":
+		return fmt.Sprintf("%s: %d routes learned, nobody speaks yet", d.Name, d.Learned)
+	}
+	return fmt.Sprintf("%s: %d routes learned, %s speaks", d.Name, d.Learned, d.Node)
 }
 
 // routeTable sorts by account, then prefix: the daemon lists routes as they stand in its tables.

@@ -78,9 +78,16 @@ func set(v reflect.Value, n *int) {
 	*n++
 	switch v.Kind() {
 	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			v.Set(reflect.ValueOf(time.Unix(int64(*n), 0).UTC()))
+			return
+		}
 		for i := range v.NumField() {
 			set(v.Field(i), n)
 		}
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		set(v.Elem(), n)
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
 		set(v.Index(0), n)
@@ -108,7 +115,7 @@ func set(v reflect.Value, n *int) {
 func TestJSONIsAContract(t *testing.T) {
 	srv := httptest.NewServer(NewHandler(filled{}))
 	defer srv.Close()
-	for _, what := range []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "sas", "ike", "nodes", "cluster", "fleet", "status", "reload"} {
+	for _, what := range []string{"tunnels", "routes", "neighbours", "workers", "drops", "ports", "sas", "ike", "health", "history", "nodes", "cluster", "fleet", "status", "reload"} {
 		var resp *http.Response
 		var err error
 		if what == "reload" {

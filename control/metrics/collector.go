@@ -57,6 +57,8 @@ var (
 	tunnelHealth    = desc("tunnel_health_state", "State of a tunnel that is probed: 1 healthy, 0.5 degraded, 0 down.", "tunnel", "account")
 	tunnelProbes    = desc("tunnel_health_probes_total", "Probes of a tunnel, by how they ended: answered, lost.", "tunnel", "account", "result")
 	tunnelBFD       = desc("tunnel_bfd_up", "Whether this node's session of BFD with the tunnel's router is up. Not there where another node has it.", "tunnel", "account")
+	tunnelLearned   = desc("tunnel_learned_routes", "Prefixes that the account of a tunnel with kernel_interface has learned through it.", "tunnel", "account")
+	devicePackets   = desc("tunnel_device_packets_total", "Packets of the host's device of a tunnel with kernel_interface: to_kernel and from_kernel have passed; refused the kernel did not take; unsent another node speaks for, or there was no room.", "tunnel", "account", "what")
 	notices         = desc("tunnel_health_notices_total", "Changes of tunnels' states that were to be posted to the webhook: delivered, failed (a try, which is made again), dropped.", "result")
 	tunnelRTT       = desc("tunnel_health_rtt_seconds", "How long answers to the probes of a tunnel take, smoothed. Not there before the first answer.", "tunnel", "account")
 	saInfo          = desc("sa_info", "1, with what is known of a security association of a tunnel: its direction (in, out), SPI and encryption.", "tunnel", "direction", "spi", "encryption")
@@ -278,6 +280,13 @@ func (o out) tunnel(e *pipeline.Engine, t Tunnel) {
 	}
 	if t.BFD != nil {
 		o.gauge(tunnelBFD, truth(t.BFD.State == bfd.Up), t.Name, t.Account)
+	}
+	if d := t.Device; d != nil {
+		o.gauge(tunnelLearned, float64(d.Learned), t.Name, t.Account)
+		o.counter(devicePackets, d.Packets.ToKernel, t.Name, t.Account, "to_kernel")
+		o.counter(devicePackets, d.Packets.FromKernel, t.Name, t.Account, "from_kernel")
+		o.counter(devicePackets, d.Packets.Refused, t.Name, t.Account, "refused")
+		o.counter(devicePackets, d.Packets.Unsent, t.Name, t.Account, "unsent")
 	}
 }
 

@@ -59,6 +59,13 @@ type Tunnel struct {
 	Routed        bool           // a route leads to the customer endpoint
 	Health        *health.Report // nil: the tunnel is not probed
 	BFD           *bfd.Report    // nil: this node has no session with its router
+	Device        *Device        // nil: the host has no device for it
+}
+
+// A Device is what the labels and gauges of a tunnel's device are made of.
+type Device struct {
+	Packets tun.InterfaceStats
+	Learned int // prefixes
 }
 
 // An SA is what the labels and gauges of a security association are made of.

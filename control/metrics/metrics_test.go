@@ -43,7 +43,7 @@ func source(t *testing.T) Source {
 	return Source{
 		Engine: e,
 		Tunnels: func() []Tunnel {
-			return []Tunnel{{0, "cust-a", "acme", 1400, true, &health.Report{State: health.Degraded, Answered: 9, Lost: 2, RTT: 20 * time.Millisecond}, &bfd.Report{State: bfd.Up}}, {1, "cust-b", "acme", 1476, false, nil, nil}}
+			return []Tunnel{{0, "cust-a", "acme", 1400, true, &health.Report{State: health.Degraded, Answered: 9, Lost: 2, RTT: 20 * time.Millisecond}, &bfd.Report{State: bfd.Up}, &Device{tun.InterfaceStats{ToKernel: 5, FromKernel: 6, Refused: 1, Unsent: 2}, 3}}, {1, "cust-b", "acme", 1476, false, nil, nil, nil}}
 		},
 		SAs: func() []SA {
 			return []SA{{Tunnel: "cust-a", Encryption: "aes128gcm16", SPI: 0x1001, Inbound: true}, {Tunnel: "cust-a", Encryption: "aes128gcm16", SPI: 0x2001, Sequence: 7}}

@@ -283,6 +283,7 @@ func (n *Node) metricTunnels() []metrics.Tunnel {
 		}
 	}
 	var out []metrics.Tunnel
+	learned := n.routes.Learned()
 	for _, t := range n.Config().Tunnels {
 		id, ok := n.engine.TunnelID(t.Name)
 		if !ok {
@@ -291,6 +292,9 @@ func (n *Node) metricTunnels() []metrics.Tunnel {
 		m := metrics.Tunnel{ID: id, Name: t.Name, Account: t.Account, EffectiveMTU: t.MTU, Routed: fwd.TunnelRoute(id) != 0, Health: reports[t.Name], BFD: sessions[t.Name]}
 		if path := fwd.PathMTU(id); path > 0 {
 			m.EffectiveMTU = min(t.MTU, path)
+		}
+		if x := n.devices.ofTunnel(t.Name); x != nil {
+			m.Device = &metrics.Device{Packets: x.Stats(), Learned: learned[uint32(id)]}
 		}
 		out = append(out, m)
 	}
