@@ -21,7 +21,7 @@ var rootSchema = schema{
 		"flow":          "this version has no flow analytics: metrics has the counters; remove the section",
 		"ike":           "a tunnel of type ipsec has ike itself: remove the section",
 		"ipsec":         "a tunnel of type ipsec has these fields itself: remove the section",
-		"bgp":           "this version does not speak BGP itself, the host's bird or FRR does: write kernel_interface: true in tunnels, and see docs/health.md, BGP",
+		"bgp":           "this version does not speak BGP itself, the host's bird or FRR does: write kernel_interface: true in tunnels, and see docs/bgp.md",
 		"health_checks": "belongs to each tunnel: write health_check: {type: request} there",
 	},
 }

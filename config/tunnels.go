@@ -13,7 +13,7 @@ const DefaultAccount = "default"
 const defaultTTL = 64
 
 const (
-	noBGP = "this version does not speak BGP itself, the host's bird or FRR does: write kernel_interface: true, and see docs/health.md, BGP"
+	noBGP = "this version does not speak BGP itself, the host's bird or FRR does: write kernel_interface: true, and see docs/bgp.md"
 )
 
 var tunnelSchema = schema{

@@ -255,15 +255,21 @@ func TestRootBGPIPsec(t *testing.T) {
 	b.swans[inGuest].MustCtl("--initiate", "--child", x.name)
 	through := tunnel{name: x.name, interface4: "10.213.101.0/31", interface6: "fd00:213:101::a/127", customer4: "10.213.101.1", customer6: "fd00:213:101::b"}
 	b.sh(t, "ip addr add 10.213.101.1/31 dev vti101; ip addr add fd00:213:101::b/127 dev vti101 nodad")
-	f := b.node.FRR(b.net.RoutingConf("bgp-frr.conf", "NODE4", "172.31.1.1", "THEIRS4", through.customer4, "THEIRS6", through.customer6))
+	// Only packets of the neighbour on the link are believed (RFC 5082), and the daemons speak BFD themselves.
+	only := func(conf, neighbour string) string {
+		line := " neighbor " + neighbour + " timers connect"
+		return strings.Replace(conf, line, fmt.Sprintf(" neighbor %[1]s ttl-security hops 1\n neighbor %[1]s bfd\n", neighbour)+line, 1)
+	}
+	f := b.node.FRR(only(b.net.RoutingConf("bgp-frr.conf", "NODE4", address1, "THEIRS4", through.customer4, "THEIRS6", through.customer6), through.customer4))
 	defer f.Stop()
-	b.guestFRR(t, bgpdConf(bgpPeer{through, []string{"198.18.101.0/24", "2001:db8:18:101::/64", "10.77.0.0/16"}, "set community 13335:60010"}), "bgpd")
+	b.guestFRR(t, only(bgpdConf(bgpPeer{through, []string{"198.18.101.0/24", "2001:db8:18:101::/64", "10.77.0.0/16"}, "set community 13335:60010"}), "10.213.101.0"), "bfdd", "bgpd")
 	defer func() {
 		if t.Failed() {
 			t.Log(f.Show("show bgp summary"), f.Show("show bgp ipv4 unicast"), f.Show("show ip route"), b.vtysh(t, "show bgp summary"), must(t, b.node, "ip", "route"), must(t, b.node, "ip", "nexthop"))
 		}
 	}()
 	eventually(t, "three prefixes are learned", func() bool { return deviceOf(t, b.bed, x.name).Learned == 3 })
+	eventually(t, "the daemons' BFD is up", func() bool { return strings.Contains(f.Show("show bfd peers brief"), "up") })
 	for _, pair := range [][2]netip.Addr{{x.from4(), x.inside4()}, {x.from6(), x.inside6()}} {
 		if err := b.echo(pair[0], pair[1]); err != nil {
 			t.Error(err)
@@ -324,4 +330,18 @@ func (b *clusterBed) bothLearn(t *testing.T) {
 	}
 	b.spray(toBoth)
 	b.manyPings(t, "by learned routes", b.bed, b.second)
+
+	t.Logf("%s speaks", speaker.name)
+	if speaker == b.bed {
+		return // it has the store
+	}
+	b.kill(t, speaker)
+	b.spray(toFirst)
+	began := time.Now()
+	await(t, "nobody speaks in its place", func() bool { d := deviceOf(t, other, x.name); return d.Node == other.name && d.Learned == 2 })
+	t.Logf("the node that speaks was killed: another one has the session and the routes after %v", time.Since(began))
+	b.manyPings(t, "another one speaks", other)
+	speaker.start()
+	b.joined(t)
+	b.spray(toBoth)
 }

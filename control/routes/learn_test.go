@@ -164,6 +164,9 @@ func TestDeviceRoutes(t *testing.T) {
 	b.want(t, "", "10.213.0.0", "none")
 	b.want(t, "", "10.213.0.1", "none")
 	b.want(t, "a", "10.213.0.1", "tunnel t0")
+	if n := b.m.Learned(); len(n) > 0 {
+		t.Errorf("learned: %v", n)
+	}
 }
 
 // Next hops that have a group of their own are used by it once their prefix has no other: it changes in place.

@@ -137,7 +137,7 @@ func (i *Interface) Run(send func(packet []byte) bool) {
 		}
 		if err != nil {
 			i.gone.Store(true)
-			i.opts.Log.Error("the device of a tunnel is gone: `causeway reload` makes it again", "device", i.opts.Name, "error", err)
+			i.opts.Log.Error("the device of a tunnel is gone", "device", i.opts.Name, "error", err)
 			return
 		}
 		if isMulticast(buf[:n]) {

@@ -88,7 +88,7 @@ func TestRootAddressesAndRoutesFollowTheConfiguration(t *testing.T) {
 		var routes []string
 		for _, family := range []string{"-4", "-6"} {
 			for line := range strings.Lines(h.MustRun("ip", family, "route", "show", "dev", DefaultName)) {
-				if strings.Contains(line, "metric 16777216") {
+				if strings.Contains(line, "metric 4261412864") {
 					routes = append(routes, strings.Fields(line)[0])
 				}
 			}
