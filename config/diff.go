@@ -49,6 +49,10 @@ type Restart struct {
 func (c Changes) Warnings() []string {
 	var out []string
 	for _, t := range c.TunnelsChanged {
+		if t.Old.KernelInterface == "" && t.New.KernelInterface != "" && len(t.New.Prefixes) > 0 {
+			out = append(out, fmt.Sprintf("tunnel %s: its prefixes are not led into it by themselves any more, but by what is learned through device %s, and by routes: what has neither is dropped (route_unlearned)",
+				t.New.Name, t.New.KernelInterface))
+		}
 		was, is := t.Old.IPsec, t.New.IPsec
 		if was == nil || is == nil {
 			continue

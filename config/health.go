@@ -229,6 +229,10 @@ func (h *HealthCheck) thresholds(m fields) {
 		m.fail("would never find the tunnel down: down.samples of %d, with a retry of %d and one probe each %s, take %s to be sent, and down.within is %s; write a longer down.within, more retries, or a shorter interval",
 			h.Samples, h.Retry, spell(h.Interval), spell(need), spell(h.Within))
 	}
+	if most := int(h.Over / h.Interval); most < h.Failures {
+		m.fail("would never find the tunnel degraded: in degraded.over of %s there are %d probes, one each %s, and degraded.failures is %d; write fewer, a longer degraded.over, or a shorter interval",
+			spell(h.Over), most, spell(h.Interval), h.Failures)
+	}
 	if v, ok := m.get("recovery"); ok {
 		if f, ok := v.mapping(recoverySchema); ok {
 			f.number("successes", 1, 1000, &h.Successes)

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/goccy/go-yaml/ast"
 )
@@ -11,7 +12,7 @@ import (
 const deviceNameLimit = 15
 
 // ownDevices are the names of devices that the daemon makes for itself, or that every host has.
-var ownDevices = []string{"causeway", "causeway-any", "lo", "all", "default"}
+var ownDevices = []string{"causeway", "causeway-any", "lo", "all", "default"} // two of them are the kernel's words for all of them
 
 // kernelInterface decodes the name of a tunnel's device, after the tunnel's own name: true takes that one.
 func (d *decoder) kernelInterface(f fields, t *Tunnel) {
@@ -25,11 +26,13 @@ func (d *decoder) kernelInterface(f fields, t *Tunnel) {
 			return
 		}
 		if t.KernelInterface = t.Name; len(t.Name) > deviceNameLimit {
-			v.fail("the tunnel's name has %d letters, and that of a device at most %d: write one, such as kernel_interface: %s", len(t.Name), deviceNameLimit, t.Name[:deviceNameLimit])
+			v.fail("the tunnel's name has %d letters, and that of a device at most %d: write one, kernel_interface: NAME", len(t.Name), deviceNameLimit)
 		}
 	case *ast.StringNode:
-		if t.KernelInterface, ok = v.name(); ok && len(t.KernelInterface) > deviceNameLimit {
-			v.fail("%s has %d letters, and the name of a device at most %d", quote(t.KernelInterface), len(t.KernelInterface), deviceNameLimit)
+		if s, ok := v.text(); ok && (!validName(s) || len(s) > deviceNameLimit) {
+			v.fail("%s is no name of a device: 1 to %d letters, digits, '.', '_' and '-', the first a letter or digit", quote(s), deviceNameLimit)
+		} else if ok {
+			t.KernelInterface = s
 		}
 	default:
 		v.fail("must be true, or the name of the device that the host shall have for the tunnel, got %s", v)
@@ -39,7 +42,7 @@ func (d *decoder) kernelInterface(f fields, t *Tunnel) {
 	}
 }
 
-// sameDevices finds devices that cannot be on one host: two of a name, or with one address.
+// sameDevices finds devices that cannot be on one host: two of a name, or in one subnet.
 func (k *checker) sameDevices() {
 	names := map[string]string{}
 	for _, name := range ownDevices {
@@ -48,14 +51,14 @@ func (k *checker) sameDevices() {
 	for i, f := range k.c.Interfaces {
 		names[f.Name] = k.there(fmt.Sprintf("interfaces[%d].name", i))
 	}
-	addresses := map[netip.Addr]string{}
+	subnets := map[netip.Prefix]string{}
 	for i, t := range k.c.Tunnels {
 		if t.KernelInterface == "" {
 			continue
 		}
 		path := tunnelPath(i, "kernel_interface")
 		if where, taken := names[t.KernelInterface]; taken && where == "" {
-			k.fail(path, "the host, or the daemon itself, has a device %s: write another name", quote(t.KernelInterface))
+			k.fail(path, "%s is taken by the host, or by the daemon itself: write another name", quote(t.KernelInterface))
 		} else if taken {
 			k.fail(path, "%s is the name of another interface (%s): write another name", quote(t.KernelInterface), where)
 		}
@@ -64,10 +67,15 @@ func (k *checker) sameDevices() {
 			if !p.IsValid() {
 				continue
 			}
-			if where, taken := addresses[p.Addr()]; taken {
-				k.fail(path, "the host cannot tell the routers of two tunnels apart that have the interface address %s (%s): give one of them another", p.Addr(), where)
+			for _, h := range halves(p) {
+				if where, taken := subnets[h]; taken {
+					k.fail(path, "the host cannot tell the routers of two tunnels apart that have interface addresses in %s (%s): give one of them another", h, where)
+				}
+				subnets[h] = k.there(path)
 			}
-			addresses[p.Addr()] = k.there(path)
+			if p.Contains(k.c.Node.Address) || slices.ContainsFunc(k.c.Endpoints, p.Contains) {
+				k.fail(path, "the host cannot tell the router from itself: node.address or an endpoint lies in the subnet %s of the interface address", p.Masked())
+			}
 		}
 	}
 }

@@ -16,10 +16,10 @@ func TestKernelInterface(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"kernel_interface: 7":                "must be true, or the name of the device that the host shall have for the tunnel, got 7",
-		"kernel_interface: sixteen-letters.": `"sixteen-letters." has 16 letters, and the name of a device at most 15`,
+		"kernel_interface: sixteen-letters.": `"sixteen-letters." is no name of a device: 1 to 15 letters`,
 		"kernel_interface: eth0":             `"eth0" is the name of another interface (interfaces[0].name on`,
-		"kernel_interface: causeway-any":     `the host, or the daemon itself, has a device "causeway-any": write another name`,
-		"kernel_interface: a/b":              `"a/b" is not a name`,
+		"kernel_interface: causeway-any":     `"causeway-any" is taken by the host, or by the daemon itself: write another name`,
+		"kernel_interface: a/b":              `"a/b" is no name of a device`,
 		"mtu: 1000\n    interface_address6: fd00:213::a/127\n    kernel_interface: true": "IPv6 needs a device of 1280 bytes at least, and the tunnel's mtu is 1000",
 	} {
 		_, err := Parse("c.yaml", []byte(field(text)))
@@ -63,7 +63,7 @@ func TestUnlearned(t *testing.T) {
 func TestSameDevices(t *testing.T) {
 	for second, want := range map[string]string{
 		"name: b\n    customer_endpoint: 198.51.100.3\n    interface_address: 10.213.7.0/31\n    kernel_interface: a":     `tunnels[1].kernel_interface: "a" is the name of another interface (tunnels[0].kernel_interface on line 9)`,
-		"name: b\n    customer_endpoint: 198.51.100.3\n    interface_address: 10.213.0.10/31\n    kernel_interface: true": "tunnels[1].kernel_interface: the host cannot tell the routers of two tunnels apart that have the interface address 10.213.0.10 (tunnels[0].kernel_interface on line 9)",
+		"name: b\n    customer_endpoint: 198.51.100.3\n    interface_address: 10.213.0.10/31\n    kernel_interface: true": "tunnels[1].kernel_interface: the host cannot tell the routers of two tunnels apart that have interface addresses in 10.213.0.10/31 (tunnels[0].kernel_interface on line 9)",
 		"name: b\n    customer_endpoint: 198.51.100.3\n    interface_address: 10.213.0.10/31":                             "",
 	} {
 		text := base + "    kernel_interface: true\n  - endpoint: 192.0.2.1\n    account: globex\n    " + second + "\n"

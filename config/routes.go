@@ -73,7 +73,7 @@ func (c *Config) EffectiveRoutes() []Route {
 	for _, r := range c.Routes {
 		if key := (accountPrefix{r.Account, r.Prefix}); !said[key] {
 			said[key] = true
-			r.Uncovered = true
+			r.Uncovered, r.Priority = true, math.MaxUint32 // any that is learned is better
 			routes = append(routes, r)
 		}
 	}

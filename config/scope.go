@@ -8,7 +8,8 @@ import (
 )
 
 // A Scope says which nodes have a route: those of a region or a data center
-// that it names, by node.region and node.datacenter. The zero Scope is all.
+// that it names, by node.region and node.datacenter, whether in capitals or
+// not. The zero Scope is all.
 // Scopes that say the same are equal.
 type Scope struct {
 	regions, datacenters string // sorted, separated by blanks
@@ -54,7 +55,9 @@ func (v value) names() string {
 
 // covers reports whether a node is in the scope.
 func (s Scope) covers(n *Node) bool {
-	in := func(list, name string) bool { return name != "" && slices.Contains(strings.Fields(list), name) }
+	in := func(list, name string) bool {
+		return name != "" && slices.ContainsFunc(strings.Fields(list), func(s string) bool { return strings.EqualFold(s, name) })
+	}
 	return s == Scope{} || in(s.regions, n.Region) || in(s.datacenters, n.Datacenter)
 }
 

@@ -21,6 +21,7 @@ func TestScope(t *testing.T) {
 		"{prefix: 198.18.0.0/16, nexthop: b, priority: 7}",
 	}
 	for place, want := range map[string]string{
+		", region: WEUR":                   "203.0.113.0/24 a 100; 198.18.0.0/16 b 7; 198.18.0.0/24 a 100",
 		", region: weur":                   "203.0.113.0/24 a 100; 198.18.0.0/16 b 7; 198.18.0.0/24 a 100",
 		", region: weur, datacenter: lis1": "203.0.113.0/24 a 100; 203.0.113.0/24 b 50; 198.18.0.0/16 b 7; 198.18.0.0/24 a 100",
 		", datacenter: lis1":               "203.0.113.0/24 b 50; 198.18.0.0/16 b 7; 198.18.0.0/24 a 100",

@@ -311,19 +311,23 @@ func (k *checker) subnet(first map[accountPrefix]string, t Tunnel, p netip.Prefi
 	if !p.IsValid() {
 		return
 	}
-	halves := []netip.Prefix{p.Masked()}
-	if p.Bits() == 30 {
-		low := p.Masked().Addr()
-		halves = []netip.Prefix{netip.PrefixFrom(low, 31), netip.PrefixFrom(low.Next().Next(), 31)}
-	}
-	for _, h := range halves {
+	for _, h := range halves(p) {
 		if before, twice := first[accountPrefix{t.Account, h}]; twice {
 			k.fail(path, "%s shares its subnet with %s: each tunnel of an account (%s) needs one of its own",
 				p, k.there(before), quote(t.Account))
 			return
 		}
 	}
-	for _, h := range halves {
+	for _, h := range halves(p) {
 		first[accountPrefix{t.Account, h}] = path
 	}
+}
+
+// halves are the subnet of p, a /30 as its two /31.
+func halves(p netip.Prefix) []netip.Prefix {
+	if p.Bits() != 30 {
+		return []netip.Prefix{p.Masked()}
+	}
+	low := p.Masked().Addr()
+	return []netip.Prefix{netip.PrefixFrom(low, 31), netip.PrefixFrom(low.Next().Next(), 31)}
 }

@@ -24,6 +24,7 @@ func (c *Config) Warnings() []Warning {
 	for i, t := range c.Tunnels {
 		d.warnTunnel(i, t)
 	}
+	d.warnScopes(c)
 	d.warnSharedPSKs(c)
 	d.warnAccounts(c)
 	d.warnRoutes(c)
@@ -47,6 +48,16 @@ func (d *decoder) warn(path, format string, args ...any) {
 func (d *decoder) warnNode(c *Config) {
 	if c.Node.Address.IsValid() && c.Cluster == nil {
 		d.warn("node.address", "%s is not used: it is for traffic between nodes, and there is no section cluster", c.Node.Address)
+	}
+}
+
+// warnScopes says so of a node that is in no place, so that it has no route of some.
+func (d *decoder) warnScopes(c *Config) {
+	for i, r := range c.Routes {
+		if r.Scope != (Scope{}) && c.Node.Region == "" && c.Node.Datacenter == "" {
+			d.warn(routePath(i, "scope"), "this node is in none of %s, since it has neither node.region nor node.datacenter: it does not have this route", r.Scope)
+			return
+		}
 	}
 }
 

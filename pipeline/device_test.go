@@ -9,6 +9,9 @@ import (
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
+
+	"causeway/crypto/esp"
+	"causeway/pipeline/wire"
 )
 
 // bgp is a TCP segment as a router sends it to a neighbour on its link: with a life of one hop.
@@ -93,7 +96,7 @@ func TestNotForDevice(t *testing.T) {
 	b.wantDrop(gre(t, bgp(t, netip.MustParseAddr("198.18.7.1"), own, 9), greHeader{key: new(uint32(99))}), TunnelAddressProtocol)
 	b.queues[0][0].Put(gre(t, segment, greHeader{}))
 	now := 10 * time.Second
-	for range deviceBurst + 200 {
+	for range deviceBurst + 200 { // with one worker
 		b.queues[0][0].Put(gre(t, segment, greHeader{}))
 		b.engine.PollAt(0, now)
 		b.toDevices()
@@ -108,7 +111,68 @@ func TestNotForDevice(t *testing.T) {
 	if len(b.toDevices()) > 0 {
 		t.Error("some were left")
 	}
+	// Errors about what others have sent, and BFD out of another tunnel.
+	for dst, want := range map[netip.Addr]string{inetHost4: "", peer: "device"} {
+		quote := udp(t, own, dst, 8)
+		body := append([]byte{wire.ICMP4Unreachable, wire.ICMP4CodeFragNeeded, 0, 0, 0, 0, 2, 88}, quote...)
+		binary.BigEndian.PutUint16(body[2:], naiveChecksum(body))
+		b.queues[0][0].Put(gre(t, serialize(t, ip(peer, own, layers.IPProtocolICMPv4), gopacket.Payload(body)), greHeader{}))
+		b.engine.PollAt(0, now+10*time.Second) // the limit is whole again
+		if got := len(b.toDevices()); got == 1 != (want == "device") {
+			t.Errorf("an error about a packet to %v: %d packets for the device; %v", dst, got, b.dropped())
+		}
+	}
+	if b.dropped()["host_foreign_error"] != 1 {
+		t.Errorf("dropped: %v", b.dropped())
+	}
+	packet := udp(t, netip.MustParseAddr("198.18.7.1"), own, 24)
+	binary.BigEndian.PutUint16(packet[len(packet)-24-6:], 3784)
+	b.wantDrop(gre(t, packet, greHeader{key: new(uint32(99))}), TunnelAddressProtocol)
+	if n := len(b.answers()) + len(b.toDevices()); n > 0 {
+		t.Errorf("BFD out of another tunnel: %d packets", n)
+	}
 	b.spec.Tunnels[0].Device = false
 	b.apply()
 	b.wantDrop(gre(t, segment, greHeader{}), TunnelAddressProtocol)
+}
+
+// Of what comes encrypted the host gets the router's alone: to other sources it would answer in clear.
+func TestDeviceOfEncryptedTunnel(t *testing.T) {
+	peer := newESPPeer(t, espOptions{suite: esp.AES128GCM16, window: 64})
+	spec := peer.tunnel("cust-a", func(s *TunnelSpec) { s.Device = true })
+	b := newESPBed(t, 1, spec)
+	own, router, behind := spec.Interface4.Addr(), spec.Interface4.Addr().Next(), spec.Prefixes[0].Addr().Next()
+	b.send(peer.seal(bgp(t, behind, own, 10)))
+	if n := len(b.toDevices()); n != 0 || b.dropped()["tunnel_address_protocol"] != 1 {
+		t.Errorf("of a host behind: %d packets; %v", n, b.dropped())
+	}
+	b.send(peer.seal(bgp(t, router, own, 10)))
+	if n := len(b.toDevices()); n != 1 {
+		t.Errorf("of the router: %d packets; %v", n, b.dropped())
+	}
+	id, _ := b.engine.TunnelID("cust-a")
+	answer := bgp(t, own, router, 10)
+	b.devices.Send(id, answer)
+	if out := arrived(b.run()); len(out) != 1 || !bytes.Equal(peer.open(out[0]), answer) {
+		t.Errorf("out of the device: %x; %v", out, b.dropped())
+	}
+}
+
+// All workers together give a device no more than one would.
+func TestDeviceLimitIsShared(t *testing.T) {
+	spec := tunnelSpec("cust-a")
+	spec.Device = true
+	b := newBed(t, 2, spec)
+	segment := gre(t, bgp(t, spec.Interface4.Addr().Next(), spec.Interface4.Addr(), 10), greHeader{})
+	got := 0
+	for i := range 2 * (deviceBurst + 100) {
+		b.queues[i%2][0].Put(segment)
+		b.engine.PollAt(i%2, 10*time.Second)
+		for _, list := range b.toDevices() {
+			got += len(list)
+		}
+	}
+	if got > deviceBurst+10 || got < deviceBurst-10 {
+		t.Errorf("the device gets %d packets at one moment", got)
+	}
 }

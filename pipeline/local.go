@@ -14,7 +14,7 @@ var blackholes = [...]Reason{RouteBlackhole, BlackholeScope: RouteScope, Blackho
 func (w *worker) end(t *Tables, p *packet) {
 	switch LeafKind(p.leaf) {
 	case KindTunnelAddress:
-		if w.isProbeAnswer(p) || w.isBFD(p) {
+		if w.isProbeAnswer(p) || w.isBFD(p) && int(p.tunnel) == LeafIndex(p.leaf) {
 			w.giveAnswer(p)
 			return
 		}

@@ -165,8 +165,8 @@ func (b *clusterBed) oneSpeaks(t *testing.T) {
 	multihop { min rx interval 200 ms; min tx interval 200 ms; multiplier 5; };
 	neighbor 10.213.%[1]d.0 local 10.213.%[1]d.1 multihop yes;
 }
-protocol static { ipv4; route 10.77.0.0/16 unreachable; route 198.18.%[1]d.0/25 unreachable; }
-protocol bgp { local 10.213.%[1]d.1 as 65010; neighbor 10.213.%[1]d.0 as 64512; multihop 3; hold time 9; connect retry time 1; connect delay time 1; error wait time 1, 2; ipv4 { import none; export all; }; }
+protocol static { ipv4; route 198.19.77.0/24 unreachable; route 198.18.%[1]d.0/25 unreachable; }
+protocol bgp { local 10.213.%[1]d.1 as 65010; neighbor 10.213.%[1]d.0 as 65001; multihop 3; hold time 9; connect retry time 1; connect delay time 1; error wait time 1, 2; ipv4 { import none; export all; }; }
 `, x.number))
 	var speaker *bed
 	await(t, "nobody has a session of BFD that is up", func() bool {

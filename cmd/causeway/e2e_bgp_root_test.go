@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -14,10 +15,12 @@ import (
 
 // birdConf is bird's configuration beside a node, for tunnels with devices.
 func (b *bed) birdConf(address string, tunnels ...tunnel) string {
-	text := b.net.RoutingConf("bgp-bird.conf", "NODE4", address)
+	text := "router id " + address + "; protocol device { scan time 5; }\n" + b.net.RoutingConf("bgp-bird.conf")
 	for i, x := range tunnels {
-		text += b.net.RoutingConf("bgp-bird-tunnel.conf", "TUNNEL", x.name, "OURS4", ours(x.interface4), "OURS6", ours(x.interface6), "THEIRS4", x.customer4, "THEIRS6", x.customer6,
-			"TABLE", fmt.Sprint(101+i))
+		for _, n := range []string{"4", "6"} {
+			text += b.net.RoutingConf("bgp-bird-tunnel"+n+".conf", "TUNNEL", x.name, "OURS4", ours(x.interface4), "OURS6", ours(x.interface6), "THEIRS4", x.customer4, "THEIRS6", x.customer6,
+				"TABLE", fmt.Sprint(101+i))
+		}
 	}
 	return text
 }
@@ -37,7 +40,7 @@ func bgpdConf(peers ...bgpPeer) string {
 	fmt.Fprintln(&s, "router bgp 65010\n bgp router-id 10.99.0.1\n no bgp ebgp-requires-policy\n no bgp default ipv4-unicast\n no bgp network import-check\n timers bgp 3 9")
 	for _, p := range peers {
 		for _, address := range []string{ours(p.tunnel.interface4), ours(p.tunnel.interface6)} {
-			fmt.Fprintf(&s, " neighbor %[1]s remote-as 64512\n neighbor %[1]s timers connect 1\n", address)
+			fmt.Fprintf(&s, " neighbor %[1]s remote-as 65001\n neighbor %[1]s timers connect 1\n", address)
 		}
 	}
 	for _, family := range []string{"ipv4", "ipv6"} {
@@ -98,6 +101,13 @@ func TestRootBGP(t *testing.T) {
 	if d := b.newDrops(t, before); d["route_unlearned"] != 1 {
 		t.Errorf("dropped: %v", d)
 	}
+	// Behind the file that announces endpoints it is right too.
+	joined := filepath.Join(b.dir, "joined.conf")
+	text := b.net.RoutingConf("bird.conf", "NODE4", address1, "ROUTER4", "172.31.1.254", "ROUTER6", "2001:db8:31::fe") + strings.SplitN(b.birdConf(address1, first, second), "\n", 2)[1]
+	if err := os.WriteFile(joined, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	must(t, b.node, "bird", "-p", "-c", joined)
 	bird := b.node.Bird(b.birdConf(address1, first, second))
 	defer bird.Stop()
 	b.guestFRR(t, bgpdConf(bgpPeer{first, first.prefixes, "set community 13335:60050"}, bgpPeer{second, first.prefixes, "set community 13335:60150"}), "bgpd")
@@ -123,7 +133,7 @@ func TestRootBGP(t *testing.T) {
 	if n := carriedBy(t, b, "t-1") - before1; n < 200 {
 		t.Errorf("the first tunnel carries %d packets", n)
 	}
-	if out := b.vtysh(t, "show bgp ipv4 unicast 0.0.0.0/0"); strings.Count(out, "64512") < 2 {
+	if out := b.vtysh(t, "show bgp ipv4 unicast 0.0.0.0/0"); strings.Count(out, "65001") < 2 {
 		t.Errorf("the router is told of no way out:\n%s", out)
 	}
 
@@ -246,9 +256,10 @@ while kill -0 $pid 2>/dev/null; do sleep 0.1; done
 	await("they are gone", 0)
 }
 
-// TestRootBGPIPsec: FRR at both ends, through an IPsec tunnel: strongSwan and a VTI of the Linux kernel on the customer's router.
+// TestRootBGPIPsec: FRR at both ends, through an IPsec tunnel: strongSwan and a VTI of the Linux kernel on the customer's router. It is probed one way:
+// into ESP, and back by the Internet.
 func TestRootBGPIPsec(t *testing.T) {
-	x := &ikeTunnel{number: 101, name: "ipsec", place: inGuest, vti: true, device: true, initiate: false, proposals: "aes128gcm16-prfsha256-x25519", child: "aes128gcm16-x25519"}
+	x := &ikeTunnel{number: 101, name: "ipsec", place: inGuest, vti: true, device: true, health: "{type: request, direction: unidirectional, interval: 200ms, recovery: {clean: 5, hold: 1s}}", proposals: "aes128gcm16-prfsha256-x25519", child: "aes128gcm16-x25519"}
 	b := newIKEBed(t, []*ikeTunnel{x})
 	b.run(t, b.ikeConfiguration())
 	b.startSwans(t)
@@ -260,9 +271,9 @@ func TestRootBGPIPsec(t *testing.T) {
 		line := " neighbor " + neighbour + " timers connect"
 		return strings.Replace(conf, line, fmt.Sprintf(" neighbor %[1]s ttl-security hops 1\n neighbor %[1]s bfd\n", neighbour)+line, 1)
 	}
-	f := b.node.FRR(only(b.net.RoutingConf("bgp-frr.conf", "NODE4", address1, "THEIRS4", through.customer4, "THEIRS6", through.customer6), through.customer4))
+	f := b.node.FRR(only(b.net.RoutingConf("bgp-frr.conf", "NODE4", address1, "THEIRS4", through.customer4, "THEIRS6", through.customer6, "ALLOWED4", "198.18.0.0/15", "ALLOWED6", "2001:db8:18:101::/64"), through.customer4))
 	defer f.Stop()
-	b.guestFRR(t, only(bgpdConf(bgpPeer{through, []string{"198.18.101.0/24", "2001:db8:18:101::/64", "10.77.0.0/16"}, "set community 13335:60010"}), "10.213.101.0"), "bfdd", "bgpd")
+	b.guestFRR(t, only(bgpdConf(bgpPeer{through, []string{"198.18.101.0/24", "2001:db8:18:101::/64", "198.19.77.0/24", "192.0.2.0/24"}, "set community 13335:60010"}), "10.213.101.0"), "bfdd", "bgpd")
 	defer func() {
 		if t.Failed() {
 			t.Log(f.Show("show bgp summary"), f.Show("show bgp ipv4 unicast"), f.Show("show ip route"), b.vtysh(t, "show bgp summary"), must(t, b.node, "ip", "route"), must(t, b.node, "ip", "nexthop"))
@@ -274,6 +285,12 @@ func TestRootBGPIPsec(t *testing.T) {
 		if err := b.echo(pair[0], pair[1]); err != nil {
 			t.Error(err)
 		}
+	}
+	eventually(t, "probes into ESP are answered by the Internet", func() bool { h := b.healthOf(t, x.name); return h.State == "healthy" && h.Answered > 10 })
+	wire := b.rt.Capture("vc", "icmp and src host "+x.outer())
+	time.Sleep(time.Second)
+	if n := len(b.net.Tshark(wire.Stop(), "icmp.type == 0 and ip.dst == "+endpoint4, "frame.number")); n < 3 {
+		t.Errorf("%d answers came by the Internet in a second", n)
 	}
 	b.balance(t)
 	b.end(t)
@@ -288,7 +305,7 @@ func (b *clusterBed) bothLearn(t *testing.T) {
 		customer4: fmt.Sprintf("10.213.%d.1", x.number), customer6: fmt.Sprintf("fd00:213:%d::b", x.number)}
 	addresses := map[*bed][2]string{b.bed: {address1, address2}, b.second: {address2, address1}}
 	for node, a := range addresses {
-		text := node.birdConf(a[0], through) + b.net.RoutingConf("bgp-bird-node.conf", "NODE4", a[0], "OTHER4", a[1])
+		text := node.birdConf(a[0], through) + b.net.RoutingConf("bgp-bird-node.conf", "NODE4", a[0], "OTHER4", a[1], "OTHERNAME", "other")
 		defer node.node.Bird(text).Stop()
 	}
 	learned := func() bool {

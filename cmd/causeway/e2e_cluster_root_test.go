@@ -47,6 +47,13 @@ const (
 func newClusterBed(t *testing.T, tunnels []*ikeTunnel) *clusterBed {
 	t.Helper()
 	b := &clusterBed{ikeBed: newIKEBed(t, tunnels), files: t.TempDir()}
+	b.addSecond(t)
+	return b
+}
+
+// addSecond adds the second node.
+func (b *clusterBed) addSecond(t *testing.T) {
+	t.Helper()
 	second := *b.bed
 	b.second = &second
 	second.node, second.dir, second.name, second.daemon = b.net.Host("node2"), t.TempDir(), "edge-2", nil
@@ -54,7 +61,6 @@ func newClusterBed(t *testing.T, tunnels []*ikeTunnel) *clusterBed {
 	b.linkSecond()
 	b.bed.more, second.more = ", address: "+address1, ", address: "+address2
 	b.certify(t)
-	return b
 }
 
 // linkSecond joins the second node and the router as the first one is.
@@ -95,6 +101,7 @@ func (b *clusterBed) spray(turn string) {
 		map turn { typeof numgen inc mod 2 : meta mark; elements = { %[1]s }; }
 		chain pre { type filter hook prerouting priority mangle;
 			ip protocol esp ip daddr %[2]s meta mark set numgen inc mod 2 map @turn
+			ip protocol gre ip daddr %[2]s meta mark set numgen inc mod 2 map @turn
 			ip6 nexthdr esp ip6 daddr %[3]s meta mark set numgen inc mod 2 map @turn
 			ip daddr %[2]s udp dport {500, 4500} meta mark set numgen inc mod 2 map @turn
 			ip6 daddr %[3]s udp dport {500, 4500} meta mark set numgen inc mod 2 map @turn

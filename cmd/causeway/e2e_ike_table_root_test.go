@@ -36,6 +36,7 @@ type ikeTunnel struct {
 	protected          bool     // replay_protection
 	probed             bool     // health_check and bfd
 	device             bool     // kernel_interface
+	health             string   // health_check, if it is not probed
 	window             int      // the node's, in packets; 0: the usual one
 	udp                bool     // ESP in UDP although there is no NAT
 	errs               []string // what went wrong
@@ -225,6 +226,9 @@ func (x *ikeTunnel) configuration(dir string) string {
 	line("replay_protection: %v", x.protected)
 	if x.window > 0 {
 		line("replay_window: %d", x.window)
+	}
+	if x.health != "" {
+		line("health_check: %s", x.health)
 	}
 	if x.device {
 		line("kernel_interface: true")

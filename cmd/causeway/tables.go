@@ -64,6 +64,8 @@ func deviceWords(d *api.KernelInterface) string {
 	switch {
 	case d == nil:
 		return "-"
+	case d.Problem != "":
+		return d.Name + ": " + d.Problem
 	case d.Node == "":
 		return fmt.Sprintf("%s: %d routes learned, nobody speaks yet", d.Name, d.Learned)
 	}
@@ -251,8 +253,13 @@ func healthTable(w io.Writer, list []api.Health) {
 		if h.BFD != nil {
 			healthOfSession(w, h.Tunnel, h.BFD)
 		}
+		if len(h.Datacenters) > 1 && h.Fleet != "healthy" {
+			fmt.Fprintf(w, "%s in all data centers together: %s\n", h.Tunnel, h.Fleet)
+		}
 		for _, d := range h.Datacenters {
-			healthOfDatacenter(w, h.Tunnel, d)
+			if len(h.Datacenters) > 1 || d.Healthy+d.Degraded+d.Down > 1 { // else it is this node, which has said so
+				healthOfDatacenter(w, h.Tunnel, d)
+			}
 		}
 	}
 }
@@ -263,7 +270,16 @@ func healthOfSession(w io.Writer, tunnel string, b *api.HealthBFD) {
 		fmt.Fprintf(w, "%s: node %s has the session of BFD\n", tunnel, cmp.Or(b.Node, "(nobody)"))
 		return
 	}
-	fmt.Fprintf(w, "%s: BFD is %s since %s, the router says %s; down after %s without a packet; sent %d, received %d, discarded %d", tunnel, b.State, age(b.Since), b.Remote, span(b.Detection), b.Sent, b.Received, b.Wrong)
+	fmt.Fprintf(w, "%s: BFD is %s since %s, ", tunnel, b.State, age(b.Since))
+	switch {
+	case b.Received == 0:
+		fmt.Fprintf(w, "and the router has never said anything: is BFD configured there?")
+	case b.State == "up":
+		fmt.Fprintf(w, "and down after %s without a packet;", span(b.Detection))
+	default:
+		fmt.Fprintf(w, "the last that the router said was %s;", b.Remote)
+	}
+	fmt.Fprintf(w, " sent %d, received %d, discarded %d", b.Sent, b.Received, b.Wrong)
 	if b.WhyWrong != "" {
 		fmt.Fprintf(w, " (%s)", b.WhyWrong)
 	}
@@ -273,14 +289,14 @@ func healthOfSession(w io.Writer, tunnel string, b *api.HealthBFD) {
 	fmt.Fprintln(w)
 }
 
-// healthOfDatacenter says how a data center finds a tunnel, if its nodes do not agree that all is well.
+// healthOfDatacenter says how a data center finds a tunnel, if its nodes do not all find it well.
 func healthOfDatacenter(w io.Writer, tunnel string, d api.HealthDatacenter) {
-	if d.Degraded+d.Down == 0 || d.Healthy+d.Degraded+d.Down == 1 {
+	if d.Degraded+d.Down == 0 {
 		return
 	}
 	fmt.Fprintf(w, "%s in %s: %s: %d nodes find it healthy, %d degraded, %d down", tunnel, cmp.Or(d.Datacenter, "this data center"), d.State, d.Healthy, d.Degraded, d.Down)
 	if len(d.Disagree) > 0 {
-		fmt.Fprintf(w, "; otherwise than the others: %s", strings.Join(d.Disagree, ", "))
+		fmt.Fprintf(w, "; those that do not agree: %s", strings.Join(d.Disagree, ", "))
 	}
 	fmt.Fprintln(w)
 }

@@ -53,8 +53,11 @@ type KernelInterface struct {
 	Learned    int    `json:"routes_learned"` // prefixes, of the account's table
 	ToKernel   uint64 `json:"to_kernel_packets"`
 	FromKernel uint64 `json:"from_kernel_packets"`
-	Refused    uint64 `json:"refused_packets"` // by the kernel
-	Unsent     uint64 `json:"unsent_packets"`  // of the kernel's: another node speaks, or there was no room
+	Refused    uint64 `json:"refused_packets"`   // by the kernel
+	Unsent     uint64 `json:"unsent_packets"`    // of the kernel's: another node speaks, or there was no room
+	PassedOn   uint64 `json:"passed_on_packets"` // out of the tunnel, to the node that speaks
+	Lost       uint64 `json:"lost_packets"`      // out of the tunnel: nobody speaks, or that node is not reached
+	Problem    string `json:"problem,omitempty"` // why it is not there, or does nothing
 }
 
 // A Route is one path of one prefix.

@@ -64,8 +64,11 @@ type part struct {
 	ok, tries int
 }
 
+// notProbedYet is why a tunnel begins as healthy.
+const notProbedYet = "not probed yet"
+
 func newMachine(t Thresholds, now time.Time) machine {
-	return machine{Thresholds: t, since: now, why: "not probed yet"}
+	return machine{Thresholds: t, since: now, why: notProbedYet}
 }
 
 // take takes the end of a probe that was sent at a time, and reports whether the state is another.

@@ -137,7 +137,7 @@ func (p *Prober) SetTunnels(list []Tunnel) {
 			delete(left, t.Name)
 			continue
 		}
-		x := &probed{Tunnel: t, tag: tag(t.Name), machine: newMachine(t.Thresholds, now), views: make([]view, len(p.team.members)), since: now, why: "not probed yet"}
+		x := &probed{Tunnel: t, tag: tag(t.Name), machine: newMachine(t.Thresholds, now), views: make([]view, len(p.team.members)), since: now, why: notProbedYet}
 		if x.Silent {
 			x.machine.why, x.why = "nothing is known against it", "nothing is known against it"
 		}
@@ -147,6 +147,11 @@ func (p *Prober) SetTunnels(list []Tunnel) {
 				x.signals[BFD] = signal{}
 			}
 			x.state, x.since, x.why = x.known(now)
+			if x.verdict = old.verdict; x.state != old.state {
+				x.was, x.why = old.state, "it begins anew: how it is probed has been changed"
+				p.opts.OnState(p.reportOf(x))
+			}
+			p.judged = append(p.judged, x)
 		}
 		x.due = p.myTurn(x, now, max(0, p.meet.Sub(now)))
 		x.next = p.nextLook(x)
@@ -162,7 +167,7 @@ func (p *Prober) SetTunnels(list []Tunnel) {
 			}
 		}
 	}
-	p.judged = nil
+	p.judged = slices.DeleteFunc(p.judged, func(x *probed) bool { return p.tunnels[x.Name] != x })
 	p.untold = slices.DeleteFunc(p.untold, func(x *probed) bool { return p.tunnels[x.Name] != x })
 	p.poke()
 }
@@ -350,6 +355,9 @@ func (p *Prober) Answer(packet []byte) (of func(node string) bool) {
 func (p *Prober) reportOf(x *probed) Report {
 	r := x.report
 	r.Tunnel, r.State, r.Was, r.Since, r.Why, r.RTT = x.Name, x.state, x.was, x.since, x.why, x.rtt.smoothed
+	if x.state == Healthy && x.report.Answered > 0 && x.why == notProbedYet {
+		r.Why = "its probes are answered"
+	}
 	r.Every, _ = p.cycle(x)
 	r.Leg = p.leg(x)
 	return r

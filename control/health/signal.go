@@ -1,6 +1,9 @@
 package health
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Beside probes there are others who know whether a tunnel carries packets. What they say counts at once.
 
@@ -85,10 +88,10 @@ func (p *Prober) evaluate(x *probed, now time.Time) {
 		return
 	}
 	x.was = x.state
-	x.state, x.since, x.why = state, since, why
-	if x.since.Before(now) && state == Healthy { // a signal's time is over, which is no news of the probes
-		x.since = now
+	if since.Before(x.since) && state != Healthy { // what was worse is over, and what was before is still so
+		why = fmt.Sprintf("%s no more (%s); as before: %s", x.was, x.why, why)
 	}
+	x.state, x.since, x.why = state, now, why
 	p.opts.OnState(p.reportOf(x))
 	p.judged = append(p.judged, x)
 	p.poke()

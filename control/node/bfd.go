@@ -81,7 +81,7 @@ func (n *Node) followSpeakers(ctx context.Context) {
 		if now := n.prober.Version(); now != version {
 			version = now
 			n.shareSessions()
-			n.followTunnels()
+			n.followAllTunnels()
 		}
 	}
 }

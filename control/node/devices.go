@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"net/netip"
 	"slices"
 	"sync"
@@ -30,8 +29,9 @@ type devices struct {
 	sending sync.Mutex // one at a time gives the workers packets
 	running sync.WaitGroup
 
-	mu   sync.Mutex // one at a time changes the list
-	list atomic.Pointer[[]*device]
+	mu      sync.Mutex // one at a time changes the list
+	list    atomic.Pointer[[]*device]
+	missing atomic.Pointer[map[string]string] // tunnels whose device could not be made, and why
 }
 
 // A device is one, with what it was made for.
@@ -43,10 +43,13 @@ type device struct {
 	most            int                    // the tunnel's MTU
 	mtu             atomic.Int64           // the device's
 	speaker         atomic.Pointer[string] // the node that speaks; "": nobody
+
+	passedOn, lost atomic.Uint64 // packets out of the tunnel: to the node that speaks; to nobody, for it is not known or not reached
 }
 
 func (n *Node) openDevices() (err error) {
 	n.devices.list.Store(new([]*device))
+	n.devices.missing.Store(new(map[string]string))
 	n.devices.queue, err = pipeline.NewTunnelQueue("devices", len(n.plan.Workers), deviceDepth)
 	return err
 }
@@ -65,8 +68,9 @@ func (d *devices) ofTunnel(name string) *device {
 }
 
 // setDevices makes the devices of c that there are not, and takes away what it does not have. The workers have its tunnels; routes learn with the
-// next Apply.
-func (n *Node) setDevices(c *config.Config) error {
+// next Apply. One that cannot be made, since the host has one of that name, say, is tried again and again (repairDevices): its tunnel does all but
+// that.
+func (n *Node) setDevices(c *config.Config) {
 	d := &n.devices
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -87,11 +91,14 @@ func (n *Node) setDevices(c *config.Config) error {
 			x.Close()
 		}
 	}
-	var errs []error
+	was, failed := *d.missing.Load(), map[string]string{}
 	for i := range missing {
-		x, err := n.makeDevice(&missing[i])
+		t := &missing[i]
+		x, err := n.makeDevice(t)
 		if err != nil {
-			errs = append(errs, explain(err))
+			if failed[t.Name] = explain(err).Error(); failed[t.Name] != was[t.Name] {
+				n.log.Error("the device of a tunnel cannot be made, and is tried again each second", "tunnel", t.Name, "error", explain(err))
+			}
 			continue
 		}
 		kept = append(kept, x)
@@ -99,12 +106,11 @@ func (n *Node) setDevices(c *config.Config) error {
 	ifindexes := map[string]int{}
 	for _, x := range kept {
 		ifindexes[x.tunnel] = x.Index()
-		x.id, _ = n.engine.TunnelID(x.tunnel)
 	}
 	d.list.Store(&kept)
+	d.missing.Store(&failed)
 	n.routes.SetDevices(ifindexes)
-	n.followTunnels()
-	return errors.Join(errs...)
+	n.followTunnels(kept)
 }
 
 // is reports whether x is the device of t, as it is to be.
@@ -122,6 +128,7 @@ func addressesOf(t *config.Tunnel) []netip.Prefix {
 
 func (n *Node) makeDevice(t *config.Tunnel) (*device, error) {
 	x := &device{tunnel: t.Name, account: t.Account, addresses: addressesOf(t), most: t.MTU}
+	x.id, _ = n.engine.TunnelID(t.Name)
 	x.mtu.Store(int64(t.MTU))
 	x.speaker.Store(new(string))
 	var err error
@@ -176,8 +183,10 @@ func (n *Node) toDevice(x *device, packet []byte, passed byte) {
 	switch speaker := *x.speaker.Load(); {
 	case speaker == n.Config().Node.Name:
 		x.Write(packet)
-	case n.ways != nil && speaker != "" && passed < maxPassed:
-		n.ways.speak(speaker, x.tunnel, packet, passed+1)
+	case n.ways != nil && speaker != "" && passed < maxPassed && n.ways.speak(speaker, x.tunnel, packet, passed+1):
+		x.passedOn.Add(1)
+	default:
+		x.lost.Add(1)
 	}
 }
 
@@ -207,15 +216,22 @@ func isBFD(packet []byte) bool {
 	return port == 3784 || port == 4784
 }
 
-// followTunnels has devices follow who speaks, and what paths allow.
-func (n *Node) followTunnels() {
-	for _, x := range *n.devices.list.Load() {
+// followAllTunnels has devices follow who speaks, and what paths allow.
+func (n *Node) followAllTunnels() {
+	n.devices.mu.Lock()
+	defer n.devices.mu.Unlock()
+	n.followTunnels(*n.devices.list.Load())
+}
+
+func (n *Node) followTunnels(list []*device) {
+	for _, x := range list {
 		if speaker := n.prober.Speaker(x.tunnel); speaker != *x.speaker.Load() {
 			x.speaker.Store(&speaker)
 		}
 		if mtu := x.fits(n.engine.Forwarding().PathMTU(x.id)); mtu != int(x.mtu.Load()) {
 			if err := x.SetMTU(mtu); err != nil {
 				n.log.Warn("packets of the host may be too large for a tunnel", "error", err)
+				continue
 			}
 			x.mtu.Store(int64(mtu))
 		}
@@ -233,18 +249,28 @@ func (x *device) fits(path int) int {
 	return path
 }
 
-// repairDevices makes devices again that somebody has taken away.
+// repairDevices makes devices again that somebody has taken away, makes those that could not be made, and puts back what was taken from them.
 func (n *Node) repairDevices() {
-	if n.devices.find(func(x *device) bool { return x.Gone() }) == nil || !n.reloading.TryLock() {
+	for _, x := range *n.devices.list.Load() {
+		if repaired, err := x.Repair(); repaired || err != nil {
+			n.log.Warn("a tunnel's device had lost addresses; they were put back", "tunnel", x.tunnel, "device", x.Name(), "error", err)
+		}
+	}
+	gone := n.devices.find(func(x *device) bool { return x.Gone() })
+	if gone == nil && len(*n.devices.missing.Load()) == 0 || !n.reloading.TryLock() {
 		return
 	}
 	defer n.reloading.Unlock()
-	c := n.Config()
-	if err := errors.Join(n.setDevices(c), n.routes.Apply(n.peered(c))); err != nil {
-		n.log.Error("a tunnel's device could not be made again", "error", err)
+	before, c := len(*n.devices.list.Load()), n.Config()
+	n.setDevices(c)
+	if gone == nil && len(*n.devices.list.Load()) == before {
 		return
 	}
-	n.log.Warn("a tunnel's device had been taken away, and was made again")
+	if err := n.routes.Apply(n.peered(c)); err != nil {
+		n.log.Error("what is learned through a device that was made again is not known", "error", err)
+		return
+	}
+	n.log.Warn("devices of tunnels were made that had been missing")
 }
 
 // closeDevices takes all away.
@@ -264,9 +290,16 @@ func (n *Node) closeDevices() error {
 func (n *Node) interfaceOf(t *config.Tunnel, learned map[uint32]int) *api.KernelInterface {
 	x := n.devices.ofTunnel(t.Name)
 	if x == nil {
+		if why := (*n.devices.missing.Load())[t.Name]; why != "" {
+			return &api.KernelInterface{Name: t.KernelInterface, Problem: why}
+		}
 		return nil
 	}
 	s := x.Stats()
-	return &api.KernelInterface{Name: x.Name(), Node: *x.speaker.Load(), MTU: int(x.mtu.Load()), Learned: learned[uint32(x.id)],
-		ToKernel: s.ToKernel, FromKernel: s.FromKernel, Refused: s.Refused, Unsent: s.Unsent}
+	k := &api.KernelInterface{Name: x.Name(), Node: *x.speaker.Load(), MTU: int(x.mtu.Load()), Learned: learned[uint32(x.id)],
+		ToKernel: s.ToKernel, FromKernel: s.FromKernel, Refused: s.Refused, Unsent: s.Unsent, PassedOn: x.passedOn.Load(), Lost: x.lost.Load()}
+	if !x.Up() {
+		k.Problem = "it is down: ip link set " + x.Name() + " up"
+	}
+	return k
 }

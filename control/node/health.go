@@ -109,7 +109,7 @@ func (n *Node) tunnelState(r health.Report) { n.news.add(func() { n.takeTunnelSt
 func (n *Node) takeTunnelState(r health.Report) {
 	n.routes.SetPenalty(r.Tunnel, penaltyOf(r.State))
 	log := n.log.Warn
-	if r.State == health.Healthy {
+	if r.State < r.Was { // for the better
 		log = n.log.Info
 	}
 	n.remember(r)
@@ -150,8 +150,14 @@ func (n *Node) Health() []api.Health {
 		how[t.Name] = t.HealthCheck
 	}
 	everywhere, sessions := n.prober.Everywhere(), n.sessionViews()
+	ways := n.customerWays()
 	for _, r := range n.prober.Reports() {
 		h := how[r.Tunnel]
+		if r.State != health.Healthy {
+			if words, state := routeWords(ways[r.Tunnel], n.routes.Hops(ways[r.Tunnel].Leaf), func(string) string { return "" }); state != "ok" {
+				r.Leg = "what goes into it does not leave this node: " + words
+			}
+		}
 		x := api.Health{Tunnel: r.Tunnel, State: r.State.String(), Why: r.Why, Leg: r.Leg, Since: time.Since(r.Since).Seconds(), Penalty: penaltyOf(r.State),
 			Probes: r.Sent, Answered: r.Answered, Lost: r.Lost, RTT: r.RTT.Seconds(), LastAnswer: ago(r.LastAnswer), LastLoss: ago(r.LastLoss), BFD: sessions[r.Tunnel]}
 		if h != nil {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"math"
 	"time"
 
 	"causeway/config"
@@ -17,10 +18,25 @@ func (n *Node) keepHistory(c *config.Config) {
 	}
 	err := n.takeStateFor("the history of tunnels' health is kept there")
 	if err == nil {
-		err = n.changes.Keep(n.state.root)
+		if err = n.changes.Keep(n.state.root); err == nil {
+			n.rememberStart(c)
+		}
 	}
 	if err != nil {
 		n.log.Warn("what becomes of tunnels' health is kept in memory alone", "error", err)
+	}
+}
+
+// rememberStart notes that tunnels begin anew that were not healthy when the daemon ended.
+func (n *Node) rememberStart(c *config.Config) {
+	last := map[string]string{}
+	for _, e := range n.changes.Last(time.Now().AddDate(0, 0, -history.Days), math.MaxInt) {
+		last[e.Tunnel] = e.State
+	}
+	for _, t := range probed(c) {
+		if was := last[t.Name]; was != "" && was != health.Healthy.String() {
+			_ = n.changes.Add(history.Event{Time: time.Now().UTC(), Tunnel: t.Name, Was: was, State: health.Healthy.String(), Why: "it begins anew: the daemon was started"}) // what cannot be written is said with the next
+		}
 	}
 }
 

@@ -103,10 +103,8 @@ func (w *ways) answer(of func(node string) bool, packet []byte) {
 }
 
 // speak gives a packet to the node that speaks for a tunnel, if it has keys for it.
-func (w *ways) speak(node, tunnel string, packet []byte, passed byte) {
-	if w.knows(node) {
-		w.send(node, append(append([]byte{byte(saySpoken), passed, byte(len(tunnel))}, tunnel...), packet...))
-	}
+func (w *ways) speak(node, tunnel string, packet []byte, passed byte) bool {
+	return w.knows(node) && w.send(node, append(append([]byte{byte(saySpoken), passed, byte(len(tunnel))}, tunnel...), packet...))
 }
 
 // look says whether the way to a node is to be taken, and whether it is to be tried.

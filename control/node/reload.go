@@ -126,7 +126,7 @@ func (n *Node) sayTaken(what string, changes config.Changes, r api.Reload) {
 // that the workers do not know: now come the routes, and then the tables with the new tunnels alone.
 func (n *Node) change(c *config.Config, renewed map[string]bool, tunnels []*ike.Tunnel, admitted admission) error {
 	before, with := n.Config(), n.peered(c)
-	made := n.setDevices(c)
+	n.setDevices(c)
 	steered, routed := n.steer.setEndpoints(steered(c), c.Endpoints), n.routes.Apply(with)
 	taken := n.takeTables(func(l []pipeline.LinkSpec) *pipeline.Spec { return specOf(with, l, n.sas.of) })
 	n.mu.Lock()
@@ -151,7 +151,7 @@ func (n *Node) change(c *config.Config, renewed map[string]bool, tunnels []*ike.
 	n.setProbed(c)
 	listening := n.negotiate(c, tunnels)
 	n.awaitPublished() // whoever asked for the reload may send packets now
-	return errors.Join(made, steered, routed, taken, listening)
+	return errors.Join(steered, routed, taken, listening)
 }
 
 // giveUp forgets what was prepared of a configuration that is not taken over.

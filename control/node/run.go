@@ -159,9 +159,7 @@ func (n *Node) begin(ctx context.Context) error {
 	}
 	n.reloading.Lock() // a reload may have begun already
 	defer n.reloading.Unlock()
-	if err := n.setDevices(n.Config()); err != nil {
-		return err
-	}
+	n.setDevices(n.Config())
 	if err := n.routes.Apply(n.peered(n.Config())); err != nil {
 		return err
 	}

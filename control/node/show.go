@@ -24,10 +24,7 @@ import (
 
 // Tunnels lists the tunnels in the order of the file.
 func (n *Node) Tunnels() []api.Tunnel {
-	ways := map[string]routes.TunnelRoute{}
-	for _, r := range n.routes.Tunnels() {
-		ways[r.Tunnel] = r
-	}
+	ways := n.customerWays()
 	mtus := map[string]int{} // of interfaces
 	for _, i := range interfaces() {
 		mtus[i.Name] = i.MTU
@@ -42,6 +39,15 @@ func (n *Node) Tunnels() []api.Tunnel {
 		}
 	}
 	return out
+}
+
+// customerWays are the ways to tunnels' customers.
+func (n *Node) customerWays() map[string]routes.TunnelRoute {
+	ways := map[string]routes.TunnelRoute{}
+	for _, r := range n.routes.Tunnels() {
+		ways[r.Tunnel] = r
+	}
+	return ways
 }
 
 func (n *Node) tunnel(t config.Tunnel, id int, way routes.TunnelRoute, mtus map[string]int) api.Tunnel {

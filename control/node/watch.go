@@ -25,7 +25,7 @@ func (n *Node) watch(ctx context.Context) error {
 		if err := n.lostPort(); err != nil {
 			return err
 		}
-		n.followTunnels()
+		n.followAllTunnels()
 		n.repairDevices()
 		repaired, err := n.tun.Repair()
 		if repaired {

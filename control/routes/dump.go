@@ -224,15 +224,15 @@ func (m *Manager) dumpedRoute(r *routeMessage) {
 	if !ok {
 		return
 	}
-	m.takeDumped(k, &s)
-	for _, vrf := range led.others(r.prefix) {
+	mixed := led != nil && m.mixed(r.hops)
+	for _, vrf := range append([]uint16{k.vrf}, led.others(r.prefix)...) {
 		k.vrf = vrf
-		m.takeDumped(k, &s)
+		m.takeDumped(k, &s, mixed)
 	}
 }
 
 // takeDumped takes it into one table.
-func (m *Manager) takeDumped(k pathKey, s *viaSpec) {
+func (m *Manager) takeDumped(k pathKey, s *viaSpec, mixed bool) {
 	if len(m.pass.touched) > 0 && !m.untouched(k) {
 		return
 	}
@@ -243,7 +243,7 @@ func (m *Manager) takeDumped(k pathKey, s *viaSpec) {
 			return
 		}
 	}
-	m.setKernelPath(k, s, old).crowded = false
+	m.setKernelPath(k, s, old).crowded = mixed
 }
 
 // sweep withdraws what the kernel no longer has. What is missing may only have been overlooked if the table changed

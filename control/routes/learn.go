@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"causeway/config"
-	"causeway/pipeline"
 )
 
 // Some tunnels have a device of the kernel's (`kernel_interface`), by which a routing daemon speaks BGP with the customer's router. What it
@@ -130,6 +129,11 @@ func (m *Manager) accountOf(h *hop) uint16 {
 	return 0
 }
 
+// mixed reports whether hops are different accounts', or some are no tunnel's. Such a route is that of the first tunnel's account.
+func (m *Manager) mixed(hops []hop) bool {
+	return slices.ContainsFunc(hops, func(h hop) bool { return m.accountOf(&h) != m.accountOf(&hops[0]) })
+}
+
 // ofAccount leaves those of hops that are an account's: others have nothing to do with its routes.
 func (m *Manager) ofAccount(vrf uint16, hops []hop) []hop {
 	return slices.DeleteFunc(hops, func(h hop) bool { return m.accountOf(&h) != vrf })
@@ -145,18 +149,9 @@ func (m *Manager) Learned() map[uint32]int {
 	}
 	for i := uint32(1); i <= m.vias.made; i++ {
 		v := m.vias.at(i)
-		if !v.live || v.spec.account == 0 {
-			continue
-		}
-		n := 0
-		for p := v.first; p != 0; p = m.rib.paths.at(p).viaNext {
-			if m.rib.entries.at(m.rib.paths.at(p).entry).key.vrf == v.spec.account {
-				n++
-			}
-		}
-		for _, x := range v.members {
-			if pipeline.LeafKind(x.Value) == pipeline.KindTunnel {
-				out[uint32(pipeline.LeafIndex(x.Value))] += n
+		for _, h := range m.hopsOfVia(v) {
+			if l := m.led[h.ifindex]; l != nil && l.account == v.spec.account {
+				out[l.tunnel] += int(v.learned)
 			}
 		}
 	}

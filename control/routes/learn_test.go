@@ -3,6 +3,7 @@ package routes
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -190,4 +191,36 @@ func TestOwnGroupAgain(t *testing.T) {
 	b.m.settle()
 	b.m.mu.Unlock()
 	b.want(t, "", "192.0.2.9", "10.0.0.4%3")
+}
+
+// When one hop of an IPv6 route goes, the rest is the account's still, and so is what is learned over the same device afterwards.
+func TestLearnedHopGoes(t *testing.T) {
+	b, c := learningBed(t)
+	six := *c
+	six.Tunnels = slices.Clone(c.Tunnels)
+	for i := range six.Tunnels {
+		six.Tunnels[i].Prefixes = append(slices.Clone(six.Tunnels[i].Prefixes), netip.MustParsePrefix(fmt.Sprintf("2001:db8:%d::/48", i)))
+	}
+	configure(t, b.engine, b.m, &six)
+	route := func(del bool, prefix string, devices ...int) {
+		r := routeMessage{prefix: netip.MustParsePrefix(prefix), table: 101, kind: unix.RTN_UNICAST, metric: 100}
+		for _, d := range devices {
+			r.hops = append(r.hops, hop{ifindex: d, weight: 1})
+		}
+		b.m.mu.Lock()
+		defer b.m.mu.Unlock()
+		b.m.routeEvent(&r, del, unix.NLM_F_CREATE)
+		b.m.settle()
+	}
+	route(false, "2001:db8::/48", firstDevice, firstDevice+1)
+	route(true, "2001:db8::/48", firstDevice+1)
+	route(false, "2001:db8:0:7::/64", firstDevice)
+	b.m.SetPenalty("t0", 1000) // which is the least bad
+	for _, a := range []string{"2001:db8::1", "2001:db8:0:7::1"} {
+		b.want(t, "a", a, "tunnel t0")
+	}
+	id, _ := b.engine.TunnelID("t0")
+	if n := b.m.Learned()[uint32(id)]; n != 2 {
+		t.Errorf("%d are learned", n)
+	}
 }

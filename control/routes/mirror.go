@@ -186,10 +186,13 @@ func (m *Manager) routeEvent(r *routeMessage, del bool, flags uint16) {
 	if !ok {
 		return
 	}
-	m.takeRoute(k, &s, del, flags)
-	for _, vrf := range led.others(r.prefix) {
+	mixed := led != nil && m.mixed(r.hops)
+	for _, vrf := range append([]uint16{k.vrf}, led.others(r.prefix)...) {
 		k.vrf = vrf
 		m.takeRoute(k, &s, del, flags)
+		if old := m.kernelPath(k); mixed && old != 0 { // when a hop of it goes, what it is has to be asked
+			m.rib.paths.at(old).crowded = true
+		}
 	}
 }
 
@@ -198,7 +201,7 @@ func (m *Manager) hasMoved(k pathKey, led *led, mirrored bool, flags uint16) boo
 	if old := m.kernelPath(k); mirrored && old != 0 {
 		return m.ledBy(&m.vias.at(m.rib.paths.at(old).via).spec) != led
 	}
-	return flags&unix.NLM_F_REPLACE != 0
+	return flags&(unix.NLM_F_REPLACE|unix.NLM_F_APPEND) != 0
 }
 
 // takeRoute takes it into one table.
@@ -258,7 +261,7 @@ func (m *Manager) removeRoute(i uint32, s *viaSpec, v6 bool) {
 				return
 			}
 			e := m.rib.entries.at(p.entry)
-			m.setPath(pathKey{e.key, p.source, p.priority, p.table}, m.via(&viaSpec{kind: viaHops, hops: rest}, v.group), 1, m.pass.number)
+			m.setPath(pathKey{e.key, p.source, p.priority, p.table}, m.via(&viaSpec{kind: viaHops, account: v.spec.account, hops: rest}, v.group), 1, m.pass.number)
 			return
 		}
 	}

@@ -105,3 +105,11 @@ func (m *Manager) hopsOf(o *object) []hop {
 	}
 	return hops
 }
+
+// hopsOfVia are the hops of next hops, by way of objects too.
+func (m *Manager) hopsOfVia(v *via) []hop {
+	if o := m.objects[v.spec.id]; v.spec.kind == viaObject && o != nil {
+		return m.hopsOf(o)
+	}
+	return v.spec.hops
+}

@@ -550,6 +550,17 @@ func (b *mirror) drawRoute(t *rapid.T, o *oracle) {
 	}
 	k := kernelKey{r.table, r.metric, r.prefix}
 	old, ok := o.routes[k]
+	if ok && p.Addr().Is6() && len(old.hops) > 1 && rapid.Bool().Draw(t, "one hop") {
+		gone := old.hops[0]
+		left := slices.DeleteFunc(slices.Clone(old.hops), func(h hop) bool { return h.ifindex == gone.ifindex && h.gateway == gone.gateway })
+		if part := old; len(left) > 0 {
+			part.hops = []hop{gone}
+			b.m.routeEvent(&part, true, 0)
+			old.hops = left
+			o.routes[k] = old
+			return
+		}
+	}
 	if ok && rapid.Bool().Draw(t, "delete") {
 		old.hops = slices.Clone(old.hops)
 		b.m.routeEvent(&old, true, 0)

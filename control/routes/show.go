@@ -153,6 +153,9 @@ func (m *Manager) describe(s *viaSpec) string {
 		}
 		return strings.Join(list, ", ")
 	case viaObject:
+		if o := m.objects[s.id]; o != nil && !o.blackhole {
+			return m.describe(&viaSpec{kind: viaHops, hops: m.hopsOf(o)}) + fmt.Sprintf(" (nhid %d)", s.id)
+		}
 		return fmt.Sprintf("nhid %d", s.id)
 	case viaNamed:
 		return fmt.Sprintf("via %s dev %s", s.addr, s.name)

@@ -50,6 +50,7 @@ func (s *viaSpec) key(b []byte) []byte {
 	case viaNamed, viaAddress:
 		return append(append(b, s.addr.AsSlice()...), s.name...)
 	}
+	b = binary.NativeEndian.AppendUint16(b, s.account)
 	for i := range s.hops {
 		h := &s.hops[i]
 		b = binary.NativeEndian.AppendUint32(b, uint32(h.ifindex))
@@ -69,6 +70,7 @@ type via struct {
 	leaf    pipeline.Leaf // 0: unusable now
 	members []fib.Member  // what leaf stands for: one, or those of group
 	penalty uint32        // by which priorities are worse, see SetPenalty
+	learned uint32        // paths of the table spec.account
 	group   uint32        // own equal-cost group, 0: none
 	slots   []uint32      // neighbours that it holds
 	dirty   bool          // is in pending.vias
@@ -138,6 +140,9 @@ func (m *Manager) freeIdle() {
 func (m *Manager) link(i, v uint32) {
 	p, t := m.rib.paths.at(i), m.vias.at(v)
 	p.via, p.viaPrev, p.viaNext = v, 0, t.first
+	if p.source == sourceLearned && m.rib.entries.at(p.entry).key.vrf == t.spec.account {
+		t.learned++
+	}
 	if t.first != 0 {
 		m.rib.paths.at(t.first).viaPrev = i
 	}
@@ -147,6 +152,9 @@ func (m *Manager) link(i, v uint32) {
 func (m *Manager) unlink(i uint32) {
 	p := m.rib.paths.at(i)
 	v := m.vias.at(p.via)
+	if p.source == sourceLearned && m.rib.entries.at(p.entry).key.vrf == v.spec.account {
+		v.learned--
+	}
 	if p.viaNext != 0 {
 		m.rib.paths.at(p.viaNext).viaPrev = p.viaPrev
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -73,16 +74,23 @@ func (i *Interface) open() error {
 		return fmt.Errorf("mtu %d: %w", i.opts.MTU, err)
 	}
 	for _, p := range i.addresses() {
-		a := &netlink.Addr{IPNet: ipNet(p)}
-		if p.Addr().Is6() {
-			a.Flags = unix.IFA_F_NODAD // the other one does not hear us
-		}
-		if err := i.nl.AddrReplace(i.link, a); err != nil {
-			return fmt.Errorf("address %s: %w", p, err)
+		if err := i.setAddress(p); err != nil {
+			return err
 		}
 	}
 	if err := i.nl.LinkSetUp(i.link); err != nil {
 		return fmt.Errorf("cannot be brought up: %w", err)
+	}
+	return nil
+}
+
+func (i *Interface) setAddress(p netip.Prefix) error {
+	a := &netlink.Addr{IPNet: ipNet(p)}
+	if p.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD // the other one does not hear us
+	}
+	if err := i.nl.AddrReplace(i.link, a); err != nil {
+		return fmt.Errorf("address %s: %w", p, err)
 	}
 	return nil
 }
@@ -108,6 +116,32 @@ func (i *Interface) Index() int { return i.link.Attrs().Index }
 
 // Gone reports whether somebody has taken the device away.
 func (i *Interface) Gone() bool { return i.gone.Load() }
+
+// Up reports whether the device is up; somebody may have set it down.
+func (i *Interface) Up() bool {
+	link, err := i.nl.LinkByIndex(i.Index())
+	return err == nil && link.Attrs().Flags&net.FlagUp != 0
+}
+
+// Repair puts addresses back that somebody has taken from the device, or that the kernel has forgotten while it was down. While it is down it is
+// left alone. It reports whether any was missing.
+func (i *Interface) Repair() (repaired bool, err error) {
+	link, err := i.nl.LinkByIndex(i.Index())
+	if err != nil || link.Attrs().Flags&net.FlagUp == 0 {
+		return false, nil // Run notices that it is gone
+	}
+	have, err := i.nl.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return false, fmt.Errorf("device %s: addresses: %w", i.opts.Name, err)
+	}
+	for _, p := range i.addresses() {
+		if !slices.ContainsFunc(have, func(a netlink.Addr) bool { return a.IP.Equal(p.Addr().AsSlice()) }) {
+			repaired = true
+			err = errors.Join(err, i.setAddress(p))
+		}
+	}
+	return repaired, err
+}
 
 // SetMTU changes the largest packet that the kernel may send, in bytes.
 func (i *Interface) SetMTU(mtu int) error {
