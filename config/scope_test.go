@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 )
@@ -34,7 +35,9 @@ func TestScope(t *testing.T) {
 		for _, r := range mustParse(t, scoped(place, routes...)).EffectiveRoutes() {
 			to := fmt.Sprint(r.Tunnel, " ", r.Priority)
 			if r.Uncovered {
-				to = "dropped"
+				if to = "dropped"; r.Priority != math.MaxUint32 {
+					to = "dropped before what is learned is tried"
+				}
 			}
 			got = append(got, r.Prefix.String()+" "+to)
 		}

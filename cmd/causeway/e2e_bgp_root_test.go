@@ -303,9 +303,9 @@ func (b *clusterBed) bothLearn(t *testing.T) {
 	x := b.tunnels[0]
 	through := tunnel{name: x.name, interface4: fmt.Sprintf("10.213.%d.0/31", x.number), interface6: fmt.Sprintf("fd00:213:%d::a/127", x.number),
 		customer4: fmt.Sprintf("10.213.%d.1", x.number), customer6: fmt.Sprintf("fd00:213:%d::b", x.number)}
-	addresses := map[*bed][2]string{b.bed: {address1, address2}, b.second: {address2, address1}}
+	addresses := map[*bed][3]string{b.bed: {address1, address2, b.second.name}, b.second: {address2, address1, b.name}}
 	for node, a := range addresses {
-		text := node.birdConf(a[0], through) + b.net.RoutingConf("bgp-bird-node.conf", "NODE4", a[0], "OTHER4", a[1], "OTHERNAME", "other")
+		text := node.birdConf(a[0], through) + b.net.RoutingConf("bgp-bird-node.conf", "NODE4", a[0], "OTHER4", a[1], "OTHERNAME", a[2])
 		defer node.node.Bird(text).Stop()
 	}
 	learned := func() bool {

@@ -282,7 +282,7 @@ func (b *clusterBed) goesOn(t *testing.T) {
 	flow := b.inet.Start("ping", "-q", "-l", "20", "-i", "0.002", "-c", "3000", "-W", "1", "-I", b.tunnels[0].from4().String(), b.tunnels[0].inside4().String())
 	b.rekeys(t, "sprayed: ")
 	if err := flow.Wait(startLimit); err != nil || !strings.Contains(flow.Log(), "3000 packets transmitted, 3000 received") {
-		t.Errorf("packets while all is replaced: %v\n%s", err, flow.Log())
+		t.Errorf("packets while all is replaced: %v\n%s\ndropped: %v, %v", err, flow.Log(), b.drops(t), b.second.drops(t))
 	}
 	b.manyPings(t, "sprayed after rekeys", b.bed, b.second)
 	await(t, "what was replaced is not gone on both nodes", func() bool {
