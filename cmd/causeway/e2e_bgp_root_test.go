@@ -167,7 +167,7 @@ func TestRootBGP(t *testing.T) {
 		t.Errorf("dropped: %v", d)
 	}
 	b.lostDevice(t, first)
-	b.manyPrefixes(t, first)
+	b.manyPrefixes(t, first, func(conf string) string { return conf })
 	b.balance(t)
 	b.end(t)
 }
@@ -228,14 +228,14 @@ func (b *bed) priorities(t *testing.T, prefix string) (list []uint32) {
 	return list
 }
 
-// manyPrefixes: the router announces 100,000 prefixes, a tenth in the short form, and withdraws them.
-func (b *bed) manyPrefixes(t *testing.T, through tunnel) {
+// manyPrefixes: the router announces 100,000 prefixes, a tenth in the short form, and withdraws them. edit changes its configuration.
+func (b *bed) manyPrefixes(t *testing.T, through tunnel, edit func(conf string) string) {
 	many := 10_000
 	if full() {
 		many = 100_000
 	}
 	// Made there: it is too long for a command line.
-	conf := bgpdConf(bgpPeer{through, []string{"MANY"}, "set community 13335:60010"})
+	conf := edit(bgpdConf(bgpPeer{through, []string{"MANY"}, "set community 13335:60010"}))
 	b.sh(t, fmt.Sprintf("pid=$(cat /tmp/frr/bgpd.pid)\nkill $pid\ncat >/tmp/bgpd.conf <<'EOF'\n%s\nEOF", conf)+fmt.Sprintf(`
 awk 'BEGIN { for (i = 0; i < %d; i++) printf "  network 10.%%d.%%d.%%d/26\n", int(i / 1024), int(i / 4) %% 256, i %% 4 * 64 }' >/tmp/many
 sed -e '/MANY/{r /tmp/many' -e 'd}' /tmp/bgpd.conf >/tmp/frr/frr.conf
@@ -243,9 +243,9 @@ while kill -0 $pid 2>/dev/null; do sleep 0.1; done
 /usr/lib/frr/bgpd -d -f /tmp/frr/frr.conf -z /tmp/frr/zserv.api -i /tmp/frr/bgpd.pid --vty_socket /tmp/frr -u frr -g frr`, many))
 	await := func(what string, n int) {
 		began := time.Now()
-		for deviceOf(t, b, "t-1").Learned != n {
+		for deviceOf(t, b, through.name).Learned != n {
 			if time.Since(began) > 2*time.Minute {
-				t.Fatalf("%s: after 2 minutes there are %d", what, deviceOf(t, b, "t-1").Learned)
+				t.Fatalf("%s: after 2 minutes there are %d", what, deviceOf(t, b, through.name).Learned)
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
@@ -271,7 +271,8 @@ func TestRootBGPIPsec(t *testing.T) {
 		line := " neighbor " + neighbour + " timers connect"
 		return strings.Replace(conf, line, fmt.Sprintf(" neighbor %[1]s ttl-security hops 1\n neighbor %[1]s bfd\n", neighbour)+line, 1)
 	}
-	f := b.node.FRR(only(b.net.RoutingConf("bgp-frr.conf", "NODE4", address1, "THEIRS4", through.customer4, "THEIRS6", through.customer6, "ALLOWED4", "198.18.0.0/15", "ALLOWED6", "2001:db8:18:101::/64"), through.customer4))
+	more := "\nip prefix-list customer4 permit 10.0.0.0/8 le 32\n" // what there are many of, below
+	f := b.node.FRR(more + only(b.net.RoutingConf("bgp-frr.conf", "NODE4", address1, "THEIRS4", through.customer4, "THEIRS6", through.customer6, "ALLOWED4", "198.18.0.0/15", "ALLOWED6", "2001:db8:18:101::/64"), through.customer4))
 	defer f.Stop()
 	b.guestFRR(t, only(bgpdConf(bgpPeer{through, []string{"198.18.101.0/24", "2001:db8:18:101::/64", "198.19.77.0/24", "192.0.2.0/24"}, "set community 13335:60010"}), "10.213.101.0"), "bfdd", "bgpd")
 	defer func() {
@@ -291,6 +292,9 @@ func TestRootBGPIPsec(t *testing.T) {
 	time.Sleep(time.Second)
 	if n := len(b.net.Tshark(wire.Stop(), "icmp.type == 0 and ip.dst == "+endpoint4, "frame.number")); n < 3 {
 		t.Errorf("%d answers came by the Internet in a second", n)
+	}
+	if full() {
+		b.manyPrefixes(t, through, func(conf string) string { return only(conf, "10.213.101.0") })
 	}
 	b.balance(t)
 	b.end(t)

@@ -134,6 +134,8 @@ type HealthDatacenter struct {
 	Degraded   int      `json:"degraded"`
 	Down       int      `json:"down"`
 	RTT        float64  `json:"rtt_seconds"`
+	Answered   uint64   `json:"answered"` // probes of the data center, since the node that tells it probes the tunnel so
+	Lost       uint64   `json:"lost"`
 	Disagree   []string `json:"disagree"` // nodes that do not find it so; of this node's data center alone
 }
 

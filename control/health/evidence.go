@@ -11,6 +11,7 @@ import (
 const (
 	kindEvidence = 1 // to the nodes of the data center: what became of a node's probes
 	kindSummary  = 2 // to all nodes: how the tunnels are in a data center
+	kindCounts   = 3 // to all nodes: how many of its probes were answered
 )
 
 // Evidence is what a node tells: its kind, flags, the length of its name and that, and findings.
@@ -108,6 +109,61 @@ func (p *Prober) tellSummary(now time.Time) {
 		}
 	}
 	p.opts.Tell(b, true)
+	p.tellCounts(head)
+}
+
+// The counts of a tunnel are its tag, how many probes of the data center were answered, and how many not, big endian.
+const countsLen = 3 * 8
+
+func appendCounts(b []byte, tunnel uint64, c Counts) []byte {
+	for _, n := range []uint64{tunnel, c.Answered, c.Lost} {
+		b = binary.BigEndian.AppendUint64(b, n)
+	}
+	return b
+}
+
+// tellCounts tells them, with the head of a summary.
+func (p *Prober) tellCounts(head []byte) {
+	head[0] = kindCounts
+	b := slices.Clone(head)
+	for tag, x := range p.byTag {
+		if b = appendCounts(b, tag, x.total); len(b) > maxFindings*summaryLen {
+			p.opts.Tell(b, true)
+			b = slices.Clone(head)
+		}
+	}
+	p.opts.Tell(b, true)
+}
+
+// hearCounts takes the counts of a data center that has told a summary.
+func (p *Prober) hearCounts(b []byte) error {
+	name, _, rest, ok := namesIn(b)
+	if !ok || len(rest)%countsLen != 0 {
+		return errEvidence
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d := p.team.datacenters[name]
+	if d == nil {
+		return nil
+	}
+	for r := range slices.Chunk(rest, countsLen) {
+		tunnel := binary.BigEndian.Uint64(r)
+		if s, known := d.tunnels[tunnel]; known {
+			s.Counts = Counts{binary.BigEndian.Uint64(r[8:]), binary.BigEndian.Uint64(r[16:])}
+			d.tunnels[tunnel] = s
+		}
+	}
+	return nil
+}
+
+// namesIn splits a message about a data center into its name, that of the node that tells it, and what is behind that.
+func namesIn(b []byte) (center, teller string, rest []byte, ok bool) {
+	center, rest, ok = nameIn(b)
+	if !ok || len(rest) < 1 || len(rest)-1 < int(rest[0]) {
+		return "", "", nil, false
+	}
+	return center, string(rest[1:][:rest[0]]), rest[1+int(rest[0]):], true
 }
 
 // maxDatacenters bounds those that are remembered.
@@ -115,12 +171,8 @@ const maxDatacenters = 1024
 
 // hearSummary takes what another data center has told. Of tunnels that are not probed here nothing is kept.
 func (p *Prober) hearSummary(b []byte) error {
-	name, rest, ok := nameIn(b)
-	if !ok || len(rest) < 1 || len(rest)-1 < int(rest[0]) {
-		return errEvidence
-	}
-	teller, rest := string(rest[1:][:rest[0]]), rest[1+int(rest[0]):]
-	if len(rest)%summaryLen != 0 {
+	name, teller, rest, ok := namesIn(b)
+	if !ok || len(rest)%summaryLen != 0 {
 		return errEvidence
 	}
 	now := time.Now()
@@ -145,6 +197,7 @@ func (p *Prober) hearSummary(b []byte) error {
 		}
 		s.State = verdict(s.Healthy, s.Degraded, s.Down)
 		if x := p.byTag[tunnel]; x != nil {
+			s.Counts = d.tunnels[tunnel].Counts
 			d.tunnels[tunnel] = s
 			if x.Silent && x.BFD && p.speakerCenter(x.tag) == name {
 				p.signal(x, BFD, s.State == Down, "data center "+name+" has no session of BFD with its router", x.Thresholds.Hold, now)

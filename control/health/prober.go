@@ -91,6 +91,7 @@ type probed struct {
 	asked   time.Time // when another node's finding has had this one probe the last time
 	told    untold
 
+	total   Counts // of the data center's probes, since this node probes the tunnel so
 	signals [sources]signal
 	state   State // by all that is known
 	was     State // before

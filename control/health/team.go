@@ -119,8 +119,11 @@ func (x *probed) unsettled() bool {
 
 // Hear takes what another node has told. It reports an error if that is nothing that a node tells.
 func (p *Prober) Hear(text []byte) error {
-	if len(text) > 0 && text[0] == kindSummary {
+	switch {
+	case len(text) > 0 && text[0] == kindSummary:
 		return p.hearSummary(text)
+	case len(text) > 0 && text[0] == kindCounts:
+		return p.hearCounts(text)
 	}
 	e, err := parseEvidence(text)
 	if err != nil {
@@ -167,6 +170,7 @@ func (p *Prober) takeFinding(x *probed, from int, f finding, now time.Time) {
 		p.poke()
 	}
 	x.views[from] = view{f.state, now}
+	x.total.Answered, x.total.Lost = x.total.Answered+uint64(f.answered), x.total.Lost+uint64(f.lost)
 	if !x.Silent && f.state != Down && (f.answered > 0 || f.lost > 0) { // what has no way at all says nothing of how good that of the others is
 		if x.machine.hear(now, int(f.answered), int(f.lost)) {
 			p.evaluate(x, now)
@@ -309,8 +313,10 @@ func (p *Prober) note(x *probed, answered, news bool) {
 	p.toTell(x)
 	if answered {
 		x.told.answered++
+		x.total.Answered++
 	} else {
 		x.told.lost++
+		x.total.Lost++
 	}
 	if news {
 		x.told.worse, x.told.better = x.told.worse || !answered, x.told.better || answered
@@ -333,7 +339,11 @@ type Summary struct {
 	Healthy, Degraded, Down int // nodes that find it so
 	RTT                     time.Duration
 	Disagree                []string // nodes that do not find it so; of this node's data center alone
+	Counts                           // as the node knows that has told it, since it probes the tunnel so
 }
+
+// Counts are of probes.
+type Counts struct{ Answered, Lost uint64 }
 
 // verdict is the state where so many find it so. The bounds are those of Magic Transit's dashboard for the share of its data centers that pass, of
 // which one that is degraded is half a one here: healthy above 80 %, down below 40 %.
@@ -365,7 +375,7 @@ func (p *Prober) judge(now time.Time) {
 
 // here is how a tunnel is in this data center.
 func (p *Prober) here(x *probed, now time.Time) Summary {
-	s := Summary{Datacenter: p.opts.Datacenter, RTT: x.rtt.smoothed}
+	s := Summary{Datacenter: p.opts.Datacenter, RTT: x.rtt.smoothed, Counts: x.total}
 	states := make([]State, 0, len(p.team.members))
 	names := make([]string, 0, len(p.team.members))
 	cycle, _ := p.cycle(x)

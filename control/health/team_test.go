@@ -307,6 +307,9 @@ func TestDatacenters(t *testing.T) {
 				if s.State != want || s.Healthy+s.Degraded+s.Down != 2 {
 					t.Errorf("%s: %+v", name, s)
 				}
+				if s.Answered < 40 || s.Answered > 130 || s.Lost > 0 != (s.Datacenter == "lis") { // one probe a second, and retries
+					t.Errorf("%s: probes of %s: %+v", name, s.Datacenter, s.Counts)
+				}
 			}
 			if got := Fleet(list); got != Degraded { // two of three pass
 				t.Errorf("the fleet: %v", got)
@@ -332,6 +335,7 @@ func FuzzHear(f *testing.F) {
 	f.Add(evidence{node: "edge-2", leaving: true, knows: true}.marshal())
 	f.Add(evidence{node: "edge-2", findings: []finding{{7, 1, 2, Degraded, true, false, false}, {8, 0, 0, Down, false, true, true}}}.marshal())
 	f.Add(appendSummary([]byte{kindSummary, 0, 3, 'f', 'r', 'a', 2, 'n', '1'}, tag("cust-a"), Summary{Healthy: 3, Down: 1}))
+	f.Add(appendCounts([]byte{kindCounts, 0, 3, 'f', 'r', 'a', 2, 'n', '1'}, tag("cust-a"), Counts{1, 2}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p := New(Options{Node: "edge-1", Datacenter: "lis", OnState: func(Report) {}, Send: func(string, []byte) bool { return true }})
 		p.SetTunnels([]Tunnel{tunnelOf(Reply, false)})

@@ -171,7 +171,7 @@ func (n *Node) Health() []api.Health {
 		x.Fleet, x.Datacenters = health.Fleet(list).String(), []api.HealthDatacenter{}
 		for _, s := range list {
 			x.Datacenters = append(x.Datacenters, api.HealthDatacenter{Datacenter: s.Datacenter, State: s.State.String(), Healthy: s.Healthy, Degraded: s.Degraded, Down: s.Down,
-				RTT: s.RTT.Seconds(), Disagree: append([]string{}, s.Disagree...)})
+				RTT: s.RTT.Seconds(), Answered: s.Answered, Lost: s.Lost, Disagree: append([]string{}, s.Disagree...)})
 		}
 		out = append(out, x)
 	}
