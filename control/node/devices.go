@@ -251,11 +251,7 @@ func (x *device) fits(path int) int {
 
 // repairDevices makes devices again that somebody has taken away, makes those that could not be made, and puts back what was taken from them.
 func (n *Node) repairDevices() {
-	for _, x := range *n.devices.list.Load() {
-		if repaired, err := x.Repair(); repaired || err != nil {
-			n.log.Warn("a tunnel's device had lost addresses; they were put back", "tunnel", x.tunnel, "device", x.Name(), "error", err)
-		}
-	}
+	n.repairAddresses()
 	gone := n.devices.find(func(x *device) bool { return x.Gone() })
 	if gone == nil && len(*n.devices.missing.Load()) == 0 || !n.reloading.TryLock() {
 		return
@@ -271,6 +267,23 @@ func (n *Node) repairDevices() {
 		return
 	}
 	n.log.Warn("devices of tunnels were made that had been missing")
+}
+
+// repairAddresses puts addresses back that were taken from devices.
+func (n *Node) repairAddresses() {
+	n.devices.mu.Lock()
+	defer n.devices.mu.Unlock()
+	var all []*tun.Interface
+	for _, x := range *n.devices.list.Load() {
+		all = append(all, x.Interface)
+	}
+	repaired, err := tun.RepairInterfaces(all)
+	for _, x := range repaired {
+		n.log.Warn("a tunnel's device had lost addresses; they were put back", "device", x.Name())
+	}
+	if err != nil {
+		n.log.Error("tunnels' devices may lack addresses", "error", err)
+	}
 }
 
 // closeDevices takes all away.

@@ -23,7 +23,7 @@ type Interface struct {
 	nl   *netlink.Handle
 	file *os.File
 
-	gone                                  atomic.Bool
+	gone, down                            atomic.Bool
 	closing                               sync.Once
 	toKernel, fromKernel, refused, unsent atomic.Uint64
 }
@@ -117,27 +117,42 @@ func (i *Interface) Index() int { return i.link.Attrs().Index }
 // Gone reports whether somebody has taken the device away.
 func (i *Interface) Gone() bool { return i.gone.Load() }
 
-// Up reports whether the device is up; somebody may have set it down.
-func (i *Interface) Up() bool {
-	link, err := i.nl.LinkByIndex(i.Index())
-	return err == nil && link.Attrs().Flags&net.FlagUp != 0
-}
+// Up reports whether the device was up when it was made, or looked at by RepairInterfaces; somebody may have set it down.
+func (i *Interface) Up() bool { return !i.down.Load() }
 
-// Repair puts addresses back that somebody has taken from the device, or that the kernel has forgotten while it was down. While it is down it is
-// left alone. It reports whether any was missing.
-func (i *Interface) Repair() (repaired bool, err error) {
-	link, err := i.nl.LinkByIndex(i.Index())
-	if err != nil || link.Attrs().Flags&net.FlagUp == 0 {
-		return false, nil // Run notices that it is gone
+// RepairInterfaces puts addresses back that somebody has taken from devices, or that the kernel has forgotten while they were down, and returns those
+// that had lost any. A device that is down is left alone. The devices are of one network namespace; the kernel is asked once for all.
+func RepairInterfaces(list []*Interface) (repaired []*Interface, err error) {
+	if len(list) == 0 {
+		return nil, nil
 	}
-	have, err := i.nl.AddrList(link, netlink.FAMILY_ALL)
+	links, err := list[0].nl.LinkList()
 	if err != nil {
-		return false, fmt.Errorf("device %s: addresses: %w", i.opts.Name, err)
+		return nil, fmt.Errorf("devices of tunnels: links: %w", err)
 	}
-	for _, p := range i.addresses() {
-		if !slices.ContainsFunc(have, func(a netlink.Addr) bool { return a.IP.Equal(p.Addr().AsSlice()) }) {
-			repaired = true
+	addresses, err := list[0].nl.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("devices of tunnels: addresses: %w", err)
+	}
+	up, held := map[int]bool{}, map[int][]netip.Addr{}
+	for _, l := range links {
+		up[l.Attrs().Index] = l.Attrs().Flags&net.FlagUp != 0
+	}
+	for _, a := range addresses {
+		if x, ok := netip.AddrFromSlice(a.IP); ok {
+			held[a.LinkIndex] = append(held[a.LinkIndex], x.Unmap())
+		}
+	}
+	for _, i := range list {
+		if i.down.Store(!up[i.Index()]); i.down.Load() {
+			continue
+		}
+		lost := slices.DeleteFunc(i.addresses(), func(p netip.Prefix) bool { return slices.Contains(held[i.Index()], p.Addr()) })
+		for _, p := range lost {
 			err = errors.Join(err, i.setAddress(p))
+		}
+		if len(lost) > 0 {
+			repaired = append(repaired, i)
 		}
 	}
 	return repaired, err

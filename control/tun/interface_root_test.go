@@ -94,15 +94,16 @@ func TestRootInterface(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 
-	if repaired, err := i.Repair(); repaired || err != nil {
+	list := []*Interface{i}
+	if repaired, err := RepairInterfaces(list); len(repaired) > 0 || err != nil {
 		t.Errorf("a sound device: %v, %v", repaired, err)
 	}
 	h.MustRun("ip", "link", "set", "cust-a", "down")
-	if repaired, err := i.Repair(); repaired || err != nil || i.Up() {
+	if repaired, err := RepairInterfaces(list); len(repaired) > 0 || err != nil || i.Up() {
 		t.Errorf("one that is down: %v, %v", repaired, err)
 	}
 	h.MustRun("ip", "link", "set", "cust-a", "up")
-	if repaired, err := i.Repair(); !repaired || err != nil || !i.Up() {
+	if repaired, err := RepairInterfaces(list); len(repaired) != 1 || err != nil || !i.Up() {
 		t.Errorf("one that was down: %v, %v", repaired, err)
 	}
 	if got := h.MustRun("ip", "-o", "addr", "show", "dev", "cust-a"); !strings.Contains(got, "fd00:213::a/127") || !strings.Contains(got, "fe80::a/64") {

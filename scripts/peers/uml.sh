@@ -97,7 +97,7 @@ start() {
 }
 
 exec_in() {
-  local id line end
+  local id line end part=
   exec 9>"$run/lock" || { echo "guest $name is not there" >&2; exit 125; }
   flock 9
   id=$(($(cat "$run/seq" 2>/dev/null || echo 0) + 1))
@@ -106,7 +106,13 @@ exec_in() {
   exec 7<>"$run/in" 8<>"$run/out"
   echo $id >&7
   end=$((SECONDS + ${CW_UML_EXEC_MAX:-60}))
-  until read -r -t 1 line <&8 && [ "${line%$'\r'}" = "DONE $id" ]; do
+  while :; do
+    if read -r -t 1 line <&8; then
+      line=$part${line%$'\r'} part=
+      [ "$line" != "DONE $id" ] || break
+    else
+      part+=$line # the console writes letter by letter, and the second may end in the middle
+    fi
     if [ $SECONDS -ge $end ]; then
       echo "guest $name: no answer in ${CW_UML_EXEC_MAX:-60} s to: $1" >&2
       cat "$run/out.$id"
