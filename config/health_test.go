@@ -76,6 +76,7 @@ func TestHealthCheckMistakes(t *testing.T) {
 		"health_check: {degraded: {loss: 101%}}":                                      `must be a share of more than 0% and up to 100%, such as 0.1%, got "101%"`,
 		"health_check: {down: {samples: 17}}":                                         "must be a whole number from 1 to 16, got 17",
 		"health_check: {rate: high, retry: 0, down: {within: 1s}}":                    "would never find the tunnel down: down.samples of 3, with a retry of 0 and one probe each 1s, take 2s to be sent, and down.within is 1s; write a longer down.within, more retries, or a shorter interval",
+		"health_check: {rate: low, degraded: {over: 30s, failures: 4}}":               "would never find the tunnel degraded: in degraded.over of 30s there are 3 probes, one each 10s, and degraded.failures is 4; write fewer, a longer degraded.over, or a shorter interval",
 		"health_check: {down: {within: 100ms}}":                                       "would never find the tunnel down: down.samples of 3, with a retry of 2 and one probe each 5s, take 900ms to be sent, and down.within is 100ms; write a longer down.within, more retries, or a shorter interval",
 		"health_check: {retry: 11}":                                                   "must be a whole number from 0 to 10, got 11",
 	} {

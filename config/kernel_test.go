@@ -72,3 +72,33 @@ func TestSameDevices(t *testing.T) {
 		}
 	}
 }
+
+// A device that is new takes its tunnel's prefixes away, which is said; one that stays, or goes, does not.
+func TestDeviceIsNew(t *testing.T) {
+	without, with := field("prefixes: [203.0.113.0/24]"), field("prefixes: [203.0.113.0/24]\n    kernel_interface: true")
+	for _, c := range []struct{ old, new, want string }{
+		{without, with, "tunnel a: its prefixes are not led into it by themselves any more, but by what is learned through device a, and by routes"},
+		{with, without, ""},
+		{with, field("prefixes: [203.0.113.0/24]\n    kernel_interface: b"), ""},
+		{base, field("kernel_interface: true"), ""},
+	} {
+		got := strings.Join(Diff(mustParse(t, c.old), mustParse(t, c.new)).Warnings(), "\n")
+		if !strings.HasPrefix(got, c.want) || c.want == "" && got != "" {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+}
+
+// The host is nobody's router inside a tunnel: neither a /30 of two tunnels, nor its own addresses.
+func TestDeviceSubnets(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{strings.Replace(base, "10.213.0.10/31", "10.213.0.9/30", 1) + "    kernel_interface: true\n  - {name: b, account: globex, endpoint: 192.0.2.1, customer_endpoint: 198.51.100.9, interface_address: 10.213.0.10/31, kernel_interface: true}\n",
+			"apart that have interface addresses in 10.213.0.10/31 (tunnels[0].kernel_interface on line 9)"},
+		{"node: {address: 10.213.0.11}\n" + base + "    kernel_interface: true\n", "node.address or an endpoint lies in the subnet 10.213.0.10/31"},
+		{"node: {address: 10.213.0.12}\n" + base + "    kernel_interface: true\n", ""},
+	} {
+		if _, err := Parse("c.yaml", []byte(c.text)); c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s:\ngot  %v\nwant %s", c.text, err, c.want)
+		}
+	}
+}

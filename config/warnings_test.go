@@ -27,6 +27,9 @@ func TestWarnings(t *testing.T) {
 		{"selectors", ipsec("lab: true\n    selectors: {local: [0.0.0.0/0], remote: [203.0.113.0/25, 10.0.0.0/8, \"2001:db8::/32\"]}\n    prefixes: [203.0.113.0/24, 198.18.0.0/15, \"2001:db8:1::/48\"]", sa),
 			"c.yaml:12:32: tunnels[0].prefixes[1]: 198.18.0.0/15 has no address in common with selectors.remote: all packets of its hosts are dropped\n" +
 				"c.yaml:12:47: tunnels[0].prefixes[2]: 2001:db8:1::/48 is IPv6, and selectors.local has no such prefix: all packets of its hosts are dropped"},
+		{"scope of a node that is nowhere", quiet + "routes: [{prefix: 203.0.113.0/24, nexthop: a, scope: {regions: [weur]}}, {prefix: 203.0.113.0/25, nexthop: a, scope: {regions: [enam]}}]\n",
+			"c.yaml:10:54: routes[0].scope: this node is in none of weur, since it has neither node.region nor node.datacenter: it does not have this route"},
+		{"scope of a node that is somewhere", quiet + "node: {region: enam}\nroutes: [{prefix: 203.0.113.0/24, nexthop: a, scope: {regions: [weur]}}]\n", ""},
 		{"account", quiet + "accounts: [{name: acme}, {name: globex}]\n", "c.yaml:10:33: accounts[1].name: \"globex\" has no tunnel"},
 		{"default route and a part of a prefix", quiet + "routes: [{prefix: 0.0.0.0/0, nexthop: a}, {prefix: 203.0.113.8/29, nexthop: a}]\n", ""},
 		{"route beyond the prefixes", quiet + "routes: [{prefix: 203.0.112.0/23, nexthop: a}]\n",

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"sync"
 
 	"causeway/pipeline/wire"
 )
@@ -9,7 +10,10 @@ import (
 // A TunnelQueue carries packets of the control side's into tunnels, whatever the routes say, with the headers and the keys that a customer's
 // packet gets, and gives the control side what comes out of tunnels for our interface addresses. There is one for probes (probe.go), and one for
 // the devices that some tunnels have (device.go): a customer who sends much to the one does not keep answers from the other.
-type TunnelQueue struct{ copyQueue }
+type TunnelQueue struct {
+	copyQueue
+	sending sync.Mutex // the ring toward worker 0 has one producer
+}
 
 // NewTunnelQueue makes a queue for that many workers; depth packets may wait from each, and for the workers (a power of two). what names it in
 // the error.
@@ -21,9 +25,13 @@ func NewTunnelQueue(what string, workers, depth int) (*TunnelQueue, error) {
 	return q, nil
 }
 
-// Send gives an IP packet to the workers for the tunnel with that number (Engine.TunnelID). One goroutine at a time may call it. It reports
-// false if there is no room. As with any packet, what it reports says nothing of the arrival.
-func (q *TunnelQueue) Send(id int, packet []byte) bool { return q.put(packet, uint32(id)) }
+// Send gives an IP packet to the workers for the tunnel with that number (Engine.TunnelID). It reports false if there is no room. As with any
+// packet, what it reports says nothing of the arrival.
+func (q *TunnelQueue) Send(id int, packet []byte) bool {
+	q.sending.Lock()
+	defer q.sending.Unlock()
+	return q.put(packet, uint32(id))
+}
 
 // Drain calls f for each packet that waits for the control side, which is f's only until it returns, with the number of the tunnel that it
 // came out of; -1: it came by the Internet. It returns how many there were.

@@ -27,6 +27,12 @@ func TestRootHealthFleet(t *testing.T) {
 	b.loses(t, tunnels, "fra1", func(h api.Health) bool {
 		return len(h.Datacenters) == 2 && h.Datacenters[0].State == "healthy" && h.Datacenters[1].Datacenter == "fra1" && h.Datacenters[1].State == "down" && h.Fleet == "degraded"
 	})
+	// What the node cannot send at all is not the customer's fault, and said so.
+	b.node.Route("unreachable", tunnels[1].customer)
+	await(t, "the tunnel without a way is not down", func() bool { return b.healthOf(t, "t2").State == "down" })
+	if h := b.healthOf(t, "t2"); !strings.HasPrefix(h.Leg, "what goes into it does not leave this node: ") {
+		t.Errorf("a tunnel without a way: %q", h.Leg)
+	}
 	for _, x := range []*bed{b.second, b.bed} {
 		x.balance(t)
 		x.end(t)

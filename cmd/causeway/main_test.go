@@ -122,6 +122,49 @@ a-longer-name  globex   gre   2001:db8::1  2001:db8:9::2  1456                 o
 	}
 }
 
+// The device of a tunnel has a column where there is one.
+func TestDeviceColumn(t *testing.T) {
+	for want, d := range map[string]*api.KernelInterface{
+		"-": nil, "cwa: 7 routes learned, edge-2 speaks": {Name: "cwa", Node: "edge-2", Learned: 7}, "cwa: 0 routes learned, nobody speaks yet": {Name: "cwa"},
+		"cwa: there is an interface of that name already": {Name: "cwa", Problem: "there is an interface of that name already"},
+	} {
+		var out bytes.Buffer
+		tunnelTable(&out, []api.Tunnel{{Name: "a", Route: "no route", KernelInterface: d}, {Name: "b", Route: "no route", KernelInterface: &api.KernelInterface{Name: "cwb", Node: "edge-1"}}})
+		lines := strings.Split(out.String(), "\n")
+		if !strings.HasSuffix(lines[0], "DEVICE") || !strings.HasSuffix(lines[1], "  "+want) {
+			t.Errorf("want %q\n%s", want, out.String())
+		}
+	}
+}
+
+// A session of BFD that was never heard of is told from one that has been lost, and a data center that has a single node from this node's own.
+func TestHealthWords(t *testing.T) {
+	one := func(h api.Health) string {
+		var out bytes.Buffer
+		h.Tunnel, h.State = "a", "healthy"
+		healthTable(&out, []api.Health{h})
+		return out.String()
+	}
+	for _, c := range []struct {
+		h    api.Health
+		want string
+	}{
+		{api.Health{BFD: &api.HealthBFD{State: "down", Remote: "admin-down", Sent: 4}}, "a: BFD is down since 0s, and the router has never said anything: is BFD configured there? sent 4, received 0"},
+		{api.Health{BFD: &api.HealthBFD{State: "down", Remote: "up", Received: 9}}, "the last that the router said was up;"},
+		{api.Health{BFD: &api.HealthBFD{State: "up", Remote: "up", Received: 9, Detection: 0.3}}, "and down after 300ms without a packet;"},
+		{api.Health{Fleet: "degraded", Datacenters: []api.HealthDatacenter{{Datacenter: "ams1", State: "healthy", Healthy: 1}, {Datacenter: "fra1", State: "down", Down: 1}}},
+			"a in all data centers together: degraded\na in fra1: down: 0 nodes find it healthy, 0 degraded, 1 down\n"},
+		{api.Health{Fleet: "degraded", Datacenters: []api.HealthDatacenter{{Datacenter: "ams1", State: "degraded", Healthy: 1, Down: 1, Disagree: []string{"n1", "n2"}}}}, "a in ams1: degraded: 1 nodes find it healthy, 0 degraded, 1 down; those that do not agree: n1, n2\n"},
+	} {
+		if got := one(c.h); !strings.Contains(got, c.want) {
+			t.Errorf("want %q\n%s", c.want, got)
+		}
+	}
+	if got := one(api.Health{Fleet: "down", Datacenters: []api.HealthDatacenter{{Datacenter: "ams1", State: "down", Down: 1}}}); strings.Contains(got, "in ams1") {
+		t.Errorf("a node alone says twice how it is:\n%s", got)
+	}
+}
+
 // A tunnel of ike that is not up is not called none.
 func TestAssociationsOfNoTunnel(t *testing.T) {
 	for _, c := range []struct {

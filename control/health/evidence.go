@@ -127,7 +127,7 @@ func (p *Prober) tellCounts(head []byte) {
 	head[0] = kindCounts
 	b := slices.Clone(head)
 	for tag, x := range p.byTag {
-		if b = appendCounts(b, tag, x.total); len(b) > maxFindings*summaryLen {
+		if b = appendCounts(b, tag, x.total); len(b) > maxFindings*countsLen {
 			p.opts.Tell(b, true)
 			b = slices.Clone(head)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"causeway/config"
 	"causeway/control/api"
+	"causeway/control/health/bfd"
 	"causeway/control/tun"
 	"causeway/pipeline"
 	"causeway/pipeline/wire"
@@ -25,13 +26,19 @@ const deviceDepth = 1024
 
 // devices are those of all tunnels that have one.
 type devices struct {
+	self    string // this node's name
 	queue   *pipeline.TunnelQueue
-	sending sync.Mutex // one at a time gives the workers packets
 	running sync.WaitGroup
 
-	mu      sync.Mutex // one at a time changes the list
-	list    atomic.Pointer[[]*device]
-	missing atomic.Pointer[map[string]string] // tunnels whose device could not be made, and why
+	mu  sync.Mutex // one at a time changes them
+	now atomic.Pointer[deviceList]
+}
+
+// A deviceList is the devices of one configuration. It is not changed any more.
+type deviceList struct {
+	byTunnel map[string]*device
+	byID     map[int]*device   // by the engine's number of the tunnel
+	missing  map[string]string // tunnels whose device could not be made, and why
 }
 
 // A device is one, with what it was made for.
@@ -48,24 +55,13 @@ type device struct {
 }
 
 func (n *Node) openDevices() (err error) {
-	n.devices.list.Store(new([]*device))
-	n.devices.missing.Store(new(map[string]string))
+	n.devices.self = n.Config().Node.Name
+	n.devices.now.Store(&deviceList{})
 	n.devices.queue, err = pipeline.NewTunnelQueue("devices", len(n.plan.Workers), deviceDepth)
 	return err
 }
 
-// find returns the first device of which is says yes, or nil.
-func (d *devices) find(is func(*device) bool) *device {
-	list := *d.list.Load()
-	if i := slices.IndexFunc(list, is); i >= 0 {
-		return list[i]
-	}
-	return nil
-}
-
-func (d *devices) ofTunnel(name string) *device {
-	return d.find(func(x *device) bool { return x.tunnel == name })
-}
+func (d *devices) ofTunnel(name string) *device { return d.now.Load().byTunnel[name] }
 
 // setDevices makes the devices of c that there are not, and takes away what it does not have. The workers have its tunnels; routes learn with the
 // next Apply. One that cannot be made, since the host has one of that name, say, is tried again and again (repairDevices): its tunnel does all but
@@ -74,44 +70,41 @@ func (n *Node) setDevices(c *config.Config) {
 	d := &n.devices
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var kept []*device
-	var missing []config.Tunnel
-	for _, t := range c.Tunnels {
+	was, is := d.now.Load(), &deviceList{map[string]*device{}, map[int]*device{}, map[string]string{}}
+	var wanted []*config.Tunnel
+	for i := range c.Tunnels {
+		t := &c.Tunnels[i]
 		if t.KernelInterface == "" {
 			continue
 		}
-		if x := d.ofTunnel(t.Name); x != nil && x.is(&t) {
-			kept = append(kept, x)
+		if x := was.byTunnel[t.Name]; x != nil && x.is(t) {
+			is.add(x)
 		} else {
-			missing = append(missing, t)
+			wanted = append(wanted, t)
 		}
 	}
-	for _, x := range *d.list.Load() { // first, for another one may have its name
-		if !slices.Contains(kept, x) {
+	for name, x := range was.byTunnel { // first, for another one may have its name
+		if is.byTunnel[name] != x {
 			x.Close()
 		}
 	}
-	was, failed := *d.missing.Load(), map[string]string{}
-	for i := range missing {
-		t := &missing[i]
-		x, err := n.makeDevice(t)
-		if err != nil {
-			if failed[t.Name] = explain(err).Error(); failed[t.Name] != was[t.Name] {
-				n.log.Error("the device of a tunnel cannot be made, and is tried again each second", "tunnel", t.Name, "error", explain(err))
-			}
-			continue
+	for _, t := range wanted {
+		if x, err := n.makeDevice(t); err == nil {
+			is.add(x)
+		} else if is.missing[t.Name] = explain(err).Error(); is.missing[t.Name] != was.missing[t.Name] {
+			n.log.Error("the device of a tunnel cannot be made, and is tried again each second", "tunnel", t.Name, "error", explain(err))
 		}
-		kept = append(kept, x)
 	}
-	ifindexes := map[string]int{}
-	for _, x := range kept {
-		ifindexes[x.tunnel] = x.Index()
+	ifindexes := make(map[string]int, len(is.byTunnel))
+	for name, x := range is.byTunnel {
+		ifindexes[name] = x.Index()
 	}
-	d.list.Store(&kept)
-	d.missing.Store(&failed)
+	d.now.Store(is)
 	n.routes.SetDevices(ifindexes)
-	n.followTunnels(kept)
+	n.followTunnels()
 }
+
+func (l *deviceList) add(x *device) { l.byTunnel[x.tunnel], l.byID[x.id] = x, x }
 
 // is reports whether x is the device of t, as it is to be.
 func (x *device) is(t *config.Tunnel) bool {
@@ -149,14 +142,11 @@ const (
 
 // fromDevice sends what the kernel has sent into the tunnel, if this node speaks.
 func (n *Node) fromDevice(x *device, packet []byte) bool {
-	if *x.speaker.Load() != n.Config().Node.Name {
+	if *x.speaker.Load() != n.devices.self {
 		return false
 	}
 	for range deviceTries {
-		n.devices.sending.Lock()
-		sent := n.devices.queue.Send(x.id, packet)
-		n.devices.sending.Unlock()
-		if sent {
+		if n.devices.queue.Send(x.id, packet) {
 			return true
 		}
 		time.Sleep(deviceAgain)
@@ -173,7 +163,7 @@ func (n *Node) takeForDevices(ctx context.Context) {
 }
 
 func (n *Node) takeForDevice(id int, packet []byte) {
-	if x := n.devices.find(func(x *device) bool { return x.id == id }); x != nil {
+	if x := n.devices.now.Load().byID[id]; x != nil {
 		n.toDevice(x, packet, 0)
 	}
 }
@@ -181,7 +171,7 @@ func (n *Node) takeForDevice(id int, packet []byte) {
 // toDevice gives the kernel a packet, here or where it is spoken.
 func (n *Node) toDevice(x *device, packet []byte, passed byte) {
 	switch speaker := *x.speaker.Load(); {
-	case speaker == n.Config().Node.Name:
+	case speaker == n.devices.self:
 		x.Write(packet)
 	case n.ways != nil && speaker != "" && passed < maxPassed && n.ways.speak(speaker, x.tunnel, packet, passed+1):
 		x.passedOn.Add(1)
@@ -213,18 +203,19 @@ func isBFD(packet []byte) bool {
 		return false
 	}
 	port := binary.BigEndian.Uint16(packet[udp+wire.UDPOffDstPort:])
-	return port == 3784 || port == 4784
+	return port == bfd.PortSingle || port == bfd.PortMulti
 }
 
 // followAllTunnels has devices follow who speaks, and what paths allow.
 func (n *Node) followAllTunnels() {
 	n.devices.mu.Lock()
 	defer n.devices.mu.Unlock()
-	n.followTunnels(*n.devices.list.Load())
+	n.followTunnels()
 }
 
-func (n *Node) followTunnels(list []*device) {
-	for _, x := range list {
+// followTunnels is called with the lock held: a device is not closed meanwhile.
+func (n *Node) followTunnels() {
+	for _, x := range n.devices.now.Load().byTunnel {
 		if speaker := n.prober.Speaker(x.tunnel); speaker != *x.speaker.Load() {
 			x.speaker.Store(&speaker)
 		}
@@ -252,14 +243,17 @@ func (x *device) fits(path int) int {
 // repairDevices makes devices again that somebody has taken away, makes those that could not be made, and puts back what was taken from them.
 func (n *Node) repairDevices() {
 	n.repairAddresses()
-	gone := n.devices.find(func(x *device) bool { return x.Gone() })
-	if gone == nil && len(*n.devices.missing.Load()) == 0 || !n.reloading.TryLock() {
+	was, gone := n.devices.now.Load(), false
+	for _, x := range was.byTunnel {
+		gone = gone || x.Gone()
+	}
+	if !gone && len(was.missing) == 0 || !n.reloading.TryLock() {
 		return
 	}
 	defer n.reloading.Unlock()
-	before, c := len(*n.devices.list.Load()), n.Config()
+	c := n.Config()
 	n.setDevices(c)
-	if gone == nil && len(*n.devices.list.Load()) == before {
+	if !gone && len(n.devices.now.Load().missing) == len(was.missing) {
 		return
 	}
 	if err := n.routes.Apply(n.peered(c)); err != nil {
@@ -274,7 +268,7 @@ func (n *Node) repairAddresses() {
 	n.devices.mu.Lock()
 	defer n.devices.mu.Unlock()
 	var all []*tun.Interface
-	for _, x := range *n.devices.list.Load() {
+	for _, x := range n.devices.now.Load().byTunnel {
 		all = append(all, x.Interface)
 	}
 	repaired, err := tun.RepairInterfaces(all)
@@ -292,7 +286,7 @@ func (n *Node) closeDevices() error {
 	if d.queue == nil {
 		return nil
 	}
-	for _, x := range *d.list.Load() {
+	for _, x := range d.now.Load().byTunnel {
 		x.Close()
 	}
 	d.running.Wait()
@@ -303,7 +297,7 @@ func (n *Node) closeDevices() error {
 func (n *Node) interfaceOf(t *config.Tunnel, learned map[uint32]int) *api.KernelInterface {
 	x := n.devices.ofTunnel(t.Name)
 	if x == nil {
-		if why := (*n.devices.missing.Load())[t.Name]; why != "" {
+		if why := n.devices.now.Load().missing[t.Name]; why != "" {
 			return &api.KernelInterface{Name: t.KernelInterface, Problem: why}
 		}
 		return nil

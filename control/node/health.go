@@ -52,8 +52,6 @@ func (n *Node) openHealth() error {
 
 // sendInto gives the workers a probe, or a packet of BFD, for a tunnel.
 func (n *Node) sendInto(tunnel string, packet []byte) bool {
-	n.probing.Lock()
-	defer n.probing.Unlock()
 	id, ok := n.engine.TunnelID(tunnel)
 	return ok && n.probes.Send(id, packet)
 }

@@ -6,6 +6,7 @@ import (
 
 	"causeway/config"
 	"causeway/control/health"
+	"causeway/control/health/history"
 )
 
 // What the file may say of samples the machine can keep.
@@ -39,5 +40,14 @@ func TestProbed(t *testing.T) {
 		if penaltyOf(s) != want {
 			t.Errorf("%v costs %d", s, penaltyOf(s))
 		}
+	}
+}
+
+// Those tunnels are noted that were not healthy when the daemon ended, by the last that the history says of them.
+func TestAnew(t *testing.T) {
+	past := []history.Event{{Tunnel: "a", State: "down"}, {Tunnel: "b", State: "down"}, {Tunnel: "c", State: "degraded"}, {Tunnel: "b", State: "healthy"}, {Tunnel: "gone", State: "down"}}
+	got := anew(past, []health.Tunnel{{Name: "a"}, {Name: "b"}, {Name: "c"}, {Name: "new"}})
+	if len(got) != 2 || got[0].Tunnel != "a" || got[0].Was != "down" || got[1].Tunnel != "c" || got[1].Was != "degraded" || got[1].State != "healthy" || got[1].Why == "" {
+		t.Errorf("%+v", got)
 	}
 }

@@ -29,15 +29,23 @@ func (n *Node) keepHistory(c *config.Config) {
 
 // rememberStart notes that tunnels begin anew that were not healthy when the daemon ended.
 func (n *Node) rememberStart(c *config.Config) {
+	for _, e := range anew(n.changes.Last(time.Now().AddDate(0, 0, -history.Days), math.MaxInt), probed(c)) {
+		_ = n.changes.Add(e) // what cannot be written is said with the next
+	}
+}
+
+// anew are what there is to note of those of tunnels that past leaves in another state than healthy.
+func anew(past []history.Event, tunnels []health.Tunnel) (list []history.Event) {
 	last := map[string]string{}
-	for _, e := range n.changes.Last(time.Now().AddDate(0, 0, -history.Days), math.MaxInt) {
+	for _, e := range past {
 		last[e.Tunnel] = e.State
 	}
-	for _, t := range probed(c) {
+	for _, t := range tunnels {
 		if was := last[t.Name]; was != "" && was != health.Healthy.String() {
-			_ = n.changes.Add(history.Event{Time: time.Now().UTC(), Tunnel: t.Name, Was: was, State: health.Healthy.String(), Why: "it begins anew: the daemon was started"}) // what cannot be written is said with the next
+			list = append(list, history.Event{Time: time.Now().UTC(), Tunnel: t.Name, Was: was, State: health.Healthy.String(), Why: "it begins anew: the daemon was started"})
 		}
 	}
+	return list
 }
 
 // maxShown bounds the events that are shown.

@@ -70,7 +70,6 @@ type Node struct {
 	changes  *history.History
 	notifier *notify.Notifier // nil: nobody is told
 	news     *news
-	probing  sync.Mutex // one at a time gives the workers probes
 	devices  devices
 	sessions atomic.Pointer[sessions]
 

@@ -224,8 +224,9 @@ func (m *Manager) dumpedRoute(r *routeMessage) {
 	if !ok {
 		return
 	}
-	mixed := led != nil && m.mixed(r.hops)
-	for _, vrf := range append([]uint16{k.vrf}, led.others(r.prefix)...) {
+	mixed := led != nil && s.mixed(r)
+	m.takeDumped(k, &s, mixed)
+	for _, vrf := range led.others(r.prefix) {
 		k.vrf = vrf
 		m.takeDumped(k, &s, mixed)
 	}

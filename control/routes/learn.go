@@ -129,12 +129,7 @@ func (m *Manager) accountOf(h *hop) uint16 {
 	return 0
 }
 
-// mixed reports whether hops are different accounts', or some are no tunnel's. Such a route is that of the first tunnel's account.
-func (m *Manager) mixed(hops []hop) bool {
-	return slices.ContainsFunc(hops, func(h hop) bool { return m.accountOf(&h) != m.accountOf(&hops[0]) })
-}
-
-// ofAccount leaves those of hops that are an account's: others have nothing to do with its routes.
+// ofAccount leaves those of hops, in place, that are an account's: others have nothing to do with its routes.
 func (m *Manager) ofAccount(vrf uint16, hops []hop) []hop {
 	return slices.DeleteFunc(hops, func(h hop) bool { return m.accountOf(&h) != vrf })
 }

@@ -186,15 +186,17 @@ func (m *Manager) routeEvent(r *routeMessage, del bool, flags uint16) {
 	if !ok {
 		return
 	}
-	mixed := led != nil && m.mixed(r.hops)
-	for _, vrf := range append([]uint16{k.vrf}, led.others(r.prefix)...) {
+	mixed := led != nil && s.mixed(r)
+	m.takeRoute(k, &s, del, flags, mixed)
+	for _, vrf := range led.others(r.prefix) {
 		k.vrf = vrf
-		m.takeRoute(k, &s, del, flags)
-		if old := m.kernelPath(k); mixed && old != 0 { // when a hop of it goes, what it is has to be asked
-			m.rib.paths.at(old).crowded = true
-		}
+		m.takeRoute(k, &s, del, flags, mixed)
 	}
 }
+
+// mixed reports whether s is a part of a route alone, whose other hops are another account's or no tunnel's. When a hop of such a one goes, what it
+// is has to be asked.
+func (s *viaSpec) mixed(r *routeMessage) bool { return s.kind == viaHops && len(s.hops) < len(r.hops) }
 
 // hasMoved reports whether a route, k if it is mirrored, may have taken the place of one in other tables: of one over another device.
 func (m *Manager) hasMoved(k pathKey, led *led, mirrored bool, flags uint16) bool {
@@ -205,7 +207,7 @@ func (m *Manager) hasMoved(k pathKey, led *led, mirrored bool, flags uint16) boo
 }
 
 // takeRoute takes it into one table.
-func (m *Manager) takeRoute(k pathKey, s *viaSpec, del bool, flags uint16) {
+func (m *Manager) takeRoute(k pathKey, s *viaSpec, del bool, flags uint16, mixed bool) {
 	m.touch(kindRoute4+messageKind(family(k.v6)), k)
 	old := m.kernelPath(k)
 	switch {
@@ -222,6 +224,7 @@ func (m *Manager) takeRoute(k pathKey, s *viaSpec, del bool, flags uint16) {
 			before = m.rib.paths.at(old).via
 		}
 		p := m.setKernelPath(k, s, old)
+		p.crowded = p.crowded || mixed
 		// Neither a replacement nor new to us: either the old one went without a word, or there are two now.
 		if old != 0 && p.via != before && flags&(unix.NLM_F_REPLACE|unix.NLM_F_APPEND) == 0 {
 			p.crowded = true
