@@ -243,6 +243,7 @@ type fleetBed struct {
 	turn  int
 	log   *lockedBuffer
 	inits int // IKE_SA_INIT requests that left has sent
+	ours  int // IKE_SA_INIT messages, of either kind, that the nodes have sent; under the store's lock
 }
 
 func onFleet(t *testing.T, f func(b *fleetBed)) {
@@ -329,6 +330,9 @@ func (x sender) Send(local, remote netip.AddrPort, d []byte) error {
 	if h.Initiator {
 		spi = h.SPIi
 	}
+	if h.Exchange == message.IKESAInit {
+		x.b.store.change(func() { x.b.ours++ })
+	}
 	if h.Exchange == message.CreateChildSA {
 		x.b.store.mu.Lock()
 		s, away := x.b.store.records[spi], x.b.store.away || x.n.cut
@@ -356,6 +360,12 @@ func (b *fleetBed) begun() (n int) {
 // sent is how many messages were sent.
 func (b *fleetBed) sent() (n int) {
 	b.wire.set(func(w *wire) { n = w.sent })
+	return n
+}
+
+// negotiated is how many messages of new negotiations the nodes have sent.
+func (b *fleetBed) negotiated() (n int) {
+	b.store.change(func() { n = b.ours })
 	return n
 }
 
