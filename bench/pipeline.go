@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -26,6 +27,8 @@ type pipelineCase struct {
 	tunnels int
 	routes  int
 	goal    float64
+
+	sampling uint32 // one packet in so many, against the same without sampling; 0: against the bare loop
 }
 
 func pipelineCases() []pipelineCase {
@@ -38,7 +41,7 @@ func pipelineCases() []pipelineCase {
 				if tunnels == 10000 {
 					routes = 1000000
 				}
-				cs = append(cs, pipelineCase{kind, size, tunnels, routes, goals[kind][k]})
+				cs = append(cs, pipelineCase{kind: kind, size: size, tunnels: tunnels, routes: routes, goal: goals[kind][k]})
 			}
 		}
 	}
@@ -47,13 +50,22 @@ func pipelineCases() []pipelineCase {
 		if routes > 10 {
 			goal = 0
 		}
-		cs = append(cs, pipelineCase{"forward", 64, 1, routes, goal})
+		cs = append(cs, pipelineCase{kind: "forward", size: 64, tunnels: 1, routes: routes, goal: goal})
+	}
+	for _, kind := range []string{"decap", "encap", "lateral"} {
+		for _, tunnels := range []int{1, 1000, 10000} {
+			cs = append(cs, pipelineCase{kind: kind, size: 64, tunnels: tunnels, routes: 10, sampling: 1000})
+		}
 	}
 	return cs
 }
 
 func (c pipelineCase) name() string {
-	return fmt.Sprintf("pipeline/%s/%dB/tunnels=%d/routes=%d", c.kind, c.size, c.tunnels, c.routes)
+	name := fmt.Sprintf("pipeline/%s/%dB/tunnels=%d/routes=%d", c.kind, c.size, c.tunnels, c.routes)
+	if c.sampling > 0 {
+		name += fmt.Sprintf("/sampling=%d", c.sampling)
+	}
+	return name
 }
 
 func pipelineScenario(o options, report func(Result)) error {
@@ -202,6 +214,9 @@ func measurePipeline(c pipelineCase, quick bool) (Result, error) {
 	if quick {
 		total, n = 5*time.Millisecond, 3
 	}
+	if c.sampling > 0 {
+		return measureSampling(c, w, total, n)
+	}
 	allocs := allocations(func() { whole(w.engine, total/10) })
 	m := rounds(n,
 		func() float64 { return whole(w.engine, total) },
@@ -212,6 +227,27 @@ func measurePipeline(c pipelineCase, quick bool) (Result, error) {
 	ns := m.a - m.b
 	return Result{Name: c.name(), PPS: 1e9 / ns, NS: ns, BestNS: m.bestA - m.bestB, Spread: m.spread, Against: "bare rewrite loop", AgainstNS: m.b,
 		Ratio: m.a / m.b, GoalNS: c.goal, Allocs: allocs}, nil
+}
+
+// measureSampling holds the worker that samples against itself when it does not. Who takes the samples has another core.
+func measureSampling(c pipelineCase, w *world, total time.Duration, n int) (Result, error) {
+	var failed error
+	with := func(every uint32) func() float64 {
+		return func() float64 {
+			w.engine.Samples(func(time.Time, *pipeline.Sample) {})
+			w.spec.Sampling = every
+			failed = errors.Join(failed, w.engine.Apply(w.spec))
+			return whole(w.engine, total)
+		}
+	}
+	with(c.sampling)()
+	allocs := allocations(func() { whole(w.engine, total/10) })
+	m := rounds(2*n, with(c.sampling), with(0))
+	if lost := w.engine.Total().SamplesLost; lost > 0 {
+		failed = errors.Join(failed, fmt.Errorf("%d samples did not fit the ring", lost))
+	}
+	return Result{Name: c.name(), PPS: 1e9 / m.a, NS: m.a, BestNS: m.bestA, Spread: m.spread, Against: "without sampling", AgainstNS: m.b,
+		Ratio: m.a / m.b, Allocs: allocs}, failed
 }
 
 // whole polls the worker for d and returns ns per packet.

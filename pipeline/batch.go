@@ -81,27 +81,31 @@ type packet struct {
 	end       uint16 // first byte behind it
 	l4        uint16 // start of what its IP header carries
 	vrf       uint16 // table to look up first; 0: the Internet's
-	proto     uint8  // protocol of what the IP header carries
-	flags     uint8
+	flags     uint16
+	proto     uint8 // protocol of what the IP header carries
 	outerECN  uint8
 	port      uint8 // port that it came by
 	encrypt   bool  // with pktOriginated: answers what came encrypted, so it must not leave in clear
 	forwarded bool  // by another node: it must not go to one again
-	_         [14]byte
+	_         [3]byte
+	sample    uint32 // with pktSampled: place of its sample in the ring, plus 1; 0: there is none yet
+	_         [4]byte
 }
 
 const noTunnel = -1
 
 // Flags of a packet.
 const (
-	pktV6              uint8 = 1 << iota // the IP header that is looked at is IPv6's
-	pktKeyed                             // the GRE header has a key
-	pktSYN                               // TCP with SYN set: its MSS may be clamped
-	pktOriginated                        // made here: no ICMP error is sent about it
-	pktInterfaceSource                   // its source is in the tunnel's interface subnet
-	pktLaterFragment                     // a fragment other than the first: no transport header
-	pktInjected                          // sent by the host through the TUN device
-	pktOuter6                            // before decap: the outer header is IPv6's, pktV6 speaks of the inner one
+	pktV6              uint16 = 1 << iota // the IP header that is looked at is IPv6's
+	pktKeyed                              // the GRE header has a key
+	pktSYN                                // TCP with SYN set: its MSS may be clamped
+	pktOriginated                         // made here: no ICMP error is sent about it
+	pktInterfaceSource                    // its source is in the tunnel's interface subnet
+	pktLaterFragment                      // a fragment other than the first: no transport header
+	pktInjected                           // sent by the host through the TUN device
+	pktOuter6                             // before decap: the outer header is IPv6's, pktV6 speaks of the inner one
+	pktSampled                            // it was picked: what becomes of it is told (sample.go)
+	pktProbe                              // of the control side's, or an answer to one
 )
 
 // frame returns the bytes of the frame at chunk. The address comes from this worker's own bookkeeping or from a

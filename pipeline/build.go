@@ -101,6 +101,7 @@ func (e *Engine) build(s *Spec) (*Tables, error) {
 		return nil, err
 	}
 	t.vrfs = slices.Clone(e.fwd.vrfs)
+	t.sampling.otherwise, t.sampling.every = s.Sampling, s.Sampling
 	var errs []error
 	between := betweenNodes{map[uint32]int{}, map[uint32]int{}}
 	for i := range s.Tunnels {
@@ -220,9 +221,11 @@ func (e *Engine) addTunnel(t *Tables, s *TunnelSpec, between *betweenNodes) erro
 		t.sources = append(t.sources, sourceSet{})
 		t.names, t.tags, t.devices = append(t.names, ""), append(t.tags, 0), append(t.devices, false)
 		t.esp, t.out = append(t.esp, nil), append(t.out, nil)
+		t.sampling.tunnels = append(t.sampling.tunnels, 0)
 	}
 	vrf := uint16(e.names.accounts[s.Account])
 	t.names[id], t.devices[id] = s.Name, s.Device
+	t.sampling.set(id, s.Sampling)
 	t.sources[id] = makeSources(s)
 	t.rx[id] = makeRX(s, vrf, &t.sources[id])
 	t.tx[id] = makeTX(s, vrf)
@@ -427,7 +430,7 @@ func (e *Engine) forget(s *Spec) {
 		delete(e.children.nodes, id)
 		e.fwd.tunnels[id].v.Store(0)
 		for _, w := range e.workers {
-			w.tunnels[id].reset()
+			w.resetTunnel(id)
 		}
 	}
 }

@@ -108,6 +108,7 @@ func (w *worker) giveCopy(r *ring[copySlot], q *copyQueue, p *packet, b []byte) 
 		w.drop(p, PuntQueueFull)
 		return
 	}
+	w.sampled(p, noTunnel, Punted)
 	s.n, s.node = copy(s.data[:], b), uint32(p.tunnel)
 	r.publish()
 	q.ring()

@@ -9,23 +9,39 @@ type TunnelCounters struct {
 	RXPackets, RXBytes uint64 // customer -> node, decapsulated
 	TXPackets, TXBytes uint64 // node -> customer, encapsulated
 	RXDrops, TXDrops   uint64
+
+	LateralRXPackets, LateralRXBytes uint64 // of RX, what then went into another tunnel
+	LateralTXPackets, LateralTXBytes uint64 // of TX, what had come out of another tunnel
 }
 
 // tunnelCounters is one cache line.
 type tunnelCounters struct {
 	rxPackets, rxBytes counter
 	txPackets, txBytes counter
-	rxDrops, txDrops   counter
-	_                  [2]uint64
+
+	// Of those, customer -> node -> customer, by the tunnel that they came out of and by the one that they went into.
+	lateralRXPackets, lateralRXBytes counter
+	lateralTXPackets, lateralTXBytes counter
 }
 
-func (c *tunnelCounters) reset() {
-	c.rxPackets.set(0)
-	c.rxBytes.set(0)
-	c.txPackets.set(0)
-	c.txBytes.set(0)
-	c.rxDrops.set(0)
-	c.txDrops.set(0)
+// tunnelDrops are the drops of one tunnel: of what came out of it, and of what was to go into it.
+type tunnelDrops struct{ rx, tx counter }
+
+// countLateral counts a packet of that many bytes that came out of tunnel from and went into the tunnel with counters c.
+func (w *worker) countLateral(c *tunnelCounters, from int32, bytes uint64) {
+	c.lateralTXPackets.add(1)
+	c.lateralTXBytes.add(bytes)
+	o := &w.tunnels[from&(MaxTunnels-1)]
+	o.lateralRXPackets.add(1)
+	o.lateralRXBytes.add(bytes)
+}
+
+func (w *worker) resetTunnel(id int) {
+	c, d := &w.tunnels[id], &w.tunnelDrops[id]
+	for _, x := range [...]*counter{&c.rxPackets, &c.rxBytes, &c.txPackets, &c.txBytes, &d.rx, &d.tx,
+		&c.lateralRXPackets, &c.lateralRXBytes, &c.lateralTXPackets, &c.lateralTXBytes} {
+		x.set(0)
+	}
 }
 
 // Counters are a worker's account of frames, or the sum over workers. At rest
@@ -49,6 +65,7 @@ type Counters struct {
 	ICMPSuppressed             uint64 // not sent because of the rate limit or RFC 1122 3.2.2
 	HandedOver                 uint64 // frames given to another worker
 	ToOwner, FromNodes         uint64 // packets forwarded to the node that encrypts, and that other nodes have forwarded here
+	Samples, SamplesLost       uint64 // packets that were sampled, and that were not because the control side did not keep up
 	Batches, EmptyPolls        uint64
 	Sleeps                     uint64 // times the worker waited in poll(2) for traffic
 	PollGap                    [PollGapBuckets]uint64
@@ -101,6 +118,8 @@ func (c *Counters) Add(o *Counters) {
 	c.HandedOver += o.HandedOver
 	c.ToOwner += o.ToOwner
 	c.FromNodes += o.FromNodes
+	c.Samples += o.Samples
+	c.SamplesLost += o.SamplesLost
 	c.Batches += o.Batches
 	c.EmptyPolls += o.EmptyPolls
 	c.Sleeps += o.Sleeps
@@ -117,7 +136,7 @@ type workerCounters struct {
 	dropped                                       [Reasons]counter
 	decapsulated, encapsulated, general           counter
 	clamped, icmpErrors, icmpSuppressed, handover counter
-	toOwner, fromNodes                            counter
+	toOwner, fromNodes, samples, samplesLost      counter
 	batches, emptyPolls, sleeps                   counter
 	pollGap                                       [PollGapBuckets]counter
 	maxPollGap                                    counter
@@ -130,7 +149,7 @@ func (c *workerCounters) read() Counters {
 		Joined: c.joined.get(), Held: c.held.get(),
 		Decapsulated: c.decapsulated.get(), Encapsulated: c.encapsulated.get(),
 		General: c.general.get(), MSSClamped: c.clamped.get(), ICMPErrors: c.icmpErrors.get(), ICMPSuppressed: c.icmpSuppressed.get(),
-		HandedOver: c.handover.get(), ToOwner: c.toOwner.get(), FromNodes: c.fromNodes.get(), Batches: c.batches.get(), EmptyPolls: c.emptyPolls.get(), Sleeps: c.sleeps.get(),
+		HandedOver: c.handover.get(), ToOwner: c.toOwner.get(), FromNodes: c.fromNodes.get(), Samples: c.samples.get(), SamplesLost: c.samplesLost.get(), Batches: c.batches.get(), EmptyPolls: c.emptyPolls.get(), Sleeps: c.sleeps.get(),
 		MaxPollGapNS: c.maxPollGap.get(),
 	}
 	for i := range c.dropped {

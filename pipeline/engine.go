@@ -71,7 +71,9 @@ type Engine struct {
 	ivs     *esp.IVSource
 	fwd     Forwarding
 	tables  atomic.Pointer[Tables]
-	retired retirement
+
+	samplingShift atomic.Uint32
+	retired       retirement
 }
 
 // NewEngine makes the workers; Run starts them.
@@ -185,8 +187,12 @@ func (e *Engine) TunnelCounters(id int) TunnelCounters {
 		sum.RXBytes += c.rxBytes.get()
 		sum.TXPackets += c.txPackets.get()
 		sum.TXBytes += c.txBytes.get()
-		sum.RXDrops += c.rxDrops.get()
-		sum.TXDrops += c.txDrops.get()
+		sum.RXDrops += w.tunnelDrops[id].rx.get()
+		sum.TXDrops += w.tunnelDrops[id].tx.get()
+		sum.LateralRXPackets += c.lateralRXPackets.get()
+		sum.LateralRXBytes += c.lateralRXBytes.get()
+		sum.LateralTXPackets += c.lateralTXPackets.get()
+		sum.LateralTXBytes += c.lateralTXBytes.get()
 	}
 	return sum
 }

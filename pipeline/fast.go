@@ -15,7 +15,7 @@ import (
 // TestFastEqualsGeneral holds the two against each other.
 
 // unusual are the flags of packets that forward.go has to look at.
-const unusual = pktV6 | pktSYN | pktOriginated | pktInterfaceSource
+const unusual = pktV6 | pktSYN | pktOriginated | pktInterfaceSource | pktSampled
 
 // leaveTunnels makes the inner packet of each packet in the list the one that is looked at and admits it for route. ids are
 // the tunnels that GRE packets seem to belong to, and those that opened packets do.
@@ -153,6 +153,9 @@ func (w *worker) enterTunnels(t *Tables, b *batch) {
 		c := &counters[id]
 		c.txPackets.add(1)
 		c.txBytes.add(uint64(size))
+		if p.tunnel != noTunnel {
+			w.countLateral(c, p.tunnel, uint64(size))
+		}
 		entered++
 		if x.way == wayGRE {
 			w.put(lk.port, p.chunk+uint64(start), uint32(total+ethLen))

@@ -82,6 +82,7 @@ func (w *worker) toNeighbour(t *Tables, p *packet) {
 	if !w.decrement(t, p) {
 		return
 	}
+	w.sampled(p, noTunnel, Forwarded)
 	w.sendLink(p, lk, slot, p.l3)
 }
 
@@ -193,6 +194,7 @@ func (w *worker) encap(t *Tables, p *packet, id int) {
 		w.drop(p, FrameNoRoom)
 		return
 	}
+	w.sampled(p, id, Forwarded)
 	*(*[64]byte)(f[inner-64 : inner]) = x.header // one constant size; what lies before the header is overwritten later
 	o := inner - uint(x.hlen)
 	h := f[o:p.end]
@@ -263,18 +265,21 @@ func (w *worker) sendOuter(t *Tables, p *packet, id int, x *txTunnel, out *esp.O
 	_, path := w.engine.fwd.tunnels[id].load()
 	c := &w.tunnels[id]
 	if LeafKind(l) != KindNeighbour {
-		c.txDrops.add(1)
+		w.countDropInto(p, id, TunnelUnroutable)
 		w.drop(p, TunnelUnroutable)
 		return
 	}
 	slot := w.engine.fwd.neighbours[LeafIndex(l)].Load()
 	if slot&neighbourResolved == 0 {
-		c.txDrops.add(1)
+		w.countDropInto(p, id, NeighbourUnresolved)
 		w.unresolved(p, LeafIndex(l))
 		return
 	}
 	c.txPackets.add(1)
 	c.txBytes.add(uint64(inner))
+	if p.tunnel != noTunnel {
+		w.countLateral(c, p.tunnel, uint64(inner))
+	}
 	w.count.encapsulated.add(1)
 	lk := &t.links[slot>>neighbourLinkShift&(MaxLinks-1)]
 	limit := uint(x.mtu)

@@ -16,14 +16,15 @@ import (
 // until all stores before it, those to lines of the other core too, have reached the cache.
 type handover struct {
 	chunk     uint64
+	from      int32  // tunnel that the packet came out of
 	tunnel    int32  // handEncap: tunnel to encapsulate for; handMessage: that of the node
 	start     uint16 // handTransmit: link header; handMessage: the message; otherwise the IP packet, with handESP the outer one
 	end       uint16
 	l4        uint16
 	kind      handKind
 	port      uint8
+	flags     uint16
 	proto     uint8
-	flags     uint8
 	encrypt   bool
 	forwarded bool
 	holder    uint8 // of the tunnel's number when the packet was routed
@@ -116,7 +117,7 @@ func (w *worker) handTo(to int, kind handKind, p *packet) *handover {
 	if h == nil {
 		return nil
 	}
-	h.kind, h.port, h.start, h.end, h.tunnel = kind, p.port, p.l3, p.end, noTunnel
+	h.kind, h.port, h.start, h.end, h.tunnel, h.from = kind, p.port, p.l3, p.end, noTunnel, p.tunnel
 	h.proto, h.flags, h.l4, h.encrypt, h.forwarded = p.proto, p.flags, p.l4, p.encrypt, p.forwarded
 	return h
 }
@@ -138,7 +139,7 @@ func (w *worker) placeFor(to int, chunk uint64) *handover {
 	h := w.toward[to].claim()
 	if h == nil {
 		w.umem.Track(chunk, xsk.HandOver, xsk.Worker)
-		w.count.dropped[HandOverFull].add(1)
+		w.countLost(HandOverFull)
 		w.release(chunk)
 		return nil
 	}
@@ -175,7 +176,7 @@ func (w *worker) accept(t *Tables, h *handover) {
 		w.emit(int(h.port), h.chunk, h.start, h.end)
 		return
 	}
-	p := packet{chunk: h.chunk, l3: h.start, end: h.end, tunnel: noTunnel, port: h.port,
+	p := packet{chunk: h.chunk, l3: h.start, end: h.end, tunnel: h.from, port: h.port,
 		flags: h.flags, proto: h.proto, l4: h.l4, encrypt: h.encrypt, forwarded: h.forwarded}
 	switch h.kind {
 	case handFragment:

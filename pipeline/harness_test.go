@@ -25,6 +25,7 @@ type bed struct {
 	nodes   *NodeQueue
 	probes  *TunnelQueue
 	devices *TunnelQueue
+	samples sampleCount // where all is sampled
 }
 
 var (
@@ -95,6 +96,9 @@ func newBed(t testing.TB, workers int, tunnels ...TunnelSpec) *bed {
 		Endpoints: []netip.Addr{endpoint4, endpoint6},
 		Tunnels:   tunnels,
 		Links:     []LinkSpec{{Port: 0, MAC: nodeMAC, MTU: 1600}, {Port: 1, MAC: nodeMAC, MTU: 1600}},
+	}
+	if everythingSampled {
+		b.spec.Sampling = 1
 	}
 	b.apply()
 	f := b.engine.Forwarding()
@@ -191,6 +195,9 @@ func (b *bed) balanced() {
 	c := b.engine.Total()
 	if in, out := c.Balance(); in != out {
 		b.t.Fatalf("frames are not accounted for: %d came in, %d are known: %+v", in, out, c)
+	}
+	if everythingSampled {
+		b.sampled(&c)
 	}
 }
 

@@ -65,11 +65,7 @@ func (w *worker) refuse(t *Tables, p *packet, r Reason, e4, e6 wire.ICMPError) {
 		w.drop(p, r)
 		return
 	}
-	// The error takes over the frame of the packet that it is about.
-	w.count.dropped[r].add(1)
-	if p.tunnel != noTunnel {
-		w.tunnels[p.tunnel].rxDrops.add(1)
-	}
+	w.countDrop(p, r) // the error takes over the frame of the packet that it is about
 	w.count.icmpErrors.add(1)
 	copy(w.frame(p.chunk)[errorStart:], w.scratch[:n])
 	p.l3, p.end = errorStart, errorStart+uint16(n)

@@ -23,9 +23,10 @@ func (t *Tables) isKeepalive4(w *worker, p *packet) bool {
 // answerKeepalive sends the inner packet to the customer endpoint as it is, by the way of the tunnel's own packets.
 func (w *worker) answerKeepalive(t *Tables, p *packet) {
 	id := int(p.tunnel)
+	w.sampled(p, noTunnel, Delivered)
 	w.count.delivered.add(1)
 	w.count.originated.add(1)
-	p.tunnel = noTunnel
+	p.tunnel, p.flags, p.sample = noTunnel, p.flags&^pktSampled|w.chooseOne(t), 0
 	l := w.outerRoute(p, id)
 	if LeafKind(l) != KindNeighbour {
 		w.drop(p, TunnelUnroutable)
@@ -36,5 +37,6 @@ func (w *worker) answerKeepalive(t *Tables, p *packet) {
 		w.unresolved(p, LeafIndex(l))
 		return
 	}
+	w.sampled(p, noTunnel, Forwarded)
 	w.sendLink(p, &t.links[slot>>neighbourLinkShift&(MaxLinks-1)], slot, p.l3)
 }

@@ -107,6 +107,7 @@ func (w *worker) forEndpoint(t *Tables, p *packet) bool {
 func (w *worker) answerEcho(t *Tables, p *packet, id int) {
 	ip := w.bytes(p)
 	f := wire.ICMPNotEcho
+	w.sampled(p, noTunnel, Delivered) // as it came: an answer is made in its place
 	if p.flags&pktOriginated == 0 {
 		if p.flags&pktV6 != 0 {
 			f = wire.EchoReply6(ip)
@@ -130,7 +131,7 @@ func (w *worker) originate(t *Tables, p *packet) {
 	w.count.originated.add(1)
 	q := &w.again.packets[w.again.n]
 	*q = packet{chunk: p.chunk, l3: p.l3, end: p.end, vrf: p.vrf, tunnel: noTunnel, port: p.port,
-		flags: p.flags&pktV6 | pktOriginated, encrypt: p.tunnel != noTunnel && t.secret(int(p.tunnel))}
+		flags: p.flags&pktV6 | pktOriginated | w.chooseOne(t), encrypt: p.tunnel != noTunnel && t.secret(int(p.tunnel))}
 	ip := w.bytes(q)
 	if q.flags&pktV6 != 0 {
 		q.proto, q.l4 = ip[wire.IPv6OffNext], q.l3+wire.IPv6Len

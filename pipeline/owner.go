@@ -141,6 +141,7 @@ func (w *worker) forwardToOwner(t *Tables, p *packet, id, via int) {
 		w.refuseESP(p, id, FrameNoRoom)
 		return
 	}
+	p.flags &^= pktSampled // the owner samples what it encapsulates
 	tos, _ := w.tosOf(p)
 	w.count.toOwner.add(1)
 	w.sealTagged(t, p, via, by, tos, t.tags[id])
@@ -184,14 +185,15 @@ func (w *worker) takeForwarded(t *Tables, p *packet, next uint8) {
 	c.rxBytes.add(uint64(len(text)))
 	w.count.fromNodes.add(1)
 	q := *p // parse does not set forwarded for each packet of a batch
-	q.l3, q.tunnel, q.flags, q.forwarded = p.l4+tagLen, noTunnel, 0, true
+	q.l3, q.tunnel, q.flags, q.forwarded = p.l4+tagLen, noTunnel, p.flags&pktSampled, true
 	ip := text[tagLen:]
 	switch {
 	case ip[0]>>4 == 4:
 		q.proto, q.l4 = ip[wire.IPv4OffProto], q.l3+uint16(ip[0]&15)*4
 		q.src, q.dst = binary.BigEndian.Uint32(ip[wire.IPv4OffSrc:]), binary.BigEndian.Uint32(ip[wire.IPv4OffDst:])
 	case ip[0]>>4 == 6 && len(ip) >= ip6Len:
-		q.flags, q.proto, q.l4 = pktV6, ip[wire.IPv6OffNext], q.l3+ip6Len
+		q.flags |= pktV6
+		q.proto, q.l4 = ip[wire.IPv6OffNext], q.l3+ip6Len
 	default:
 		w.drop(p, ESPProtocol)
 		return

@@ -34,7 +34,8 @@ func (w *worker) parse(t *Tables, b *batch, descs []xsk.Desc, port int) {
 		at, size := uint(d.Addr)&(xsk.FrameSize-1), uint(d.Len)
 		chunk := d.Addr &^ (xsk.FrameSize - 1)
 		p.chunk = chunk
-		p.tunnel, p.vrf, p.flags, p.port = noTunnel, 0, 0, uint8(port)
+		p.tunnel, p.vrf, p.port = noTunnel, 0, uint8(port)
+		p.flags &= pktSampled
 		f := w.frame(chunk)
 		if size < usualHeaders || at+size > xsk.FrameSize {
 			w.parseSlow(t, b, i, f[at:min(at+size, xsk.FrameSize)], at)
@@ -72,14 +73,14 @@ func (w *worker) parse(t *Tables, b *batch, descs []xsk.Desc, port int) {
 			p.key = 0
 			p.l4 += plainGRE
 			if gre == wire.EtherTypeIPv6 {
-				p.flags = pktV6
+				p.flags |= pktV6
 			}
 			p.hash = hash4(uint64(p.src)<<32|uint64(p.dst), 0, 0)
 			b.gre.add(i)
 			continue
 		case wire.ProtoTCP:
 			if total >= ip4Len+wire.TCPLen && f[p.l4+wire.TCPOffFlags]&wire.TCPFlagSYN != 0 {
-				p.flags = pktSYN
+				p.flags |= pktSYN
 			}
 		case wire.ProtoESP:
 			if !t.isEndpoint4(p.dst) {

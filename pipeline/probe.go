@@ -29,6 +29,7 @@ func (w *worker) giveAnswer(p *packet) {
 		w.drop(p, AnswerRate)
 		return
 	}
+	p.flags |= pktProbe
 	w.giveCopy(w.probes.out, &w.engine.probes.copyQueue, p, w.bytes(p))
 }
 

@@ -49,7 +49,7 @@ func (w *worker) takeInjected(t *Tables) int {
 			break
 		}
 		w.inject.pop()
-		w.injectOne(b)
+		w.injectOne(t, b)
 	}
 	w.route(t, b)
 	w.forward(t, b)
@@ -59,9 +59,9 @@ func (w *worker) takeInjected(t *Tables) int {
 }
 
 // injectOne takes the packet behind the last one of the batch into it, if nothing is wrong with it.
-func (w *worker) injectOne(b *batch) {
+func (w *worker) injectOne(t *Tables, b *batch) {
 	p := &b.packets[b.n]
-	p.flags = pktInjected
+	p.flags = pktInjected | w.chooseOne(t)
 	w.count.injected.add(1)
 	if f := w.describe(p); f != wire.OK {
 		w.drop(p, outerFault(f))

@@ -36,6 +36,8 @@ var fragmentReasons = [reassembly.VerdictCount]Reason{
 // collect takes a fragment to an endpoint, whose header has been checked.
 func (w *worker) collect(p *packet) {
 	key, f := w.fragmentOf(p)
+	w.sampled(p, noTunnel, Delivered)
+	p.sample = 0               // that of the datagram, if this fragment completes it, is another
 	if f.Off == 0 && !f.More { // an atomic fragment has nothing to do with any other (RFC 6946 4)
 		w.joined.Pieces = append(w.joined.Pieces[:0], f)
 		w.assemble(w.joined.Pieces, p)
@@ -94,13 +96,13 @@ func (w *worker) assemble(pieces []reassembly.Fragment, last *packet) {
 	}
 	if size > xsk.FrameSize { // IPv6 headers may be longer than maxReassembled allows for
 		for _, piece := range pieces {
-			w.count.dropped[FragmentTooBig].add(1)
+			w.countLost(FragmentTooBig)
 			w.release(piece.Frame)
 		}
 		return
 	}
 	p := &w.whole.packets[w.whole.n]
-	*p = packet{chunk: pieces[0].Frame, l3: uint16(pieces[0].Start), tunnel: noTunnel, port: last.port, flags: last.flags & pktV6}
+	*p = packet{chunk: pieces[0].Frame, l3: uint16(pieces[0].Start), tunnel: noTunnel, port: last.port, flags: last.flags & (pktV6 | pktSampled)}
 	f := w.frame(p.chunk)
 	end := header + pieces[0].Len
 	for _, piece := range pieces[1:] {
@@ -123,7 +125,7 @@ func (w *worker) assemble(pieces []reassembly.Fragment, last *packet) {
 }
 
 // dataAt returns where the data of a fragment begins in its frame, and its ECN codepoint.
-func (w *worker) dataAt(piece reassembly.Fragment, flags uint8) (at int, ecn uint8) {
+func (w *worker) dataAt(piece reassembly.Fragment, flags uint16) (at int, ecn uint8) {
 	ip := w.frame(piece.Frame)[piece.Start:]
 	if flags&pktV6 == 0 {
 		return int(piece.Start) + int(ip[0]&15)*4, ip[1] & 3
@@ -192,7 +194,7 @@ func (w *worker) giveUpFragments() {
 
 func (w *worker) dropFrames(chunks []uint64, r Reason) {
 	for _, c := range chunks {
-		w.count.dropped[r].add(1)
+		w.countLost(r)
 		w.release(c)
 	}
 }

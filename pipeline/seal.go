@@ -47,6 +47,7 @@ func (w *worker) encapESP(t *Tables, p *packet, id int, tun *espTunnel) {
 		w.refuseESP(p, id, FrameNoRoom)
 		return
 	}
+	w.sampled(p, id, Forwarded)
 	tos, next := w.tosOf(p)
 	w.seal(t, p, id, by, w.outerRoute(p, id), tos, next)
 }
@@ -92,7 +93,7 @@ func (w *worker) sealAndSend(port uint16, addr uint64, length uint32) {
 }
 
 func (w *worker) refuseESP(p *packet, id int, r Reason) {
-	w.tunnels[id].txDrops.add(1)
+	w.countDropInto(p, id, r)
 	w.drop(p, r)
 }
 

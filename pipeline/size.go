@@ -40,7 +40,7 @@ func (w *worker) oversize(t *Tables, p *packet, mtu, id int) {
 
 func (w *worker) tooBig(t *Tables, p *packet, mtu, id int) {
 	if id != noTunnel {
-		w.tunnels[id].txDrops.add(1)
+		w.countDropInto(p, id, TooBig)
 	}
 	w.refuse(t, p, TooBig,
 		wire.ICMPError{Type: wire.ICMP4Unreachable, Code: wire.ICMP4CodeFragNeeded, MTU: uint32(mtu)},
@@ -64,6 +64,7 @@ func (w *worker) fragmentInner(t *Tables, p *packet, mtu, id int, df bool) {
 			continue
 		}
 		slot := w.engine.fwd.neighbours[LeafIndex(q.leaf)].Load()
+		w.sampled(q, noTunnel, Forwarded)
 		w.sendLink(q, &t.links[slot>>neighbourLinkShift&(MaxLinks-1)], slot, q.l3)
 	}
 }
@@ -149,6 +150,7 @@ func (w *worker) makePieces(into *[maxPieces]packet, p *packet, n int, f wire.Fa
 		into[i] = *p
 		into[i].chunk, into[i].l3 = w.moved[i-1], errorStart
 		into[i].flags |= pktLaterFragment
+		into[i].sample = 0
 	}
 	w.count.fragments.add(uint64(n - 1))
 	return true

@@ -14,6 +14,7 @@ type Spec struct {
 	Accounts  []AccountSpec
 	Tunnels   []TunnelSpec
 	Links     []LinkSpec
+	Sampling  uint32 // one packet in so many is sampled (sample.go) where its tunnel does not say otherwise; 0: none
 }
 
 // An AccountSpec names an account and those accounts to which its tunnels may send laterally.
@@ -44,6 +45,7 @@ type TunnelSpec struct {
 	SA               *SASpec // of ESP in tunnel mode; nil: GRE, unless Negotiated
 	Negotiated       bool    // ESP whose associations come and go by Engine.SetChildren
 	Owned            bool    // ESP, toward the customer by one node alone: see Engine.SetOwner
+	Sampling         uint32  // one packet in so many; 0: as Spec.Sampling says
 	Device           bool    // the host's kernel has a device for the tunnel (device.go)
 	Node             bool    // to another node, Negotiated: carries what that node is to encrypt
 }

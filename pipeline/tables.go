@@ -21,6 +21,8 @@ type Tables struct {
 	tagged tagIndex
 	nodes  tagIndex // tunnels to other nodes
 
+	sampling samplingTable
+
 	endpoints4 []uint32
 	endpoints6 [][16]byte
 

@@ -69,7 +69,7 @@ func (w *worker) flushPort(o *outPort, port int) {
 	}
 	w.count.forwarded.add(uint64(sent))
 	for i := range descs[sent:] {
-		w.count.dropped[TXRingFull].add(1)
+		w.countLost(TXRingFull)
 		w.release(descs[sent+i].Addr &^ (xsk.FrameSize - 1))
 	}
 }

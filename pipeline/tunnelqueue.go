@@ -64,7 +64,10 @@ func (w *worker) takeFor(t *Tables, r *ring[copySlot]) (n int) {
 		if s == nil {
 			break
 		}
-		p.flags = pktOriginated
+		p.flags = pktOriginated | w.chooseOne(t)
+		if r == w.probes.in {
+			p.flags |= pktProbe
+		}
 		w.sendInto(t, &p, int(s.node))
 		r.pop()
 	}

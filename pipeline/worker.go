@@ -60,7 +60,10 @@ type worker struct {
 	scratch [xsk.FrameSize]byte
 
 	tunnels                  []tunnelCounters // by tunnel id
-	sequence                 []counter        // next GRE sequence number, by tunnel id; only of tunnels that this worker owns
+	tunnelDrops              []tunnelDrops    // by tunnel id
+	drops                    *dropTable
+	sampler                  sampler
+	sequence                 []counter // next GRE sequence number, by tunnel id; only of tunnels that this worker owns
 	count                    workerCounters
 	fragments                *reassembly.Table
 	joined                   reassembly.Out
@@ -127,14 +130,17 @@ type outPort struct {
 func newWorker(e *Engine, id int, c WorkerConfig) *worker {
 	w := &worker{
 		id: id, cpu: c.CPU, engine: e, umem: e.umem, pool: e.umem.Pool(id), wait: c.Wait,
-		memory:     unsafe.Pointer(unsafe.SliceData(e.umem.Bytes())),
-		ports:      make([]outPort, e.ports),
-		tunnels:    make([]tunnelCounters, MaxTunnels),
-		sequence:   make([]counter, MaxTunnels),
-		perTunnel:  make([]tunnelLimits, MaxTunnels),
-		resolve:    newResolveRing(),
-		sealer:     esp.NewSealer(e.ivs),
-		sizeErrors: fullLimiter(), otherErrors: fullLimiter(), outside: fullLimiter(),
+		memory:      unsafe.Pointer(unsafe.SliceData(e.umem.Bytes())),
+		ports:       make([]outPort, e.ports),
+		tunnels:     make([]tunnelCounters, MaxTunnels),
+		tunnelDrops: make([]tunnelDrops, MaxTunnels),
+		drops:       newDropTable(),
+		sampler:     newSampler(id),
+		sequence:    make([]counter, MaxTunnels),
+		perTunnel:   make([]tunnelLimits, MaxTunnels),
+		resolve:     newResolveRing(),
+		sealer:      esp.NewSealer(e.ivs),
+		sizeErrors:  fullLimiter(), otherErrors: fullLimiter(), outside: fullLimiter(),
 		started: time.Now(),
 	}
 	for i := range w.perTunnel {
@@ -148,7 +154,7 @@ func newWorker(e *Engine, id int, c WorkerConfig) *worker {
 	}
 	w.fragments = newReassembler(e.umem.FramesPerPart())
 	w.dropTimeout = func(chunk uint64) {
-		w.count.dropped[FragmentTimeout].add(1)
+		w.countLost(FragmentTimeout)
 		w.release(chunk)
 	}
 	w.parked.Store(true)
@@ -220,6 +226,7 @@ func (w *worker) turn() int {
 	w.flush()
 	w.recycle()
 	w.expire()
+	w.sampler.ring.show() // nothing more becomes of what was sampled in this turn
 	return work
 }
 
@@ -245,6 +252,7 @@ func (w *worker) receive(t *Tables, q *boundQueue) int {
 	q.debt += n
 	w.count.received.add(uint64(n))
 	w.count.batches.add(1)
+	w.choose(t, &w.batch, n)
 	w.process(t, &w.batch, w.descs[:n], q.port)
 	w.finishWhole(t)
 	w.showHandedOver() // a worker with many queues would fill the rings before flush
@@ -281,10 +289,7 @@ func (w *worker) awaitBoundary() {
 
 // drop counts why packet p goes no further and gives its frame back.
 func (w *worker) drop(p *packet, r Reason) {
-	w.count.dropped[r].add(1)
-	if p.tunnel != noTunnel {
-		w.tunnels[p.tunnel].rxDrops.add(1)
-	}
+	w.countDrop(p, r)
 	w.release(p.chunk)
 }
 
@@ -371,4 +376,5 @@ func (w *worker) drain() {
 		w.welcome()
 	}
 	w.recycle()
+	w.sampler.ring.show()
 }
