@@ -189,6 +189,15 @@ func TestLateral(t *testing.T) {
 	b := newBed(t, 1, tunnelSpec("cust-a"), second)
 	inner := udp(t, behind4, netip.MustParseAddr("10.9.1.1"), 64)
 	checkEncap(t, b.wantOne(gre(t, inner, greHeader{})), &second, hop(t, inner), 0)
+	for name, want := range map[string]TunnelCounters{
+		"cust-a": {RXPackets: 1, RXBytes: 92, LateralRXPackets: 1, LateralRXBytes: 92},
+		"cust-b": {TXPackets: 1, TXBytes: 92, LateralTXPackets: 1, LateralTXBytes: 92},
+	} {
+		id, _ := b.engine.TunnelID(name)
+		if c := b.engine.TunnelCounters(id); c != want {
+			t.Errorf("%s counts %+v, want %+v", name, c, want)
+		}
+	}
 
 	second.Account = "other"
 	second.Prefixes = []netip.Prefix{netip.MustParsePrefix("198.19.0.0/16")}
