@@ -132,7 +132,8 @@ type Config struct {
 	Routes     []Route
 	Metrics    Metrics
 	Control    Control
-	Cluster    *Cluster // nil: this node alone
+	Cluster    *Cluster   // nil: this node alone
+	Analytics  *Analytics // nil: nothing is kept of the traffic
 
 	// where remembers the position of each value by its path, for warnings
 	// and for errors that name a second place.
@@ -276,6 +277,9 @@ type Tunnel struct {
 	// tunnel, by which its routing daemons speak with the customer's router;
 	// "": it has none.
 	KernelInterface string
+
+	// Sampling is one packet in how many that is sampled; 0: as analytics.sampling says; SamplingOff: none.
+	Sampling uint32
 
 	// Prefixes may appear as inner source. Config.EffectiveRoutes says how
 	// they lead to tunnels.

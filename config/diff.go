@@ -94,6 +94,9 @@ func Diff(old, new *Config) Changes {
 	if old.Steering != new.Steering {
 		c.Settings = append(c.Settings, "steering")
 	}
+	if old.Analytics.SamplingRate() != new.Analytics.SamplingRate() {
+		c.Settings = append(c.Settings, "analytics.sampling")
+	}
 	c.diffRestart(old, new)
 	return c
 }
@@ -167,6 +170,7 @@ func (t Tunnel) differences(u Tunnel) []string {
 	note("health_check", sameHealthCheck(t.HealthCheck, u.HealthCheck))
 	note("bfd", sameBFD(t.BFD, u.BFD))
 	note("kernel_interface", t.KernelInterface == u.KernelInterface)
+	note("sampling", t.Sampling == u.Sampling)
 	note("prefixes", sameSet(t.Prefixes, u.Prefixes))
 	return fields
 }
@@ -216,6 +220,7 @@ func (c *Changes) diffRestart(old, new *Config) {
 	note("metrics.listen", old.Metrics == new.Metrics, "the address is bound at the start")
 	note("cluster", old.Cluster.same(new.Cluster), "the node joins at the start")
 	note("notify", old.Notify.Webhook == new.Notify.Webhook && string(old.Notify.Secret) == string(new.Notify.Secret), "what is told meanwhile waits in a queue that is made at the start")
+	note("analytics", old.Analytics.same(new.Analytics), "its files, addresses and collectors are opened at the start")
 	note("control.socket", old.Control == new.Control, "the socket is made at the start")
 }
 

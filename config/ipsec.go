@@ -146,7 +146,7 @@ const onlyIPsec = "is for tunnels of type ipsec: write type: ipsec, or remove th
 
 // commonFields are those of all tunnels.
 var commonFields = []string{"name", "account", "type", "endpoint", "customer_endpoint", "interface_address", "interface_address6",
-	"mtu", "pmtu", "ttl", "mss_clamp", "df", "health_check", "bfd", "kernel_interface", "prefixes"}
+	"mtu", "pmtu", "ttl", "mss_clamp", "df", "health_check", "bfd", "kernel_interface", "sampling", "prefixes"}
 
 var ipsecSchema = schema{
 	fields: append(slices.Clip(commonFields), "replay_protection", "replay_window", "allow_null_cipher", "allow_weak", "selectors", "lab", "ike", "manual_sas"),

@@ -71,10 +71,10 @@ var mistakes = []struct{ name, text, want string }{
 		`c.yaml:1:1: the file is empty: it needs interfaces at least`},
 	{"a list", `- eth0
 `,
-		`c.yaml:1:1: must be a mapping with node, interfaces, workers, endpoints, accounts, tunnels, routes, steering, notify, metrics, control or cluster, got a list`},
+		`c.yaml:1:1: must be a mapping with node, interfaces, workers, endpoints, accounts, tunnels, routes, steering, notify, metrics, control, cluster or analytics, got a list`},
 	{"only a word", `hello
 `,
-		`c.yaml:1:1: must be a mapping with node, interfaces, workers, endpoints, accounts, tunnels, routes, steering, notify, metrics, control or cluster, got "hello"`},
+		`c.yaml:1:1: must be a mapping with node, interfaces, workers, endpoints, accounts, tunnels, routes, steering, notify, metrics, control, cluster or analytics, got "hello"`},
 	{"tab", "node:\n\tname: a\n",
 		`c.yaml:2:1: not valid YAML: a tab: indent with spaces`},
 	{"unclosed list", `endpoints: [192.0.2.1
@@ -93,7 +93,7 @@ node: {name: b}`),
 	{"unknown section", top(`tunnel: []`),
 		`c.yaml:9:1: unknown field "tunnel": did you mean "tunnels"?`},
 	{"unknown section, nothing near", top(`firewall: {}`),
-		`c.yaml:9:1: unknown field "firewall": allowed are node, interfaces, workers, endpoints, accounts, tunnels, routes, steering, notify, metrics, control and cluster`},
+		`c.yaml:9:1: unknown field "firewall": allowed are node, interfaces, workers, endpoints, accounts, tunnels, routes, steering, notify, metrics, control, cluster and analytics`},
 	{"section twice", top(`endpoints: [192.0.2.7]`),
 		`c.yaml:9:1: endpoints: given twice, first on line 2: remove one`},
 	{"number as key", top(`7: seven`),
@@ -136,14 +136,12 @@ c.yaml:10:138: cluster.roster: "/nonexistent/roster": no such file or directory`
 c.yaml:10:69: cluster.tls.key: "/dev/zero": not a file with a key
 c.yaml:10:84: cluster.tls.ca: "/": not a file with certificates
 c.yaml:10:96: cluster.roster: "/": not a file with a line for each node`},
-	{"analytics", top(`analytics: {listen: "127.0.0.1:9151"}`),
-		`c.yaml:9:1: analytics: this version has no analytics: metrics has the counters; remove the section`},
 	{"ike", top(`ike: {}`),
 		`c.yaml:9:1: ike: a tunnel of type ipsec has ike itself: remove the section`},
 	{"ipsec", top(`ipsec: {}`),
 		`c.yaml:9:1: ipsec: a tunnel of type ipsec has these fields itself: remove the section`},
 	{"flow", top(`flow: {export: 192.0.2.9}`),
-		`c.yaml:9:1: flow: this version has no flow analytics: metrics has the counters; remove the section`},
+		`c.yaml:9:1: flow: is part of analytics: write analytics: {sampling: 1000}`},
 	{"bgp", top(`bgp: {asn: 65000}`),
 		`c.yaml:9:1: bgp: this version does not speak BGP itself, the host's bird or FRR does: write kernel_interface: true in tunnels, and see docs/bgp.md`},
 	{"health checks", top(`health_checks: []`),

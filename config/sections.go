@@ -15,10 +15,9 @@ const (
 )
 
 var rootSchema = schema{
-	fields: []string{"node", "interfaces", "workers", "endpoints", "accounts", "tunnels", "routes", "steering", "notify", "metrics", "control", "cluster"},
+	fields: []string{"node", "interfaces", "workers", "endpoints", "accounts", "tunnels", "routes", "steering", "notify", "metrics", "control", "cluster", "analytics"},
 	refused: map[string]string{
-		"analytics":     "this version has no analytics: metrics has the counters; remove the section",
-		"flow":          "this version has no flow analytics: metrics has the counters; remove the section",
+		"flow":          "is part of analytics: write analytics: {sampling: 1000}",
 		"ike":           "a tunnel of type ipsec has ike itself: remove the section",
 		"ipsec":         "a tunnel of type ipsec has these fields itself: remove the section",
 		"bgp":           "this version does not speak BGP itself, the host's bird or FRR does: write kernel_interface: true in tunnels, and see docs/bgp.md",
@@ -68,6 +67,9 @@ func (d *decoder) config(root value, c *Config, fleet bool) {
 	}
 	if v, ok := f.get("cluster"); ok {
 		c.Cluster = d.cluster(v)
+	}
+	if v, ok := f.get("analytics"); ok {
+		c.Analytics = d.analytics(v)
 	}
 }
 

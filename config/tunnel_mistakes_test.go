@@ -71,7 +71,7 @@ c.yaml:9:138: tunnels[0].manual_sas[0].key_out: has 20 bytes: this encryption ne
 	{"replay protection of GRE", field("replay_protection: true"),
 		`c.yaml:9:5: tunnels[0].replay_protection: is for tunnels of type ipsec: write type: ipsec, or remove the field`},
 	{"odd field twice", field("\"a\\nb\": 1\n    \"a\\nb\": 2"),
-		`c.yaml:9:5: tunnels[0]: unknown field "a\nb": allowed are name, account, type, endpoint, customer_endpoint, interface_address, interface_address6, mtu, pmtu, ttl, mss_clamp, df, health_check, bfd, kernel_interface, prefixes, key, checksum and sequence
+		`c.yaml:9:5: tunnels[0]: unknown field "a\nb": allowed are name, account, type, endpoint, customer_endpoint, interface_address, interface_address6, mtu, pmtu, ttl, mss_clamp, df, health_check, bfd, kernel_interface, sampling, prefixes, key, checksum and sequence
 c.yaml:10:5: tunnels[0]."a\nb": given twice, first on line 9: remove one`},
 	{"field misspelt", field(`checksums: true`),
 		`c.yaml:9:5: tunnels[0]: unknown field "checksums": did you mean "checksum"?`},
@@ -379,7 +379,7 @@ routes: [{prefix: 10.0.0.0/8, nexthop: 192.0.2.254, interface: eth0, account: ac
 `,
 		`c.yaml:2:79: routes[0].account: there is no account "acme": there are none`},
 	{"a very long word", top(`xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx: 1`),
-		`c.yaml:9:1: unknown field "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...": allowed are node, interfaces, workers, endpoints, accounts, tunnels, routes, steering, notify, metrics, control and cluster`},
+		`c.yaml:9:1: unknown field "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...": allowed are node, interfaces, workers, endpoints, accounts, tunnels, routes, steering, notify, metrics, control, cluster and analytics`},
 	{"several at once, in order", `workers: {cpus: none}
 endpoints: [192.0.2.1]
 interfaces: [{name: eth0, mod: copy}]

@@ -104,6 +104,11 @@ func (d *decoder) tunnel(f fields, t *Tunnel) {
 	d.healthCheck(f, t)
 	d.bfd(f, t)
 	d.kernelInterface(f, t)
+	if v, ok := f.get("sampling"); ok {
+		if t.Sampling = v.sampling(); t.Sampling == 0 {
+			t.Sampling = SamplingOff
+		}
+	}
 }
 
 func (v value) tunnelName() (string, bool) {

@@ -34,6 +34,7 @@ func (c *Config) Warnings() []Warning {
 	if l := c.Metrics.Listen; l.IsValid() && !l.Addr().IsLoopback() {
 		d.warn("metrics.listen", "%s can be reached from other machines, and metrics ask for no password: use a loopback address, or a firewall", l)
 	}
+	d.warnAnalytics(c)
 	var list []Warning
 	for _, e := range d.errs.sorted() {
 		list = append(list, Warning(e))

@@ -10,8 +10,8 @@ type TunnelCounters struct {
 	TXPackets, TXBytes uint64 // node -> customer, encapsulated
 	RXDrops, TXDrops   uint64
 
-	LateralRXPackets, LateralRXBytes uint64 // of RX, what then went into another tunnel
-	LateralTXPackets, LateralTXBytes uint64 // of TX, what had come out of another tunnel
+	LateralRXPackets, LateralRXBytes uint64 // of RX, what then went into another tunnel of the same account
+	LateralTXPackets, LateralTXBytes uint64 // of TX, what had come out of another tunnel of the same account
 }
 
 // tunnelCounters is one cache line.

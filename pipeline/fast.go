@@ -153,7 +153,7 @@ func (w *worker) enterTunnels(t *Tables, b *batch) {
 		c := &counters[id]
 		c.txPackets.add(1)
 		c.txBytes.add(uint64(size))
-		if p.tunnel != noTunnel {
+		if p.tunnel != noTunnel && p.vrf == x.vrf {
 			w.countLateral(c, p.tunnel, uint64(size))
 		}
 		entered++

@@ -277,7 +277,7 @@ func (w *worker) sendOuter(t *Tables, p *packet, id int, x *txTunnel, out *esp.O
 	}
 	c.txPackets.add(1)
 	c.txBytes.add(uint64(inner))
-	if p.tunnel != noTunnel {
+	if p.tunnel != noTunnel && t.rx[p.tunnel].vrf == t.tx[id].vrf {
 		w.countLateral(c, p.tunnel, uint64(inner))
 	}
 	w.count.encapsulated.add(1)

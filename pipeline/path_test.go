@@ -207,6 +207,9 @@ func TestLateral(t *testing.T) {
 	apart.spec.Accounts = []AccountSpec{{Name: "default", Peers: []string{"other"}}}
 	apart.apply()
 	checkEncap(t, apart.wantOne(gre(t, inner, greHeader{})), &second, hop(t, inner), 0)
+	if id, _ := apart.engine.TunnelID("cust-b"); apart.engine.TunnelCounters(id) != (TunnelCounters{TXPackets: 1, TXBytes: 92}) {
+		t.Errorf("from another account: %+v", apart.engine.TunnelCounters(id))
+	}
 }
 
 // TestAccountsApart has two accounts with the same addresses in all places but the outer ones.

@@ -17,6 +17,9 @@ const SampleHeader = 128
 // sampleRing is how many samples may wait for the control side, of each worker.
 const sampleRing = 4096
 
+// NeverSampled is TunnelSpec.Sampling of a tunnel of which nothing is sampled.
+const NeverSampled = math.MaxUint32
+
 // maxSamplingShift bounds how far samples are made rarer while the control side does not keep up.
 const maxSamplingShift = 10
 
@@ -147,8 +150,11 @@ type samplingTable struct {
 
 // set notes the rate of tunnel id; 0: that of packets without a tunnel.
 func (s *samplingTable) set(id int, every uint32) {
-	if every == 0 {
+	switch every {
+	case 0:
 		every = s.otherwise
+	case NeverSampled:
+		every = 0
 	}
 	s.tunnels[id] = every
 	if every > 0 && (s.every == 0 || every < s.every) {

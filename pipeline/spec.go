@@ -45,7 +45,7 @@ type TunnelSpec struct {
 	SA               *SASpec // of ESP in tunnel mode; nil: GRE, unless Negotiated
 	Negotiated       bool    // ESP whose associations come and go by Engine.SetChildren
 	Owned            bool    // ESP, toward the customer by one node alone: see Engine.SetOwner
-	Sampling         uint32  // one packet in so many; 0: as Spec.Sampling says
+	Sampling         uint32  // one packet in so many; 0: as Spec.Sampling says; NeverSampled
 	Device           bool    // the host's kernel has a device for the tunnel (device.go)
 	Node             bool    // to another node, Negotiated: carries what that node is to encrypt
 }

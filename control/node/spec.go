@@ -16,7 +16,7 @@ func SpecOf(c *config.Config, links []pipeline.LinkSpec) *pipeline.Spec {
 
 // specOf is SpecOf with the associations of IPsec tunnels.
 func specOf(c *config.Config, links []pipeline.LinkSpec, sas func(config.Tunnel) *pipeline.SASpec) *pipeline.Spec {
-	s := &pipeline.Spec{Endpoints: steered(c), Links: slices.Clone(links)}
+	s := &pipeline.Spec{Endpoints: steered(c), Links: slices.Clone(links), Sampling: c.Analytics.SamplingRate()}
 	for _, a := range c.Accounts {
 		s.Accounts = append(s.Accounts, pipeline.AccountSpec{Name: a.Name, Peers: slices.Clone(a.Peers)})
 	}
@@ -56,6 +56,7 @@ func tunnelSpec(t config.Tunnel, clustered bool, sas func(config.Tunnel) *pipeli
 		SA:               sas(t),
 		Negotiated:       t.IPsec != nil && t.IPsec.IKE != nil,
 		Owned:            clustered && t.IPsec != nil && t.IPsec.ReplayProtection,
+		Sampling:         t.Sampling,
 		Device:           t.KernelInterface != "",
 		Node:             isPeer(t.Name),
 	}
