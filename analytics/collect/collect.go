@@ -1,0 +1,233 @@
+// Package collect reads what the workers count and sample, and makes rows of it: each second for the store, and each sample as
+// it comes for detectors and exporters.
+package collect
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"causeway/analytics/flow"
+	"causeway/analytics/store"
+	"causeway/pipeline"
+)
+
+// Engine is what is read of the pipeline's engine.
+type Engine interface {
+	Samples(f func(at time.Time, s *pipeline.Sample))
+	TunnelCounters(number int) pipeline.TunnelCounters
+	TunnelDrops(f func(pipeline.Drop)) (rest uint64)
+	Total() pipeline.Counters
+	SetSamplingShift(shift uint32)
+}
+
+// A Tunnel is one that the workers know.
+type Tunnel struct {
+	*flow.Tunnel
+	Number int // Engine.TunnelID
+}
+
+// Health is what probes have found of a tunnel since the node probes it so.
+type Health struct {
+	Tunnel         string // name
+	Remote         string // customer endpoint
+	State          string // healthy, degraded or down
+	Answered, Lost uint64
+	RTT            time.Duration
+}
+
+// A Sink gets each sample, on the collector's goroutine, and may keep neither.
+type Sink func(s *flow.Sample, h *flow.Header)
+
+// Options are what a Collector reads, and to whom it gives. None may be nil but Write, Origin and Sinks.
+type Options struct {
+	Engine  Engine
+	Tunnels func() []Tunnel
+	Health  func() []Health
+	Place   store.Place
+	Write   func(context.Context, *store.Batch) error // of a store; the batch is its own from then on
+	Origin  func(addr [16]byte) store.Origin          // what is known of an address; IPv4 in IPv6 form
+	Keep4   int                                       // bits of IPv4 addresses that are kept; 0: all
+	Keep6   int                                       // of IPv6 addresses
+	Sinks   []Sink
+	// Counts is called each second with what all tunnels have counted.
+	Counts []func(at time.Time, t *flow.Tunnel, c *pipeline.TunnelCounters)
+	Log    *slog.Logger
+}
+
+// How often something is done.
+const (
+	drainEvery = 50 * time.Millisecond // a ring of 4096 holds what one worker samples in a second at 4 million packets a second
+	writeEvery = 2                     // seconds: what a crash may lose
+)
+
+// samplesPerSecond is about how many samples are kept; of more, every second, fourth... is, for as many packets more. Sinks get all.
+const samplesPerSecond = 2000
+
+// heldSeconds bounds what waits while the store does not take it.
+const heldSeconds = 60
+
+// Stats are what was not kept, since the start.
+type Stats struct {
+	Samples, Thinned uint64 // samples that came, and those of them that others stand for
+	Unwritten        uint64 // batches that the store did not take in time
+	Shift            uint32 // samples are rarer than configured by that power of two, because they came too fast
+}
+
+// A Collector is the reader of one engine. Only Run's goroutine uses it.
+type Collector struct {
+	o       Options
+	random  *rand.Rand
+	names   map[int]*flow.Tunnel
+	counted map[int]totals
+	dropped map[dropped]uint64
+	probed  map[string]Health
+	active  map[*flow.Tunnel]bool
+
+	second  int64 // that counts are for, when they are read
+	batch   *store.Batch
+	waiting []*store.Batch
+	failing bool
+
+	inSecond int    // samples that were kept in this second
+	thin     uint32 // one in so many is kept
+	lost     uint64 // SamplesLost, as of the last second
+	quiet    int    // seconds without a loss
+
+	stats published
+}
+
+// New makes a collector of what is counted from now on.
+func New(o Options) *Collector {
+	c := &Collector{o: o, random: rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1)), second: time.Now().Unix(), thin: 1,
+		counted: map[int]totals{}, dropped: map[dropped]uint64{}, probed: map[string]Health{}, active: map[*flow.Tunnel]bool{}}
+	c.batch = c.newBatch()
+	c.learnNames()
+	c.readCounters(nil)
+	c.readDrops(nil)
+	c.readHealth(0)
+	c.lost = o.Engine.Total().SamplesLost
+	return c
+}
+
+// Run collects until ctx is done, and writes what it has then.
+func (c *Collector) Run(ctx context.Context) {
+	tick := time.NewTicker(drainEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			c.step(time.Now().Add(time.Second)) // the second that has begun
+			c.endBatch()
+			c.write(context.WithoutCancel(ctx))
+			return
+		case <-tick.C:
+			c.step(time.Now())
+			if len(c.waiting) > 0 {
+				c.write(ctx)
+			}
+		}
+	}
+}
+
+// step takes what there is at the present time.
+func (c *Collector) step(now time.Time) {
+	c.o.Engine.Samples(c.take)
+	if s := now.Unix(); s < c.second-2 || s > c.second+heldSeconds { // the clock was set: nobody knows what was when
+		c.second = s
+	} else if s > c.second {
+		c.endSeconds(s)
+	}
+}
+
+// endSeconds reads the counters for the seconds that have ended, before the one that begins: mostly one.
+func (c *Collector) endSeconds(next int64) {
+	c.learnNames()
+	seconds := make([]int64, 0, 1)
+	for s := c.second; s < next; s++ {
+		seconds = append(seconds, s)
+	}
+	c.readCounters(seconds)
+	c.readDrops(seconds)
+	if next/60 != c.second/60 {
+		c.readHealth((next/60 - 1) * 60)
+	}
+	c.adapt()
+	if next/writeEvery != c.second/writeEvery {
+		c.endBatch()
+	}
+	c.second = next
+}
+
+func (c *Collector) endBatch() {
+	if b := c.batch; len(b.Traffic)+len(b.Drops)+len(b.Samples)+len(b.Health) == 0 {
+		return
+	}
+	c.waiting = append(c.waiting, c.batch)
+	c.batch = c.newBatch()
+}
+
+func (c *Collector) newBatch() *store.Batch { return &store.Batch{Place: c.o.Place} }
+
+// learnNames asks for the tunnels; a reload may have changed them.
+func (c *Collector) learnNames() {
+	c.names = map[int]*flow.Tunnel{}
+	for _, t := range c.o.Tunnels() {
+		c.names[t.Number] = t.Tunnel
+	}
+}
+
+// adapt makes samples rarer while the rings overflow, and one step less rare after half a minute without.
+func (c *Collector) adapt() {
+	c.inSecond = 0
+	c.thin = max(c.thin/2, 1)
+	lost := c.o.Engine.Total().SamplesLost
+	shift := c.stats.shift.Load()
+	switch {
+	case lost > c.lost && shift < 10:
+		c.quiet, shift = 0, shift+1
+	case lost > c.lost:
+		c.quiet = 0
+	case shift > 0:
+		if c.quiet++; c.quiet == 30 {
+			c.quiet, shift = 0, shift-1
+		}
+	}
+	c.lost = lost
+	if shift != c.stats.shift.Load() {
+		c.stats.shift.Store(shift)
+		c.o.Engine.SetSamplingShift(shift)
+	}
+}
+
+// write gives the store what waits. What it does not take stays, up to a bound; then the oldest is lost.
+func (c *Collector) write(ctx context.Context) {
+	if c.o.Write == nil {
+		c.waiting = c.waiting[:0]
+		return
+	}
+	for len(c.waiting) > 0 {
+		err := c.o.Write(ctx, c.waiting[0])
+		if err != nil {
+			c.refused(err)
+			return
+		}
+		c.waiting = append(c.waiting[:0], c.waiting[1:]...)
+	}
+	if c.failing {
+		c.failing = false
+		c.o.Log.Info("analytics: what is counted is written again")
+	}
+}
+
+func (c *Collector) refused(err error) {
+	if !c.failing {
+		c.failing = true
+		c.o.Log.Error("analytics: what is counted cannot be written; the last minute is kept in memory, and packets go on", "error", err)
+	}
+	for len(c.waiting) > heldSeconds/writeEvery {
+		c.waiting = append(c.waiting[:0], c.waiting[1:]...)
+		c.stats.unwritten.Add(1)
+	}
+}

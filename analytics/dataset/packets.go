@@ -1,0 +1,97 @@
+package dataset
+
+// Packets is made of samples: its sums are estimates, and confidence says how good.
+var Packets = &Dataset{
+	Name: "magicTransitNetworkAnalyticsAdaptiveGroups", Type: "AccountMagicTransitNetworkAnalyticsAdaptiveGroups", Table: SampleTable,
+	Doc: "packets, estimated from samples",
+	Dimensions: joined(
+		times("date", "datetime", "datetimeTenSeconds", "datetimeMinute", "datetimeFiveMinutes", "datetimeFifteenMinutes", "datetimeHour"),
+		ways, places("colo"), result, peers, internet, inner),
+	Measures: append(averages(),
+		Measure{Avg, "sampleInterval", Float32, "how many packets a sample stands for, on average", SampleInterval, 0},
+		Measure{Sum, "bits", Uint64, "bits of IP packets", Bits, 0},
+		Measure{Sum, "packets", Uint64, "packets", PacketCount, 0}),
+}
+
+var result = []Dimension{
+	text("trafficType", "traffic_type", "`probe`: a health check, or an answer to one; else empty"),
+	text("outcome", "outcome", "pass or drop"),
+	text("verdict", "verdict", "forwarded, delivered, punted or dropped"),
+	text("dropReason", "reason", "label of the drop reason; empty: not dropped"),
+	text("mitigationSystem", "mitigation", "empty: nothing mitigates yet"),
+	number("sampleInterval", Uint32, "every", "how many packets the sample stands for"),
+	text("edgePopName", "node", "node that sampled"),
+}
+
+var peers = []Dimension{
+	number("sourceAsn", Uint32, "src_asn", "autonomous system of the source, if there is a database"),
+	text("sourceAsnName", "src_as_name", "its name"),
+	text("sourceCountry", "src_country", "country of the source, two letters"),
+	text("sourceGeohash", "''", "empty: places of addresses are not kept"),
+	number("sourcePort", Uint16, "src_port", "TCP or UDP source port"),
+	number("destinationAsn", Uint32, "dst_asn", "autonomous system of the destination, if there is a database"),
+	text("destinationAsnName", "dst_as_name", "its name"),
+	text("destinationCountry", "dst_country", "country of the destination, two letters"),
+	text("destinationGeohash", "''", "empty: places of addresses are not kept"),
+	number("destinationPort", Uint16, "dst_port", "TCP or UDP destination port"),
+	text("ipSourceAddress", "src", "source address"),
+	text("ipSourceSubnet", "src_net", "its /24 or /48"),
+	text("ipDestinationAddress", "dst", "destination address"),
+	text("ipDestinationSubnet", "dst_net", "its /24 or /48"),
+	text("prefixTag", "''", "empty: prefixes have no tags"),
+	text("leaseTag", "''", "empty: there are no leases"),
+	text("applicationTag", "''", "empty: applications are not recognised"),
+}
+
+var internet = []Dimension{
+	text("ethertype", "ethertype", "IPv4 or IPv6"),
+	number("ipFragmentOffset", Uint16, "frag_offset", "bytes"),
+	number("ipMoreFragments", Uint8, "more_frags", "1: more fragments follow"),
+	number("ipHeaderLength", Uint16, "header_bytes", "bytes, with options or extension headers"),
+	number("ipProtocol", Uint8, "protocol", "number of the protocol that IP carries"),
+	text("ipProtocolName", "protocol_name", "its name"),
+	number("ipTotalLength", Uint16, "length", "bytes of the IP packet"),
+	number("ipTotalLengthBuckets", Uint16, "length_bucket", "the same with the last two digits cut"),
+	number("ipTtl", Uint8, "ttl", "TTL or hop limit"),
+	number("ipTtlBuckets", Uint8, "ttl_bucket", "the same with the last digit cut"),
+	number("ipv4Checksum", Uint16, "ip_checksum", ""),
+	number("ipv4DontFragment", Uint8, "df", "1: it may not be fragmented"),
+	number("ipv4Dscp", Uint8, "dscp4", ""),
+	number("ipv4Ecn", Uint8, "ecn4", ""),
+	number("ipv4Identification", Uint16, "ident4", ""),
+	text("ipv4Options", "options4", "in hex"),
+	number("ipv6Dscp", Uint8, "dscp6", ""),
+	number("ipv6Ecn", Uint8, "ecn6", ""),
+	text("ipv6ExtensionHeaders", "extensions", "numbers of the extension headers, in order"),
+	number("ipv6FlowLabel", Uint32, "flow_label", ""),
+	number("ipv6Identification", Uint32, "ident6", "of the fragment header"),
+}
+
+var inner = []Dimension{
+	number("greChecksum", Uint16, "gre_checksum", ""),
+	number("greEthertype", Uint16, "gre_ethertype", ""),
+	number("greHeaderLength", Uint8, "gre_bytes", "bytes"),
+	number("greKey", Uint32, "gre_key", ""),
+	number("greSequenceNumber", Uint32, "gre_sequence", ""),
+	number("greVersion", Uint8, "gre_version", ""),
+	number("icmpType", Uint8, "icmp_type", ""),
+	number("icmpCode", Uint8, "icmp_code", ""),
+	number("icmpChecksum", Uint16, "icmp_checksum", ""),
+	number("tcpAcknowledgementNumber", Uint32, "tcp_ack", ""),
+	number("tcpChecksum", Uint16, "tcp_checksum", ""),
+	number("tcpDataOffset", Uint8, "tcp_offset", "32-bit words"),
+	number("tcpFlags", Uint8, "tcp_flags", "the octet of flags"),
+	text("tcpFlagsString", "tcp_flags_text", "their names, with a space between"),
+	number("tcpMss", Uint16, "tcp_mss", ""),
+	text("tcpOptions", "tcp_options", "in hex"),
+	number("tcpSackBlocks", Uint8, "tcp_sacks", "how many"),
+	number("tcpSackPermitted", Uint8, "tcp_sack_ok", "1: permitted"),
+	number("tcpSequenceNumber", Uint32, "tcp_seq", ""),
+	number("tcpTimestampEcr", Uint32, "tcp_ts_echo", ""),
+	number("tcpTimestampValue", Uint32, "tcp_ts", ""),
+	number("tcpUrgentPointer", Uint16, "tcp_urgent", ""),
+	number("tcpWindowScale", Uint8, "tcp_scale", ""),
+	number("tcpWindowSize", Uint16, "tcp_window", ""),
+	number("udpChecksum", Uint16, "udp_checksum", ""),
+	number("udpPayloadLength", Uint16, "udp_length", "bytes"),
+}
