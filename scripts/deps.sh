@@ -34,6 +34,9 @@ libstrongswan-standard-plugins  for it, AES-GCM
 libstrongswan-extra-plugins     for it, AES-CCM, ChaCha20-Poly1305, X25519
 openssl                         makes certificates and signatures, and judges ours
 strongswan-pki                  certificates made by another than who must read them
+pmacct                          nfacctd and sfacctd, which collect our flows and samples
+fastnetmon                      another collector, which detects attacks
+chromium                        opens the dashboard as a viewer does
 jq                              reads the JSON output of commands in scripts
 curl                            reads metrics in scripts
 shellcheck                      make lint
