@@ -1,0 +1,176 @@
+package graph
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"causeway/analytics/store"
+)
+
+func hashed(token string) key { return sha256.Sum256([]byte(token)) }
+
+// TestAccounts: whatever way a query names accounts, the store is asked for those of the token alone.
+func TestAccounts(t *testing.T) {
+	const set = `magicTransitTunnelTrafficAdaptiveGroups(limit: 1, filter: {}) { sum { bits } }`
+	s := serve(t, nil)
+	of := func(tag string) string { return `accounts(filter: {accountTag: ` + tag + `})` }
+	for _, c := range []struct {
+		name, token, query string
+		variables          map[string]any
+		asked              string // accounts; empty: refused
+	}{
+		{"its own", tokenA, "{ viewer { " + of(`"acme"`) + " { " + set + " } } }", nil, "acme"},
+		{"another's", tokenA, "{ viewer { " + of(`"beta"`) + " { " + set + " } } }", nil, ""},
+		{"one that there is not", tokenA, "{ viewer { " + of(`"nobody"`) + " { " + set + " } } }", nil, ""},
+		{"everybody's", tokenA, "{ viewer { " + of(`"*"`) + " { " + set + " } } }", nil, ""},
+		{"nobody's", tokenA, "{ viewer { " + of(`""`) + " { " + set + " } } }", nil, ""},
+		{"nobody's of all", tokenAll, "{ viewer { " + of(`""`) + " { " + set + " } } }", nil, ""},
+		{"other case", tokenA, "{ viewer { " + of(`"ACME"`) + " { " + set + " } } }", nil, ""},
+		{"variable", tokenA, "query($t: string) { viewer { " + of("$t") + " { " + set + " } } }", map[string]any{"t": "beta"}, ""},
+		{"default", tokenA, `query($t: string = "beta") { viewer { ` + of("$t") + " { " + set + " } } }", nil, ""},
+		{"list", tokenA, "query($t: string) { viewer { " + of("$t") + " { " + set + " } } }", map[string]any{"t": []string{"acme", "beta"}}, ""},
+		{"in the filter", tokenA, about(strings.Replace(set, "{}", `{account: "beta"}`, 1)), nil, ""},
+		{"two", tokenAB, "{ viewer { " + of(`"acme"`) + " { " + set + " } } v: viewer { b: " + of(`"beta"`) + " { " + set + " } } }", nil, "acme beta"},
+		{"aliases, one another's", tokenA, "{ viewer { a: " + of(`"acme"`) + " { settings { __typename } } b: " + of(`"beta"`) + ` { ...F } } }
+			fragment F on account { x: ` + set + ` y: ` + set + ` }`, nil, ""},
+		{"fragments", tokenAB, "{ viewer { a: " + of(`"acme"`) + " { ...F } ...G } } fragment G on viewer { b: " + of(`"beta"`) + ` { ...F } }
+			fragment F on account { x: ` + set + ` y: ` + set + ` }`, nil, "acme acme beta beta"},
+		{"all of all", tokenAll, "{ viewer { " + of(`"*"`) + " { " + set + " } } }", nil, "*"},
+		{"one of all", tokenAll, "{ viewer { " + of(`"beta"`) + " { " + set + " } } }", nil, "beta"},
+	} {
+		s.store.queries = nil
+		_, body := s.post(c.token, c.query, c.variables)
+		var asked []string
+		for _, q := range s.store.asked() {
+			asked = append(asked, q.Account)
+		}
+		slices.Sort(asked)
+		if got := strings.Join(asked, " "); got != c.asked || (c.asked == "") != strings.HasPrefix(body, `{"data":null`) {
+			t.Errorf("%s: asked for %q, want %q: %s", c.name, got, c.asked, body)
+		}
+	}
+}
+
+// TestNoOracle: an account that is another's and one that there is not get the same answer.
+func TestNoOracle(t *testing.T) {
+	s := serve(t, nil)
+	query := `{ viewer { accounts(filter: {accountTag: "%s"}) { settings { __typename } } } }`
+	_, a := s.post(tokenA, fmt.Sprintf(query, "beta"), nil)
+	_, b := s.post(tokenA, fmt.Sprintf(query, "nobody"), nil)
+	if a != b || !strings.Contains(a, "not authorized for that account") {
+		t.Error(a, b)
+	}
+}
+
+// TestReload: a token that is removed is not admitted, one that is added is, and a file with errors changes nothing.
+func TestReload(t *testing.T) {
+	s := serve(t, nil)
+	write := func(text string) error {
+		if err := os.WriteFile(s.options.Tokens.path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return s.options.Tokens.Reload()
+	}
+	status := func(token string) int { n, _ := s.post(token, "{ viewer { __typename } }", nil); return n }
+	if err := write(tokenA + " acme"); err == nil || strings.Contains(err.Error(), tokenA) || status(tokenA) != 200 {
+		t.Errorf("a bad file: %v, then %d", err, status(tokenA))
+	}
+	if err := write(hashOf(tokenAB) + " acme"); err != nil || status(tokenA) != 401 || status(tokenAB) != 200 {
+		t.Errorf("%v, then %d and %d", err, status(tokenA), status(tokenAB))
+	}
+	if err := os.Chmod(s.options.Tokens.path, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.options.Tokens.Reload(); err == nil || !strings.Contains(err.Error(), "others may read or change it (0640): chmod 600") {
+		t.Error(err)
+	}
+	if _, err := LoadTokens(t.TempDir()); err == nil || !strings.Contains(err.Error(), "regular file") {
+		t.Error(err)
+	}
+	if _, err := LoadTokens(filepath.Join(t.TempDir(), "none")); !os.IsNotExist(err) {
+		t.Error(err)
+	}
+}
+
+// TestTokensFile: all errors of a file, with their lines, and no text of it.
+func TestTokensFile(t *testing.T) {
+	h := hashOf(tokenA)
+	_, err := parseTokens("f", []byte(strings.Join([]string{"# ok", h + " acme", h, "secret acme",
+		h[1:] + " acme", hashOf("x") + " a,,b", hashOf("y") + " a,*",
+		strings.ToUpper(h) + " beta", hashOf("z") + " a n more", "", "\t" + hashOf("w") + "\ta,b\tname\r"}, "\n")))
+	want := `f:3: 1 fields: write SHA256 ACCOUNT[,ACCOUNT...] [NAME], with blanks between
+f:4: the first field is not the SHA-256 of a token in 64 hex digits; never write the token itself
+f:5: the first field is not the SHA-256 of a token in 64 hex digits; never write the token itself
+f:6: the second field must be names of accounts with a comma between, none empty or longer than 255 bytes, or * alone
+f:7: the second field must be names of accounts with a comma between, none empty or longer than 255 bytes, or * alone
+f:8: the token of line 2 again: name all its accounts there
+f:9: 4 fields: write SHA256 ACCOUNT[,ACCOUNT...] [NAME], with blanks between`
+	if err == nil || err.Error() != want {
+		t.Errorf("%v", err)
+	}
+	grants, err := parseTokens("f", []byte(h+" acme\n"+hashOf("w")+"\ta,b\tname\r\n"))
+	if err != nil || len(grants) != 2 || grants[0].name != h[:8] || grants[1].name != "name" || len(grants[1].accounts) != 2 {
+		t.Errorf("%+v %v", grants, err)
+	}
+}
+
+// TestOpen: without tokens all is shown, under names that only this machine has.
+func TestOpen(t *testing.T) {
+	s := serve(t, func(o *Options) { o.Open, o.Tokens = true, nil })
+	query := about(`magicTransitTunnelTrafficAdaptiveGroups(limit: 1, filter: {}) { resolution }`)
+	if _, body := s.post("", strings.ReplaceAll(query, "acme", "*"), nil); s.only().Account != store.Operator {
+		t.Error(body)
+	}
+	for host, want := range map[string]int{"localhost:9151": 200, "127.0.0.1": 200, "[::1]:9151": 200, "::1": 200,
+		"evil.example": 421, "127.0.0.1.evil.example:80": 421, "": 421, "192.0.2.1": 421} {
+		r := httptest.NewRequest(http.MethodPost, Path, strings.NewReader(`{"query":"{viewer{__typename}}"}`))
+		r.Header.Set("Content-Type", "application/json")
+		r.Host = host
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, r)
+		if w.Code != want {
+			t.Errorf("%q: %d, want %d", host, w.Code, want)
+		}
+	}
+}
+
+// TestOptions: a handler without a decision about who may ask is none.
+func TestOptions(t *testing.T) {
+	f := &fakeStore{answer: rows(1, 1)}
+	for _, o := range []Options{{}, {Store: f}, {Store: f, Open: true, Tokens: tokensOf(t)}, {Open: true}} {
+		if _, err := New(o); err == nil {
+			t.Errorf("%+v", o)
+		}
+	}
+}
+
+// TestCancelled: a client that goes away stops its query.
+func TestCancelled(t *testing.T) {
+	s := serve(t, nil)
+	began, ended := make(chan struct{}), make(chan struct{})
+	s.store.answer = func(ctx context.Context, _ *store.Query) (*store.Answer, error) {
+		close(began)
+		<-ctx.Done()
+		close(ended)
+		return nil, ctx.Err()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	body, _ := json.Marshal(map[string]any{"query": live})
+	r := httptest.NewRequestWithContext(ctx, http.MethodPost, Path, bytes.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Authorization", "Bearer "+tokenA)
+	go s.ServeHTTP(httptest.NewRecorder(), r)
+	<-began
+	cancel()
+	<-ended
+}
