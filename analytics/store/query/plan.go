@@ -1,0 +1,296 @@
+package query
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"causeway/analytics/dataset"
+	"causeway/analytics/store"
+)
+
+// maxGroups bounds the groups that are held in memory to be added up: some hundred bytes each.
+const maxGroups = 250_000
+
+// Options say how a query is answered.
+type Options struct {
+	Dialect    *Dialect
+	Resolution time.Duration // of the rows, whole seconds
+	Now        time.Time
+	Oldest     int64 // seconds since 1970: no row is older
+	MaxGroups  int   // 0: 250,000
+}
+
+// A Plan makes an answer out of one or more sources, for example a file for each day: Statement gives the SQL for each, Add takes
+// the rows that come back, Answer adds up. It is used once, by one goroutine.
+type Plan struct {
+	q    *store.Query
+	o    Options
+	span Span // of the query
+
+	keys      []string // SQL of the dimensions, and of what keeps rows apart beside them
+	columns   []column // of a statement, after the keys
+	finals    []final  // one for each measure
+	intervals bool     // rows of one interval are added up first, because a measure looks at single intervals
+	listed    bool     // a percentile is asked for
+	variance  [2]int   // columns, of samples
+
+	groups map[string]*group
+	start  int64 // of the first row of all, when all are there
+}
+
+// A fold is how values of the same group from several sources become one.
+type fold uint8
+
+const (
+	sum fold = iota
+	highest
+	lowest
+	list
+)
+
+type column struct {
+	sql  string
+	fold fold
+}
+
+// The columns of each statement.
+const (
+	rowCount = 0 // with intervals: how many intervals have rows
+	firstRow = 1
+)
+
+// A final makes a measure of what was added up. Order is the column that is ordered as the measure is, or -1 if none is.
+type final struct {
+	value func(*Plan, *group) float64
+	order int
+}
+
+// New checks a query and plans its answer.
+func New(q *store.Query, o Options) (*Plan, error) {
+	if err := Check(q); err != nil {
+		return nil, err
+	}
+	if o.MaxGroups == 0 {
+		o.MaxGroups = maxGroups
+	}
+	p := &Plan{q: q, o: o, span: SpanOf(&q.Where), groups: map[string]*group{}}
+	for _, d := range q.By {
+		p.keys = append(p.keys, Expression(d))
+	}
+	if q.Dataset.Table == dataset.AttackTable { // a list, and not grouped
+		p.keys = append(p.keys, "account", "id")
+	}
+	for _, m := range q.Measures {
+		p.intervals = p.intervals || m.Block == dataset.Max || m.Block == dataset.P95
+		p.listed = p.listed || m.Block == dataset.P95
+	}
+	p.columns = []column{{"COUNT(*)", sum}, {"MIN(t)", lowest}}
+	for _, m := range q.Measures {
+		f, err := p.measure(m)
+		if err != nil {
+			return nil, err
+		}
+		p.finals = append(p.finals, f)
+	}
+	if q.Dataset.Table == dataset.SampleTable {
+		const w, x = "(1.0 * every)", "(8.0 * length)"
+		p.variance[0] = p.column(fmt.Sprintf("SUM(%s * (%[1]s - 1))", w), sum)
+		p.variance[1] = p.column(fmt.Sprintf("SUM(%s * (%[1]s - 1) * %s * %[2]s)", w, x), sum)
+	}
+	return p, nil
+}
+
+// Intervals reports whether the plan looks at single intervals: then a source must have a row for each interval.
+func (p *Plan) Intervals() bool { return p.intervals }
+
+// column returns the place of a column, which is added if it is not there.
+func (p *Plan) column(sql string, f fold) int {
+	for i, c := range p.columns {
+		if c.sql == sql {
+			return i
+		}
+	}
+	p.columns = append(p.columns, column{sql, f})
+	return len(p.columns) - 1
+}
+
+// total is the sum of an expression over the rows of the table. With intervals the sums of the intervals are summed.
+func (p *Plan) total(expression string) int {
+	if p.intervals {
+		expression = "s_" + expression
+	}
+	return p.column("SUM("+expression+")", sum)
+}
+
+// measure plans one measure.
+func (p *Plan) measure(m dataset.Measure) (final, error) {
+	table, samples := p.q.Dataset.Table, p.q.Dataset.Table == dataset.SampleTable
+	switch {
+	case m.Block == dataset.Max && table == dataset.TrafficTable:
+		return p.peak(m.Value)
+	case m.Block == dataset.P95 && table == dataset.TrafficTable:
+		return p.percentile(m.Value)
+	case m.Block == dataset.Max || m.Block == dataset.P95:
+		return final{}, fmt.Errorf("query: %s of %s: only traffic is counted by intervals", measureName(m), p.q.Dataset.Name)
+	}
+	factor := 1.0
+	if m.Seconds > 0 {
+		factor /= float64(m.Seconds)
+	}
+	switch m.Value {
+	case dataset.Rows:
+		return scaled(rowCount, factor), nil
+	case dataset.Bits, dataset.PacketCount, dataset.DroppedPackets, dataset.DroppedBits:
+		expression, unit := amount(table, m.Value)
+		return scaled(p.total(expression), factor*unit), nil
+	case dataset.SampleInterval:
+		if !samples {
+			return final{func(*Plan, *group) float64 { return 1 }, -1}, nil
+		}
+		return ratio(p.total("1.0 * every"), rowCount), nil
+	case dataset.TunnelState:
+		return ratio(p.total("CASE state WHEN 'healthy' THEN 1.0 WHEN 'degraded' THEN 0.5 ELSE 0.0 END"), rowCount), nil
+	case dataset.Probes:
+		return scaled(p.total("probes"), factor), nil
+	case dataset.Lost:
+		return scaled(p.total("lost"), factor), nil
+	case dataset.RTT:
+		return ratio(p.total("rtt_us * (probes - lost)"), p.total("(probes - lost)")), nil
+	}
+	return final{}, fmt.Errorf("query: measure %s of %s has the unknown value %d", measureName(m), p.q.Dataset.Name, m.Value)
+}
+
+// amount is what a row of a table adds to a value, and in which unit.
+func amount(t dataset.Table, v dataset.Value) (expression string, unit float64) {
+	samples, attacks := t == dataset.SampleTable, t == dataset.AttackTable
+	switch {
+	case v == dataset.Bits && samples:
+		return "1.0 * every * length", 8
+	case v == dataset.Bits && attacks:
+		return "bits", 1
+	case v == dataset.Bits:
+		return "bytes", 8
+	case v == dataset.PacketCount && samples:
+		return "1.0 * every", 1
+	case v == dataset.DroppedBits:
+		return "dropped_bits", 1
+	case v == dataset.DroppedPackets && attacks:
+		return "dropped_packets", 1
+	case v == dataset.DroppedPackets:
+		return "dropped", 1
+	}
+	return "packets", 1
+}
+
+func scaled(column int, factor float64) final {
+	return final{func(_ *Plan, g *group) float64 { return g.sums[column] * factor }, column}
+}
+
+// ratio is 0 where there is nothing to divide by.
+func ratio(over, under int) final {
+	return final{func(_ *Plan, g *group) float64 {
+		if g.sums[under] == 0 {
+			return 0
+		}
+		return g.sums[over] / g.sums[under]
+	}, -1}
+}
+
+// Statement is the SQL for one source: a table, or a SELECT, with the columns of the dataset's table and those that its dimensions name;
+// of traffic also peak_packets and peak_bytes, the most in one second. Whole says that it is the only source: then the database does the
+// ordering as well, where it can.
+func (p *Plan) Statement(source Part, whole bool) Part {
+	var selected, grouped []string
+	for i, k := range p.keys {
+		grouped = append(grouped, fmt.Sprintf("g%d", i))
+		selected = append(selected, k+" AS "+grouped[i])
+	}
+	var s Part
+	from := Part{}
+	from.Add("(%s) AS x WHERE %s", source, p.condition())
+	if p.intervals {
+		from = p.perInterval(selected, grouped, from)
+		selected = grouped[:len(grouped):len(grouped)]
+	}
+	for i, c := range p.columns {
+		selected = append(selected, fmt.Sprintf("%s AS c%d", c.sql, i))
+	}
+	s.Add("SELECT %s FROM %s", strings.Join(selected, ", "), from)
+	if len(grouped) > 0 {
+		s.Add(" GROUP BY %s", strings.Join(grouped, ", "))
+	}
+	if order, ok := p.order(); ok && whole {
+		s.Add("%s LIMIT ?", order)
+		s.Args = append(s.Args, int64(p.q.Limit))
+	}
+	return s
+}
+
+// condition is the query's, and that the rows are the account's.
+func (p *Plan) condition() Part {
+	c := p.o.Dialect.Condition(&p.q.Where)
+	if p.q.Account == store.Operator {
+		return c
+	}
+	return joined([]Part{{"account = ?", []any{p.q.Account}}, c}, " AND ")
+}
+
+// perInterval adds up the rows of each group that are of the same interval. Column t stays what it was.
+func (p *Plan) perInterval(selected, grouped []string, from Part) (out Part) {
+	// Without aliases that are also columns: databases do not agree which of the two is meant.
+	out.Add("(SELECT %s FROM %s GROUP BY %s) AS y", strings.Join(append(selected, "t", "COUNT(*) AS n", "SUM(packets) AS s_packets", "SUM(bytes) AS s_bytes",
+		"SUM(dropped) AS s_dropped", "MAX(peak_packets) AS p_packets", "MAX(peak_bytes) AS p_bytes"), ", "), from, strings.Join(append(grouped, "t"), ", "))
+	return out
+}
+
+// order is what the database can order by: sums and dimensions. Equal groups follow each other as their dimensions do.
+func (p *Plan) order() (sql string, ok bool) {
+	if p.listed && p.span.From == Always.From {
+		return "", false // the first row of all groups is needed
+	}
+	var terms []string
+	for _, o := range p.q.Order {
+		term := ""
+		if o.Dimension != nil {
+			term = p.byKey(o.Dimension, o.Descending)
+		} else {
+			c := p.finals[index(p.q.Measures, o.Measure)].order
+			if c < 0 {
+				return "", false
+			}
+			term = fmt.Sprintf("c%d%s", c, map[bool]string{true: " DESC"}[o.Descending])
+		}
+		terms = append(terms, term)
+	}
+	for _, d := range p.q.By {
+		terms = append(terms, p.byKey(d, false))
+	}
+	for i := len(p.q.By); i < len(p.keys); i++ {
+		terms = append(terms, fmt.Sprintf("g%d", i))
+	}
+	if len(terms) == 0 {
+		return "", true
+	}
+	return " ORDER BY " + strings.Join(terms, ", "), true
+}
+
+func (p *Plan) byKey(d *dataset.Dimension, descending bool) string {
+	term := fmt.Sprintf("g%d", index(p.q.By, d))
+	if descending {
+		term += " DESC"
+	}
+	if d.Bucket > 0 && !IsTime(d) { // it may be null, and null is least
+		term += map[bool]string{false: " NULLS FIRST", true: " NULLS LAST"}[descending]
+	}
+	return term
+}
+
+func index[T comparable](list []T, x T) int {
+	for i := range list {
+		if list[i] == x {
+			return i
+		}
+	}
+	return -1
+}

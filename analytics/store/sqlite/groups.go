@@ -1,0 +1,165 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"causeway/analytics/dataset"
+	"causeway/analytics/store"
+	"causeway/analytics/store/query"
+)
+
+// late is how much longer rows are kept than Retention says, so that a query for exactly that time is answered.
+const late = time.Minute
+
+// kept are the resolutions of exact counts, finest first.
+func (s *Store) kept() []query.Kept {
+	r := &s.o.Retention
+	return []query.Kept{{Resolution: time.Second, For: r.Seconds}, {Resolution: time.Minute, For: r.Minutes}, {Resolution: time.Hour, For: r.Hours}}
+}
+
+// Groups answers a query. It returns the context's error when that ends before the answer is there.
+func (s *Store) Groups(ctx context.Context, q *store.Query) (*store.Answer, error) {
+	if err := query.Check(q); err != nil {
+		return nil, err
+	}
+	select {
+	case s.readers <- struct{}{}:
+		defer func() { <-s.readers }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	now := s.o.Now()
+	span := query.SpanOf(&q.Where)
+	days := s.between(span.From, span.To)
+	o := query.Options{Dialect: query.SQLite, Now: now, Oldest: now.Unix()}
+	if len(days) > 0 {
+		o.Oldest = days[0].start
+	}
+	var err error
+	if o.Resolution, err = s.resolution(ctx, q, span, days, now); err != nil {
+		return nil, err
+	}
+	p, err := query.New(q, o)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range days {
+		if err := s.read(ctx, d, func(tx *sql.Tx) error { return gather(ctx, tx, d, p, q, o.Resolution, len(days) == 1) }); err != nil {
+			return nil, err
+		}
+	}
+	return p.Answer(), nil
+}
+
+// resolution is that of the rows which answer. A query without a lower bound begins at its first row.
+func (s *Store) resolution(ctx context.Context, q *store.Query, span query.Span, days []*day, now time.Time) (time.Duration, error) {
+	switch q.Dataset.Table {
+	case dataset.HealthTable:
+		return time.Minute, nil
+	case dataset.TrafficTable, dataset.DropsTable:
+	default:
+		return time.Second, nil
+	}
+	from := span.From
+	for i := 0; i < len(days) && from == query.Always.From; i++ {
+		if err := s.read(ctx, days[i], func(tx *sql.Tx) (err error) {
+			from, err = first(ctx, tx, q)
+			return err
+		}); err != nil {
+			return 0, err
+		}
+	}
+	kept := s.kept()
+	if from == query.Always.From { // there are no rows
+		return kept[0].Resolution, nil
+	}
+	return query.Resolution(q, from, kept, now.Add(-late))
+}
+
+// first is when the account's first row of exact counts in a file begins; if it has none, long ago.
+func first(ctx context.Context, tx *sql.Tx, q *store.Query) (int64, error) {
+	table := string(q.Dataset.Table)
+	const account = "FROM series s WHERE ?1 = '" + store.Operator + "' OR account = ?1"
+	text := "SELECT MIN(t) AS t FROM " + table + "_now WHERE series IN (SELECT id " + account + ")"
+	for _, r := range rollups { // minutes know of all seconds that are not in _now
+		text += " UNION ALL SELECT (SELECT MIN(t) FROM " + table + r.suffix + " r WHERE r.series = s.id) " + account
+	}
+	var t sql.NullInt64
+	if err := tx.QueryRowContext(ctx, "SELECT MIN(t) FROM ("+text+")", q.Account).Scan(&t); err != nil || !t.Valid {
+		return query.Always.From, err
+	}
+	return t.Int64, nil
+}
+
+// read calls a function with a transaction that reads one day's file. It is not called for a file without tables.
+func (s *Store) read(ctx context.Context, d *day, f func(*sql.Tx) error) error {
+	err := d.read(ctx, f)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if isDamage(err) {
+		s.writing.Lock()
+		defer s.writing.Unlock()
+		return s.setAside(d, err)
+	}
+	return err
+}
+
+func (d *day) read(ctx context.Context, f func(*sql.Tx) error) (err error) {
+	d.gate.RLock()
+	defer d.gate.RUnlock()
+	if d.gone {
+		return nil
+	}
+	// LIKE has to tell small letters from capitals, as = does.
+	db, err := sql.Open("sqlite", d.location("query_only(1)", "case_sensitive_like(1)", "cache_size(-16384)"))
+	if err != nil {
+		return d.fail(err)
+	}
+	defer func() { err = errors.Join(err, d.fail(db.Close())) }()
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return d.fail(err)
+	}
+	defer tx.Rollback()
+	v, err := schemaVersion(ctx, tx)
+	if err != nil || v == 0 {
+		return d.fail(err)
+	}
+	return d.fail(f(tx))
+}
+
+// gather adds what one file knows to a plan.
+func gather(ctx context.Context, tx *sql.Tx, d *day, p *query.Plan, q *store.Query, resolution time.Duration, whole bool) error {
+	done, err := rolled(ctx, tx)
+	if err != nil {
+		return err
+	}
+	st := p.Statement(newSource(d, p, q, int64(resolution/time.Second), done).rows(), whole)
+	rows, err := tx.QueryContext(ctx, st.SQL, st.Args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	names, err := rows.Columns()
+	if err != nil {
+		return err
+	}
+	row, into := make([]any, len(names)), make([]any, len(names))
+	for i := range row {
+		into[i] = &row[i]
+	}
+	for rows.Next() {
+		if err := rows.Scan(into...); err != nil {
+			return fmt.Errorf("reading a group: %w", err)
+		}
+		if err := p.Add(row); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
