@@ -40,7 +40,14 @@ type Health struct {
 // A Sink gets each sample, on the collector's goroutine, and may keep neither.
 type Sink func(s *flow.Sample, h *flow.Header)
 
-// Options are what a Collector reads, and to whom it gives. None may be nil but Write, Origin and Sinks.
+// A Detector looks for attacks, on the collector's goroutine, and keeps nothing of what it gets.
+type Detector interface {
+	Observe(s *store.Sample) // each, as the account that it belongs to may see it, with whole addresses
+	Count(rows []store.Drops)
+	Tick(now time.Time) // each second
+}
+
+// Options are what a Collector reads, and to whom it gives. Write, Origin, Sinks and Detect may be nil.
 type Options struct {
 	Engine  Engine
 	Tunnels func() []Tunnel
@@ -51,8 +58,7 @@ type Options struct {
 	Keep4   int                                       // bits of IPv4 addresses that are kept; 0: all
 	Keep6   int                                       // of IPv6 addresses
 	Sinks   []Sink
-	// Counts is called each second with what all tunnels have counted.
-	Counts []func(at time.Time, t *flow.Tunnel, c *pipeline.TunnelCounters)
+	Detect  Detector
 	Log    *slog.Logger
 }
 
@@ -62,8 +68,12 @@ const (
 	writeEvery = 2                     // seconds: what a crash may lose
 )
 
-// samplesPerSecond is about how many samples are kept; of more, every second, fourth... is, for as many packets more. Sinks get all.
-const samplesPerSecond = 2000
+// How many samples are kept: at first all, then about so many a second; of more, every second, fourth... is, and stands for as many
+// packets more. Sinks and detectors get all.
+const (
+	samplesPerSecond = 2000
+	samplesAtOnce    = 20_000
+)
 
 // heldSeconds bounds what waits while the store does not take it.
 const heldSeconds = 60
@@ -90,17 +100,17 @@ type Collector struct {
 	waiting []*store.Batch
 	failing bool
 
-	inSecond int    // samples that were kept in this second
-	thin     uint32 // one in so many is kept
-	lost     uint64 // SamplesLost, as of the last second
-	quiet    int    // seconds without a loss
+	room  int    // samples that may still be kept
+	thin  uint32 // one in so many is kept
+	lost  uint64 // SamplesLost, as of the last second
+	quiet int    // seconds without a loss
 
 	stats published
 }
 
 // New makes a collector of what is counted from now on.
 func New(o Options) *Collector {
-	c := &Collector{o: o, random: rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1)), second: time.Now().Unix(), thin: 1,
+	c := &Collector{o: o, random: rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1)), second: time.Now().Unix(), thin: 1, room: samplesAtOnce,
 		counted: map[int]totals{}, dropped: map[dropped]uint64{}, probed: map[string]Health{}, active: map[*flow.Tunnel]bool{}}
 	c.batch = c.newBatch()
 	c.learnNames()
@@ -150,6 +160,9 @@ func (c *Collector) endSeconds(next int64) {
 	}
 	c.readCounters(seconds)
 	c.readDrops(seconds)
+	if c.o.Detect != nil {
+		c.o.Detect.Tick(time.Unix(next, 0))
+	}
 	if next/60 != c.second/60 {
 		c.readHealth((next/60 - 1) * 60)
 	}
@@ -160,8 +173,11 @@ func (c *Collector) endSeconds(next int64) {
 	c.second = next
 }
 
+// AddAttack has what is known of an attack written. It is for the detector, on the collector's goroutine.
+func (c *Collector) AddAttack(a store.Attack) { c.batch.Attacks = append(c.batch.Attacks, a) }
+
 func (c *Collector) endBatch() {
-	if b := c.batch; len(b.Traffic)+len(b.Drops)+len(b.Samples)+len(b.Health) == 0 {
+	if b := c.batch; len(b.Traffic)+len(b.Drops)+len(b.Samples)+len(b.Health)+len(b.Attacks) == 0 {
 		return
 	}
 	c.waiting = append(c.waiting, c.batch)
@@ -178,10 +194,13 @@ func (c *Collector) learnNames() {
 	}
 }
 
-// adapt makes samples rarer while the rings overflow, and one step less rare after half a minute without.
+// adapt makes samples rarer while the rings overflow, and one step less rare after half a minute without. Of those that come more are
+// kept again when few were.
 func (c *Collector) adapt() {
-	c.inSecond = 0
-	c.thin = max(c.thin/2, 1)
+	c.room = min(c.room+samplesPerSecond, samplesAtOnce)
+	if c.room > samplesAtOnce/2 {
+		c.thin = max(c.thin/2, 1)
+	}
 	lost := c.o.Engine.Total().SamplesLost
 	shift := c.stats.shift.Load()
 	switch {

@@ -2,7 +2,6 @@ package collect
 
 import (
 	"sync/atomic"
-	"time"
 
 	"causeway/analytics/flow"
 	"causeway/analytics/store"
@@ -44,11 +43,6 @@ func less(a, b uint64) uint64 { return max(a, b) - b }
 func (c *Collector) readCounters(seconds []int64) {
 	for number, t := range c.names {
 		counters := c.o.Engine.TunnelCounters(number)
-		for _, f := range c.o.Counts {
-			if len(seconds) > 0 {
-				f(time.Unix(c.second, 0), t, &counters)
-			}
-		}
 		now, was := byDirection(t, &counters), c.counted[number]
 		if was.tunnel == nil || was.tunnel.ID != t.ID || now.rx < was.rx || now.tx < was.tx { // another one has the number, and began at zero
 			was = totals{}
@@ -98,7 +92,7 @@ type dropped struct {
 
 // readDrops makes rows of what was dropped in these seconds; with none it only remembers.
 func (c *Collector) readDrops(seconds []int64) {
-	now := map[dropped]uint64{}
+	now, rows := map[dropped]uint64{}, len(c.batch.Drops)
 	c.o.Engine.TunnelDrops(func(d pipeline.Drop) { now[dropped{d.Tunnel, d.Into, d.Reason}] += d.N })
 	for k, n := range now {
 		was := c.dropped[k]
@@ -119,6 +113,9 @@ func (c *Collector) readDrops(seconds []int64) {
 		}
 	}
 	c.dropped = now
+	if c.o.Detect != nil {
+		c.o.Detect.Count(c.batch.Drops[rows:])
+	}
 }
 
 // readHealth makes rows of what probes found in the minute that began then; 0: it only remembers.

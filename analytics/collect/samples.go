@@ -21,46 +21,53 @@ func (c *Collector) take(at time.Time, p *pipeline.Sample) {
 	for _, f := range c.o.Sinks {
 		f(&s, &h)
 	}
-	if c.o.Write != nil {
-		c.keep(&s, &h, p.Probe)
+	row := store.Sample{Sample: s, Packet: h, Probe: p.Probe}
+	in, out := s.In, s.Out
+	switch {
+	case in == nil && out == nil:
+		c.row(row, "", nil, nil) // the operator's alone
+	case in != nil && out != nil && in.Account == out.Account:
+		c.row(row, out.Account, in, out)
+	default: // what goes from one account to another leaves the one and comes to the other
+		if in != nil {
+			c.row(row, in.Account, in, nil)
+		}
+		if out != nil {
+			c.row(row, out.Account, nil, out)
+		}
 	}
 }
 
-// keep makes rows of a sample for the store, if it is not one of too many.
-func (c *Collector) keep(s *flow.Sample, h *flow.Header, probe bool) {
+// row takes a sample as an account may see it.
+func (c *Collector) row(r store.Sample, account string, in, out *flow.Tunnel) {
+	r.Account, r.In, r.Out = account, in, out
+	if c.o.Detect != nil {
+		c.o.Detect.Observe(&r)
+	}
+	if c.o.Write == nil {
+		return
+	}
 	if c.thin > 1 && c.random.Uint32N(c.thin) > 0 {
 		c.stats.thinned.Add(1)
 		return
 	}
-	if c.inSecond++; c.inSecond == samplesPerSecond {
-		c.inSecond = 0
-		defer func() { c.thin *= 2 }() // from the next one on
+	r.Every *= c.thin
+	if c.room--; c.room <= 0 { // the next ones count for more, and there is half a second's room until they would for still more
+		c.room, c.thin = samplesPerSecond/2, 2*c.thin
 	}
-	row := store.Sample{Sample: *s, Packet: *h, Probe: probe}
-	row.Every *= c.thin
-	row.Header = nil // what there is to know of it stands in Packet
+	c.batch.Samples = append(c.batch.Samples, c.kept(r))
+}
+
+// kept is of a sample what the store gets: without the parts that are the worker's.
+func (c *Collector) kept(r store.Sample) store.Sample {
+	h := &r.Packet
 	if c.o.Origin != nil {
-		row.Src, row.Dst = c.o.Origin(h.Src.As16()), c.o.Origin(h.Dst.As16())
+		r.Src, r.Dst = c.o.Origin(h.Src.As16()), c.o.Origin(h.Dst.As16())
 	}
-	row.Packet.Src, row.Packet.Dst = c.truncate(h.Src), c.truncate(h.Dst)
-	row.Packet.Options, row.Packet.TCP.Options = clone(h.Options), clone(h.TCP.Options)
-	in, out := s.In, s.Out
-	switch {
-	case in == nil && out == nil:
-		c.batch.Samples = append(c.batch.Samples, row) // the operator's alone
-	case in != nil && out != nil && in.Account == out.Account:
-		row.Account = out.Account
-		c.batch.Samples = append(c.batch.Samples, row)
-	default: // what goes from one account to another leaves the one and comes to the other
-		if in != nil {
-			row.Account, row.In, row.Out = in.Account, in, nil
-			c.batch.Samples = append(c.batch.Samples, row)
-		}
-		if out != nil {
-			row.Account, row.In, row.Out = out.Account, nil, out
-			c.batch.Samples = append(c.batch.Samples, row)
-		}
-	}
+	r.Header = nil // what there is to know of it stands in Packet
+	h.Src, h.Dst = c.truncate(h.Src), c.truncate(h.Dst)
+	h.Options, h.TCP.Options = clone(h.Options), clone(h.TCP.Options)
+	return r
 }
 
 func clone(b []byte) []byte { return append([]byte(nil), b...) }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"causeway/analytics"
 	"causeway/config"
 	"causeway/control/node"
 )
@@ -39,10 +40,15 @@ func run(file string, debugFrames bool) error {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 
-	n, err := node.Open(file, c, node.Options{Log: log, Version: version(), DebugFrames: debugFrames})
+	var service *analytics.Service
+	n, err := node.Open(file, c, node.Options{Log: log, Version: version(), DebugFrames: debugFrames, Reloaded: func() error { return service.Reload() }})
 	if err != nil {
 		return err
 	}
+	if service, err = openAnalytics(c, n, log); err != nil {
+		return errors.Join(err, n.Close())
+	}
+	counting := runAnalytics(service)
 	tuneRuntime(len(n.Workers().Workers))
 	reloads := make(chan os.Signal, 1)
 	signal.Notify(reloads, unix.SIGHUP)
@@ -57,7 +63,7 @@ func run(file string, debugFrames bool) error {
 		notify("READY=1")
 	})
 	notify("STOPPING=1")
-	if err = errors.Join(err, n.Close()); err != nil {
+	if err = errors.Join(err, counting(), n.Close()); err != nil {
 		return err
 	}
 	log.Info("stopped")
@@ -94,7 +100,7 @@ func checkCommand() *cobra.Command {
 			return fmt.Errorf("the fleet's configuration %d, which this node has kept, does not fit:\n%w", serial, err)
 		}
 		more, err := node.CheckIKE(c)
-		if err := errors.Join(err, node.CheckCluster(c)); err != nil {
+		if err := errors.Join(err, node.CheckCluster(c), checkAnalytics(c)); err != nil {
 			return err
 		}
 		for _, w := range append(c.Warnings(), more...) {

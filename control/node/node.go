@@ -48,6 +48,9 @@ type Options struct {
 
 	// DebugFrames makes the packet memory watch every frame. It costs about 200 ns a packet.
 	DebugFrames bool
+
+	// Reloaded is called when a configuration file was taken over; its error is a warning for who wanted that. It may be nil.
+	Reloaded func() error
 }
 
 // A Node is one node of the fleet. Its methods may be called by any goroutine, Run once.
@@ -385,6 +388,9 @@ func (n *Node) takePrefixes(p []netip.Prefix) {
 		n.log.Error("customer prefixes were not taken over completely", "error", err)
 	}
 }
+
+// Engine is what forwards.
+func (n *Node) Engine() *pipeline.Engine { return n.engine }
 
 // Config is the configuration in effect.
 func (n *Node) Config() *config.Config {

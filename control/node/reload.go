@@ -54,6 +54,11 @@ func (n *Node) reloaded(own, c *config.Config, fault error) (r api.Reload, err e
 	r, err = n.takeOver(c, n.path)
 	if n.inEffect(c) {
 		n.fleet.own = own
+		if n.opts.Reloaded != nil {
+			if fault := n.opts.Reloaded(); fault != nil {
+				r.Warnings = append(r.Warnings, fault.Error())
+			}
+		}
 	}
 	return r, err
 }

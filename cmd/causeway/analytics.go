@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"time"
+
+	"causeway/analytics"
+	"causeway/analytics/collect"
+	"causeway/analytics/export/ifindex"
+	"causeway/analytics/flow"
+	"causeway/analytics/geo"
+	"causeway/analytics/graph"
+	"causeway/analytics/store"
+	"causeway/analytics/store/sqlite"
+	"causeway/config"
+	"causeway/control/node"
+	"causeway/pipeline/wire"
+)
+
+// openAnalytics makes what the section analytics asks for, of a node that is open; without one there is none, and nil.
+func openAnalytics(c *config.Config, n *node.Node, log *slog.Logger) (*analytics.Service, error) {
+	a := c.Analytics
+	if a == nil {
+		return nil, nil
+	}
+	tokens, certificate, places, err := analyticsFiles(a)
+	if err != nil {
+		return nil, err
+	}
+	o := analytics.Options{
+		Dir: filepath.Join(node.StateDir(c), "analytics"),
+		Place: store.Place{Node: c.Node.Name, DataCenter: c.Node.Datacenter, Region: c.Node.Region,
+			City: a.Place.City, Country: a.Place.Country, Geohash: a.Place.Geohash},
+		Agent:     c.Node.Address,
+		Retention: sqlite.Retention{Seconds: a.Retention.Seconds, Minutes: a.Retention.Minutes, Hours: a.Retention.Hours, Samples: a.Retention.Samples},
+		MaxBytes:  a.Disk, Tokens: tokens, TLS: certificate, Geo: places, SFlow: a.Export.SFlow, IPFIX: a.Export.IPFIX,
+		Keep4: a.Truncate.IPv4, Keep6: a.Truncate.IPv6,
+		Engine: n.Engine(), Tunnels: (&tunnelsOf{node: n}).list, Health: func() []collect.Health { return healthOf(n) }, Log: log,
+	}
+	if a.Listen.IsValid() {
+		if o.Listener, err = net.Listen("tcp", a.Listen.String()); err != nil {
+			return nil, fmt.Errorf("analytics.listen: %w; `analytics: {listen: ...}` names another address", err)
+		}
+	}
+	s, err := analytics.Open(o)
+	if err != nil && o.Listener != nil {
+		err = errors.Join(err, o.Listener.Close())
+	}
+	return s, err
+}
+
+// analyticsFiles reads the files that the section names.
+func analyticsFiles(a *config.Analytics) (tokens *graph.Tokens, certificate *tls.Config, places *geo.DB, err error) {
+	if a.Tokens != "" {
+		if tokens, err = graph.LoadTokens(a.Tokens); err != nil {
+			return nil, nil, nil, fmt.Errorf("analytics.tokens.file: %w", err)
+		}
+	}
+	if a.TLS != (config.ServerTLS{}) {
+		pair, err := tls.LoadX509KeyPair(a.TLS.Certificate, a.TLS.Key)
+		if err != nil {
+			return nil, nil, nil, fmt.Errorf("analytics.tls: %s and %s: %w", a.TLS.Certificate, a.TLS.Key, err)
+		}
+		certificate = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}}
+	}
+	if a.Geo != (config.Geo{}) {
+		places, err = geo.Open(a.Geo.ASN, a.Geo.Country)
+	}
+	return tokens, certificate, places, err
+}
+
+// checkAnalytics reads the files as the daemon would.
+func checkAnalytics(c *config.Config) error {
+	if c.Analytics == nil {
+		return nil
+	}
+	_, _, places, err := analyticsFiles(c.Analytics)
+	if places != nil {
+		places.Close()
+	}
+	return err
+}
+
+// runAnalytics starts a service, and returns what ends it: the last that was counted is written then. Without a service it does nothing.
+func runAnalytics(s *analytics.Service) (stop func() error) {
+	if s == nil {
+		return func() error { return nil }
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	return func() error {
+		cancel()
+		return errors.Join(<-done, s.Close())
+	}
+}
+
+// tunnelsOf lists a node's tunnels for analytics: made anew when the configuration is another.
+type tunnelsOf struct {
+	node *node.Node
+	of   *config.Config
+	made []analytics.Tunnel
+}
+
+func (t *tunnelsOf) list() []analytics.Tunnel {
+	c := t.node.Config()
+	if c == t.of {
+		return t.made
+	}
+	t.of, t.made = c, nil
+	for _, x := range c.Tunnels {
+		number, ok := t.node.Engine().TunnelID(x.Name)
+		if !ok { // the workers get it in a moment
+			t.of = nil
+			continue
+		}
+		t.made = append(t.made, analytics.Tunnel{Tunnel: collect.Tunnel{Tunnel: tunnelNamed(x), Number: number}, Interface: interfaceOf(x)})
+	}
+	return t.made
+}
+
+// tunnelNamed is a tunnel as rows name it. Its ID is the same on every node, and after a restart.
+func tunnelNamed(t config.Tunnel) *flow.Tunnel {
+	id := sha256.Sum256([]byte(t.Account + "\x00" + t.Name))
+	kind := "GRE"
+	if t.Type == config.IPsecESP {
+		kind = "IPSec"
+	}
+	return &flow.Tunnel{ID: hex.EncodeToString(id[:16]), Name: t.Name, Account: t.Account, Kind: kind}
+}
+
+// interfaceOf is a tunnel as collectors see it.
+func interfaceOf(t config.Tunnel) ifindex.Interface {
+	i := ifindex.Interface{Local: t.Endpoint, Remote: t.CustomerEndpoint, Protocol: wire.ProtoGRE, Key: t.Key, HasKey: t.HasKey,
+		Overhead: t.Overhead()}
+	if t.Type == config.IPsecESP {
+		i.Protocol = wire.ProtoESP
+	}
+	return i
+}
+
+// healthOf is what probes have found.
+func healthOf(n *node.Node) (out []collect.Health) {
+	remote := map[string]string{}
+	for _, t := range n.Tunnels() {
+		remote[t.Name] = t.CustomerEndpoint
+	}
+	for _, h := range n.Health() {
+		out = append(out, collect.Health{Tunnel: h.Tunnel, Remote: remote[h.Tunnel], State: h.State, Answered: h.Answered, Lost: h.Lost,
+			RTT: time.Duration(h.RTT * float64(time.Second))})
+	}
+	return out
+}
