@@ -49,7 +49,10 @@ type Options struct {
 	Tunnels func() []Tunnel // those that the workers know now
 	Health  func() []collect.Health
 	Attack  func(attack.Event) // is told each; nil: nobody
-	Log     *slog.Logger
+
+	Thresholds [attack.Vectors]float64 // of attacks, packets a second; 0: the vector is not looked for
+
+	Log *slog.Logger
 }
 
 // A Tunnel is one that the workers know, with its ends.
@@ -111,14 +114,14 @@ func Open(o Options) (s *Service, err error) {
 
 // ages is how long rows of each table are kept.
 func ages(r sqlite.Retention) map[dataset.Table]time.Duration {
-	return map[dataset.Table]time.Duration{dataset.TrafficTable: r.Hours, dataset.DropsTable: r.Hours, dataset.SampleTable: r.Samples,
+	return map[dataset.Table]time.Duration{dataset.TrafficTable: r.Hour, dataset.DropsTable: r.Hour, dataset.SampleTable: r.Samples,
 		dataset.HealthTable: r.Health, dataset.AttackTable: r.Attacks}
 }
 
 // reading is what the collector reads, and to whom it gives.
 func (s *Service) reading() collect.Options {
 	c := attack.DefaultConfig()
-	c.Node = s.o.Place.Node
+	c.Node, c.Thresholds = s.o.Place.Node, s.o.Thresholds
 	detector := attack.New(c, 0, s.attacked)
 	o := collect.Options{Engine: s.o.Engine, Tunnels: s.tunnels, Health: s.o.Health, Place: s.o.Place, Write: s.store.Write,
 		Keep4: s.o.Keep4, Keep6: s.o.Keep6, Detect: detector, Log: s.o.Log}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"math"
 	"net"
 	"net/netip"
@@ -20,6 +21,8 @@ type Analytics struct {
 	Place     Place
 	Geo       Geo
 	Truncate  Truncate
+
+	Attacks map[string]int64 // packets a second from which on something is an attack, by vector; 0: it is not looked for. What is not there has a default
 }
 
 // ServerTLS is paths of PEM files.
@@ -59,7 +62,7 @@ const (
 
 var (
 	analyticsSchema = schema{
-		fields:  []string{"listen", "tls", "tokens", "sampling", "retention", "disk", "export", "place", "geo", "truncate"},
+		fields:  []string{"listen", "tls", "tokens", "sampling", "retention", "disk", "export", "place", "geo", "truncate", "attacks"},
 		refused: map[string]string{"clickhouse": "this version keeps what it counts under node.state_dir alone: remove the field"},
 	}
 	serverTLSSchema = schema{fields: []string{"certificate", "key"}}
@@ -68,7 +71,9 @@ var (
 	exportSchema    = schema{fields: []string{"sflow", "ipfix"}}
 	placeSchema     = schema{fields: []string{"city", "country", "geohash"}}
 	geoSchema       = schema{fields: []string{"asn", "country"}}
-	truncateSchema  = schema{fields: []string{"ipv4", "ipv6"}}
+	attacksSchema   = schema{fields: []string{"syn_flood", "syn_ack_flood", "ack_flood", "rst_flood", "udp_flood", "icmp_flood", "dns_reflection", "reflection",
+		"fragment_flood", "gre_flood", "esp_flood", "protocol_flood", "port_scan", "traffic_jump"}}
+	truncateSchema = schema{fields: []string{"ipv4", "ipv6"}}
 )
 
 func (d *decoder) analytics(v value) *Analytics {
@@ -103,6 +108,9 @@ func (d *decoder) analytics(v value) *Analytics {
 		d.export(v, &a.Export)
 	}
 	d.aboutAddresses(f, a)
+	if v, ok := f.get("attacks"); ok {
+		a.Attacks = d.attacks(v)
+	}
 	if l := a.Listen; l.IsValid() && !l.Addr().IsLoopback() && (!f.given["tls"] || !f.given["tokens"]) {
 		f.fail("%s can be reached from other machines: tls and tokens are needed, or a loopback address", l)
 	}
@@ -255,13 +263,30 @@ func (d *decoder) aboutAddresses(analytics fields, a *Analytics) {
 	}
 }
 
+// attacks returns the thresholds that are given.
+func (d *decoder) attacks(v value) map[string]int64 {
+	f, ok := v.mapping(attacksSchema)
+	if !ok {
+		return nil
+	}
+	given := map[string]int64{}
+	for _, name := range attacksSchema.fields {
+		if v, ok := f.get(name); ok && v.isWord("off") {
+			given[name] = 0
+		} else if ok {
+			given[name], _ = v.integer(1, 1_000_000_000)
+		}
+	}
+	return given
+}
+
 // same reports whether two sections mean the same, but for the rate of samples, which a running daemon takes over.
 func (a *Analytics) same(b *Analytics) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
 	return a.Listen == b.Listen && a.TLS == b.TLS && a.Tokens == b.Tokens && a.Retention == b.Retention && a.Disk == b.Disk && a.Place == b.Place &&
-		a.Geo == b.Geo && a.Truncate == b.Truncate && sameSet(a.Export.SFlow, b.Export.SFlow) && sameSet(a.Export.IPFIX, b.Export.IPFIX)
+		a.Geo == b.Geo && a.Truncate == b.Truncate && maps.Equal(a.Attacks, b.Attacks) && sameSet(a.Export.SFlow, b.Export.SFlow) && sameSet(a.Export.IPFIX, b.Export.IPFIX)
 }
 
 // warnAnalytics says what anybody may see, and what nobody will.

@@ -36,12 +36,14 @@ analytics:
   place: {city: Amsterdam, country: NL, geohash: u173z}
   geo: {asn: /asn.mmdb, country: /country.mmdb}
   truncate: {ipv4: 24, ipv6: 48}
+  attacks: {syn_flood: 500, udp_flood: off}
 `
 	c := mustParse(t, strings.ReplaceAll(text, "DIR", dir))
 	want = Analytics{Listen: c.Analytics.Listen, TLS: ServerTLS{dir + "/cert", dir + "/key"}, Tokens: dir + "/tokens",
 		Retention: Retention{2 * time.Hour, 24 * time.Hour, 30 * 24 * time.Hour, time.Hour}, Disk: 500 << 20,
 		Export: Export{[]string{"192.0.2.9:6343", "collector.example.net:6343"}, []string{"[2001:db8::9]:4739"}},
-		Place:  Place{"Amsterdam", "NL", "u173z"}, Geo: Geo{"/asn.mmdb", "/country.mmdb"}, Truncate: Truncate{24, 48}}
+		Place:  Place{"Amsterdam", "NL", "u173z"}, Geo: Geo{"/asn.mmdb", "/country.mmdb"}, Truncate: Truncate{24, 48},
+		Attacks: map[string]int64{"syn_flood": 500, "udp_flood": 0}}
 	if !reflect.DeepEqual(*c.Analytics, want) || c.Analytics.Listen.String() != "192.0.2.1:9151" || c.Tunnels[0].Sampling != 50 {
 		t.Errorf("%+v, want %+v; tunnel %d", c.Analytics, want, c.Tunnels[0].Sampling)
 	}
@@ -67,6 +69,8 @@ func TestAnalyticsMistakes(t *testing.T) {
 		`export: {sflow: ["a:0"]}`:        `"a:0" is not a host and a port`,
 		`export: {ipfix: ["a:1", "a:1"]}`: "analytics.export.ipfix[1]: a:1 is listed twice, first as analytics.export.ipfix[0]",
 		"tokens: {}":                      "missing",
+		"attacks: {syn_flood: 0}":         "analytics.attacks.syn_flood",
+		"attacks: {sin_flood: 1}":         `unknown field "sin_flood"`,
 		"geo: {asn: a.mmdb}":              `"a.mmdb" is not an absolute path`,
 		"truncate: {ipv4: 33}":            "analytics.truncate.ipv4",
 		"tls: {certificate: /nothing-there, key: /nothing-there}": "analytics.tls.certificate",
@@ -87,7 +91,7 @@ func TestAnalyticsChanges(t *testing.T) {
 	if !slices.Equal(d.Settings, []string{"analytics.sampling"}) || len(d.Restart) > 0 || len(d.TunnelsChanged) != 1 || !slices.Equal(d.TunnelsChanged[0].Fields, []string{"sampling"}) {
 		t.Errorf("another rate: %+v", d)
 	}
-	for _, other := range []string{"", "analytics: {disk: 1GiB}\n", "analytics: {listen: 127.0.0.1:1}\n", "analytics: {place: {city: A}}\n", "analytics: {export: {sflow: [\"a:1\"]}}\n"} {
+	for _, other := range []string{"", "analytics: {disk: 1GiB}\n", "analytics: {listen: 127.0.0.1:1}\n", "analytics: {place: {city: A}}\n", "analytics: {attacks: {syn_flood: 1}}\n", "analytics: {export: {sflow: [\"a:1\"]}}\n"} {
 		if d := Diff(parse("analytics: {}\n"), parse(other)); len(d.Restart) != 1 || d.Restart[0].Path != "analytics" {
 			t.Errorf("%q: %+v", other, d)
 		}

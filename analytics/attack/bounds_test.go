@@ -29,7 +29,7 @@ func TestFloodOfAddresses(t *testing.T) {
 				return packet{src: src, dst: dst, protocol: 17, sport: 99, dport: 99, length: 99, dropped: "no_route"}
 			})
 		}
-		for range 20 {
+		for range 10 {
 			w.second(flood)
 			if n := w.d.Hosts(); n > hosts || n != len(w.d.hosts) {
 				t.Fatalf("%d hosts, %d in the map, %d are allowed", n, len(w.d.hosts), hosts)
@@ -96,7 +96,8 @@ func TestHostile(t *testing.T) {
 					copy(b[12:], []byte{10, 0, 0, b[15] % 4, 10, 0, 0, b[19] % 4})
 				}
 				verdict := flow.Verdict(w.r.IntN(4))
-				w.d.Observe(&store.Sample{Sample: flow.Sample{Every: everies[w.r.IntN(3)], Length: w.r.IntN(65536), Header: b, Verdict: verdict}, Packet: flow.Parse(b)})
+				sample := flow.Sample{Every: everies[w.r.IntN(3)], Length: w.r.IntN(65536), Header: b, Verdict: verdict}
+				w.d.Observe(&store.Sample{Sample: sample, Packet: flow.Parse(b)})
 			}
 		})
 		if w.d.Hosts() > 50 || w.d.Active() > 5 {

@@ -85,8 +85,9 @@ func common[K comparable](s *sketch.SpaceSaving[K]) (none K) {
 
 // attack is the row of the attack at a host.
 func (e *evidence) attack(h *host, v Vector, id string) store.Attack {
-	a := store.Attack{ID: id, Account: h.account, Start: e.since.Unix(), Type: v.Type(), Vector: v.String(), Dst: text(h.addr),
-		Src: text(common(e.peers)), SrcPort: common(e.srcPorts), DstPort: common(e.dstPorts), Protocol: common(e.protocols), TCPFlags: common(e.flags),
+	a := store.Attack{ID: id, Account: h.account, Start: e.since.Unix(), Type: v.Type(), Vector: v.String(),
+		Src: text(common(e.peers)), SrcPort: common(e.srcPorts), Dst: text(h.addr), DstPort: common(e.dstPorts),
+		Protocol: common(e.protocols), TCPFlags: common(e.flags),
 		Packets: e.packets, Bits: e.bits, DroppedPackets: e.droppedPackets, DroppedBits: e.droppedBits}
 	if v == Scan {
 		a.Src, a.Dst = a.Dst, a.Src

@@ -9,13 +9,16 @@ import (
 )
 
 func TestProtocolName(t *testing.T) {
-	for number, want := range map[uint8]string{1: "ICMP", 6: "TCP", 17: "UDP", 47: "GRE", 50: "ESP", 51: "AH", 58: "ICMPv6", 132: "SCTP", 253: "253"} {
+	for number, want := range map[uint8]string{
+		1: "ICMP", 6: "TCP", 17: "UDP", 47: "GRE", 50: "ESP", 51: "AH", 58: "ICMPv6", 132: "SCTP", 253: "253",
+	} {
 		if got := ProtocolName(number); got != want {
 			t.Errorf("protocol %d is %q, want %q", number, got, want)
 		}
 	}
 	// gopacket knows some of the names too, in another spelling.
-	for _, p := range []layers.IPProtocol{layers.IPProtocolIGMP, layers.IPProtocolOSPF, layers.IPProtocolVRRP, layers.IPProtocolUDPLite, layers.IPProtocolEtherIP} {
+	for _, p := range []layers.IPProtocol{layers.IPProtocolIGMP, layers.IPProtocolOSPF, layers.IPProtocolVRRP, layers.IPProtocolUDPLite,
+		layers.IPProtocolEtherIP} {
 		if got, want := ProtocolName(uint8(p)), p.String(); !strings.EqualFold(got, want) && !strings.HasPrefix(want, got) {
 			t.Errorf("protocol %d is %q, gopacket says %q", p, got, want)
 		}
@@ -34,7 +37,8 @@ func TestProtocolName(t *testing.T) {
 }
 
 func TestTCPFlagNames(t *testing.T) {
-	for flags, want := range map[uint8]string{0: "", 0x02: "SYN", 0x12: "SYN ACK", 0x18: "PSH ACK", 0x11: "FIN ACK", 0xff: "FIN SYN RST PSH ACK URG ECE CWR"} {
+	for flags, want := range map[uint8]string{0: "", 0x02: "SYN", 0x12: "SYN ACK", 0x18: "PSH ACK", 0x11: "FIN ACK",
+		0xff: "FIN SYN RST PSH ACK URG ECE CWR"} {
 		if got := TCPFlagNames(flags); got != want {
 			t.Errorf("flags %#x are %q, want %q", flags, got, want)
 		}

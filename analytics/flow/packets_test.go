@@ -64,7 +64,8 @@ func randomIPv4(r *rand.Rand, protocol layers.IPProtocol) *layers.IPv4 {
 		if room -= n; room < 0 {
 			break
 		}
-		ip.Options = append(ip.Options, layers.IPv4Option{OptionType: 7 + uint8(r.IntN(200)), OptionLength: uint8(n), OptionData: randomBytes(r, n-2)})
+		kind := 7 + uint8(r.IntN(200))
+		ip.Options = append(ip.Options, layers.IPv4Option{OptionType: kind, OptionLength: uint8(n), OptionData: randomBytes(r, n-2)})
 	}
 	return ip
 }
@@ -72,7 +73,8 @@ func randomIPv4(r *rand.Rand, protocol layers.IPProtocol) *layers.IPv4 {
 // randomExtensions are up to four extension headers in front of a protocol.
 func randomExtensions(t testing.TB, r *rand.Rand, protocol layers.IPProtocol) (first layers.IPProtocol, b []byte) {
 	next := protocol
-	place := []layers.IPProtocol{layers.IPProtocolIPv6HopByHop, layers.IPProtocolIPv6Destination, layers.IPProtocolIPv6Routing, layers.IPProtocolIPv6Fragment}
+	place := []layers.IPProtocol{layers.IPProtocolIPv6HopByHop, layers.IPProtocolIPv6Destination, layers.IPProtocolIPv6Routing,
+		layers.IPProtocolIPv6Fragment}
 	for i := len(place) - 1; i >= 0; i-- {
 		if r.IntN(3) != 0 {
 			continue
@@ -109,8 +111,8 @@ func randomUpper(r *rand.Rand) (layers.IPProtocol, []gopacket.SerializableLayer)
 	case 0:
 		return layers.IPProtocolTCP, []gopacket.SerializableLayer{randomTCP(r), data}
 	case 1:
-		return layers.IPProtocolUDP, []gopacket.SerializableLayer{&layers.UDP{SrcPort: layers.UDPPort(r.Uint32()), DstPort: layers.UDPPort(r.Uint32()),
-			Checksum: uint16(r.Uint32())}, data}
+		return layers.IPProtocolUDP, []gopacket.SerializableLayer{&layers.UDP{SrcPort: layers.UDPPort(r.Uint32()),
+			DstPort: layers.UDPPort(r.Uint32()), Checksum: uint16(r.Uint32())}, data}
 	case 2:
 		return layers.IPProtocolICMPv4, []gopacket.SerializableLayer{&layers.ICMPv4{TypeCode: layers.ICMPv4TypeCode(r.Uint32()),
 			Checksum: uint16(r.Uint32())}, data}

@@ -37,7 +37,8 @@ func NewSpaceSaving[K comparable](k int, hash func(K) uint64) *SpaceSaving[K] {
 	for size < 2*k {
 		size *= 2
 	}
-	return &SpaceSaving[K]{hash: hash, counters: make([]counter[K], 0, k), heap: make([]int32, 0, k), table: make([]int32, size), mask: uint64(size - 1)}
+	return &SpaceSaving[K]{hash: hash, counters: make([]counter[K], 0, k), heap: make([]int32, 0, k),
+		table: make([]int32, size), mask: uint64(size - 1)}
 }
 
 // Add counts weight for a key. It does not allocate.

@@ -10,9 +10,11 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"causeway/analytics"
+	"causeway/analytics/attack"
 	"causeway/analytics/collect"
 	"causeway/analytics/export/ifindex"
 	"causeway/analytics/flow"
@@ -21,6 +23,8 @@ import (
 	"causeway/analytics/store"
 	"causeway/analytics/store/sqlite"
 	"causeway/config"
+	webhook "causeway/control/health/notify"
+	"causeway/control/metrics"
 	"causeway/control/node"
 	"causeway/pipeline/wire"
 )
@@ -39,11 +43,12 @@ func openAnalytics(c *config.Config, n *node.Node, log *slog.Logger) (*analytics
 		Dir: filepath.Join(node.StateDir(c), "analytics"),
 		Place: store.Place{Node: c.Node.Name, DataCenter: c.Node.Datacenter, Region: c.Node.Region,
 			City: a.Place.City, Country: a.Place.Country, Geohash: a.Place.Geohash},
-		Agent:     c.Node.Address,
-		Retention: sqlite.Retention{Seconds: a.Retention.Seconds, Minutes: a.Retention.Minutes, Hours: a.Retention.Hours, Samples: a.Retention.Samples},
-		MaxBytes:  a.Disk, Tokens: tokens, TLS: certificate, Geo: places, SFlow: a.Export.SFlow, IPFIX: a.Export.IPFIX,
+		Agent: c.Node.Address,
+		Retention: sqlite.Retention{Second: a.Retention.Seconds, Minute: a.Retention.Minutes, Hour: a.Retention.Hours, Samples: a.Retention.Samples,
+			Health: a.Retention.Hours, Attacks: a.Retention.Hours},
+		MaxBytes: a.Disk, Tokens: tokens, TLS: certificate, Geo: places, SFlow: a.Export.SFlow, IPFIX: a.Export.IPFIX,
 		Keep4: a.Truncate.IPv4, Keep6: a.Truncate.IPv6,
-		Engine: n.Engine(), Tunnels: (&tunnelsOf{node: n}).list, Health: func() []collect.Health { return healthOf(n) }, Log: log,
+		Engine: n.Engine(), Tunnels: (&tunnelsOf{node: n}).list, Health: func() []collect.Health { return healthOf(n) }, Attack: func(e attack.Event) { tellAttack(n, e) }, Thresholds: thresholds(a.Attacks), Log: log,
 	}
 	if a.Listen.IsValid() {
 		if o.Listener, err = net.Listen("tcp", a.Listen.String()); err != nil {
@@ -90,10 +95,11 @@ func checkAnalytics(c *config.Config) error {
 }
 
 // runAnalytics starts a service, and returns what ends it: the last that was counted is written then. Without a service it does nothing.
-func runAnalytics(s *analytics.Service) (stop func() error) {
+func runAnalytics(s *analytics.Service, n *node.Node) (stop func() error) {
 	if s == nil {
 		return func() error { return nil }
 	}
+	n.SetAnalytics(func() metrics.Analytics { return metricsOf(s.Stats()) })
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -101,6 +107,49 @@ func runAnalytics(s *analytics.Service) (stop func() error) {
 		cancel()
 		return errors.Join(<-done, s.Close())
 	}
+}
+
+// metricsOf is what metrics tell of a service.
+func metricsOf(s analytics.Stats) metrics.Analytics {
+	m := metrics.Analytics{Samples: s.Collect.Samples, Thinned: s.Collect.Thinned, Unwritten: s.Collect.Unwritten, Shift: s.Collect.Shift,
+		Attacks: map[string]uint64{}, Active: s.Active}
+	for v, n := range s.Attacks {
+		m.Attacks[attack.Vector(v).String()] = n
+	}
+	for _, c := range s.Export.Collectors {
+		m.Collectors = append(m.Collectors, metrics.Collector{Protocol: c.Protocol, Address: c.Address, Sent: c.Sent, Failed: c.Failed})
+	}
+	return m
+}
+
+// tellAttack tells the operator's web server that an attack has begun or ended.
+func tellAttack(n *node.Node, e attack.Event) {
+	state, told := map[attack.Change]string{attack.Started: "started", attack.Ended: "ended"}[e.Change]
+	if !told {
+		return
+	}
+	x := webhook.AttackNotice{ID: e.Attack.ID, Account: e.Attack.Account, State: state, Kind: e.Attack.Type, Vector: e.Attack.Vector,
+		Destination: e.Attack.Dst, Rate: e.Rate, Packets: e.Attack.Packets, Bits: e.Attack.Bits}
+	for _, s := range e.Sources {
+		x.Sources = append(x.Sources, s.Key.String())
+	}
+	n.TellAttack(x)
+}
+
+// vectorName is a vector as the configuration file spells it.
+func vectorName(v attack.Vector) string {
+	return strings.ToLower(strings.NewReplacer(" ", "_", "-", "_").Replace(v.String()))
+}
+
+// thresholds are the rates at which something is an attack: those of the file, and the others as they are by themselves.
+func thresholds(given map[string]int64) [attack.Vectors]float64 {
+	all := attack.DefaultConfig().Thresholds
+	for v := range attack.Vectors {
+		if n, ok := given[vectorName(v)]; ok {
+			all[v] = float64(n)
+		}
+	}
+	return all
 }
 
 // tunnelsOf lists a node's tunnels for analytics: made anew when the configuration is another.

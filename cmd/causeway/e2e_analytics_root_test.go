@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"causeway/control/api"
+	"causeway/control/health/notify"
 )
 
 // A kind is many equal packets of the known mix, and what analytics must say of them.
@@ -366,4 +369,80 @@ func (b *bed) refusedQueries(t *testing.T) {
 			t.Logf("%s: %s", what, fault)
 		}
 	}
+}
+
+// TestRootAttack floods a customer with SYNs beside clean traffic: an attack is found, told and ended, and nothing else is.
+func TestRootAttack(t *testing.T) {
+	b := newCraftedBed(t)
+	b.discard(t)
+	told := make(chan notify.AttackNotice, 10)
+	var hook *httptest.Server
+	b.node.Do(func() { // its address is one of the node's
+		hook = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			var x notify.AttackNotice
+			if err := json.NewDecoder(r.Body).Decode(&x); err != nil {
+				t.Error(err)
+			}
+			told <- x
+		}))
+	})
+	defer hook.Close()
+	b.run(t, b.configuration(analyticsTunnels(), "notify: {webhook: "+hook.URL+"}",
+		"metrics: {listen: \"127.0.0.1:9150\"}",
+		"analytics: {listen: \"127.0.0.1:9151\", sampling: 10, attacks: {syn_flood: 1000}}"))
+	b.warmAnalytics(t)
+	began := time.Now()
+	b.inet.Scapy(fmt.Sprintf(`
+import socket, random
+raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+raw.bind(("eth0", 0))
+eth = Ether(src=%q, dst=%q)
+clean = bytes(eth/IP(src=%q, dst="198.18.33.10")/UDP(sport=4000, dport=5000)/(b"x"*500))
+syn = [bytes(eth/IP(src="192.0.2.%%d" %% random.randint(20, 250), dst="198.18.31.10")/TCP(sport=random.randint(1024, 65535), dport=443, flags="S", seq=i)) for i in range(2000)]
+end = time.time() + 8
+while time.time() < end:
+    for i in range(50):
+        raw.send(random.choice(syn))
+    for i in range(10):
+        raw.send(clean)
+    time.sleep(.01)
+`, b.inet.MAC("eth0"), b.rt.MAC("vi"), inet4))
+	ended := time.Now()
+	take := func(state string, limit time.Duration) (x notify.AttackNotice) {
+		select {
+		case x = <-told:
+		case <-time.After(limit):
+			t.Fatalf("nothing is told that has %s; counted: %v", state, b.counted(t, "*", began))
+		}
+		if x.State != state || x.Vector != "SYN flood" || x.Kind != "flood" || x.Account != "red" || x.Destination != "198.18.31.10" || x.Node != "edge-1" || x.Packets == 0 {
+			t.Errorf("told: %+v", x)
+		}
+		return x
+	}
+	if x := take("started", time.Second); x.Time.Sub(began) > 10*time.Second || len(x.Sources) == 0 || x.Rate < 1000 {
+		t.Errorf("told after %v: %+v", x.Time.Sub(began), x)
+	}
+	if x := take("ended", 35*time.Second); x.Time.Sub(ended) > 30*time.Second {
+		t.Errorf("it ended %v after the last packet", x.Time.Sub(ended))
+	}
+	var rows []any
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Second) {
+		data, fault := b.ask(t, "*", `query($tag: string!, $since: Time!) { viewer { accounts(filter: {accountTag: $tag}) { dosdAttackAnalyticsGroups(limit: 10, filter: {startDatetime_geq: $since}) {
+			attackId attackVector destinationIp destinationPort ipProtocolName commonTcpFlagsNames packets startDatetime endDatetime } } } }`,
+			map[string]any{"tag": "red", "since": began.Add(-time.Minute).UTC().Format(time.RFC3339)})
+		if fault != "" {
+			t.Fatal(fault)
+		}
+		if rows, _ = dig(data, "viewer", "accounts", 0, "dosdAttackAnalyticsGroups").([]any); len(rows) > 0 && dig(rows[0], "endDatetime") != nil {
+			break
+		}
+	}
+	if len(rows) != 1 || dig(rows[0], "attackVector") != "SYN flood" || dig(rows[0], "destinationIp") != "198.18.31.10" || number(dig(rows[0], "destinationPort")) != 443 ||
+		dig(rows[0], "endDatetime") == nil || dig(rows[0], "commonTcpFlagsNames") != "SYN" || number(dig(rows[0], "packets")) < 10_000 {
+		t.Errorf("rows of attacks: %v", rows)
+	}
+	if m := b.node.MustRun("curl", "-sS", "http://127.0.0.1:9150/metrics"); !strings.Contains(m, `causeway_analytics_attacks_total{vector="SYN flood"} 1`) || !strings.Contains(m, "causeway_analytics_attacks_active 0") {
+		t.Error("metrics do not tell of it")
+	}
+	b.end(t)
 }

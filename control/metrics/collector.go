@@ -60,6 +60,12 @@ var (
 	tunnelLearned   = desc("tunnel_learned_routes", "Prefixes that the account of a tunnel with kernel_interface has learned through it.", "tunnel", "account")
 	devicePackets   = desc("tunnel_device_packets_total", "Packets of the host's device of a tunnel with kernel_interface: to_kernel and from_kernel have passed; refused the kernel did not take; unsent another node speaks for, or there was no room.", "tunnel", "account", "what")
 	notices         = desc("tunnel_health_notices_total", "Changes of tunnels' states that were to be posted to the webhook: delivered, failed (a try, which is made again), dropped.", "result")
+	samples         = desc("analytics_samples_total", "Packets that were sampled, by what became of the sample: taken, or thinned, which others stand for in the store since more came than it keeps.", "result")
+	samplingShift   = desc("analytics_sampling_shift", "By which power of two samples are rarer than configured, because the workers' rings were full.")
+	unwritten       = desc("analytics_unwritten_batches_total", "Batches of rows that were given up, because the store did not take them within a minute.")
+	attacks         = desc("analytics_attacks_total", "Attacks that were detected, by vector.", "vector")
+	attacksActive   = desc("analytics_attacks_active", "Attacks that go on.")
+	exported        = desc("analytics_export_datagrams_total", "Datagrams for collectors of sFlow and IPFIX, by what became of them: sent, failed (a collector's host may refuse what was sent).", "protocol", "collector", "result")
 	tunnelRTT       = desc("tunnel_health_rtt_seconds", "How long answers to the probes of a tunnel take, smoothed. Not there before the first answer.", "tunnel", "account")
 	saInfo          = desc("sa_info", "1, with what is known of a security association of a tunnel: its direction (in, out), SPI and encryption.", "tunnel", "direction", "spi", "encryption")
 	saSequence      = desc("sa_sequence_number", "Next sequence number of a security association for sending; highest one that one for receiving has received.", "tunnel", "direction", "spi")
@@ -241,6 +247,8 @@ func (o out) worker(e *pipeline.Engine, i int, k *pipeline.Counters) {
 	o.counter(work, k.ToOwner, w, "to_owner")
 	o.counter(work, k.FromNodes, w, "from_nodes")
 	o.counter(work, k.Injected, w, "injected")
+	o.counter(work, k.Samples, w, "sampled")
+	o.counter(work, k.SamplesLost, w, "sample_lost")
 	o.counter(batches, k.Batches, w)
 	o.counter(emptyPolls, k.EmptyPolls, w)
 	o.counter(sleeps, k.Sleeps, w)
@@ -321,6 +329,21 @@ func (o out) negotiation(s ike.Stats) {
 	}
 }
 
+func (o out) analytics(a Analytics) {
+	o.counter(samples, a.Samples-a.Thinned, "taken")
+	o.counter(samples, a.Thinned, "thinned")
+	o.gauge(samplingShift, float64(a.Shift))
+	o.counter(unwritten, a.Unwritten)
+	for vector, n := range a.Attacks {
+		o.counter(attacks, n, vector)
+	}
+	o.gauge(attacksActive, float64(a.Active))
+	for _, x := range a.Collectors {
+		o.counter(exported, x.Sent, x.Protocol, x.Address, "sent")
+		o.counter(exported, x.Failed, x.Protocol, x.Address, "failed")
+	}
+}
+
 func (o out) replicas(list []cluster.Replica) {
 	if len(list) == 0 {
 		return
@@ -386,6 +409,9 @@ func (c *collector) control(o out) {
 		o.counter(notices, delivered, "delivered")
 		o.counter(notices, failed, "failed")
 		o.counter(notices, dropped, "dropped")
+	}
+	if c.s.Analytics != nil {
+		o.analytics(c.s.Analytics())
 	}
 	d := c.s.TUN()
 	o.counter(tunPackets, d.Written, "to_kernel")

@@ -35,20 +35,37 @@ import (
 
 // A Source is what a scrape reads. Functions are called once a scrape.
 type Source struct {
-	Engine   *pipeline.Engine
-	Ports    []*xsk.Port
-	Tunnels  func() []Tunnel
-	SAs      func() []SA
-	IKE      func() ike.Stats
-	Cluster  func() cluster.Status        // nil: the node is alone
-	Applied  func() (newest, runs uint64) // serials of what was applied
-	Routes   func() routes.Stats
-	PathMTU  func() map[pmtu.Verdict]uint64
-	TUN      func() tun.Stats
-	Notices  func() (delivered, failed, dropped uint64) // nil: nobody is told
-	NotReady func() []string
+	Engine    *pipeline.Engine
+	Ports     []*xsk.Port
+	Tunnels   func() []Tunnel
+	SAs       func() []SA
+	IKE       func() ike.Stats
+	Cluster   func() cluster.Status        // nil: the node is alone
+	Applied   func() (newest, runs uint64) // serials of what was applied
+	Routes    func() routes.Stats
+	PathMTU   func() map[pmtu.Verdict]uint64
+	TUN       func() tun.Stats
+	Notices   func() (delivered, failed, dropped uint64) // nil: nobody is told
+	Analytics func() Analytics                           // nil: there are none
+	NotReady  func() []string
 
 	Version, Node, Datacenter, Region string
+}
+
+// Analytics is what became of samples and counters.
+type Analytics struct {
+	Samples, Thinned uint64            // samples that came, and those of them that others stand for in the store
+	Unwritten        uint64            // batches that the store did not take in time
+	Shift            uint32            // samples are rarer than configured by that power of two
+	Attacks          map[string]uint64 // that were found, by vector
+	Active           int               // attacks that go on
+	Collectors       []Collector
+}
+
+// A Collector is one that flows or samples are exported to.
+type Collector struct {
+	Protocol, Address string
+	Sent, Failed      uint64 // datagrams
 }
 
 // A Tunnel is what the labels and gauges of a tunnel are made of.

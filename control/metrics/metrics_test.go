@@ -52,11 +52,15 @@ func source(t *testing.T) Source {
 		Cluster: func() cluster.Status {
 			return cluster.Status{Nodes: 3, Compared: 1, Replicas: []cluster.Replica{{Current: true}, {Offline: true, Lag: 4}, {Lag: 2}}}
 		},
-		Applied:  func() (newest, runs uint64) { return 3, 2 },
-		Routes:   func() routes.Stats { return routes.Stats{Routes4: 3, Resyncs: 2} },
-		PathMTU:  func() map[pmtu.Verdict]uint64 { return map[pmtu.Verdict]uint64{pmtu.Lowered: 4} },
-		TUN:      func() tun.Stats { return tun.Stats{Written: 5} },
-		Notices:  func() (delivered, failed, dropped uint64) { return 4, 2, 1 },
+		Applied: func() (newest, runs uint64) { return 3, 2 },
+		Routes:  func() routes.Stats { return routes.Stats{Routes4: 3, Resyncs: 2} },
+		PathMTU: func() map[pmtu.Verdict]uint64 { return map[pmtu.Verdict]uint64{pmtu.Lowered: 4} },
+		TUN:     func() tun.Stats { return tun.Stats{Written: 5} },
+		Notices: func() (delivered, failed, dropped uint64) { return 4, 2, 1 },
+		Analytics: func() Analytics {
+			return Analytics{Samples: 9, Thinned: 4, Unwritten: 3, Shift: 2, Attacks: map[string]uint64{"SYN flood": 5}, Active: 1,
+				Collectors: []Collector{{"sflow", "192.0.2.9:6343", 7, 6}}}
+		},
 		NotReady: func() []string { return nil },
 		Version:  "test", Node: "edge-1", Datacenter: "ams1", Region: "WEUR",
 	}

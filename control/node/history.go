@@ -68,6 +68,16 @@ func (n *Node) remember(r health.Report) {
 	}
 }
 
+// TellAttack tells the web server of the file of an attack, if there is one.
+func (n *Node) TellAttack(x notify.AttackNotice) {
+	if n.notifier == nil {
+		return
+	}
+	c := n.Config()
+	x.Type, x.Time, x.Node, x.Datacenter = "attack", time.Now().UTC(), c.Node.Name, c.Node.Datacenter
+	n.notifier.TellAttack(x)
+}
+
 // tellVerdict tells the web server of the file that the data center finds a tunnel otherwise than before.
 func (n *Node) tellVerdict(was health.State, s health.Summary, r health.Report) {
 	c := n.Config()

@@ -33,6 +33,7 @@ import (
 	"causeway/control/health/notify"
 	"causeway/control/ike"
 	"causeway/control/ike/sa"
+	"causeway/control/metrics"
 	"causeway/control/pmtu"
 	"causeway/control/routes"
 	"causeway/control/tun"
@@ -60,21 +61,22 @@ type Node struct {
 	log     *slog.Logger
 	started time.Time
 
-	plan     Plan
-	umem     *xsk.UMEM
-	filter   *bpf.Filter
-	ports    []*xsk.Port
-	punt     *pipeline.PuntQueue
-	nodes    *pipeline.NodeQueue // in a cluster
-	ways     *ways
-	probes   *pipeline.TunnelQueue
-	prober   *health.Prober
-	bfd      *bfd.Manager
-	changes  *history.History
-	notifier *notify.Notifier // nil: nobody is told
-	news     *news
-	devices  devices
-	sessions atomic.Pointer[sessions]
+	plan      Plan
+	umem      *xsk.UMEM
+	filter    *bpf.Filter
+	ports     []*xsk.Port
+	punt      *pipeline.PuntQueue
+	nodes     *pipeline.NodeQueue // in a cluster
+	ways      *ways
+	probes    *pipeline.TunnelQueue
+	prober    *health.Prober
+	bfd       *bfd.Manager
+	changes   *history.History
+	notifier  *notify.Notifier         // nil: nobody is told
+	analytics func() metrics.Analytics // nil: there are none
+	news      *news
+	devices   devices
+	sessions  atomic.Pointer[sessions]
 
 	certificate certificate // for the cluster
 	engine      *pipeline.Engine
@@ -388,6 +390,9 @@ func (n *Node) takePrefixes(p []netip.Prefix) {
 		n.log.Error("customer prefixes were not taken over completely", "error", err)
 	}
 }
+
+// SetAnalytics has metrics tell of analytics, which are another room's. It is called before Run.
+func (n *Node) SetAnalytics(f func() metrics.Analytics) { n.analytics = f }
 
 // Engine is what forwards.
 func (n *Node) Engine() *pipeline.Engine { return n.engine }

@@ -265,7 +265,7 @@ func (n *Node) metricsSource() metrics.Source {
 		notices = n.notifier.Counts
 	}
 	return metrics.Source{
-		Cluster: status, Applied: n.applied, Notices: notices,
+		Cluster: status, Applied: n.applied, Notices: notices, Analytics: n.analytics,
 		Engine: n.engine, Ports: n.ports, Tunnels: n.metricTunnels, SAs: n.metricSAs, IKE: n.ike.Stats,
 		Routes: n.routes.Stats, PathMTU: n.learned.Counts, TUN: n.tun.Stats, NotReady: n.NotReady,
 		Version: n.opts.Version, Node: c.Node.Name, Datacenter: c.Node.Datacenter, Region: c.Node.Region,

@@ -239,8 +239,10 @@ func (p *Plan) condition() Part {
 // perInterval adds up the rows of each group that are of the same interval. Column t stays what it was.
 func (p *Plan) perInterval(selected, grouped []string, from Part) (out Part) {
 	// Without aliases that are also columns: databases do not agree which of the two is meant.
-	out.Add("(SELECT %s FROM %s GROUP BY %s) AS y", strings.Join(append(selected, "t", "COUNT(*) AS n", "SUM(packets) AS s_packets", "SUM(bytes) AS s_bytes",
-		"SUM(dropped) AS s_dropped", "MAX(peak_packets) AS p_packets", "MAX(peak_bytes) AS p_bytes"), ", "), from, strings.Join(append(grouped, "t"), ", "))
+	out.Add("(SELECT %s FROM %s GROUP BY %s) AS y", strings.Join(append(selected, "t", "COUNT(*) AS n", "SUM(packets) AS s_packets",
+		"SUM(bytes) AS s_bytes",
+		"SUM(dropped) AS s_dropped", "MAX(peak_packets) AS p_packets", "MAX(peak_bytes) AS p_bytes"), ", "), from, strings.Join(append(grouped,
+		"t"), ", "))
 	return out
 }
 

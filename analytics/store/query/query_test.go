@@ -35,7 +35,8 @@ func TestSpanOf(t *testing.T) {
 			want := true
 			for _, c := range Conjuncts(&w) {
 				v, at := c.Values[0].(time.Time), time.Unix(s/c.Dimension.Bucket*c.Dimension.Bucket, 0)
-				want = want && map[store.Op]bool{store.Equal: at.Equal(v), store.AtLeast: !at.Before(v), store.Greater: at.After(v), store.Less: at.Before(v), store.AtMost: !at.After(v)}[c.Op]
+				want = want && map[store.Op]bool{store.Equal: at.Equal(v), store.AtLeast: !at.Before(v), store.Greater: at.After(v),
+					store.Less: at.Before(v), store.AtMost: !at.After(v)}[c.Op]
 			}
 			if got := s >= span.From && s < span.To; got != want {
 				t.Fatalf("second %d: in %v is %v, want %v of %+v", s-around, span, got, want, Conjuncts(&w))
@@ -109,7 +110,8 @@ func TestCheck(t *testing.T) {
 	q := good()
 	hostile := "x' OR 1=1; --?"
 	q.Account = hostile
-	q.Where = store.Where{Any: []store.Where{compare(dataset.Traffic, "tunnelName", store.Like, hostile), compare(dataset.Traffic, "onRamp", store.NotIn, hostile, hostile)}}
+	q.Where = store.Where{Any: []store.Where{compare(dataset.Traffic, "tunnelName", store.Like, hostile), compare(dataset.Traffic, "onRamp",
+		store.NotIn, hostile, hostile)}}
 	p, err := New(q, Options{Dialect: SQLite, Resolution: time.Second})
 	if err != nil {
 		t.Fatal(err)
@@ -124,8 +126,9 @@ func TestCheck(t *testing.T) {
 func TestDialect(t *testing.T) {
 	other := &Dialect{Join: "joined(%s)", Pattern: func(p string) string { return strings.ReplaceAll(p, `\`, `\\`) }}
 	q := &store.Query{Dataset: dataset.Traffic, Account: store.Operator, Limit: 5, By: []*dataset.Dimension{dataset.Traffic.Lookup("datetimeMinute")},
-		Measures: []dataset.Measure{dataset.Traffic.Measures[slices.IndexFunc(dataset.Traffic.Measures, func(m dataset.Measure) bool { return m.Block == dataset.P95 })]},
-		Where:    compare(dataset.Traffic, "tunnelName", store.Like, `a\b%`)}
+		Measures: []dataset.Measure{dataset.Traffic.Measures[slices.IndexFunc(dataset.Traffic.Measures,
+			func(m dataset.Measure) bool { return m.Block == dataset.P95 })]},
+		Where: compare(dataset.Traffic, "tunnelName", store.Like, `a\b%`)}
 	p, err := New(q, Options{Dialect: other, Resolution: time.Second, Now: time.Unix(120, 0)})
 	if err != nil {
 		t.Fatal(err)
@@ -144,7 +147,8 @@ func TestDialect(t *testing.T) {
 	if a := p.Answer(); len(a.Groups) != 1 || a.Groups[0].Measures[0] != 8*10 || a.Groups[0].Values[0] != time.Unix(60, 0).UTC() {
 		t.Errorf("%+v", a)
 	}
-	for _, row := range [][]any{{"60"}, {"x", "2", "60", "1"}, {"60", "x", "60", "1"}, {"60", "2", "60", "1,x"}, {"60", "2", "60", 7}, {true, "2", "60", "1"}} {
+	for _, row := range [][]any{{"60"}, {"x", "2", "60", "1"}, {"60", "x", "60", "1"}, {"60", "2", "60", "1,x"}, {"60", "2", "60", 7}, {true, "2",
+		"60", "1"}} {
 		if p.Add(row) == nil {
 			t.Errorf("%v was taken", row)
 		}
@@ -171,7 +175,8 @@ func TestTooManyGroups(t *testing.T) {
 
 // Every dimension of samples is a column that a packet fills, or one that stores make for all tables.
 func TestSampleColumns(t *testing.T) {
-	known := strings.Fields("'' t direction out_id out_name in_id in_name off_ramp on_ramp city datacenter country geohash traffic_type outcome verdict reason mitigation node")
+	known := strings.Fields("'' t direction out_id out_name in_id in_name off_ramp on_ramp city datacenter country geohash " +
+		"traffic_type outcome verdict reason mitigation node")
 	for _, c := range SampleColumns {
 		if (c.Number == nil) == (c.Text == nil) {
 			t.Errorf("column %s is not one of number and text", c.Name)

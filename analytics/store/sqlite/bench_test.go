@@ -15,13 +15,15 @@ import (
 func many(n int) func(t int64) *store.Batch {
 	var all []*flow.Tunnel
 	for i := range n {
-		all = append(all, &flow.Tunnel{ID: fmt.Sprintf("%032x", i), Name: fmt.Sprintf("customer-%04d-gre", i), Account: fmt.Sprintf("account-%d", i%100), Kind: "GRE"})
+		all = append(all, &flow.Tunnel{ID: fmt.Sprintf("%032x", i), Name: fmt.Sprintf("customer-%04d-gre", i), Account: fmt.Sprintf("account-%d",
+			i%100), Kind: "GRE"})
 	}
 	return func(t int64) *store.Batch {
 		b := &store.Batch{Place: places[0]}
 		for i, x := range all {
 			for _, d := range []flow.Direction{flow.Ingress, flow.Egress} {
-				b.Traffic = append(b.Traffic, store.Traffic{Time: t, Account: x.Account, Tunnel: x, Direction: d, Packets: uint64(i)*7 + uint64(t%60), Bytes: uint64(i) * 7000})
+				b.Traffic = append(b.Traffic, store.Traffic{Time: t, Account: x.Account, Tunnel: x, Direction: d, Packets: uint64(i)*7 +
+					uint64(t%60), Bytes: uint64(i) * 7000})
 			}
 		}
 		return b
@@ -102,19 +104,22 @@ func BenchmarkQueries(b *testing.B) {
 		measure dataset.Measure
 		tunnel  string
 	}{
-		{"one account by five minutes", traffic, "account-1", 3600, []string{"tunnelName", "datetimeFiveMinutes"}, measure(traffic, dataset.Avg, "bitRateFiveMinutes"), ""},
+		{"one account by five minutes", traffic, "account-1", 3600, []string{"tunnelName", "datetimeFiveMinutes"}, measure(traffic, dataset.Avg,
+			"bitRateFiveMinutes"), ""},
 		{"one tunnel by second", traffic, "account-1", 3600, []string{"datetime"}, measure(traffic, dataset.Avg, "bitRate"), "customer-0001-gre"},
 		{"one account p95", traffic, "account-1", 3600, []string{"tunnelName"}, measure(traffic, dataset.P95, "bitRate"), ""},
 		{"all tunnels by minute", traffic, store.Operator, 3600, []string{"datetimeMinute"}, measure(traffic, dataset.Sum, "bits"), ""},
 		{"all tunnels by minute, of minutes", traffic, store.Operator, 4000, []string{"datetimeMinute"}, measure(traffic, dataset.Sum, "bits"), ""},
-		{"one tunnel by minute, of minutes", traffic, "account-1", 4000, []string{"datetimeMinute"}, measure(traffic, dataset.Sum, "bits"), "customer-0001-gre"},
+		{"one tunnel by minute, of minutes", traffic, "account-1", 4000, []string{"datetimeMinute"}, measure(traffic, dataset.Sum, "bits"),
+			"customer-0001-gre"},
 		{"all tunnels p95", traffic, store.Operator, 3600, []string{"tunnelName"}, measure(traffic, dataset.P95, "bitRate"), ""},
 		{"top sources", packets, "account-1", 3600, []string{"ipSourceAddress"}, bits, ""},
 		{"top ports of five minutes", packets, "account-1", 300, []string{"destinationPort"}, bits, ""},
 	} {
 		q := &store.Query{Dataset: x.set, Account: x.account, By: dims(x.set, x.by...), Measures: []dataset.Measure{x.measure}, Limit: 100,
 			Order: []store.Order{{Measure: x.measure, Descending: true}},
-			Where: store.Where{All: []store.Where{{Dimension: x.set.Lookup("datetime"), Op: store.AtLeast, Values: []any{time.Unix(from+3600-x.since, 0)}}}}}
+			Where: store.Where{All: []store.Where{{Dimension: x.set.Lookup("datetime"), Op: store.AtLeast,
+				Values: []any{time.Unix(from+3600-x.since, 0)}}}}}
 		if x.tunnel != "" {
 			q.Where.All = append(q.Where.All, store.Where{Dimension: x.set.Lookup("tunnelName"), Values: []any{x.tunnel}})
 		}

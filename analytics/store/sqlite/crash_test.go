@@ -136,7 +136,7 @@ func TestKilled(t *testing.T) {
 		}
 	}
 	_ = c.Wait() // it was killed
-	b := openBench(t, dir, Options{Retention: Retention{Seconds: 24 * time.Hour}})
+	b := openBench(t, dir, Options{Retention: Retention{Second: 24 * time.Hour}})
 	b.now = time.Unix(last+60, 0)
 	got := b.bySecond()
 	for s := noon.Unix(); s <= last; s++ {

@@ -69,7 +69,8 @@ func (d *day) open(ctx context.Context) (err error) {
 		return err
 	}
 	// auto_vacuum has to be set before anything else.
-	location := d.location("auto_vacuum(incremental)", "journal_mode(wal)", "synchronous(normal)", "journal_size_limit(67108864)", "cache_size(-32768)")
+	location := d.location("auto_vacuum(incremental)", "journal_mode(wal)", "synchronous(normal)", "journal_size_limit(67108864)",
+		"cache_size(-32768)")
 	if d.db, err = sql.Open("sqlite", location); err != nil {
 		return d.fail(err)
 	}
@@ -176,7 +177,8 @@ func schemaVersion(ctx context.Context, db querier) (v int, err error) {
 		return 0, err
 	}
 	if v > version {
-		return 0, fmt.Errorf("its schema is of version %d, and this program knows %d: it was written by a later release; use that, or move the file away",
+		return 0, fmt.Errorf("its schema is of version %d, and this program knows %d: "+
+			"it was written by a later release; use that, or move the file away",
 			v, version)
 	}
 	return v, nil

@@ -18,7 +18,7 @@ const late = time.Minute
 // kept are the resolutions of exact counts, finest first.
 func (s *Store) kept() []query.Kept {
 	r := &s.o.Retention
-	return []query.Kept{{Resolution: time.Second, For: r.Seconds}, {Resolution: time.Minute, For: r.Minutes}, {Resolution: time.Hour, For: r.Hours}}
+	return []query.Kept{{Resolution: time.Second, For: r.Second}, {Resolution: time.Minute, For: r.Minute}, {Resolution: time.Hour, For: r.Hour}}
 }
 
 // Groups answers a query. It returns the context's error when that ends before the answer is there.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,7 +71,8 @@ func (b *bench) files() (out []string) {
 // Each kind of row goes when it is older than it is kept, and the file with the last of them. What is rolled up stays as it was.
 func TestRetention(t *testing.T) {
 	day := 24 * time.Hour
-	b := newBench(t, Options{Retention: Retention{Seconds: time.Hour, Minutes: 3 * day, Hours: 5 * day, Samples: 2 * time.Hour, Health: 2 * day, Attacks: 4 * day}})
+	b := newBench(t, Options{Retention: Retention{Second: time.Hour, Minute: 3 * day, Hour: 5 * day, Samples: 2 * time.Hour, Health: 2 * day,
+		Attacks: 4 * day}})
 	file := "2026-11-30.db"
 	for i := range int64(120) {
 		b.write(oneSecond(noon.Unix()+i, 1))
@@ -128,7 +130,8 @@ func TestResolution(t *testing.T) {
 			continue
 		}
 		_, err := b.Groups(context.Background(), since(noon.Add(-x.since), "datetimeTenSeconds"))
-		if err == nil || !strings.Contains(err.Error(), "1s for 1h, 1m0s for") && !strings.Contains(err.Error(), "1s for 1h, 1m for 30d, 1h for 400d") {
+		if err == nil || !strings.Contains(err.Error(), "1s for 1h, 1m0s for") && !strings.Contains(err.Error(),
+			"1s for 1h, 1m for 30d, 1h for 400d") {
 			t.Errorf("since %s by ten seconds: %v", x.since, err)
 		}
 	}
@@ -187,7 +190,10 @@ func TestDamaged(t *testing.T) {
 		name string
 		meet func(*bench) error
 	}{
-		{"query", func(b *bench) error { _, err := b.Groups(context.Background(), since(noon.Add(-48*time.Hour))); return err }},
+		{"query", func(b *bench) error {
+			_, err := b.Groups(context.Background(), since(noon.Add(-48*time.Hour)))
+			return err
+		}},
 		{"write", func(b *bench) error { return b.Write(context.Background(), oneSecond(noon.Unix()+1, 1)) }},
 		{"tidy", func(b *bench) error { return b.Tidy(context.Background()) }},
 	} {
@@ -248,7 +254,8 @@ func TestLaterSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, asked := b.Groups(context.Background(), since(noon))
-	for what, err := range map[string]error{"write": b.Write(context.Background(), oneSecond(noon.Unix(), 1)), "tidy": b.Tidy(context.Background()), "query": asked} {
+	for what, err := range map[string]error{"write": b.Write(context.Background(), oneSecond(noon.Unix(), 1)),
+		"tidy": b.Tidy(context.Background()), "query": asked} {
 		if err == nil || !strings.Contains(err.Error(), "version 2") || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", what, err)
 		}
@@ -262,8 +269,9 @@ func TestLaterSchema(t *testing.T) {
 func TestAccounts(t *testing.T) {
 	b := newBench(t, Options{})
 	b.write(&store.Batch{Place: places[0],
-		Traffic: []store.Traffic{{Time: noon.Unix(), Account: "acme", Tunnel: acmeA, Packets: 1}, {Time: noon.Unix(), Account: "other", Tunnel: otherA, Packets: 10}},
-		Drops:   []store.Drops{{Time: noon.Unix(), Reason: "no_tunnel", Packets: 5}}})
+		Traffic: []store.Traffic{{Time: noon.Unix(), Account: "acme", Tunnel: acmeA, Packets: 1}, {Time: noon.Unix(), Account: "other",
+			Tunnel: otherA, Packets: 10}},
+		Drops: []store.Drops{{Time: noon.Unix(), Reason: "no_tunnel", Packets: 5}}})
 	b.now = noon.Add(time.Second)
 	name := dataset.Traffic.Lookup("tunnelName")
 	for _, value := range []string{"acme-a", "' OR account = 'other", "acme-a' OR '1'='1", "x\"; DROP TABLE series; --", "?1", "%", "other"} {
@@ -305,7 +313,8 @@ func TestInterrupted(t *testing.T) {
 	for i := range int64(5) {
 		b.write(samples(1000, noon.Unix()+i))
 	}
-	slow := &store.Query{Dataset: dataset.Packets, Account: store.Operator, Limit: 1, By: dims(dataset.Packets, "ipSourceAddress", "tcpSequenceNumber", "datetime")}
+	slow := &store.Query{Dataset: dataset.Packets, Account: store.Operator, Limit: 1, By: dims(dataset.Packets, "ipSourceAddress",
+		"tcpSequenceNumber", "datetime")}
 	for range 300 {
 		slow.Where.All = append(slow.Where.All, store.Where{Dimension: slow.By[0], Op: store.NotLike, Values: []any{strings.Repeat("%1", 20) + "x"}})
 	}
@@ -339,7 +348,8 @@ func TestHalf(t *testing.T) {
 	b.now = midnight
 	batch := &store.Batch{Place: places[0]}
 	for i := int64(-2); i < 2; i++ {
-		batch.Traffic = append(batch.Traffic, store.Traffic{Time: midnight.Unix() + i, Account: "acme", Tunnel: acmeA, Direction: flow.Egress, Packets: 1})
+		batch.Traffic = append(batch.Traffic, store.Traffic{Time: midnight.Unix() + i, Account: "acme", Tunnel: acmeA, Direction: flow.Egress,
+			Packets: 1})
 	}
 	obstacle := filepath.Join(b.dir, "2026-12-01.db")
 	if err := os.Mkdir(obstacle, 0o700); err != nil {
@@ -368,5 +378,59 @@ func TestHalf(t *testing.T) {
 	}
 	if err := b.Write(context.Background(), oneSecond(midnight.Unix()+2*86400, 1)); err == nil || !strings.Contains(err.Error(), "clocks") {
 		t.Errorf("a row of the day after tomorrow: %v", err)
+	}
+}
+
+// While one writes and another rolls up, a query sees each second that was written before it began, once.
+func TestTogether(t *testing.T) {
+	b := newBench(t, Options{Retention: Retention{Second: 24 * time.Hour}})
+	const seconds = 300
+	var written, clock atomic.Int64
+	clock.Store(noon.Unix())
+	b.o.Now = func() time.Time { return time.Unix(clock.Load(), 0) }
+	failed := make(chan error, 3)
+	go func() {
+		for i := range int64(seconds) {
+			if err := b.Write(context.Background(), oneSecond(noon.Unix()+7*i, 1)); err != nil {
+				failed <- err
+				return
+			}
+			written.Add(1)
+			clock.Store(noon.Unix() + 7*i)
+		}
+		failed <- nil
+	}()
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-done:
+				failed <- nil
+				return
+			default:
+			}
+			if err := b.Tidy(context.Background()); err != nil {
+				failed <- err
+				return
+			}
+		}
+	}()
+	for written.Load() < seconds && len(failed) == 0 {
+		before := written.Load()
+		for _, by := range [][]string{nil, {"datetimeMinute"}, {"datetime"}} {
+			sum := 0.0
+			for _, g := range b.ask(since(noon, by...)).Groups {
+				sum += g.Measures[0]
+			}
+			if after := written.Load(); int64(sum) < before || int64(sum) > after+1 {
+				t.Fatalf("by %v: %v packets, of %d written before and %d after", by, sum, before, after)
+			}
+		}
+	}
+	close(done)
+	for range 2 {
+		if err := <-failed; err != nil {
+			t.Error(err)
+		}
 	}
 }

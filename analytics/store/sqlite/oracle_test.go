@@ -96,12 +96,15 @@ func (o *oracle) take(b *store.Batch) {
 	for _, r := range b.Attacks {
 		m := placeDims(&b.Place, "colo")
 		for k, v := range map[string]any{"attackId": r.ID, "attackType": r.Type, "attackVector": r.Vector, "ruleId": r.Vector, "ruleName": r.Vector,
-			"commonTcpFlagsNames": flow.TCPFlagNames(r.TCPFlags), "commonTcpFlags": uint64(r.TCPFlags), "sourceIp": r.Src, "sourcePort": uint64(r.SrcPort),
-			"destinationIp": r.Dst, "destinationPort": uint64(r.DstPort), "ipProtocol": uint64(r.Protocol), "ipProtocolName": flow.ProtocolName(r.Protocol),
+			"commonTcpFlagsNames": flow.TCPFlagNames(r.TCPFlags), "commonTcpFlags": uint64(r.TCPFlags), "sourceIp": r.Src,
+			"sourcePort":    uint64(r.SrcPort),
+			"destinationIp": r.Dst, "destinationPort": uint64(r.DstPort), "ipProtocol": uint64(r.Protocol),
+			"ipProtocolName":   flow.ProtocolName(r.Protocol),
 			"mitigationReason": "", "mitigationScope": "", "mitigationType": "none", "rulesetId": "", "rulesetOverrideId": ""} {
 			m[k] = v
 		}
-		f := &fact{t: r.Start, account: r.Account, dims: m, id: r.ID, ended: r.End, packets: r.Packets, bits: r.Bits, dropped: r.DroppedPackets, droppedBits: r.DroppedBits}
+		f := &fact{t: r.Start, account: r.Account, dims: m, id: r.ID, ended: r.End, packets: r.Packets, bits: r.Bits, dropped: r.DroppedPackets,
+			droppedBits: r.DroppedBits}
 		o.replace(dataset.AttackTable, f, func(x *fact) bool { return x.id == f.id && x.account == f.account })
 	}
 }
@@ -142,28 +145,41 @@ func (o *oracle) sample(p *store.Place, s *store.Sample) {
 	for _, k := range []string{"mitigationSystem", "sourceGeohash", "destinationGeohash", "prefixTag", "leaseTag", "applicationTag"} {
 		m[k] = ""
 	}
-	for k, v := range map[string]string{"sourceAsnName": s.Src.ASName, "sourceCountry": s.Src.Country, "destinationAsnName": s.Dst.ASName, "destinationCountry": s.Dst.Country,
-		"ipSourceAddress": h.Src.String(), "ipDestinationAddress": h.Dst.String(), "ipSourceSubnet": net(h.Src), "ipDestinationSubnet": net(h.Dst),
+	for k, v := range map[string]string{"sourceAsnName": s.Src.ASName, "sourceCountry": s.Src.Country, "destinationAsnName": s.Dst.ASName,
+		"destinationCountry": s.Dst.Country,
+		"ipSourceAddress":    h.Src.String(), "ipDestinationAddress": h.Dst.String(), "ipSourceSubnet": net(h.Src), "ipDestinationSubnet": net(h.Dst),
 		"ethertype": fmt.Sprint("IPv", h.Version), "ipProtocolName": flow.ProtocolName(h.Protocol), "ipv4Options": fmt.Sprintf("%x", h.Options),
-		"ipv6ExtensionHeaders": strings.Trim(fmt.Sprint(h.Extensions.All()), "[]"), "tcpFlagsString": flow.TCPFlagNames(tcp.Flags), "tcpOptions": fmt.Sprintf("%x", tcp.Options)} {
+		"ipv6ExtensionHeaders": strings.Trim(fmt.Sprint(h.Extensions.All()), "[]"), "tcpFlagsString": flow.TCPFlagNames(tcp.Flags),
+		"tcpOptions": fmt.Sprintf("%x", tcp.Options)} {
 		m[k] = v
 	}
 	v4, v6 := zeroOne(h.Version == 4), zeroOne(h.Version == 6)
-	for k, v := range map[string]uint64{"sampleInterval": uint64(s.Every), "sourceAsn": uint64(s.Src.ASN), "destinationAsn": uint64(s.Dst.ASN), "sourcePort": uint64(h.SrcPort),
-		"destinationPort": uint64(h.DstPort), "ipFragmentOffset": uint64(h.FragmentOffset), "ipMoreFragments": zeroOne(h.MoreFragments), "ipHeaderLength": uint64(h.HeaderBytes),
-		"ipProtocol": uint64(h.Protocol), "ipTotalLength": uint64(s.Length), "ipTotalLengthBuckets": uint64(s.Length / 100 * 100), "ipTtl": uint64(h.TTL),
-		"ipTtlBuckets": uint64(h.TTL / 10 * 10), "ipv4Checksum": uint64(h.Checksum), "ipv4DontFragment": zeroOne(h.DontFragment), "ipv4Dscp": v4 * uint64(h.DSCP),
-		"ipv4Ecn": v4 * uint64(h.ECN), "ipv4Identification": v4 * uint64(h.Identification), "ipv6Dscp": v6 * uint64(h.DSCP), "ipv6Ecn": v6 * uint64(h.ECN),
-		"ipv6FlowLabel": uint64(h.FlowLabel), "ipv6Identification": v6 * uint64(h.Identification), "greChecksum": uint64(gre.Checksum), "greEthertype": uint64(gre.EtherType),
+	for k, v := range map[string]uint64{"sampleInterval": uint64(s.Every), "sourceAsn": uint64(s.Src.ASN), "destinationAsn": uint64(s.Dst.ASN),
+		"sourcePort":      uint64(h.SrcPort),
+		"destinationPort": uint64(h.DstPort), "ipFragmentOffset": uint64(h.FragmentOffset), "ipMoreFragments": zeroOne(h.MoreFragments),
+		"ipHeaderLength": uint64(h.HeaderBytes),
+		"ipProtocol":     uint64(h.Protocol), "ipTotalLength": uint64(s.Length), "ipTotalLengthBuckets": uint64(s.Length / 100 * 100),
+		"ipTtl":        uint64(h.TTL),
+		"ipTtlBuckets": uint64(h.TTL / 10 * 10), "ipv4Checksum": uint64(h.Checksum), "ipv4DontFragment": zeroOne(h.DontFragment),
+		"ipv4Dscp": v4 * uint64(h.DSCP),
+		"ipv4Ecn":  v4 * uint64(h.ECN), "ipv4Identification": v4 * uint64(h.Identification), "ipv6Dscp": v6 * uint64(h.DSCP),
+		"ipv6Ecn":       v6 * uint64(h.ECN),
+		"ipv6FlowLabel": uint64(h.FlowLabel), "ipv6Identification": v6 * uint64(h.Identification), "greChecksum": uint64(gre.Checksum),
+		"greEthertype":    uint64(gre.EtherType),
 		"greHeaderLength": uint64(gre.Bytes), "greKey": uint64(gre.Key), "greSequenceNumber": uint64(gre.Sequence), "greVersion": uint64(gre.Version),
-		"icmpType": uint64(h.ICMPType), "icmpCode": uint64(h.ICMPCode), "icmpChecksum": uint64(h.ICMPChecksum), "tcpAcknowledgementNumber": uint64(tcp.Ack),
-		"tcpChecksum": uint64(tcp.Checksum), "tcpDataOffset": uint64(tcp.DataOffset), "tcpFlags": uint64(tcp.Flags), "tcpMss": uint64(tcp.MSS),
-		"tcpSackBlocks": uint64(tcp.SACKBlocks), "tcpSackPermitted": zeroOne(tcp.SACKPermitted), "tcpSequenceNumber": uint64(tcp.Seq), "tcpTimestampEcr": uint64(tcp.TSEcho),
-		"tcpTimestampValue": uint64(tcp.TSValue), "tcpUrgentPointer": uint64(tcp.Urgent), "tcpWindowScale": uint64(tcp.WindowScale), "tcpWindowSize": uint64(tcp.Window),
-		"udpChecksum": uint64(h.UDPChecksum), "udpPayloadLength": uint64(h.UDPLength)} {
+		"icmpType": uint64(h.ICMPType), "icmpCode": uint64(h.ICMPCode), "icmpChecksum": uint64(h.ICMPChecksum),
+		"tcpAcknowledgementNumber": uint64(tcp.Ack),
+		"tcpChecksum":              uint64(tcp.Checksum), "tcpDataOffset": uint64(tcp.DataOffset), "tcpFlags": uint64(tcp.Flags),
+		"tcpMss":        uint64(tcp.MSS),
+		"tcpSackBlocks": uint64(tcp.SACKBlocks), "tcpSackPermitted": zeroOne(tcp.SACKPermitted), "tcpSequenceNumber": uint64(tcp.Seq),
+		"tcpTimestampEcr":   uint64(tcp.TSEcho),
+		"tcpTimestampValue": uint64(tcp.TSValue), "tcpUrgentPointer": uint64(tcp.Urgent), "tcpWindowScale": uint64(tcp.WindowScale),
+		"tcpWindowSize": uint64(tcp.Window),
+		"udpChecksum":   uint64(h.UDPChecksum), "udpPayloadLength": uint64(h.UDPLength)} {
 		m[k] = v
 	}
-	o.rows[dataset.SampleTable] = append(o.rows[dataset.SampleTable], &fact{t: s.Time.Unix(), account: s.Account, dims: m, every: uint64(s.Every), length: uint64(s.Length)})
+	o.rows[dataset.SampleTable] = append(o.rows[dataset.SampleTable], &fact{t: s.Time.Unix(), account: s.Account, dims: m, every: uint64(s.Every),
+		length: uint64(s.Length)})
 }
 
 func net(a netip.Addr) string {
@@ -242,7 +258,8 @@ func (f *fact) compares(w *store.Where) bool {
 		return regexp.MustCompile(pattern).MatchString(v.(string)) == (w.Op == store.Like)
 	}
 	c := compareValues(v, w.Values[0])
-	return map[store.Op]bool{store.Equal: c == 0, store.Not: c != 0, store.Greater: c > 0, store.AtLeast: c >= 0, store.Less: c < 0, store.AtMost: c <= 0}[w.Op]
+	return map[store.Op]bool{store.Equal: c == 0, store.Not: c != 0, store.Greater: c > 0, store.AtLeast: c >= 0, store.Less: c < 0,
+		store.AtMost: c <= 0}[w.Op]
 }
 
 // at is the rows of a table, rolled up to a resolution.

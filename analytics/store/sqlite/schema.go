@@ -69,8 +69,10 @@ func schema() string {
 	b.WriteString("CREATE TABLE series (id INTEGER PRIMARY KEY, " + columns(strings.Split(seriesColumns, ", "), "TEXT") + ");\n")
 	for _, name := range exact {
 		counts := columns([]string{"packets", "bytes", "dropped"}, "INTEGER")
-		fmt.Fprintf(&b, "CREATE TABLE %s_now (t INTEGER NOT NULL, series INTEGER NOT NULL, %s, PRIMARY KEY (t, series)) WITHOUT ROWID;\n", name, counts)
-		fmt.Fprintf(&b, "CREATE TABLE %s_1s (minute INTEGER NOT NULL, series INTEGER NOT NULL, t INTEGER NOT NULL, %s, PRIMARY KEY (minute, series, t)) WITHOUT ROWID;\n",
+		fmt.Fprintf(&b, "CREATE TABLE %s_now (t INTEGER NOT NULL, series INTEGER NOT NULL, %s, PRIMARY KEY (t, series)) WITHOUT ROWID;\n", name,
+			counts)
+		fmt.Fprintf(&b, "CREATE TABLE %s_1s (minute INTEGER NOT NULL, series INTEGER NOT NULL, t INTEGER NOT NULL, %s, "+
+			"PRIMARY KEY (minute, series, t)) WITHOUT ROWID;\n",
 			name, counts)
 		for _, r := range []string{"1m", "1h"} {
 			fmt.Fprintf(&b, "CREATE TABLE %s_%s (series INTEGER NOT NULL, t INTEGER NOT NULL, %s, PRIMARY KEY (series, t)) WITHOUT ROWID;\n",
@@ -90,7 +92,8 @@ func schema() string {
 	b.WriteString(");\nCREATE INDEX samples_t ON samples (t);\n")
 	b.WriteString("CREATE TABLE health (series INTEGER NOT NULL, t INTEGER NOT NULL, " + columns([]string{"remote", "state"}, "TEXT") + ", " +
 		columns([]string{"active", "probes", "lost"}, "INTEGER") + ", rtt_us REAL NOT NULL, PRIMARY KEY (series, t)) WITHOUT ROWID;\n")
-	b.WriteString("CREATE TABLE attacks (t INTEGER NOT NULL, ended INTEGER, " + columns(attackTexts, "TEXT") + ", " + columns(attackNumbers, "INTEGER") +
+	b.WriteString("CREATE TABLE attacks (t INTEGER NOT NULL, ended INTEGER, " + columns(attackTexts, "TEXT") + ", " + columns(attackNumbers,
+		"INTEGER") +
 		", PRIMARY KEY (account, id)) WITHOUT ROWID;\n")
 	return b.String()
 }

@@ -153,7 +153,8 @@ func (s *source) at(seconds int64, span query.Span) query.Part {
 			finer = r.seconds
 		}
 	}
-	p.Add("SELECT series, y.t - y.t %% %s AS t, "+sums+peaks+" FROM (%s) AS y GROUP BY series, y.t - y.t %% %[1]s", fmt.Sprint(seconds), s.at(finer, rest))
+	p.Add("SELECT series, y.t - y.t %% %s AS t, "+sums+peaks+" FROM (%s) AS y GROUP BY series, y.t - y.t %% %[1]s", fmt.Sprint(seconds),
+		s.at(finer, rest))
 	return union(append(parts, p))
 }
 

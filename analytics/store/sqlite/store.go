@@ -22,11 +22,12 @@ import (
 	"causeway/analytics/store"
 )
 
-// Retention is how long rows are kept; zero is the default. Seconds, minutes and hours are those of exact counts.
+// Retention is how long rows are kept; zero is the default. Second, Minute and Hour are exact counts of intervals of that length; none can be
+// kept for longer than the next.
 type Retention struct {
-	Seconds time.Duration // default 1 hour
-	Minutes time.Duration // default 30 days
-	Hours   time.Duration // default 400 days
+	Second  time.Duration // default 1 hour
+	Minute  time.Duration // default 30 days
+	Hour    time.Duration // default 400 days
 	Samples time.Duration // default 7 days
 	Health  time.Duration // default 90 days
 	Attacks time.Duration // default 400 days
@@ -105,7 +106,7 @@ func (o *Options) complete() error {
 		name string
 		d    *time.Duration
 		def  time.Duration
-	}{{"seconds", &r.Seconds, time.Hour}, {"minutes", &r.Minutes, 30 * day}, {"hours", &r.Hours, 400 * day},
+	}{{"seconds", &r.Second, time.Hour}, {"minutes", &r.Minute, 30 * day}, {"hours", &r.Hour, 400 * day},
 		{"samples", &r.Samples, 7 * day}, {"health", &r.Health, 90 * day}, {"attacks", &r.Attacks, 400 * day}} {
 		if *x.d < 0 {
 			return fmt.Errorf("analytics store: retention of %s is %s; it cannot be negative", x.name, *x.d)
@@ -114,8 +115,9 @@ func (o *Options) complete() error {
 			*x.d = x.def
 		}
 	}
-	if r.Seconds > r.Minutes || r.Minutes > r.Hours {
-		return fmt.Errorf("analytics store: retention of seconds is %s, of minutes %s, of hours %s; none can be longer than the next", r.Seconds, r.Minutes, r.Hours)
+	if r.Second > r.Minute || r.Minute > r.Hour {
+		return fmt.Errorf("analytics store: retention of seconds is %s, of minutes %s, of hours %s; none can be longer than the next", r.Second,
+			r.Minute, r.Hour)
 	}
 	if o.Readers <= 0 {
 		o.Readers = 2
@@ -217,7 +219,7 @@ func (s *Store) Run(ctx context.Context) {
 	}
 }
 
-// Close closes all files. Queries that run are waited for.
+// Close closes all files. Queries that run are waited for; no other method may be called afterwards.
 func (s *Store) Close() error {
 	s.writing.Lock()
 	defer s.writing.Unlock()

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"math"
 	"net/netip"
@@ -90,7 +91,8 @@ func (b *bench) compare(q *store.Query, asked span) {
 		}
 	}
 	if d := cmp.Diff(want, a.Groups); d != "" {
-		b.t.Fatalf("%s at %s (-oracle +store):\n%s\nwhere %s\nby %s measures %v order %v limit %d account %s", q.Dataset.Name, a.Resolution, d, show(&q.Where), names(q.By), q.Measures, q.Order, q.Limit, q.Account)
+		b.t.Fatalf("%s at %s (-oracle +store):\n%s\nwhere %s\nby %s measures %v order %v limit %d account %s", q.Dataset.Name, a.Resolution, d,
+			show(&q.Where), names(q.By), q.Measures, q.Order, q.Limit, q.Account)
 	}
 }
 
@@ -167,9 +169,12 @@ func drawBatch(t *rapid.T, start int64) *store.Batch {
 	}
 	for range n.Draw(t, "attacks") {
 		id := rapid.IntRange(0, 30).Draw(t, "id")
-		b.Attacks = append(b.Attacks, store.Attack{ID: fmt.Sprint(start, "-", id), Account: rapid.SampledFrom([]string{"acme", "other"}).Draw(t, "account"),
-			Start: start + int64(id), End: rapid.SampledFrom([]int64{0, start + 100}).Draw(t, "end"), Type: "flood", Vector: rapid.SampledFrom([]string{"SYN flood", "UDP flood"}).Draw(t, "vector"),
-			Src: "198.51.100.1", Dst: "203.0.113.1", SrcPort: 53, DstPort: 443, Protocol: 6, TCPFlags: flow.SYN, Packets: count.Draw(t, "packets"), Bits: count.Draw(t, "bits"),
+		b.Attacks = append(b.Attacks, store.Attack{ID: fmt.Sprint(start, "-", id), Account: rapid.SampledFrom([]string{"acme", "other"}).Draw(t,
+			"account"),
+			Start: start + int64(id), End: rapid.SampledFrom([]int64{0, start + 100}).Draw(t, "end"), Type: "flood",
+			Vector: rapid.SampledFrom([]string{"SYN flood", "UDP flood"}).Draw(t, "vector"),
+			Src:    "198.51.100.1", Dst: "203.0.113.1", SrcPort: 53, DstPort: 443, Protocol: 6, TCPFlags: flow.SYN, Packets: count.Draw(t,
+				"packets"), Bits: count.Draw(t, "bits"),
 			DroppedPackets: count.Draw(t, "dp"), DroppedBits: count.Draw(t, "db")})
 	}
 	return b
@@ -185,7 +190,8 @@ func drawSample(t *rapid.T, at int64) store.Sample {
 	s := store.Sample{Account: rapid.SampledFrom([]string{"acme", "other"}).Draw(t, "account"), Probe: flag(),
 		Src: store.Origin{ASN: big(), ASName: "Beispiel ä", Country: "DE"}, Dst: store.Origin{ASN: big(), ASName: "Example", Country: "NL"}}
 	s.Time, s.Every, s.In, s.Out = time.Unix(at, 7e8), uint32(rapid.IntRange(1, 1000).Draw(t, "every")), tunnel(), tunnel()
-	s.Verdict, s.Length = rapid.SampledFrom([]flow.Verdict{flow.Forwarded, flow.Dropped}).Draw(t, "verdict"), rapid.IntRange(20, 1500).Draw(t, "length")
+	s.Verdict, s.Length = rapid.SampledFrom([]flow.Verdict{flow.Forwarded, flow.Dropped}).Draw(t, "verdict"), rapid.IntRange(20, 1500).Draw(t,
+		"length")
 	if s.Verdict == flow.Dropped {
 		s.Reason = rapid.SampledFrom(reasons).Draw(t, "reason")
 	}
@@ -194,16 +200,20 @@ func drawSample(t *rapid.T, at int64) store.Sample {
 	if flag() {
 		h.Version, h.Src, h.Dst = 6, netip.MustParseAddr("2001:db8:0:1::1"), netip.MustParseAddr("2001:db8:2:1::1")
 	}
-	h.Protocol, h.TTL, h.DSCP, h.ECN = rapid.SampledFrom([]uint8{1, 6, 17, 47, 200}).Draw(t, "protocol"), uint8(60+9*small()), uint8(small()), uint8(small())
+	h.Protocol, h.TTL, h.DSCP, h.ECN = rapid.SampledFrom([]uint8{1, 6, 17, 47, 200}).Draw(t, "protocol"), uint8(60+9*small()), uint8(small()),
+		uint8(small())
 	h.Length, h.HeaderBytes, h.Checksum, h.DontFragment = s.Length, 20, uint16(big()), flag()
-	h.Identification, h.Options, h.FlowLabel, h.FragmentOffset, h.MoreFragments = uint32(uint16(big())), some(), uint32(small()), int(8*small()), flag()
+	h.Identification, h.Options, h.FlowLabel, h.FragmentOffset, h.MoreFragments = uint32(uint16(big())), some(), uint32(small()), int(8*small()),
+		flag()
 	h.Extensions.Count = int(small())
 	copy(h.Extensions.Kinds[:], []uint8{0, 43, 44})
 	h.SrcPort, h.DstPort, h.UDPLength, h.UDPChecksum = uint16(small()), uint16(big()), uint16(small()), uint16(small())
 	h.ICMPType, h.ICMPCode, h.ICMPChecksum = uint8(small()), uint8(small()), uint16(small())
 	h.GRE = flow.GRE{Bytes: uint8(4 + small()), Version: uint8(small()), EtherType: 0x800, Checksum: uint16(small()), Key: big(), Sequence: big()}
-	h.TCP = flow.TCP{Seq: big(), Ack: big(), DataOffset: uint8(5 + small()), Flags: uint8(rapid.SampledFrom([]int{0, 2, 18, 255}).Draw(t, "flags")), Window: uint16(big()),
-		Checksum: uint16(small()), Urgent: uint16(small()), Options: some(), MSS: uint16(small()), WindowScale: uint8(small()), SACKPermitted: flag(), SACKBlocks: int(small()),
+	h.TCP = flow.TCP{Seq: big(), Ack: big(), DataOffset: uint8(5 + small()), Flags: uint8(rapid.SampledFrom([]int{0, 2, 18, 255}).Draw(t,
+		"flags")), Window: uint16(big()),
+		Checksum: uint16(small()), Urgent: uint16(small()), Options: some(), MSS: uint16(small()), WindowScale: uint8(small()),
+		SACKPermitted: flag(), SACKBlocks: int(small()),
 		TSValue: big(), TSEcho: uint32(small())}
 	return s
 }
@@ -309,15 +319,20 @@ func drawWhere(t *rapid.T, o *oracle, set *dataset.Dataset, depth int) (w store.
 
 // Whatever is asked of whatever was written, at each resolution, over midnights, rolled up or not yet: the store answers as the oracle does.
 func TestAnswers(t *testing.T) {
+	if testing.Short() { // rapid divides that by five
+		if err := flag.Set("rapid.checks", "40"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	day := 24 * time.Hour
 	for _, x := range []struct {
 		name      string
 		retention Retention
 		shortest  int64
 	}{
-		{"seconds", Retention{Seconds: 9 * day}, 1},
-		{"minutes", Retention{Seconds: time.Hour, Minutes: 9 * day}, 60},
-		{"hours", Retention{Seconds: time.Hour, Minutes: time.Hour + time.Minute, Hours: 9 * day}, 3600},
+		{"seconds", Retention{Second: 9 * day}, 1},
+		{"minutes", Retention{Second: time.Hour, Minute: 9 * day}, 60},
+		{"hours", Retention{Second: time.Hour, Minute: time.Hour + time.Minute, Hour: 9 * day}, 3600},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			rapid.Check(t, func(r *rapid.T) { answers(t, r, x.retention, x.shortest) })
@@ -334,7 +349,8 @@ func answers(t *testing.T, r *rapid.T, retention Retention, shortest int64) {
 	defer b.Close()
 	b.t = r
 	midnight := noon.Truncate(24 * time.Hour)
-	starts := []int64{midnight.Add(-24*time.Hour - 200*time.Second).Unix(), midnight.Add(-200 * time.Second).Unix(), noon.Add(-600 * time.Second).Unix()}
+	starts := []int64{midnight.Add(-24*time.Hour - 200*time.Second).Unix(), midnight.Add(-200 * time.Second).Unix(),
+		noon.Add(-600 * time.Second).Unix()}
 	for _, start := range starts {
 		for range rapid.IntRange(0, 2).Draw(r, "batches") {
 			b.now = time.Unix(start, 0)
@@ -378,5 +394,6 @@ func TestModes(t *testing.T) {
 
 // oneSecond is traffic of one tunnel in one second.
 func oneSecond(t int64, packets uint64) *store.Batch {
-	return &store.Batch{Place: places[0], Traffic: []store.Traffic{{Time: t, Account: "acme", Tunnel: acmeA, Direction: flow.Ingress, Packets: packets, Bytes: 100 * packets}}}
+	return &store.Batch{Place: places[0], Traffic: []store.Traffic{{Time: t, Account: "acme", Tunnel: acmeA, Direction: flow.Ingress,
+		Packets: packets, Bytes: 100 * packets}}}
 }

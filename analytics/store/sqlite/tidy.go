@@ -25,10 +25,10 @@ type kind struct {
 func (s *Store) kinds() []kind {
 	r := &s.o.Retention
 	list := []kind{
-		{[]string{"traffic_1s", "drops_1s"}, r.Seconds, true},
+		{[]string{"traffic_1s", "drops_1s"}, r.Second, true},
 		{[]string{"samples"}, r.Samples, true},
-		{[]string{"traffic_1m", "drops_1m"}, r.Minutes, false},
-		{[]string{"traffic_1h", "drops_1h"}, r.Hours, false},
+		{[]string{"traffic_1m", "drops_1m"}, r.Minute, false},
+		{[]string{"traffic_1h", "drops_1h"}, r.Hour, false},
 		{[]string{"health"}, r.Health, false},
 		{[]string{"attacks"}, r.Attacks, false},
 	}
@@ -291,7 +291,8 @@ func (s *Store) less(ctx context.Context, aside []string) (name string, freed in
 	if len(days) > 1 {
 		removed, err := s.removeDay(d)
 		if err == nil && !removed {
-			err = fmt.Errorf("analytics store %s: it is to be removed, because %d bytes are allowed, and is being read; it is tried again", d.path, s.o.MaxBytes)
+			err = fmt.Errorf("analytics store %s: it is to be removed, because %d bytes are allowed, and is being read; it is tried again",
+				d.path, s.o.MaxBytes)
 		}
 		return d.name(), max(before, 1), err
 	}
@@ -307,7 +308,8 @@ func (s *Store) less(ctx context.Context, aside []string) (name string, freed in
 // trim removes the older half of the samples and of the seconds that have been rolled up.
 func (d *day) trim(ctx context.Context) error {
 	for _, x := range [][2]string{{"samples", "t"}, {"traffic_1s", "minute"}, {"drops_1s", "minute"}} {
-		if _, err := d.conn.ExecContext(ctx, fmt.Sprintf("DELETE FROM %s WHERE %s <= (SELECT (MIN(%[2]s) + MAX(%[2]s)) / 2 FROM %[1]s)", x[0], x[1])); err != nil {
+		if _, err := d.conn.ExecContext(ctx, fmt.Sprintf("DELETE FROM %s WHERE %s <= (SELECT (MIN(%[2]s) + MAX(%[2]s)) / 2 FROM %[1]s)", x[0],
+			x[1])); err != nil {
 			return err
 		}
 	}

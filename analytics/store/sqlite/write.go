@@ -20,7 +20,8 @@ type half struct {
 }
 
 // errFull is told until Tidy finds that there is room again.
-var errFull = errors.New("the directory is as large as it may be, and nothing in it is old enough to be removed; raise MaxBytes or shorten the retention")
+var errFull = errors.New("the directory is as large as it may be, and nothing in it can be removed; " +
+	"raise MaxBytes or shorten the retention")
 
 // Write writes a batch. After an error nothing of it is written, and the same *Batch can be written again; a batch around midnight can
 // be written half, which Write knows when it is given the same batch again. Exact counts of the same second are added up, health of the
@@ -208,12 +209,14 @@ func (w *writer) exact(table string, series, t int64, packets, bytes, dropped ui
 			t, series, p, b, d)
 		return
 	}
-	w.insert("INSERT INTO "+table+"_1s (minute, series, t, packets, bytes, dropped) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (minute, series, t) DO UPDATE SET "+add,
+	w.insert("INSERT INTO "+table+"_1s (minute, series, t, packets, bytes, dropped) VALUES (?, ?, ?, ?, ?, ?) "+
+		"ON CONFLICT (minute, series, t) DO UPDATE SET "+add,
 		t/60, series, t, p, b, d)
 	for _, r := range rollups {
 		if t < w.d.rolled[r.seconds] {
 			w.insert("INSERT INTO "+table+r.suffix+" (series, t, packets, bytes, dropped, peak_packets, peak_bytes) "+
-				"SELECT ?, ?, ?, ?, ?, packets, bytes FROM "+table+"_1s WHERE minute = ? AND series = ? AND t = ? ON CONFLICT (series, t) DO UPDATE SET "+add+
+				"SELECT ?, ?, ?, ?, ?, packets, bytes FROM "+table+"_1s WHERE minute = ? AND series = ? AND t = ? "+
+				"ON CONFLICT (series, t) DO UPDATE SET "+add+
 				", peak_packets = MAX(peak_packets, excluded.peak_packets), peak_bytes = MAX(peak_bytes, excluded.peak_bytes)",
 				series, t-t%r.seconds, p, b, d, t/60, series, t)
 		}

@@ -1,4 +1,4 @@
-// Package notify tells somebody's web server that the state of a tunnel is another: a POST of JSON, again and again until it is taken, in the
+// Package notify tells somebody's web server that the state of a tunnel is another, or of an attack: a POST of JSON, again and again until it is taken, in the
 // order in which things happened.
 package notify
 
@@ -35,6 +35,24 @@ type Notice struct {
 	Disagree   []string  `json:"disagree,omitempty"` // nodes that do not find it so
 }
 
+// An AttackNotice tells that an attack has begun or ended. Numbers of packets are estimates.
+type AttackNotice struct {
+	Type        string    `json:"type"` // attack
+	Time        time.Time `json:"time"`
+	Node        string    `json:"node"` // that found it
+	Datacenter  string    `json:"datacenter"`
+	ID          string    `json:"id"`      // the same when it ends
+	Account     string    `json:"account"` // of the destination; "": an endpoint's
+	State       string    `json:"state"`   // started, ended
+	Kind        string    `json:"kind"`    // flood, reflection, scan, anomaly
+	Vector      string    `json:"vector"`
+	Destination string    `json:"destination"`
+	Rate        float64   `json:"packets_per_second"` // now
+	Packets     uint64    `json:"packets"`            // since it began
+	Bits        uint64    `json:"bits"`
+	Sources     []string  `json:"sources,omitempty"` // those of most packets
+}
+
 // SignatureHeader has the HMAC-SHA256 of the body under the secret, in hexadecimal, behind "sha256=".
 const SignatureHeader = "X-Causeway-Signature"
 
@@ -54,23 +72,39 @@ type Options struct {
 	Log    *slog.Logger
 }
 
+// told is a notice that waits.
+type told struct {
+	at    time.Time
+	about []any // for the log
+	body  any
+}
+
 // A Notifier tells one web server. Its methods may be called by any goroutine, Run once.
 type Notifier struct {
 	opts   Options
 	client http.Client
-	queue  chan Notice
+	queue  chan told
 
 	delivered, failed, dropped atomic.Uint64
 }
 
 // New makes a Notifier.
 func New(o Options) *Notifier {
-	return &Notifier{opts: o, queue: make(chan Notice, depth), client: http.Client{Timeout: tryTime,
+	return &Notifier{opts: o, queue: make(chan told, depth), client: http.Client{Timeout: tryTime,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 }
 
 // Tell has a notice delivered. It does not wait: when too many wait already it is dropped, and counted.
 func (n *Notifier) Tell(x Notice) {
+	n.add(told{x.Time, []any{"tunnel", x.Tunnel, "state", x.State}, x})
+}
+
+// TellAttack is Tell for an attack.
+func (n *Notifier) TellAttack(x AttackNotice) {
+	n.add(told{x.Time, []any{"attack", x.ID, "state", x.State}, x})
+}
+
+func (n *Notifier) add(x told) {
 	select {
 	case n.queue <- x:
 	default:
@@ -96,8 +130,8 @@ func (n *Notifier) Run(ctx context.Context) {
 }
 
 // deliver tries until the server has taken a notice, or it is old.
-func (n *Notifier) deliver(ctx context.Context, x Notice) {
-	body, err := json.Marshal(x)
+func (n *Notifier) deliver(ctx context.Context, x told) {
+	body, err := json.Marshal(x.body)
 	if err != nil {
 		panic(err) // strings, numbers and a time
 	}
@@ -109,13 +143,13 @@ func (n *Notifier) deliver(ctx context.Context, x Notice) {
 			return
 		case ctx.Err() != nil:
 			return
-		case time.Since(x.Time) > maxAge:
+		case time.Since(x.at) > maxAge:
 			n.dropped.Add(1)
-			n.opts.Log.Error("a notice is given up", "tunnel", x.Tunnel, "state", x.State, "error", err)
+			n.opts.Log.Error("a notice is given up", append(x.about, "error", err)...)
 			return
 		}
 		n.failed.Add(1)
-		n.opts.Log.Warn("a notice is not taken; it is tried again", "tunnel", x.Tunnel, "state", x.State, "error", err, "again_in", wait)
+		n.opts.Log.Warn("a notice is not taken; it is tried again", append(x.about, "error", err, "again_in", wait)...)
 		select {
 		case <-ctx.Done():
 			return

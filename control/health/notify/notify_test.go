@@ -70,8 +70,30 @@ func TestNotifyIsBounded(t *testing.T) {
 		t.Errorf("%d are dropped", dropped)
 	}
 	old := New(Options{URL: "http://127.0.0.1:9/", Log: slog.New(slog.DiscardHandler)})
-	old.deliver(t.Context(), Notice{Time: time.Now().Add(-2 * time.Hour)})
+	old.deliver(t.Context(), told{at: time.Now().Add(-2 * time.Hour)})
 	if _, _, dropped := old.Counts(); dropped != 1 {
 		t.Error("what is old is tried for ever")
+	}
+}
+
+// An attack is told as a tunnel's state is, in the same order.
+func TestNotifyAttack(t *testing.T) {
+	got := make(chan map[string]any, 2)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var x map[string]any
+		if err := json.NewDecoder(r.Body).Decode(&x); err != nil {
+			t.Error(err)
+		}
+		got <- x
+	}))
+	defer server.Close()
+	n := New(Options{URL: server.URL, Log: slog.New(slog.DiscardHandler)})
+	go n.Run(t.Context())
+	n.TellAttack(AttackNotice{Type: "attack", Time: time.Now(), ID: "a-1", Account: "acme", State: "started", Kind: "flood", Vector: "SYN flood",
+		Destination: "203.0.113.7", Rate: 120000, Packets: 240000, Sources: []string{"192.0.2.1"}})
+	n.Tell(Notice{Type: "tunnel_health", Time: time.Now(), Tunnel: "t1"})
+	first, second := <-got, <-got
+	if first["type"] != "attack" || first["id"] != "a-1" || first["packets_per_second"] != 120000.0 || first["destination"] != "203.0.113.7" || second["tunnel"] != "t1" {
+		t.Errorf("%v, then %v", first, second)
 	}
 }
