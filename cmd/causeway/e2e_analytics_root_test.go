@@ -93,6 +93,7 @@ func TestRootAnalytics(t *testing.T) {
 			if sampling == 1 {
 				b.publishedQueries(t, began)
 				b.refusedQueries(t)
+				b.documentedQuery(t)
 			}
 			b.balance(t)
 		})
@@ -348,6 +349,30 @@ func (b *bed) publishedQueries(t *testing.T, began time.Time) {
 		avg { tunnelState } dimensions { tunnelName edgeColoName } } } } }`, variables)
 	if list, ok := dig(data, "viewer", "accounts", 0, "magicTransitTunnelHealthChecksAdaptiveGroups").([]any); fault != "" || !ok || len(list) > 0 {
 		t.Errorf("health, without checks: %v %s", data, fault)
+	}
+}
+
+// documentedQuery asks what docs/analytics.md asks.
+func (b *bed) documentedQuery(t *testing.T) {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/analytics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, begins := strings.Cut(string(page), "--data-binary @- <<'END'\n")
+	text, _, ends := strings.Cut(text, "\nEND\n")
+	var body struct {
+		Query     string
+		Variables map[string]any
+	}
+	if err := json.Unmarshal([]byte(text), &body); err != nil || !begins || !ends {
+		t.Fatalf("the page has no query: %v", err)
+	}
+	body.Variables["tag"] = "red"
+	data, fault := b.ask(t, "red", body.Query, body.Variables)
+	if g := dig(data, "viewer", "accounts", 0, "magicTransitTunnelTrafficAdaptiveGroups", 0); fault != "" || dig(g, "dimensions", "tunnelName") != "red-1" ||
+		dig(g, "dimensions", "direction") != "ingress" || number(dig(g, "resolution")) != 1 || number(dig(g, "sum", "bits")) == 0 {
+		t.Errorf("%v %s", data, fault)
 	}
 }
 

@@ -1,14 +1,16 @@
-// Command docs writes the generated tables of docs/operations.md: the drop reasons, from the table that the workers
-// count by, and the metrics, from the source of their descriptions. Text around the tables is written by hand.
+// Command docs writes the generated tables of docs/operations.md, the drop reasons, from the table that the workers count by, and
+// the metrics, from the source of their descriptions, and those of docs/analytics.md, what each dataset has, from the table that the
+// schema is made of. Text around the tables is written by hand.
 //
 //	go run ./scripts/docs           write the tables anew
 //	go run ./scripts/docs -check    fail when they are not current
 //
-// A table stands between two comments. The first one says what it holds: the reasons of one stage, or the metrics whose
-// names begin with one of the words. Every reason and every metric must stand in exactly one table.
+// A table stands between two comments. The first one says what it holds: the reasons of one stage, the metrics whose
+// names begin with one of the words, or the dimensions or measures of a dataset. Each must stand in exactly one table.
 //
 //	<!-- generated: reasons parse -->
 //	<!-- generated: metrics build_info node_info ready -->
+//	<!-- generated: dimensions dosdAttackAnalyticsGroups -->
 //	<!-- generated: end -->
 package main
 
@@ -24,8 +26,11 @@ import (
 
 //go:generate go run . -root ../..
 
-// page is the file with the tables, from the root of the tree.
-const page = "docs/operations.md"
+// The files with tables, from the root of the tree.
+const (
+	page          = "docs/operations.md"
+	analyticsPage = "docs/analytics.md"
+)
 
 func main() {
 	root := flag.String("root", ".", "root `DIRECTORY` of the tree")
@@ -38,12 +43,23 @@ func main() {
 }
 
 func run(root string, check bool) error {
+	metrics, err := readMetrics(filepath.Join(root, "control/metrics/collector.go"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		write(root, page, map[string]*table{"reasons": reasonTable(), "metrics": metricTable(metrics)}, check),
+		write(root, analyticsPage, map[string]*table{"dimensions": dimensionTable(), "measures": measureTable()}, check))
+}
+
+// write makes the tables of a page anew.
+func write(root, page string, tables map[string]*table, check bool) error {
 	path := filepath.Join(root, page)
 	old, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	text, err := fill(root, string(old))
+	text, err := fill(tables, string(old))
 	if err != nil {
 		return fmt.Errorf("%s: %w", page, err)
 	}
@@ -62,12 +78,7 @@ const (
 )
 
 // fill returns text with what stands between the comments made anew.
-func fill(root, text string) (string, error) {
-	metrics, err := readMetrics(filepath.Join(root, "control/metrics/collector.go"))
-	if err != nil {
-		return "", err
-	}
-	all := map[string]*table{"reasons": reasonTable(), "metrics": metricTable(metrics)}
+func fill(all map[string]*table, text string) (string, error) {
 	var out strings.Builder
 	for {
 		before, rest, found := strings.Cut(text, begin)
@@ -88,7 +99,12 @@ func fill(root, text string) (string, error) {
 		fmt.Fprintf(&out, "%s%s -->\n%s%s", begin, words, rows, end)
 		text = after
 	}
-	return out.String(), errors.Join(all["reasons"].rest(), all["metrics"].rest())
+	for _, t := range all {
+		if err := t.rest(); err != nil {
+			return "", err
+		}
+	}
+	return out.String(), nil
 }
 
 // A table is rows under a heading, handed out once each.

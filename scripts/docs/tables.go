@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -8,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"causeway/analytics/dataset"
 	"causeway/pipeline"
 )
 
@@ -22,6 +24,38 @@ func reasonTable() *table {
 	for _, r := range pipeline.AllReasons() {
 		i := r.Info()
 		t.rows = append(t.rows, row{group: string(i.Stage), name: i.Label, cells: []string{code(i.Label), i.Sentence, i.RFC}})
+	}
+	return t
+}
+
+// dimensionTable is what the datasets of analytics are grouped, filtered and ordered by.
+func dimensionTable() *table {
+	t := &table{
+		what: "dimension", heading: []string{"dimension", "type", "meaning"},
+		belongs: func(r row, word string) bool { return r.group == word },
+	}
+	for _, d := range dataset.All {
+		for _, x := range d.Dimensions {
+			t.rows = append(t.rows, row{group: d.Name, name: d.Name + "." + x.Name, cells: []string{code(x.Name), code(string(x.Type)), cmp.Or(x.Doc, "as in the header")}})
+		}
+	}
+	return t
+}
+
+// measureTable is the numbers of the datasets.
+func measureTable() *table {
+	t := &table{
+		what: "measure", heading: []string{"number", "type", "meaning"},
+		belongs: func(r row, word string) bool { return r.group == word },
+	}
+	for _, d := range dataset.All {
+		for _, m := range d.Measures {
+			name := m.Name
+			if m.Block != dataset.NoBlock {
+				name = string(m.Block) + "." + name
+			}
+			t.rows = append(t.rows, row{group: d.Name, name: d.Name + "." + name, cells: []string{code(name), code(string(m.Type)), m.Doc}})
+		}
 	}
 	return t
 }
