@@ -19,6 +19,7 @@ import (
 
 	"causeway/analytics/attack"
 	"causeway/analytics/collect"
+	"causeway/analytics/dashboard"
 	"causeway/analytics/dataset"
 	"causeway/analytics/export"
 	"causeway/analytics/export/ifindex"
@@ -235,6 +236,7 @@ func (s *Service) pages() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(graph.Path, s.graph)
 	mux.Handle(graph.StreamPath, s.graph)
+	mux.Handle("/", dashboard.Handler())
 	return mux
 }
 

@@ -37,6 +37,7 @@ strongswan-pki                  certificates made by another than who must read 
 pmacct                          nfacctd and sfacctd, which collect our flows and samples
 fastnetmon                      another collector, which detects attacks
 chromium                        opens the dashboard as a viewer does
+prometheus                      promtool, which checks and tests the alert rules
 jq                              reads the JSON output of commands in scripts
 curl                            reads metrics in scripts
 shellcheck                      make lint
@@ -53,9 +54,10 @@ missing() {
     awk '$1 == "installed" { print $2 }' | sort -u | comm -13 - "$work/wanted"
 }
 
-# install asks for nothing, starts no daemon, and waits for another apt to end.
+# install asks for nothing, starts no daemon (RUNLEVEL for invoke-rc.d, SYSTEMD_OFFLINE for systemctl), and
+# waits for another apt to end.
 install() {
-  DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -o DPkg::Lock::Timeout=300 -y -qq \
+  DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 SYSTEMD_OFFLINE=1 apt-get -o DPkg::Lock::Timeout=300 -y -qq \
     --no-install-recommends install "$@" >"$work/log" 2>&1
 }
 

@@ -59,7 +59,7 @@ type Options struct {
 	Keep6   int                                       // of IPv6 addresses
 	Sinks   []Sink
 	Detect  Detector
-	Log    *slog.Logger
+	Log     *slog.Logger
 }
 
 // How often something is done.

@@ -181,6 +181,17 @@ func TestStoreFails(t *testing.T) {
 	}
 }
 
+// TestStoreRefuses: what is wrong with the question is told, and not logged.
+func TestStoreRefuses(t *testing.T) {
+	s := serve(t, nil)
+	s.store.answer = func(context.Context, *store.Query) (*store.Answer, error) {
+		return nil, fmt.Errorf("day 1: %w", store.Refusal("rows are kept for each 1m only"))
+	}
+	if status, body := s.post(tokenA, bandwidth, times6); status != 200 || !strings.Contains(body, `"message":"rows are kept for each 1m only"`) {
+		t.Error(status, body)
+	}
+}
+
 // TestLargeAnswers: neither many rows of many fields nor many datasets are written.
 func TestLargeAnswers(t *testing.T) {
 	s := serve(t, nil)

@@ -2,6 +2,7 @@ package graph
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -51,6 +52,10 @@ func (r *request) charge(rows int) error {
 func (r *request) failed(ctx context.Context, s *shape, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
+	}
+	var why store.Refusal
+	if errors.As(err, &why) {
+		return refusal(why)
 	}
 	r.log.Error("analytics query failed", "dataset", s.Name, "err", err)
 	return errStore

@@ -21,6 +21,11 @@ type Querier interface {
 	Groups(ctx context.Context, q *Query) (*Answer, error)
 }
 
+// A Refusal says what is wrong with a question: it is for who asked, and nothing is wrong with the store.
+type Refusal string
+
+func (r Refusal) Error() string { return string(r) }
+
 // A Place is where rows were counted.
 type Place struct {
 	Node, DataCenter, Region string

@@ -36,8 +36,8 @@ func (p *Plan) Add(row []any) error {
 	g := p.groups[name]
 	if g == nil {
 		if len(p.groups) >= p.o.MaxGroups {
-			return fmt.Errorf("query of %s: it makes more than %d groups; ask for less time, filter more, or group by less", p.q.Dataset.Name,
-				p.o.MaxGroups)
+			return store.Refusal(fmt.Sprintf("query of %s: it makes more than %d groups; ask for less time, filter more, or group by less", p.q.Dataset.Name,
+				p.o.MaxGroups))
 		}
 		g = &group{keys: keys, sums: make([]float64, len(p.columns)), lists: make([][]float64, len(p.columns))}
 		g.sums[firstRow] = math.Inf(1)

@@ -111,8 +111,8 @@ func tooFine(d *dataset.Dimension, from int64, best time.Duration, kept []Kept) 
 	if from > -1<<50 {
 		begin = "from " + time.Unix(from, 0).UTC().Format(time.RFC3339)
 	}
-	return fmt.Errorf("grouped by %s %s: rows of that time are kept only for each %s (kept are rows of %s); begin later, or group by a longer time",
-		d.Name, begin, short(best), strings.Join(list, ", "))
+	return store.Refusal(fmt.Sprintf("grouped by %s %s: rows of that time are kept only for each %s (kept are rows of %s); begin later, or group by a longer time",
+		d.Name, begin, short(best), strings.Join(list, ", ")))
 }
 
 // short leaves out the zeros of a duration.

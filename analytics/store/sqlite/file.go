@@ -12,6 +12,8 @@ import (
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"causeway/analytics/store/query"
 )
 
 // A day is the file of one day.
@@ -27,7 +29,7 @@ type day struct {
 	db      *sql.DB   // to write; nil: not open
 	conn    *sql.Conn // the only one of db
 	inserts map[string]*sql.Stmt
-	series  map[series]int64
+	series  map[query.Series]int64
 	rolled  map[int64]int64 // as table rolled
 	next    int64           // when Tidy has something to do here, in seconds since 1970
 }
@@ -95,15 +97,15 @@ func (d *day) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	d.inserts, d.series = map[string]*sql.Stmt{}, map[series]int64{}
+	d.inserts, d.series = map[string]*sql.Stmt{}, map[query.Series]int64{}
 	if d.rolled, err = rolled(ctx, d.conn); err != nil {
 		return err
 	}
 	return each(ctx, d.conn, "SELECT id, "+seriesColumns+" FROM series", func(scan func(...any) error) error {
 		var id int64
-		var s series
+		var s query.Series
 		into := []any{&id}
-		for _, f := range s.fields() {
+		for _, f := range s.Fields() {
 			into = append(into, f)
 		}
 		err := scan(into...)

@@ -16,6 +16,7 @@ import (
 	"causeway/analytics/dataset"
 	"causeway/analytics/flow"
 	"causeway/analytics/store"
+	"causeway/analytics/store/storetest"
 )
 
 func dims(set *dataset.Dataset, names ...string) (out []*dataset.Dimension) {
@@ -270,7 +271,7 @@ func TestAccounts(t *testing.T) {
 	b := newBench(t, Options{})
 	b.write(&store.Batch{Place: places[0],
 		Traffic: []store.Traffic{{Time: noon.Unix(), Account: "acme", Tunnel: acmeA, Packets: 1}, {Time: noon.Unix(), Account: "other",
-			Tunnel: otherA, Packets: 10}},
+			Tunnel: storetest.OtherA, Packets: 10}},
 		Drops: []store.Drops{{Time: noon.Unix(), Reason: "no_tunnel", Packets: 5}}})
 	b.now = noon.Add(time.Second)
 	name := dataset.Traffic.Lookup("tunnelName")

@@ -170,22 +170,18 @@ func (w *writer) batch(b *store.Batch) {
 }
 
 func (w *writer) seriesOf(account string, t *flow.Tunnel, d flow.Direction, reason string) int64 {
-	var s series
-	s.place(w.place, account)
-	s.through(t, d)
-	s.reason = reason
-	return w.id(s)
+	return w.id(query.SeriesOf(w.place, account, t, d, reason))
 }
 
-var insertSeries = "INSERT INTO series (id, " + seriesColumns + ") VALUES (?, " + marks(strings.Count(seriesColumns, ",")+1) + ")"
+var insertSeries = "INSERT INTO series (id, " + seriesColumns + ") VALUES (?, " + marks(len(query.SeriesColumns)) + ")"
 
 // id is the number of a series.
-func (w *writer) id(s series) int64 {
+func (w *writer) id(s query.Series) int64 {
 	id := w.d.series[s]
 	if id == 0 {
 		id = int64(len(w.d.series)) + 1
 		args := []any{id}
-		for _, f := range s.fields() {
+		for _, f := range s.Fields() {
 			args = append(args, *f)
 		}
 		w.insert(insertSeries, args...)
@@ -194,16 +190,11 @@ func (w *writer) id(s series) int64 {
 	return id
 }
 
-// most is more than there can be, and sums of it are exact for a long time.
-const most = 1 << 53
-
-func clamp(n uint64) int64 { return int64(min(n, most)) }
-
 const add = "packets = packets + excluded.packets, bytes = bytes + excluded.bytes, dropped = dropped + excluded.dropped"
 
 // exact writes the count of one second. A row that comes after its minute, or its hour, was rolled up is added there as well.
 func (w *writer) exact(table string, series, t int64, packets, bytes, dropped uint64) {
-	p, b, d := clamp(packets), clamp(bytes), clamp(dropped)
+	p, b, d := query.Clamp(packets), query.Clamp(bytes), query.Clamp(dropped)
 	if t >= w.d.rolled[60] {
 		w.insert("INSERT INTO "+table+"_now (t, series, packets, bytes, dropped) VALUES (?, ?, ?, ?, ?) ON CONFLICT (t, series) DO UPDATE SET "+add,
 			t, series, p, b, d)
@@ -232,19 +223,8 @@ var insertSample = func() string {
 }()
 
 func (w *writer) sample(r *store.Sample) {
-	var s series
-	s.place(w.place, r.Account)
-	s.in(r.In)
-	s.out(r.Out)
-	s.direction, s.reason, s.verdict, s.outcome = r.Direction().String(), r.Reason, r.Verdict.String(), "pass"
-	if r.Verdict == flow.Dropped {
-		s.outcome = "drop"
-	}
-	if r.Probe {
-		s.trafficType = "probe"
-	}
 	args := make([]any, 0, len(query.SampleColumns)+2)
-	args = append(args, r.Time.Unix(), w.id(s))
+	args = append(args, r.Time.Unix(), w.id(query.SampleSeries(w.place, r)))
 	for i := range query.SampleColumns {
 		args = append(args, query.SampleColumns[i].Value(r))
 	}
@@ -257,21 +237,24 @@ func (w *writer) health(r *store.Health) {
 		active = 1
 	}
 	w.insert("INSERT OR REPLACE INTO health (series, t, remote, state, active, probes, lost, rtt_us) VALUES ("+marks(8)+")",
-		w.seriesOf(r.Account, r.Tunnel, flow.NoTunnel, ""), r.Time, r.Remote, r.State, active, clamp(r.Probes), clamp(min(r.Lost, r.Probes)),
+		w.seriesOf(r.Account, r.Tunnel, flow.NoTunnel, ""), r.Time, r.Remote, r.State, active, query.Clamp(r.Probes), query.Clamp(min(r.Lost, r.Probes)),
 		float64(r.RTT)/float64(time.Microsecond))
 }
 
-var insertAttack = "INSERT OR REPLACE INTO attacks (t, ended, " + strings.Join(attackTexts, ", ") + ", " + strings.Join(attackNumbers, ", ") +
-	") VALUES (" + marks(2+len(attackTexts)+len(attackNumbers)) + ")"
+var insertAttack = "INSERT OR REPLACE INTO attacks (t, ended, " + strings.Join(query.AttackTexts, ", ") + ", " +
+	strings.Join(query.AttackNumbers, ", ") + ") VALUES (" + marks(2+len(query.AttackTexts)+len(query.AttackNumbers)) + ")"
 
 func (w *writer) attack(r *store.Attack) {
-	var ended any
+	args := []any{r.Start, nil}
 	if r.End != 0 {
-		ended = r.End
+		args[1] = r.End
 	}
-	p := w.place
-	w.insert(insertAttack, r.Start, ended,
-		r.Account, r.ID, r.Type, r.Vector, r.Src, r.Dst, flow.ProtocolName(r.Protocol), flow.TCPFlagNames(r.TCPFlags), "none",
-		p.Node, p.DataCenter, p.Region, p.City, p.Country, p.Geohash,
-		r.SrcPort, r.DstPort, r.Protocol, r.TCPFlags, clamp(r.Packets), clamp(r.Bits), clamp(r.DroppedPackets), clamp(r.DroppedBits))
+	texts, numbers := query.AttackValues(w.place, r)
+	for _, v := range texts {
+		args = append(args, v)
+	}
+	for _, v := range numbers {
+		args = append(args, v)
+	}
+	w.insert(insertAttack, args...)
 }

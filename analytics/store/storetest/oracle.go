@@ -1,4 +1,5 @@
-package sqlite
+// Package storetest is what the tests of the stores have in common: an oracle, and whatever may be written and asked.
+package storetest
 
 import (
 	"fmt"
@@ -15,8 +16,8 @@ import (
 	"causeway/analytics/store"
 )
 
-// An oracle answers from a plain list of rows.
-type oracle struct {
+// An Oracle answers from a plain list of rows.
+type Oracle struct {
 	rows map[dataset.Table][]*fact
 }
 
@@ -36,7 +37,8 @@ type fact struct {
 	peakPackets, peakBytes                     uint64
 }
 
-func newOracle() *oracle { return &oracle{map[dataset.Table][]*fact{}} }
+// NewOracle makes one that knows nothing.
+func NewOracle() *Oracle { return &Oracle{map[dataset.Table][]*fact{}} }
 
 func placeDims(p *store.Place, prefix string) map[string]any {
 	return map[string]any{prefix + "City": p.City, prefix + "Code": p.DataCenter, prefix + "Country": p.Country, prefix + "Geohash": p.Geohash,
@@ -62,8 +64,8 @@ func name(t *flow.Tunnel) string {
 	return t.Name
 }
 
-// take remembers a batch.
-func (o *oracle) take(b *store.Batch) {
+// Take remembers a batch.
+func (o *Oracle) Take(b *store.Batch) {
 	for _, r := range b.Traffic {
 		m := placeDims(&b.Place, "edgeColo")
 		m["direction"], m["tunnelName"] = r.Direction.String(), r.Tunnel.Name
@@ -110,7 +112,7 @@ func (o *oracle) take(b *store.Batch) {
 }
 
 // count adds exact counts of the same second up.
-func (o *oracle) count(table dataset.Table, f *fact) {
+func (o *Oracle) count(table dataset.Table, f *fact) {
 	for _, x := range o.rows[table] {
 		if x.t == f.t && x.account == f.account && fmt.Sprint(x.dims) == fmt.Sprint(f.dims) {
 			x.packets, x.bytes, x.dropped = x.packets+f.packets, x.bytes+f.bytes, x.dropped+f.dropped
@@ -120,7 +122,7 @@ func (o *oracle) count(table dataset.Table, f *fact) {
 	o.rows[table] = append(o.rows[table], f)
 }
 
-func (o *oracle) replace(table dataset.Table, f *fact, same func(*fact) bool) {
+func (o *Oracle) replace(table dataset.Table, f *fact, same func(*fact) bool) {
 	o.rows[table] = append(slices.DeleteFunc(o.rows[table], same), f)
 }
 
@@ -131,7 +133,7 @@ func zeroOne(b bool) uint64 {
 	return 0
 }
 
-func (o *oracle) sample(p *store.Place, s *store.Sample) {
+func (o *Oracle) sample(p *store.Place, s *store.Sample) {
 	m := placeDims(p, "colo")
 	tunnelDims(m, s.In, s.Out)
 	h, tcp, gre := &s.Packet, &s.Packet.TCP, &s.Packet.GRE
@@ -263,7 +265,7 @@ func (f *fact) compares(w *store.Where) bool {
 }
 
 // at is the rows of a table, rolled up to a resolution.
-func (o *oracle) at(table dataset.Table, resolution int64) (out []*fact) {
+func (o *Oracle) at(table dataset.Table, resolution int64) (out []*fact) {
 	if table != dataset.TrafficTable && table != dataset.DropsTable {
 		return o.rows[table]
 	}
@@ -283,10 +285,11 @@ func (o *oracle) at(table dataset.Table, resolution int64) (out []*fact) {
 	return out
 }
 
-// span is what the tests put into the condition of a query; zero: no bound.
-type span struct{ from, to int64 }
+// A Span is what the tests put into the condition of a query; zero: no bound.
+type Span struct{ From, To int64 }
 
-func (o *oracle) groups(q *store.Query, resolution int64, asked span, now int64) (out []store.Group) {
+// Groups answers as a store should that has rows of a resolution, in seconds.
+func (o *Oracle) Groups(q *store.Query, resolution int64, asked Span, now int64) (out []store.Group) {
 	byKey := map[string][]*fact{}
 	first := int64(math.MaxInt64)
 	for _, f := range o.at(q.Dataset.Table, resolution) {
@@ -302,7 +305,7 @@ func (o *oracle) groups(q *store.Query, resolution int64, asked span, now int64)
 	}
 	for _, rows := range byKey {
 		g := store.Group{}
-		from, to := asked.from, asked.to
+		from, to := asked.From, asked.To
 		if from == 0 {
 			from = first
 		}
@@ -333,7 +336,7 @@ func (o *oracle) groups(q *store.Query, resolution int64, asked span, now int64)
 	return out[:min(len(out), q.Limit)]
 }
 
-func (o *oracle) order(q *store.Query, groups []store.Group) {
+func (o *Oracle) order(q *store.Query, groups []store.Group) {
 	sort.SliceStable(groups, func(i, j int) bool {
 		a, b := groups[i], groups[j]
 		for _, by := range q.Order {
