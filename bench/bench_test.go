@@ -121,6 +121,8 @@ func TestPipeline(t *testing.T) {
 		"pipeline/encap/64B/tunnels=1/routes=10", "pipeline/decap/64B/tunnels=1/routes=10",
 		"pipeline/lateral/64B/tunnels=1/routes=10", "pipeline/forward/64B/tunnels=1/routes=10",
 		"pipeline/encap/1400B/tunnels=1000/routes=10", "pipeline/decap/1400B/tunnels=1000/routes=10",
+		"pipeline/encap/64B/tunnels=1/routes=10/sampling=1000", "pipeline/decap/64B/tunnels=1/routes=10/sampling=1000",
+		"pipeline/lateral/64B/tunnels=1/routes=10/sampling=1000",
 	}
 	slices.Sort(names)
 	slices.Sort(want)

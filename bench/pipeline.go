@@ -215,7 +215,8 @@ func measurePipeline(c pipelineCase, quick bool) (Result, error) {
 		total, n = 5*time.Millisecond, 3
 	}
 	if c.sampling > 0 {
-		return measureSampling(c, w, total, n)
+		r, err := measureSampling(c, w, total, n)
+		return r, errors.Join(err, verify(w, q, u, packets, c))
 	}
 	allocs := allocations(func() { whole(w.engine, total/10) })
 	m := rounds(n,
