@@ -6,6 +6,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"time"
 
 	"causeway/analytics/flow"
@@ -173,8 +174,14 @@ func (c *Collector) endSeconds(next int64) {
 	c.second = next
 }
 
-// AddAttack has what is known of an attack written. It is for the detector, on the collector's goroutine.
-func (c *Collector) AddAttack(a store.Attack) { c.batch.Attacks = append(c.batch.Attacks, a) }
+// AddAttack has what is known of an attack written, its source truncated as all addresses are. It is for the detector, on the
+// collector's goroutine.
+func (c *Collector) AddAttack(a store.Attack) {
+	if src, err := netip.ParseAddr(a.Src); err == nil {
+		a.Src = c.truncate(src).String()
+	}
+	c.batch.Attacks = append(c.batch.Attacks, a)
+}
 
 func (c *Collector) endBatch() {
 	if b := c.batch; len(b.Traffic)+len(b.Drops)+len(b.Samples)+len(b.Health)+len(b.Attacks) == 0 {

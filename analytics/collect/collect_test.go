@@ -374,3 +374,41 @@ func TestRun(t *testing.T) {
 		}
 	})
 }
+
+// detector remembers what it gets.
+type detector struct {
+	accounts []string
+	whole    bool
+	drops    uint64
+	ticks    int
+}
+
+func (d *detector) Observe(s *store.Sample) {
+	d.accounts = append(d.accounts, s.Account)
+	d.whole = s.Packet.Src.String() == "192.0.2.9"
+}
+func (d *detector) Count(rows []store.Drops) {
+	for _, r := range rows {
+		d.drops += r.Packets
+	}
+}
+func (d *detector) Tick(time.Time) { d.ticks++ }
+
+// A detector gets each sample as each account may see it, with whole addresses, each drop once, and a tick a second; its attacks are written.
+func TestDetector(t *testing.T) {
+	d := &detector{}
+	b := newBed(func(o *Options) { o.Detect, o.Keep4 = d, 8 })
+	b.engine.samples = []pipeline.Sample{packet(-1, 0, "192.0.2.9", "198.51.100.77"), packet(0, 2, "192.0.2.9", "198.51.100.77")}
+	b.engine.drops = []pipeline.Drop{{Tunnel: -1, Reason: pipeline.TunnelUnknown, N: 5}}
+	b.pass(time.Second)
+	b.engine.drops[0].N = 8
+	b.pass(time.Second)
+	if !slices.Equal(d.accounts, []string{"acme", "acme", "globex"}) || !d.whole || d.drops != 8 || d.ticks != 2 {
+		t.Errorf("%+v", d)
+	}
+	b.AddAttack(store.Attack{ID: "x", Src: "192.0.2.9", Dst: "198.51.100.77"})
+	b.pass(2 * time.Second)
+	if w := b.wrote[len(b.wrote)-1]; len(w.Attacks) != 1 || w.Attacks[0] != (store.Attack{ID: "x", Src: "192.0.0.0", Dst: "198.51.100.77"}) {
+		t.Errorf("%+v", w)
+	}
+}
