@@ -29,7 +29,7 @@ type Analytics struct {
 type ServerTLS struct{ Certificate, Key string }
 
 // Retention is for how long what is counted is kept, by how finely.
-type Retention struct{ Seconds, Minutes, Hours, Samples time.Duration }
+type Retention struct{ Second, Minute, Hour, Samples time.Duration }
 
 // Export is the collectors that are told, each "host:port" over UDP.
 type Export struct{ SFlow, IPFIX []string }
@@ -50,7 +50,7 @@ const (
 )
 
 // DefaultRetention is what a file means that says nothing.
-var DefaultRetention = Retention{Seconds: time.Hour, Minutes: 30 * day, Hours: 400 * day, Samples: 7 * day}
+var DefaultRetention = Retention{Second: time.Hour, Minute: 30 * day, Hour: 400 * day, Samples: 7 * day}
 
 const (
 	day         = 24 * time.Hour
@@ -149,9 +149,9 @@ func (d *decoder) retention(v value, r *Retention) {
 		to     *time.Duration
 		bounds durationBounds
 	}{
-		{"1s", &r.Seconds, durationBounds{time.Hour, 7 * day, "minutes are made of seconds", "a second of a thousand tunnels takes 50 kB"}},
-		{"1m", &r.Minutes, durationBounds{2 * time.Hour, 400 * day, "hours are made of minutes", "hours are there for what is older"}},
-		{"1h", &r.Hours, durationBounds{2 * day, 4000 * day, "what is not kept cannot be looked at", "nobody looks at what is older"}},
+		{"1s", &r.Second, durationBounds{time.Hour, 7 * day, "minutes are made of seconds", "a second of a thousand tunnels takes 50 kB"}},
+		{"1m", &r.Minute, durationBounds{2 * time.Hour, 400 * day, "hours are made of minutes", "hours are there for what is older"}},
+		{"1h", &r.Hour, durationBounds{2 * day, 4000 * day, "what is not kept cannot be looked at", "nobody looks at what is older"}},
 		{"samples", &r.Samples, durationBounds{time.Hour, 400 * day, "what is not kept cannot be looked at", "a sample takes some hundred bytes"}},
 	} {
 		if v, ok := f.get(x.name); ok {
@@ -160,8 +160,8 @@ func (d *decoder) retention(v value, r *Retention) {
 			}
 		}
 	}
-	if r.Seconds > r.Minutes || r.Minutes > r.Hours {
-		f.fail("what is counted more finely is kept for a shorter time: 1s is %s, 1m %s, 1h %s", spell(r.Seconds), spell(r.Minutes), spell(r.Hours))
+	if r.Second > r.Minute || r.Minute > r.Hour {
+		f.fail("what is counted more finely is kept for a shorter time: 1s is %s, 1m %s, 1h %s", spell(r.Second), spell(r.Minute), spell(r.Hour))
 	}
 }
 
