@@ -89,7 +89,8 @@ type packet struct {
 	forwarded bool  // by another node: it must not go to one again
 	_         [3]byte
 	sample    uint32 // with pktSampled: place of its sample in the ring, plus 1; 0: there is none yet
-	_         [4]byte
+	capture   uint16 // with pktCaptured: place of its record, and of which capture
+	_         [2]byte
 }
 
 const noTunnel = -1
@@ -106,7 +107,11 @@ const (
 	pktOuter6                             // before decap: the outer header is IPv6's, pktV6 speaks of the inner one
 	pktSampled                            // it was picked: what becomes of it is told (sample.go)
 	pktProbe                              // of the control side's, or an answer to one
+	pktCaptured                           // a capture looks at it (capture.go)
 )
+
+// watched are the flags of packets of which is told what becomes of them.
+const watched = pktSampled | pktCaptured
 
 // frame returns the bytes of the frame at chunk. The address comes from this worker's own bookkeeping or from a
 // descriptor, which parse has checked, so it lies within the UMEM.

@@ -47,6 +47,7 @@ func (w *worker) clamp(p *packet, limit int) bool {
 		w.drop(p, innerFault(f))
 		return false
 	}
+	w.noteClamp(p, limit, changed)
 	if changed {
 		w.count.clamped.add(1)
 	}

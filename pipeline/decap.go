@@ -128,6 +128,9 @@ func (w *worker) enter(t *Tables, b *batch, i int) {
 	r := &t.rx[p.tunnel]
 	p.vrf = r.vrf
 	p.l3 = p.l4
+	if p.flags&pktCaptured != 0 {
+		w.noteInner(t, p, p.proto)
+	}
 	f := w.frame(p.chunk)
 	if p.flags&pktV6 != 0 {
 		w.enter6(t, b, i)
@@ -172,6 +175,9 @@ func (w *worker) admit4(t *Tables, b *batch, i int, ip []byte) {
 	c.rxPackets.add(1)
 	c.rxBytes.add(uint64(p.end - p.l3))
 	w.count.decapsulated.add(1)
+	if p.flags&pktCaptured != 0 {
+		w.noteAdmitted(p)
+	}
 	b.toRoute(i)
 }
 

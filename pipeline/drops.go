@@ -57,7 +57,7 @@ func (d *dropTable) add(key uint64) {
 // countDrop counts why p goes no further.
 func (w *worker) countDrop(p *packet, r Reason) {
 	w.count.dropped[r].add(1)
-	if p.flags&pktSampled != 0 {
+	if p.flags&watched != 0 {
 		w.sampleDropped(p, r)
 	}
 	if p.tunnel != noTunnel {

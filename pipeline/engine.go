@@ -73,6 +73,8 @@ type Engine struct {
 	tables  atomic.Pointer[Tables]
 
 	samplingShift atomic.Uint32
+	capture       atomic.Pointer[Capture] // nil: none runs
+	captureNumber atomic.Uint32           // of the last one
 	retired       retirement
 }
 

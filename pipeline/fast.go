@@ -15,7 +15,7 @@ import (
 // TestFastEqualsGeneral holds the two against each other.
 
 // unusual are the flags of packets that forward.go has to look at.
-const unusual = pktV6 | pktSYN | pktOriginated | pktInterfaceSource | pktSampled
+const unusual = pktV6 | pktSYN | pktOriginated | pktInterfaceSource | watched
 
 // leaveTunnels makes the inner packet of each packet in the list the one that is looked at and admits it for route. ids are
 // the tunnels that GRE packets seem to belong to, and those that opened packets do.
@@ -31,7 +31,7 @@ func (w *worker) leaveTunnels(t *Tables, b *batch, list []uint8, ids []uint32, o
 		}
 		r := &rx[id]
 		at, end := uint(p.l4), uint(p.end)
-		if !opened && !r.matches4(p) || p.flags&pktV6 != 0 || p.outerECN != 0 || at > xsk.FrameSize-ip4Len-wire.TCPLen || at+ip4Len > end {
+		if !opened && !r.matches4(p) || p.flags&(pktV6|pktCaptured) != 0 || p.outerECN != 0 || at > xsk.FrameSize-ip4Len-wire.TCPLen || at+ip4Len > end {
 			w.leaveTunnel(t, b, int(i), opened)
 			continue
 		}

@@ -13,6 +13,9 @@ import (
 func (w *worker) forward(t *Tables, b *batch) {
 	w.inside.n = 0
 	w.makeRoom()
+	if w.capturing != nil {
+		w.noteRoutes(t, b)
+	}
 	w.forward4(t, b, &b.own4)
 	w.forward4(t, b, &b.net4)
 	for k, i := range b.all6.list() {
@@ -39,6 +42,7 @@ func (w *worker) toLeaf(t *Tables, b *batch, i int, l Leaf) {
 	p := &b.packets[i]
 	if LeafKind(l) == KindGroup {
 		l = w.pick(p, l)
+		w.noteMember(p, l)
 	}
 	p.leaf = l
 	switch LeafKind(l) {
@@ -75,6 +79,7 @@ func (w *worker) toNeighbour(t *Tables, p *packet) {
 	if p.flags&(pktSYN|pktInterfaceSource) != 0 && !w.beforePlain(t, p) {
 		return
 	}
+	w.noteSize(p, int(lk.mtu))
 	if int(p.end-p.l3) > int(lk.mtu) {
 		w.oversize(t, p, int(lk.mtu), noTunnel)
 		return
@@ -112,6 +117,7 @@ func (w *worker) toTunnel(t *Tables, p *packet, id int) {
 		w.drop(p, NoRoute) // the tunnel was taken away a moment ago, its routes follow
 		return
 	}
+	w.noteMember(p, MakeLeaf(KindTunnel, id))
 	x := &t.tx[id]
 	if p.vrf != x.vrf && p.vrf != 0 && !t.vrfs[p.vrf].mayReach(x.vrf) {
 		w.drop(p, RouteLeavesAccount)
@@ -121,6 +127,7 @@ func (w *worker) toTunnel(t *Tables, p *packet, id int) {
 		return
 	}
 	mtu := w.tunnelMTU(t, id)
+	w.noteSize(p, mtu)
 	if int(p.end-p.l3) > mtu {
 		w.oversize(t, p, mtu, id)
 		return
@@ -281,6 +288,7 @@ func (w *worker) sendOuter(t *Tables, p *packet, id int, x *txTunnel, out *esp.O
 		w.countLateral(c, p.tunnel, uint64(inner))
 	}
 	w.count.encapsulated.add(1)
+	w.noteOuter(p, o, uint(x.hlen), out != nil)
 	lk := &t.links[slot>>neighbourLinkShift&(MaxLinks-1)]
 	limit := uint(x.mtu)
 	if path != 0 && uint(path) < limit {
@@ -317,5 +325,6 @@ func (w *worker) sendLink(p *packet, lk *link, slot uint64, ip uint16) {
 	binary.BigEndian.PutUint16(h[len(h)-2:], typ)
 	binary.BigEndian.PutUint64(h, slot>>neighbourMACShift<<16|lk.mac>>32)
 	binary.BigEndian.PutUint32(h[8:], uint32(lk.mac))
+	w.noteSent(p, lk, slot, start)
 	w.emit(int(lk.port), p.chunk, uint16(start), p.end)
 }

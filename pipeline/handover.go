@@ -28,6 +28,7 @@ type handover struct {
 	encrypt   bool
 	forwarded bool
 	holder    uint8 // of the tunnel's number when the packet was routed
+	capture   uint16
 }
 
 type handKind uint8
@@ -115,10 +116,14 @@ func (w *worker) handOverFrames(descs []xsk.Desc, via, port int) {
 func (w *worker) handTo(to int, kind handKind, p *packet) *handover {
 	h := w.placeFor(to, p.chunk)
 	if h == nil {
+		w.noteReason(p, HandOverFull)
 		return nil
 	}
+	if p.flags&pktCaptured != 0 && w.capturing != nil {
+		w.capturing.give(w, p, to)
+	}
 	h.kind, h.port, h.start, h.end, h.tunnel, h.from = kind, p.port, p.l3, p.end, noTunnel, p.tunnel
-	h.proto, h.flags, h.l4, h.encrypt, h.forwarded = p.proto, p.flags, p.l4, p.encrypt, p.forwarded
+	h.proto, h.flags, h.l4, h.encrypt, h.forwarded, h.capture = p.proto, p.flags, p.l4, p.encrypt, p.forwarded, p.capture
 	return h
 }
 
@@ -177,7 +182,10 @@ func (w *worker) accept(t *Tables, h *handover) {
 		return
 	}
 	p := packet{chunk: h.chunk, l3: h.start, end: h.end, tunnel: h.from, port: h.port,
-		flags: h.flags, proto: h.proto, l4: h.l4, encrypt: h.encrypt, forwarded: h.forwarded}
+		flags: h.flags, proto: h.proto, l4: h.l4, encrypt: h.encrypt, forwarded: h.forwarded, capture: h.capture}
+	if p.flags&pktCaptured != 0 {
+		w.takeCaptured(&p)
+	}
 	switch h.kind {
 	case handFragment:
 		w.join(&p)

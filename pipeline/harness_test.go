@@ -9,6 +9,7 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
+	"causeway/pipeline/match"
 	"causeway/pipeline/memport"
 	"causeway/xsk"
 )
@@ -26,6 +27,9 @@ type bed struct {
 	probes  *TunnelQueue
 	devices *TunnelQueue
 	samples sampleCount // where all is sampled
+
+	capture    *Capture // where all is captured
+	shownCount captureCount
 }
 
 var (
@@ -106,6 +110,11 @@ func newBed(t testing.TB, workers int, tunnels ...TunnelSpec) *bed {
 	f.SetNeighbour(otherSlot, 1, routerMAC, true)
 	b.route("", netip.MustParsePrefix("0.0.0.0/0"), MakeLeaf(KindNeighbour, routerSlot))
 	b.route("", netip.MustParsePrefix("::/0"), MakeLeaf(KindNeighbour, routerSlot))
+	if everythingCaptured {
+		if b.capture, err = b.engine.StartCapture(new(match.Program)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	t.Cleanup(func() {
 		b.engine.settle()
 		b.balanced()
@@ -198,6 +207,9 @@ func (b *bed) balanced() {
 	}
 	if everythingSampled {
 		b.sampled(&c)
+	}
+	if everythingCaptured {
+		b.captured(&c)
 	}
 }
 

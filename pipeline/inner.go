@@ -61,6 +61,9 @@ func (w *worker) enter6(t *Tables, b *batch, i int) {
 	c.rxPackets.add(1)
 	c.rxBytes.add(uint64(p.end - p.l3))
 	w.count.decapsulated.add(1)
+	if p.flags&pktCaptured != 0 {
+		w.noteAdmitted(p)
+	}
 	b.toRoute(i)
 }
 

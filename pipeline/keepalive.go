@@ -26,7 +26,7 @@ func (w *worker) answerKeepalive(t *Tables, p *packet) {
 	w.sampled(p, noTunnel, Delivered)
 	w.count.delivered.add(1)
 	w.count.originated.add(1)
-	p.tunnel, p.flags, p.sample = noTunnel, p.flags&^pktSampled|w.chooseOne(t), 0
+	p.tunnel, p.flags, p.sample = noTunnel, p.flags&^watched|w.chooseOne(t), 0
 	l := w.outerRoute(p, id)
 	if LeafKind(l) != KindNeighbour {
 		w.drop(p, TunnelUnroutable)

@@ -129,6 +129,7 @@ func (w *worker) answerEcho(t *Tables, p *packet, id int) {
 // in the table of the account that p came from. A batch makes at most one packet for each of its own, so there is room.
 func (w *worker) originate(t *Tables, p *packet) {
 	w.count.originated.add(1)
+	w.noteAnswered(p)
 	q := &w.again.packets[w.again.n]
 	*q = packet{chunk: p.chunk, l3: p.l3, end: p.end, vrf: p.vrf, tunnel: noTunnel, port: p.port,
 		flags: p.flags&pktV6 | pktOriginated | w.chooseOne(t), encrypt: p.tunnel != noTunnel && t.secret(int(p.tunnel))}

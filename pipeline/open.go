@@ -94,7 +94,7 @@ func (w *worker) mayOpen(t *Tables, p *packet, at uint32) bool {
 	if int(sa.owner) != w.id {
 		end := w.endOfIP(p)
 		if h := w.handTo(int(sa.owner), handESP, p); h != nil {
-			h.end, h.flags = end, p.flags&(pktV6|pktSampled)
+			h.end, h.flags = end, p.flags&(pktV6|watched)
 		}
 		return false
 	}

@@ -142,6 +142,10 @@ func (w *worker) forwardToOwner(t *Tables, p *packet, id, via int) {
 		return
 	}
 	p.flags &^= pktSampled // the owner samples what it encapsulates
+	if p.flags&pktCaptured != 0 {
+		w.noteNode(p, true)
+		w.noteEnd(p, int32(id), Forwarded)
+	}
 	tos, _ := w.tosOf(p)
 	w.count.toOwner.add(1)
 	w.sealTagged(t, p, via, by, tos, t.tags[id])
@@ -185,7 +189,8 @@ func (w *worker) takeForwarded(t *Tables, p *packet, next uint8) {
 	c.rxBytes.add(uint64(len(text)))
 	w.count.fromNodes.add(1)
 	q := *p // parse does not set forwarded for each packet of a batch
-	q.l3, q.tunnel, q.flags, q.forwarded = p.l4+tagLen, noTunnel, p.flags&pktSampled, true
+	q.l3, q.tunnel, q.flags, q.forwarded = p.l4+tagLen, noTunnel, p.flags&watched, true
+	w.noteNode(&q, false)
 	ip := text[tagLen:]
 	switch {
 	case ip[0]>>4 == 4:

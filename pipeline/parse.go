@@ -35,7 +35,7 @@ func (w *worker) parse(t *Tables, b *batch, descs []xsk.Desc, port int) {
 		chunk := d.Addr &^ (xsk.FrameSize - 1)
 		p.chunk = chunk
 		p.tunnel, p.vrf, p.port = noTunnel, 0, uint8(port)
-		p.flags &= pktSampled
+		p.flags &= watched
 		f := w.frame(chunk)
 		if size < usualHeaders || at+size > xsk.FrameSize {
 			w.parseSlow(t, b, i, f[at:min(at+size, xsk.FrameSize)], at)

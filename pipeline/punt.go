@@ -62,6 +62,9 @@ func (w *worker) takeInjected(t *Tables) int {
 func (w *worker) injectOne(t *Tables, b *batch) {
 	p := &b.packets[b.n]
 	p.flags = pktInjected | w.chooseOne(t)
+	if w.capturing != nil {
+		w.capturing.lookAt(w, p, FromHost, 0, w.bytes(p))
+	}
 	w.count.injected.add(1)
 	if f := w.describe(p); f != wire.OK {
 		w.drop(p, outerFault(f))

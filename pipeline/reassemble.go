@@ -37,6 +37,7 @@ var fragmentReasons = [reassembly.VerdictCount]Reason{
 func (w *worker) collect(p *packet) {
 	key, f := w.fragmentOf(p)
 	w.sampled(p, noTunnel, Delivered)
+	w.noteHeld(p)
 	p.sample = 0               // that of the datagram, if this fragment completes it, is another
 	if f.Off == 0 && !f.More { // an atomic fragment has nothing to do with any other (RFC 6946 4)
 		w.joined.Pieces = append(w.joined.Pieces[:0], f)
@@ -78,6 +79,7 @@ func (w *worker) join(p *packet) {
 	verdict := w.fragments.Add(w.now, key, f, out)
 	w.dropFrames(out.Evicted, FragmentTableFull)
 	if verdict >= reassembly.Duplicate {
+		w.noteReason(p, fragmentReasons[verdict])
 		w.dropFrames(out.Dropped, fragmentReasons[verdict])
 	}
 	if verdict == reassembly.Complete {
@@ -99,10 +101,12 @@ func (w *worker) assemble(pieces []reassembly.Fragment, last *packet) {
 			w.countLost(FragmentTooBig)
 			w.release(piece.Frame)
 		}
+		w.noteReason(last, FragmentTooBig)
 		return
 	}
 	p := &w.whole.packets[w.whole.n]
-	*p = packet{chunk: pieces[0].Frame, l3: uint16(pieces[0].Start), tunnel: noTunnel, port: last.port, flags: last.flags & (pktV6 | pktSampled)}
+	*p = packet{chunk: pieces[0].Frame, l3: uint16(pieces[0].Start), tunnel: noTunnel, port: last.port, flags: last.flags & (pktV6 | watched), capture: last.capture}
+	w.noteJoined(p, len(pieces))
 	f := w.frame(p.chunk)
 	end := header + pieces[0].Len
 	for _, piece := range pieces[1:] {

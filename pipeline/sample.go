@@ -183,6 +183,10 @@ func (s *samplingTable) tunnel(id int32) uint32 {
 
 // sampled tells of a picked packet, which is at its end, or close to it: once, and later only what became of it.
 func (w *worker) sampled(p *packet, out int, v Verdict) {
+	if p.flags&watched == 0 {
+		return
+	}
+	w.noteEnd(p, int32(out), v)
 	if p.flags&pktSampled == 0 {
 		return
 	}
@@ -201,6 +205,7 @@ func (w *worker) sampled(p *packet, out int, v Verdict) {
 // sampleDropped is sampled for a packet that is dropped.
 func (w *worker) sampleDropped(p *packet, r Reason) {
 	w.sampled(p, noTunnel, Dropped)
+	w.noteReason(p, r)
 	if p.flags&pktSampled != 0 {
 		w.sampleOf(p).Reason = r
 	}

@@ -51,22 +51,25 @@ func (b *bed) sampled(c *Counters) {
 	}
 }
 
+// pathTests are tests of the packet path, for others that want all of what it does.
+var pathTests = map[string]func(*testing.T){
+	"decap": TestDecap, "encap": TestEncap, "options": TestDecapOptionalFields, "key": TestKeyMismatch, "lateral": TestLateral,
+	"accounts": TestAccountsApart, "ttl": TestTTLExceeded, "sources": TestSourceNotInPrefixes, "echo": TestEchoOfInterfaceAddress,
+	"keepalive": TestKeepalive, "ecn": TestECN, "malformed": TestMalformed, "damage": TestRandomDamage, "too big": TestTooBig,
+	"fragments before": TestFragmentBeforeEncapsulation, "fragments behind": TestOuterFragments, "clamp": TestMSSClamp,
+	"hand over": TestHandOverToPort, "sequence": TestSequenceOwner, "full": TestTXRingFull, "punt": TestPuntAndInject,
+	"another host": TestForAnotherHost, "host": TestHostThroughTunnels, "unresolved": TestUnresolvedNeighbour, "reasons": TestRouteReasons,
+	"esp handed over": TestESPHandedOver, "esp": TestESP, "esp fragments": TestESPFragments, "esp reasons": TestESPReasons,
+	"esp sending": TestESPSendingReasons, "esp owner": TestESPOwner, "esp lateral": TestESPLateral, "esp in clear": TestESPAnswersAreNotInClear,
+	"device": TestDevice, "not for device": TestNotForDevice, "probes": TestProbes, "one way": TestProbesOneWay, "sealed": TestProbesSealed,
+	"bfd": TestBFD, "owner": TestForwardedToOwner, "forwarded": TestForwardedMalformed, "children": TestChildren,
+}
+
 // The tests of the packet path once more, with everything sampled.
 func TestEverythingSampled(t *testing.T) {
 	everythingSampled = true
 	defer func() { everythingSampled = false }()
-	for name, f := range map[string]func(*testing.T){
-		"decap": TestDecap, "encap": TestEncap, "options": TestDecapOptionalFields, "key": TestKeyMismatch, "lateral": TestLateral,
-		"accounts": TestAccountsApart, "ttl": TestTTLExceeded, "sources": TestSourceNotInPrefixes, "echo": TestEchoOfInterfaceAddress,
-		"keepalive": TestKeepalive, "ecn": TestECN, "malformed": TestMalformed, "damage": TestRandomDamage, "too big": TestTooBig,
-		"fragments before": TestFragmentBeforeEncapsulation, "fragments behind": TestOuterFragments, "clamp": TestMSSClamp,
-		"hand over": TestHandOverToPort, "sequence": TestSequenceOwner, "full": TestTXRingFull, "punt": TestPuntAndInject,
-		"another host": TestForAnotherHost, "host": TestHostThroughTunnels, "unresolved": TestUnresolvedNeighbour, "reasons": TestRouteReasons,
-		"esp handed over": TestESPHandedOver, "esp": TestESP, "esp fragments": TestESPFragments, "esp reasons": TestESPReasons,
-		"esp sending": TestESPSendingReasons, "esp owner": TestESPOwner, "esp lateral": TestESPLateral, "esp in clear": TestESPAnswersAreNotInClear,
-		"device": TestDevice, "not for device": TestNotForDevice, "probes": TestProbes, "one way": TestProbesOneWay, "sealed": TestProbesSealed,
-		"bfd": TestBFD, "owner": TestForwardedToOwner, "forwarded": TestForwardedMalformed, "children": TestChildren,
-	} {
+	for name, f := range pathTests {
 		t.Run(name, f)
 	}
 }

@@ -145,11 +145,12 @@ func (w *worker) makePieces(into *[maxPieces]packet, p *packet, n int, f wire.Fa
 		w.drop(p, FragmentNoFrame)
 		return false
 	}
+	w.notePieces(p, n)
 	into[0] = *p
 	for i := 1; i < n; i++ {
 		into[i] = *p
 		into[i].chunk, into[i].l3 = w.moved[i-1], errorStart
-		into[i].flags |= pktLaterFragment
+		into[i].flags = p.flags&^pktCaptured | pktLaterFragment
 		into[i].sample = 0
 	}
 	w.count.fragments.add(uint64(n - 1))

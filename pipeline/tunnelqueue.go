@@ -68,6 +68,9 @@ func (w *worker) takeFor(t *Tables, r *ring[copySlot]) (n int) {
 		if r == w.probes.in {
 			p.flags |= pktProbe
 		}
+		if w.capturing != nil {
+			w.capturing.lookAt(w, &p, FromControl, 0, w.bytes(&p))
+		}
 		w.sendInto(t, &p, int(s.node))
 		r.pop()
 	}

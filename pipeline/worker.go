@@ -63,7 +63,9 @@ type worker struct {
 	tunnelDrops              []tunnelDrops    // by tunnel id
 	drops                    *dropTable
 	sampler                  sampler
-	sequence                 []counter // next GRE sequence number, by tunnel id; only of tunnels that this worker owns
+	captured                 *Capture    // that this worker takes part in; nil: none
+	capturing                *captureEnd // its part of it
+	sequence                 []counter   // next GRE sequence number, by tunnel id; only of tunnels that this worker owns
 	count                    workerCounters
 	fragments                *reassembly.Table
 	joined                   reassembly.Out
@@ -211,6 +213,9 @@ func (w *worker) poll() int {
 func (w *worker) turn() int {
 	w.boundary.Add(1)
 	t := w.engine.tables.Load()
+	if c := w.engine.capture.Load(); c != w.captured {
+		w.followCapture(c)
+	}
 	work := 0
 	for i := range w.queues {
 		work += w.receive(t, &w.queues[i])
@@ -227,6 +232,9 @@ func (w *worker) turn() int {
 	w.recycle()
 	w.expire()
 	w.sampler.ring.show() // nothing more becomes of what was sampled in this turn
+	if w.capturing != nil {
+		w.capturing.endTurn()
+	}
 	return work
 }
 
@@ -253,6 +261,9 @@ func (w *worker) receive(t *Tables, q *boundQueue) int {
 	w.count.received.add(uint64(n))
 	w.count.batches.add(1)
 	w.choose(t, &w.batch, n)
+	if w.capturing != nil {
+		w.capturing.look(w, &w.batch, n, q.port)
+	}
 	w.process(t, &w.batch, w.descs[:n], q.port)
 	w.finishWhole(t)
 	w.showHandedOver() // a worker with many queues would fill the rings before flush

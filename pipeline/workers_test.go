@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/gopacket/layers"
 
+	"causeway/pipeline/match"
 	"causeway/pipeline/memport"
 	"causeway/xsk"
 )
@@ -147,7 +148,7 @@ func TestReload(t *testing.T) {
 	b.wantOne(gre(t, inner, greHeader{})) // the tables before are still in force
 }
 
-// TestConcurrentReload runs real worker goroutines while tables, routes and neighbours change and counters are read;
+// TestConcurrentReload runs real worker goroutines while tables, routes and neighbours change, captures run and counters are read;
 // it is for the race detector.
 func TestConcurrentReload(t *testing.T) {
 	u, err := xsk.NewUMEM(xsk.UMEMConfig{Parts: 2, FramesPerPart: 1024, Debug: true})
@@ -184,7 +185,29 @@ func TestConcurrentReload(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	shown := 0
+	show := func(_ time.Time, s *Captured) bool {
+		if name, account := e.Names(s.In); name == "cust-a" && account == "default" && s.Verdict == Forwarded && bytes.Equal(s.Inner()[:20], sources[0].frame[38:58]) {
+			shown++
+		}
+		return true
+	}
 	for i := 0; sources[0].more() || sources[1].more(); i++ {
+		if i%8 == 0 {
+			c, err := e.StartCapture(new(match.Program))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 3 {
+				time.Sleep(time.Millisecond)
+				c.Drain(show)
+			}
+			c.Stop()
+			c.Drain(show)
+			if n := c.Counts(); n.Matched < n.Looked {
+				t.Errorf("%+v", n)
+			}
+		}
 		spec.Tunnels = append(spec.Tunnels[:1], tunnelSpec(fmt.Sprint("extra", i%3), func(s *TunnelSpec) { s.CustomerEndpoint = netip.MustParseAddr("198.51.100.99") }))
 		if err := e.Apply(&spec); err != nil {
 			t.Fatal(err)
@@ -202,6 +225,9 @@ func TestConcurrentReload(t *testing.T) {
 	cancel()
 	wg.Wait()
 	c := e.Total()
+	if shown == 0 {
+		t.Error("no packet was captured")
+	}
 	if in, out := c.Balance(); in != out || c.Received != 40000 || c.Forwarded != 40000 {
 		t.Errorf("in %d, out %d: %+v", in, out, c)
 	}

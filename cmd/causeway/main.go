@@ -9,6 +9,8 @@
 //	causeway rebalance          has flows go where the weights of routes say
 //	causeway drain              withdraws the endpoints, waits for traffic to leave, and stops the daemon
 //	causeway doctor [-c FILE]   says what is fast on this machine, what is not, and why
+//	causeway capture -w FILE    writes packets of the running daemon to a pcapng file, with what became of them
+//	causeway trace              prints the way of packets through the running daemon
 //	causeway replay -c FILE IN  says what the node would do with the frames of a capture
 //	causeway version
 //
@@ -71,7 +73,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(wrongFlag)
 	root.SetVersionTemplate("causeway {{.Version}}\n") // as the command does
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(runCommand(), checkCommand(), showCommand(), reloadCommand(), applyCommand(), drainCommand(), rebalanceCommand(), ikeCommand(), clusterCommand(), doctorCommand(), replayCommand(), versionCommand())
+	root.AddCommand(runCommand(), checkCommand(), showCommand(), reloadCommand(), applyCommand(), drainCommand(), rebalanceCommand(), ikeCommand(), clusterCommand(), doctorCommand(), captureCommand(), traceCommand(), replayCommand(), versionCommand())
 	return root
 }
 

@@ -71,7 +71,7 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"show", "tunnels", "--socket", filepath.Join(dir, "none")}, 1, []string{"no daemon answers there"}},
 		{[]string{"reload", "--socket", filepath.Join(dir, "none")}, 1, []string{"no daemon answers there"}},
 		{nil, 2, []string{"a command is missing"}},
-		{[]string{"stop"}, 2, []string{`unknown command "stop": causeway wants one of apply, check, cluster, doctor, drain, `}},
+		{[]string{"stop"}, 2, []string{`unknown command "stop": causeway wants one of apply, capture, check, cluster, doctor, drain, `}},
 		{[]string{"cluster"}, 2, []string{"causeway cluster wants one of identity"}},
 		{[]string{"cluster", "join"}, 2, []string{`unknown command "join": causeway cluster wants one of identity`}},
 		{[]string{"cluster", "identity", "edge-1"}, 2, []string{"causeway cluster identity takes no arguments"}},

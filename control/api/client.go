@@ -99,6 +99,11 @@ func (c *Client) send(method, what string, text io.Reader, v any) error {
 	if resp.StatusCode == http.StatusOK {
 		return json.NewDecoder(resp.Body).Decode(v)
 	}
+	return c.refused(resp)
+}
+
+// refused is the error of an answer that is one.
+func (c *Client) refused(resp *http.Response) error {
 	var p problem
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if json.Unmarshal(body, &p) != nil || p.Error == "" {

@@ -40,6 +40,8 @@ type Node interface {
 	Rebalance() Rebalanced
 	CommandIKE(ctx context.Context, command, tunnel string) error
 	ExportKeys(tunnel string, span time.Duration) (KeyFile, error)
+	// Capture gives events to emit, and an empty one where what was given must not wait any longer, until ctx is done or emit fails.
+	Capture(ctx context.Context, q CaptureRequest, emit func(CaptureEvent) error) error
 }
 
 // The commands of CommandIKE.
@@ -116,6 +118,7 @@ func NewHandler(n Node) http.Handler {
 		}
 		answer(w, http.StatusOK, a)
 	})
+	mux.HandleFunc("POST /v1/capture", capture(n))
 	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, _ *http.Request) {
 		r, err := n.Reload()
 		if err != nil {

@@ -65,6 +65,25 @@ func (f filled) Apply(_ context.Context, d *config.Fleet, dry bool) (Applied, er
 	}
 	return a, f.reload
 }
+func (filled) Capture(ctx context.Context, q CaptureRequest, emit func(CaptureEvent) error) error {
+	if q.Filter == "wrong" {
+		return errors.New("filter: word 1, \"wrong\"")
+	}
+	p := fill[CapturedPacket]()
+	for _, e := range []CaptureEvent{{Begun: &q}, {Packet: &p}, {}, {Counts: new(fill[CaptureCounts]())}} {
+		if err := emit(e); err != nil {
+			return err
+		}
+	}
+	switch q.Filter {
+	case "breaks":
+		return errors.New("it broke")
+	case "waits":
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return emit(CaptureEvent{Ended: new(fill[CaptureEnd]())})
+}
 func (f filled) Reload() (Reload, error) { return fill[Reload](), f.reload }
 
 // fill sets each field of a T to its number.
@@ -102,6 +121,8 @@ func set(v reflect.Value, n *int) {
 		v.SetBool(true)
 	case reflect.Float64:
 		v.SetFloat(float64(*n) + 0.5)
+	case reflect.Uint8:
+		v.SetUint(uint64(*n))
 	case reflect.Int:
 		v.SetInt(int64(*n))
 	case reflect.Uint32, reflect.Uint64:

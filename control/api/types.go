@@ -6,7 +6,7 @@
 //	GET  /v1/neighbours  []Neighbour    GET  /v1/status   Status
 //	GET  /v1/workers     Workers        POST /v1/reload   Reload
 //	GET  /v1/nodes       []ClusterNode  GET  /v1/cluster  Cluster
-//	GET  /v1/health      []Health
+//	GET  /v1/health      []Health       POST /v1/capture  CaptureEvent, one a line
 //
 // The field names are a contract: none changes its meaning or goes away. Counters count since the daemon's start (a
 // tunnel's since it was added), sizes are in bytes, times in seconds. An error is {"error": "..."} with a status

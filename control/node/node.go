@@ -77,6 +77,7 @@ type Node struct {
 	news      *news
 	devices   devices
 	sessions  atomic.Pointer[sessions]
+	capturing atomic.Pointer[capturing] // nil: no capture runs
 
 	certificate certificate // for the cluster
 	engine      *pipeline.Engine
