@@ -28,6 +28,8 @@ import (
 	"causeway/analytics/graph"
 	"causeway/analytics/store"
 	"causeway/analytics/store/sqlite"
+
+	"golang.org/x/net/netutil"
 )
 
 // Options say what there is to count, and who is told. Dir, Engine, Tunnels, Health and Log must be there.
@@ -80,10 +82,12 @@ type Service struct {
 	web       *http.Server
 
 	indexes map[string]uint32 // of tunnels as interfaces, by id; of the collector's goroutine
-	known   []string          // tunnels that indexes has, with what else of them may change
+	known   []Tunnel          // that indexes has
 	latest  atomic.Pointer[[]Tunnel]
 
 	attacks [attack.Vectors]atomic.Uint64
+	minute  int64 // in which told were told; of the collector's goroutine
+	told    int
 	active  atomic.Int64
 }
 
@@ -107,7 +111,8 @@ func Open(o Options) (s *Service, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("analytics: %w", err)
 	}
-	s.web = &http.Server{Handler: s.pages(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, TLSConfig: o.TLS, MaxHeaderBytes: 64 << 10,
+	// Streams set deadlines of their own; nobody else may hold a connection by sending slowly, or by not reading.
+	s.web = &http.Server{Handler: s.pages(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute, TLSConfig: o.TLS, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug)}
 	s.collector = collect.New(s.reading())
 	return s, nil
@@ -172,14 +177,10 @@ func (s *Service) exportCounters() []export.Counters {
 // numberInterfaces gives each tunnel an interface number that another start gives it too, if no other tunnel has it by chance. It
 // reports whether the tunnels are others than before.
 func (s *Service) numberInterfaces(list []Tunnel) (changed bool) {
-	names := make([]string, len(list))
-	for i, t := range list {
-		names[i] = t.ID + t.Interface.Remote.String()
-	}
-	if slices.Equal(names, s.known) {
+	if slices.EqualFunc(list, s.known, func(a, b Tunnel) bool { return a.Tunnel == b.Tunnel && a.Interface == b.Interface }) {
 		return false
 	}
-	s.known = names
+	s.known = list
 	taken, ids := map[uint32]bool{}, slices.Collect(func(yield func(string) bool) {
 		for _, t := range list {
 			if !yield(t.ID) {
@@ -214,6 +215,9 @@ func (s *Service) attacked(e attack.Event) {
 		what = "analytics: an attack has ended"
 	}
 	s.collector.AddAttack(e.Attack)
+	if !s.mayTell(what) {
+		return
+	}
 	if what != "" {
 		s.o.Log.Warn(what, "id", e.Attack.ID, "vector", e.Attack.Vector, "account", e.Attack.Account, "destination", e.Attack.Dst,
 			"packets_per_second", uint64(e.Rate), "packets", e.Attack.Packets)
@@ -221,6 +225,24 @@ func (s *Service) attacked(e attack.Event) {
 	if s.o.Attack != nil {
 		s.o.Attack(e)
 	}
+}
+
+// toldInMinute is how many beginnings and ends of attacks are logged and posted in a minute: whoever attacks chooses how many there are.
+const toldInMinute = 60
+
+// mayTell reports whether one more may be told; an event that is neither has no bound.
+func (s *Service) mayTell(what string) bool {
+	if what == "" {
+		return true
+	}
+	if minute := time.Now().Unix() / 60; minute != s.minute {
+		s.minute, s.told = minute, 0
+	}
+	s.told++
+	if s.told == toldInMinute {
+		s.o.Log.Warn("analytics: of more attacks in this minute only rows and metrics tell")
+	}
+	return s.told < toldInMinute
 }
 
 func (s *Service) removed(name string, bytes int64) {
@@ -260,19 +282,34 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 // serve answers until the server is closed.
+// connections is how many there may be at once: each is a file of the daemon's.
+const connections = 512
+
 func (s *Service) serve() (err error) {
+	l := s.o.Listener
+	if l != nil {
+		l = netutil.LimitListener(l, connections)
+	}
 	switch {
-	case s.o.Listener == nil:
+	case l == nil:
 		return nil
 	case s.o.TLS != nil:
-		err = s.web.ServeTLS(s.o.Listener, "", "")
+		err = s.web.ServeTLS(l, "", "")
 	default:
-		err = s.web.Serve(s.o.Listener)
+		err = s.web.Serve(l)
 	}
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
 	return err
+}
+
+// Addr is where the service can be asked; nil: nowhere.
+func (s *Service) Addr() net.Addr {
+	if s.o.Listener == nil {
+		return nil
+	}
+	return s.o.Listener.Addr()
 }
 
 // Stats may be called by any goroutine.

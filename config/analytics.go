@@ -280,13 +280,20 @@ func (d *decoder) attacks(v value) map[string]int64 {
 	return given
 }
 
-// same reports whether two sections mean the same, but for the rate of samples, which a running daemon takes over.
+// same reports whether two sections mean the same, but for the rate of samples, which a running daemon takes over, and thresholds.
 func (a *Analytics) same(b *Analytics) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
 	return a.Listen == b.Listen && a.TLS == b.TLS && a.Tokens == b.Tokens && a.Retention == b.Retention && a.Disk == b.Disk && a.Place == b.Place &&
-		a.Geo == b.Geo && a.Truncate == b.Truncate && maps.Equal(a.Attacks, b.Attacks) && sameSet(a.Export.SFlow, b.Export.SFlow) && sameSet(a.Export.IPFIX, b.Export.IPFIX)
+		a.Geo == b.Geo && a.Truncate == b.Truncate && sameSet(a.Export.SFlow, b.Export.SFlow) && sameSet(a.Export.IPFIX, b.Export.IPFIX)
+}
+
+// checkAnalytics finds what cannot be together with the rest of the file.
+func (k *checker) checkAnalytics() {
+	if a := k.c.Analytics; a != nil && a.Listen.IsValid() && a.Listen == k.c.Metrics.Listen {
+		k.fail("analytics.listen", "%s is where metrics listen (%s): write another port", a.Listen, k.there("metrics.listen"))
+	}
 }
 
 // warnAnalytics says what anybody may see, and what nobody will.
@@ -299,6 +306,11 @@ func (d *decoder) warnAnalytics(c *Config) {
 	case !a.Listen.IsValid() && len(a.Export.SFlow)+len(a.Export.IPFIX) == 0:
 		d.warn("analytics", "what is counted nobody can ask for: write listen, or export")
 	}
+}
+
+// sameAttacks reports whether two sections look for the same attacks.
+func (a *Analytics) sameAttacks(b *Analytics) bool {
+	return a == nil || b == nil || maps.Equal(a.Attacks, b.Attacks)
 }
 
 // SamplingRate is one packet in how many that is sampled; 0: none.

@@ -79,6 +79,9 @@ func TestAnalyticsMistakes(t *testing.T) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
 	}
+	if _, err := Parse("c.yaml", []byte(base+"metrics: {listen: 127.0.0.1:1}\nanalytics: {listen: 127.0.0.1:1}\n")); err == nil || !strings.Contains(err.Error(), "analytics.listen: 127.0.0.1:1 is where metrics listen (metrics.listen on line 9)") {
+		t.Errorf("one address for two: %v", err)
+	}
 	if _, err := Parse("c.yaml", []byte(base+"    sampling: 0\n")); err == nil || !strings.Contains(err.Error(), "tunnels[0].sampling: ") {
 		t.Errorf("sampling: 0 of a tunnel: %v", err)
 	}
@@ -91,10 +94,13 @@ func TestAnalyticsChanges(t *testing.T) {
 	if !slices.Equal(d.Settings, []string{"analytics.sampling"}) || len(d.Restart) > 0 || len(d.TunnelsChanged) != 1 || !slices.Equal(d.TunnelsChanged[0].Fields, []string{"sampling"}) {
 		t.Errorf("another rate: %+v", d)
 	}
-	for _, other := range []string{"", "analytics: {disk: 1GiB}\n", "analytics: {listen: 127.0.0.1:1}\n", "analytics: {place: {city: A}}\n", "analytics: {attacks: {syn_flood: 1}}\n", "analytics: {export: {sflow: [\"a:1\"]}}\n"} {
+	for _, other := range []string{"", "analytics: {disk: 1GiB}\n", "analytics: {listen: 127.0.0.1:1}\n", "analytics: {place: {city: A}}\n", "analytics: {export: {sflow: [\"a:1\"]}}\n"} {
 		if d := Diff(parse("analytics: {}\n"), parse(other)); len(d.Restart) != 1 || d.Restart[0].Path != "analytics" {
 			t.Errorf("%q: %+v", other, d)
 		}
+	}
+	if d := Diff(parse("analytics: {}\n"), parse("analytics: {attacks: {syn_flood: 1}}\n")); len(d.Restart) != 1 || d.Restart[0].Path != "analytics.attacks" {
+		t.Errorf("thresholds: %+v", d)
 	}
 	for text, want := range map[string]string{
 		"analytics: {}\n":                       "analytics: what is counted nobody can ask for",

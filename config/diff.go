@@ -221,6 +221,7 @@ func (c *Changes) diffRestart(old, new *Config) {
 	note("cluster", old.Cluster.same(new.Cluster), "the node joins at the start")
 	note("notify", old.Notify.Webhook == new.Notify.Webhook && string(old.Notify.Secret) == string(new.Notify.Secret), "what is told meanwhile waits in a queue that is made at the start")
 	note("analytics", old.Analytics.same(new.Analytics), "its files, addresses and collectors are opened at the start")
+	note("analytics.attacks", old.Analytics.sameAttacks(new.Analytics), "who looks for attacks remembers by the old thresholds")
 	note("control.socket", old.Control == new.Control, "the socket is made at the start")
 }
 

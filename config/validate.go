@@ -38,6 +38,7 @@ func (d *decoder) check(c *Config) {
 	k.checkRoutes()
 	k.checkPrefixes()
 	k.checkCluster()
+	k.checkAnalytics()
 }
 
 // at returns the position of a path, or of what contains it when the file does

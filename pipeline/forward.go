@@ -133,6 +133,7 @@ func (w *worker) toTunnel(t *Tables, p *packet, id int) {
 		return
 	}
 	if !w.decrement(t, p) {
+		w.countDropInto(p, id, TTLExceeded)
 		return
 	}
 	w.encap(t, p, id)

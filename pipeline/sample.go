@@ -222,7 +222,8 @@ func (w *worker) sampleOf(p *packet) *Sample {
 func (w *worker) takeSample(p *packet, out int32) bool {
 	s := &w.sampler
 	table := &w.engine.tables.Load().sampling
-	every, picked := table.of(p.tunnel, out), w.engine.samplingEvery(table) // another worker may have picked it
+	shift := w.engine.samplingShift.Load()
+	every, picked := table.of(p.tunnel, out)<<shift, table.every<<shift // another worker may have picked it
 	if every == 0 || every > picked && s.random()>>32*uint64(every) >= uint64(picked)<<32 {
 		return false
 	}
@@ -234,7 +235,7 @@ func (w *worker) takeSample(p *packet, out int32) bool {
 	}
 	w.count.samples.add(1)
 	p.sample = at + 1
-	c.at, c.Every, c.In, c.Out, c.Length, c.Size, c.Reason = w.now, max(every, picked), p.tunnel, noTunnel, 0, 0, ReasonNone
+	c.at, c.Every, c.In, c.Out, c.Length, c.Size, c.Reason = w.now, every, p.tunnel, noTunnel, 0, 0, ReasonNone
 	if p.end > p.l3 { // else parse did not come to its end
 		packet := w.bytes(p)
 		c.Length, c.Size = uint16(len(packet)), uint8(copy(c.Header[:], packet))

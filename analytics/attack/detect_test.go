@@ -418,6 +418,46 @@ func TestClock(t *testing.T) {
 	}
 }
 
+// TestEnd: who stops says so of what goes on, once.
+func TestEnd(t *testing.T) {
+	w := newWorld(13, 1000, nil)
+	for range 10 {
+		w.second(func() { w.rate(100_000, func() packet { return attacks[0].packet(w, addr("10.0.0.1")) }) })
+	}
+	w.d.End(w.now)
+	w.d.End(w.now)
+	if len(w.seen(Started)) != 1 || len(w.seen(Ended)) != 1 || w.d.Active() != 0 {
+		t.Errorf("started %q, ended %q, %d go on", w.seen(Started), w.seen(Ended), w.d.Active())
+	}
+}
+
+// TestEndsAfterItBegan: whatever the clock does in between.
+func TestEndsAfterItBegan(t *testing.T) {
+	w := newWorld(14, 1000, nil)
+	for i := range 60 {
+		if i == 12 {
+			w.now = w.now.Add(-time.Hour)
+		}
+		w.second(func() {
+			if i < 20 {
+				w.rate(100_000, func() packet { return attacks[0].packet(w, addr("10.0.0.1")) })
+			}
+		})
+	}
+	ended := false
+	for _, e := range w.events {
+		if e.Change == Ended {
+			ended = true
+			if e.Attack.End < e.Attack.Start {
+				t.Errorf("it began at %d and ended at %d", e.Attack.Start, e.Attack.End)
+			}
+		}
+	}
+	if !ended {
+		t.Error("it did not end")
+	}
+}
+
 // TestDeterministic: the same samples and seed give the same events.
 func TestDeterministic(t *testing.T) {
 	run := func() []Event {

@@ -294,6 +294,19 @@ func (d *Detector) goOn(h *host, v Vector, rate float64, now time.Time) {
 	}
 }
 
+// End tells of all attacks that go on that they have ended, as far as anybody will know.
+func (d *Detector) End(now time.Time) {
+	for _, h := range d.list {
+		for v := range Vectors {
+			if h.tracks[v].active {
+				d.active--
+				d.report(h, v, Ended, 0, now)
+				d.release(h, v)
+			}
+		}
+	}
+}
+
 // watch gives a track evidence, if there is any left.
 func (d *Detector) watch(h *host, v Vector, now time.Time) {
 	var e *evidence

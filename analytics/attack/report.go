@@ -12,7 +12,7 @@ func (d *Detector) report(h *host, v Vector, c Change, rate float64, end time.Ti
 	e := h.tracks[v].evidence
 	a := e.attack(h, v, d.id(h, v, e.since))
 	if !end.IsZero() {
-		a.End = end.Unix()
+		a.End = max(end.Unix(), a.Start) // the clock may have been set back
 	}
 	d.tell(Event{Change: c, Vector: v, Rate: rate, Attack: a, Sources: e.peers.Top(keptPeers), Headers: e.samples()})
 }

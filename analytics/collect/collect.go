@@ -46,6 +46,7 @@ type Detector interface {
 	Observe(s *store.Sample) // each, as the account that it belongs to may see it, with whole addresses
 	Count(rows []store.Drops)
 	Tick(now time.Time) // each second
+	End(now time.Time)  // nobody looks any more: what goes on is told to have ended
 }
 
 // Options are what a Collector reads, and to whom it gives. Write, Origin, Sinks and Detect may be nil.
@@ -76,6 +77,9 @@ const (
 	samplesAtOnce    = 20_000
 )
 
+// latest is over how many seconds at the most what was counted since the last time is spread.
+const latest = 120
+
 // heldSeconds bounds what waits while the store does not take it.
 const heldSeconds = 60
 
@@ -94,12 +98,13 @@ type Collector struct {
 	counted map[int]totals
 	dropped map[dropped]uint64
 	probed  map[string]Health
-	active  map[*flow.Tunnel]bool
+	active  map[string]bool // by tunnel id
 
 	second  int64 // that counts are for, when they are read
 	batch   *store.Batch
 	waiting []*store.Batch
 	failing bool
+	tried   time.Time // to write, while failing
 
 	room  int    // samples that may still be kept
 	thin  uint32 // one in so many is kept
@@ -112,7 +117,7 @@ type Collector struct {
 // New makes a collector of what is counted from now on.
 func New(o Options) *Collector {
 	c := &Collector{o: o, random: rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1)), second: time.Now().Unix(), thin: 1, room: samplesAtOnce,
-		counted: map[int]totals{}, dropped: map[dropped]uint64{}, probed: map[string]Health{}, active: map[*flow.Tunnel]bool{}}
+		counted: map[int]totals{}, dropped: map[dropped]uint64{}, probed: map[string]Health{}, active: map[string]bool{}}
 	c.batch = c.newBatch()
 	c.learnNames()
 	c.readCounters(nil)
@@ -130,12 +135,15 @@ func (c *Collector) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			c.step(time.Now().Add(time.Second)) // the second that has begun
+			if c.o.Detect != nil {
+				c.o.Detect.End(time.Now())
+			}
 			c.endBatch()
 			c.write(context.WithoutCancel(ctx))
 			return
 		case <-tick.C:
 			c.step(time.Now())
-			if len(c.waiting) > 0 {
+			if len(c.waiting) > 0 && (!c.failing || time.Since(c.tried) > time.Second) {
 				c.write(ctx)
 			}
 		}
@@ -145,9 +153,11 @@ func (c *Collector) Run(ctx context.Context) {
 // step takes what there is at the present time.
 func (c *Collector) step(now time.Time) {
 	c.o.Engine.Samples(c.take)
-	if s := now.Unix(); s < c.second-2 || s > c.second+heldSeconds { // the clock was set: nobody knows what was when
-		c.second = s
-	} else if s > c.second {
+	s := now.Unix()
+	if s < c.second-2 || s > c.second+latest { // the clock was set, or nobody came here for long: the last that is known is spread over so long
+		c.second = max(s-latest, min(c.second, s))
+	}
+	if s > c.second {
 		c.endSeconds(s)
 	}
 }
@@ -248,6 +258,7 @@ func (c *Collector) write(ctx context.Context) {
 }
 
 func (c *Collector) refused(err error) {
+	c.tried = time.Now()
 	if !c.failing {
 		c.failing = true
 		c.o.Log.Error("analytics: what is counted cannot be written; the last minute is kept in memory, and packets go on", "error", err)

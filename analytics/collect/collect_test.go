@@ -153,6 +153,15 @@ func TestBeginnings(t *testing.T) {
 	if r := b.rows(); len(r.Traffic)+len(r.Drops) != 0 {
 		t.Errorf("before the start: %+v", r)
 	}
+	b.engine.counters[0].RXPackets, b.engine.counters[0].RXBytes = 510, 5100
+	moved := *acme
+	moved.Account, moved.ID = "globex", "d"
+	b.tunnels[0] = Tunnel{&moved, 0} // the same tunnel, of another account from now on
+	b.pass(time.Second)
+	if r := b.rows().Traffic; len(r) != 1 || r[0].Packets != 10 || r[0].Account != "globex" {
+		t.Errorf("another account: %+v", r)
+	}
+	b.wrote, b.batch = nil, &store.Batch{}
 	b.tunnels[0] = Tunnel{globex, 0}
 	*b.engine.counters[0] = pipeline.TunnelCounters{RXPackets: 600, RXBytes: 6000}
 	b.pass(time.Second)
@@ -333,6 +342,24 @@ func TestAdapts(t *testing.T) {
 	}
 }
 
+// What was counted while nobody looked for long is spread, not a peak.
+func TestLongPause(t *testing.T) {
+	b := newBed()
+	b.engine.counters[0].RXPackets = 70_000
+	b.pass(70 * time.Second)
+	b.engine.counters[0].RXPackets += 400_000
+	b.pass(400 * time.Second)
+	sum := uint64(0)
+	for _, r := range b.rows().Traffic {
+		if sum += r.Packets; r.Packets > 3334 {
+			t.Fatalf("%d packets in a second", r.Packets)
+		}
+	}
+	if sum != 470_000 {
+		t.Errorf("%d packets", sum)
+	}
+}
+
 // A store that refuses is told again; what waits is bounded, the loss counted, and the operator told once.
 func TestStoreRefuses(t *testing.T) {
 	b := newBed()
@@ -393,6 +420,7 @@ func (d *detector) Count(rows []store.Drops) {
 	}
 }
 func (d *detector) Tick(time.Time) { d.ticks++ }
+func (d *detector) End(time.Time)  {}
 
 // A detector gets each sample as each account may see it, with whole addresses, each drop once, and a tick a second; its attacks are written.
 func TestDetector(t *testing.T) {

@@ -44,7 +44,7 @@ func (c *Collector) readCounters(seconds []int64) {
 	for number, t := range c.names {
 		counters := c.o.Engine.TunnelCounters(number)
 		now, was := byDirection(t, &counters), c.counted[number]
-		if was.tunnel == nil || was.tunnel.ID != t.ID || now.rx < was.rx || now.tx < was.tx { // another one has the number, and began at zero
+		if was.tunnel == nil || was.tunnel.Name != t.Name || now.rx < was.rx || now.tx < was.tx { // another one has the number, and began at zero
 			was = totals{}
 		}
 		for d := flow.Ingress; d <= flow.Lateral; d++ {
@@ -69,7 +69,7 @@ func (c *Collector) addTraffic(seconds []int64, t *flow.Tunnel, d flow.Direction
 		return
 	}
 	if d != flow.Lateral || sum.Packets > 0 {
-		c.active[t] = true
+		c.active[t.ID] = true
 	}
 	for i, s := range seconds {
 		row := store.Traffic{Time: s, Account: t.Account, Tunnel: t, Direction: d,
@@ -136,7 +136,7 @@ func (c *Collector) readHealth(minute int64) {
 		}
 		lost := h.Lost - was.Lost
 		c.batch.Health = append(c.batch.Health, store.Health{Time: minute, Account: t.Account, Tunnel: t, Remote: h.Remote, State: h.State,
-			Active: c.active[t], Probes: h.Answered - was.Answered + lost, Lost: lost, RTT: h.RTT})
+			Active: c.active[t.ID], Probes: h.Answered - was.Answered + lost, Lost: lost, RTT: h.RTT})
 	}
 	c.probed = now
 	if minute != 0 {

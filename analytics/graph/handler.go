@@ -69,6 +69,10 @@ func (h *Handler) admit(w http.ResponseWriter, r *http.Request) (grant, bool) {
 				"without tokens only names of loopback are served, such as localhost: configure analytics.tokens")
 			return grant{}, false
 		}
+		if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" && site != "none" {
+			refuse(w, http.StatusForbidden, "site", "without tokens pages of other sites are not served")
+			return grant{}, false
+		}
 		return grant{accounts: []string{store.Operator}, name: "loopback"}, true
 	}
 	g, ok := h.options.Tokens.find(bearer(r))
@@ -113,7 +117,9 @@ func posted(w http.ResponseWriter, r *http.Request) (*params, bool) {
 	c := http.NewResponseController(w)
 	_ = c.SetReadDeadline(time.Now().Add(readTime)) // not every ResponseWriter has one
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	_ = c.SetReadDeadline(time.Time{})
+	if err == nil {
+		_ = c.SetReadDeadline(time.Time{}) // else what is left of the body has no more time either
+	}
 	var long *http.MaxBytesError
 	if errors.As(err, &long) {
 		refuse(w, http.StatusRequestEntityTooLarge, "size", "the body is longer than 64 KiB")

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -272,5 +274,24 @@ func TestBusy(t *testing.T) {
 	cancel()
 	if s.running.take(ctx, hashed(tokenAll), time.Minute) {
 		t.Error("a third place")
+	}
+}
+
+// TestOtherSites: where no token is asked for, a page of another site gets nothing, not even work done.
+func TestOtherSites(t *testing.T) {
+	for site, want := range map[string]int{"": 200, "same-origin": 200, "none": 200, "cross-site": 403, "same-site": 403} {
+		h, err := New(Options{Store: &fakeStore{}, Open: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := httptest.NewRequest(http.MethodPost, "http://127.0.0.1"+Path, strings.NewReader(`{"query": "{ __typename }"}`))
+		r.Header.Set("Content-Type", "application/json")
+		if site != "" {
+			r.Header.Set("Sec-Fetch-Site", site)
+		}
+		w := httptest.NewRecorder()
+		if h.ServeHTTP(w, r); w.Code != want {
+			t.Errorf("%q: %d %s", site, w.Code, w.Body)
+		}
 	}
 }

@@ -95,11 +95,14 @@ func checkAnalytics(c *config.Config) error {
 }
 
 // runAnalytics starts a service, and returns what ends it: the last that was counted is written then. Without a service it does nothing.
-func runAnalytics(s *analytics.Service, n *node.Node) (stop func() error) {
+func runAnalytics(s *analytics.Service, n *node.Node, log *slog.Logger) (stop func() error) {
 	if s == nil {
 		return func() error { return nil }
 	}
 	n.SetAnalytics(func() metrics.Analytics { return metricsOf(s.Stats()) })
+	if at := s.Addr(); at != nil {
+		log.Info("analytics can be asked", "listen", at)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()

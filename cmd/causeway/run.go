@@ -48,7 +48,7 @@ func run(file string, debugFrames bool) error {
 	if service, err = openAnalytics(c, n, log); err != nil {
 		return errors.Join(err, n.Close())
 	}
-	counting := runAnalytics(service, n)
+	counting := runAnalytics(service, n, log)
 	tuneRuntime(len(n.Workers().Workers))
 	reloads := make(chan os.Signal, 1)
 	signal.Notify(reloads, unix.SIGHUP)

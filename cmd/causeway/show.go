@@ -141,6 +141,9 @@ func reloadCommand() *cobra.Command {
 		if n := len(r.TunnelsRenewed); n > 0 {
 			fmt.Fprintf(cmd.OutOrStdout(), "%s to be negotiated anew: %s\n", count(n, "tunnel"), listed(r.TunnelsRenewed))
 		}
+		if len(r.Settings) > 0 {
+			fmt.Fprintf(cmd.OutOrStdout(), "changed: %s\n", listed(r.Settings))
+		}
 		fmt.Fprintf(cmd.OutOrStdout(), "reloaded: %s added, %d removed, %d changed; %s added, %d removed\n",
 			count(len(r.TunnelsAdded), "tunnel"), len(r.TunnelsRemoved), len(r.TunnelsChanged), count(r.RoutesAdded, "route"), r.RoutesRemoved)
 		return nil

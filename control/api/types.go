@@ -331,6 +331,7 @@ type Reload struct {
 	RoutesAdded    int      `json:"routes_added"`
 	RoutesRemoved  int      `json:"routes_removed"`
 	Endpoints      int      `json:"endpoints_changed"`
+	Settings       []string `json:"settings_changed"` // such as analytics.sampling
 	Warnings       []string `json:"warnings"`
 }
 

@@ -76,7 +76,10 @@ func Examine(c *config.Config) []Finding {
 	r.tunnels(c, largest)
 	r.state(c)
 	r.socket(c.Control.Socket)
-	r.metrics(c.Metrics.Listen)
+	r.listener("metrics", c.Metrics.Listen)
+	if c.Analytics != nil {
+		r.listener("analytics", c.Analytics.Listen)
+	}
 	return r.findings
 }
 
@@ -124,20 +127,21 @@ func (r *report) socket(path string) {
 	r.add(OK, "control socket", path, "")
 }
 
-// metrics looks whether the port of the metrics is free: by taking it for a moment.
-func (r *report) metrics(at netip.AddrPort) {
+// listener looks whether the port of a listener is free: by taking it for a moment. what names its section.
+func (r *report) listener(what string, at netip.AddrPort) {
 	if !at.IsValid() {
 		return
 	}
+	another := what + ": {listen: ANOTHER}"
 	l, err := net.Listen("tcp", at.String())
 	switch {
 	case err == nil:
 		l.Close()
-		r.add(OK, "metrics", at.String()+" is free", "")
+		r.add(OK, what, at.String()+" is free", "")
 	case errors.Is(err, unix.EADDRINUSE):
-		r.add(Warn, "metrics", at.String()+" is in use; unless it is by a running causeway, run will refuse to start", "metrics: {listen: ANOTHER}")
+		r.add(Warn, what, at.String()+" is in use; unless it is by a running causeway, run will refuse to start", another)
 	default:
-		r.add(Fail, "metrics", err.Error(), "metrics: {listen: ANOTHER}")
+		r.add(Fail, what, err.Error(), another)
 	}
 }
 

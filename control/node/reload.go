@@ -182,6 +182,7 @@ func summary(c *config.Config, ch config.Changes) api.Reload {
 		TunnelsAdded: tunnelNames(ch.TunnelsAdded), TunnelsRemoved: tunnelNames(ch.TunnelsRemoved), TunnelsChanged: []string{}, TunnelsRenewed: []string{},
 		RoutesAdded: len(ch.RoutesAdded), RoutesRemoved: len(ch.RoutesRemoved),
 		Endpoints: len(ch.EndpointsAdded) + len(ch.EndpointsRemoved),
+		Settings:  append([]string{}, ch.Settings...),
 		Warnings:  []string{},
 	}
 	for _, t := range ch.TunnelsChanged {

@@ -1,0 +1,137 @@
+package analytics
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"causeway/analytics/attack"
+	"causeway/analytics/collect"
+	"causeway/analytics/export/ifindex"
+	"causeway/analytics/flow"
+	"causeway/analytics/graph"
+	"causeway/analytics/store"
+	"causeway/pipeline"
+)
+
+// An engine that has counted a little.
+type engine struct{ counters pipeline.TunnelCounters }
+
+func (e *engine) Samples(func(time.Time, *pipeline.Sample))     {}
+func (e *engine) TunnelCounters(int) pipeline.TunnelCounters    { return e.counters }
+func (e *engine) TunnelDrops(func(pipeline.Drop)) (rest uint64) { return 0 }
+func (e *engine) Total() pipeline.Counters                      { return pipeline.Counters{} }
+func (e *engine) SetSamplingShift(uint32)                       {}
+
+func options(t *testing.T, tunnels func() []Tunnel) Options {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Options{Dir: t.TempDir(), Place: store.Place{Node: "edge-1"}, Listener: l, Engine: &engine{}, Tunnels: tunnels,
+		Health: func() []collect.Health { return nil }, Log: slog.New(slog.DiscardHandler), Thresholds: attack.DefaultConfig().Thresholds,
+		SFlow: []string{"127.0.0.1:9"}}
+}
+
+func tunnelOf(id string) Tunnel {
+	return Tunnel{Tunnel: collect.Tunnel{Tunnel: &flow.Tunnel{ID: id, Name: id, Account: "acme", Kind: "GRE"}, Number: 0},
+		Interface: ifindex.Interface{Remote: netip.MustParseAddr("198.51.100.2"), Protocol: 47}}
+}
+
+// A service answers where it listens, and ends when it is told to, though somebody streams; what it had open another can open.
+func TestService(t *testing.T) {
+	o := options(t, func() []Tunnel { return []Tunnel{tunnelOf("a")} })
+	s, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	at := "http://" + o.Listener.Addr().String()
+	for path, want := range map[string]string{
+		"/": "<!doctype html>", graph.StreamPath + "?query={viewer{accounts(filter:{accountTag:%22*%22}){__typename}}}": "event: next",
+	} {
+		r, err := http.Get(at + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		begin := make([]byte, len(want))
+		if _, err := io.ReadFull(r.Body, begin); err != nil || !strings.EqualFold(string(begin), want) {
+			t.Errorf("%s: %d, %q, %v", path, r.StatusCode, begin, err)
+		}
+	}
+	if s.web.ReadTimeout == 0 || s.web.WriteTimeout == 0 || s.web.ReadHeaderTimeout == 0 || s.web.IdleTimeout == 0 {
+		t.Error("a client may hold a connection for ever")
+	}
+	stop()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it does not end")
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	again := options(t, o.Tunnels)
+	again.Dir = o.Dir
+	if s, err = Open(again); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	again.Listener.Close()
+}
+
+// A tunnel has the same interface number after a restart, whatever others there are, and collectors are told of a change.
+func TestInterfaceNumbers(t *testing.T) {
+	list := []Tunnel{tunnelOf("a"), tunnelOf("b"), tunnelOf("c")}
+	s := &Service{indexes: map[string]uint32{}}
+	if !s.numberInterfaces(list) || s.numberInterfaces(list) {
+		t.Error("a change is told when there is none, or not told")
+	}
+	a, c := s.indexes["a"], s.indexes["c"]
+	if a == 0 || a == c || a > ifindex.Max {
+		t.Errorf("numbers %v", s.indexes)
+	}
+	other := &Service{indexes: map[string]uint32{}}
+	if other.numberInterfaces([]Tunnel{list[2], list[0]}); other.indexes["a"] != a || other.indexes["c"] != c {
+		t.Errorf("numbers %v, before %v", other.indexes, s.indexes)
+	}
+	list = []Tunnel{list[0], list[1], list[2]}
+	list[1].Interface.Overhead = 99
+	if !s.numberInterfaces(list) {
+		t.Error("a tunnel with other headers is not told")
+	}
+}
+
+// Whoever attacks chooses how many attacks there are, and not how many lines the log gets.
+func TestAttacksAreToldWithinBounds(t *testing.T) {
+	told := 0
+	o := options(t, func() []Tunnel { return nil })
+	defer o.Listener.Close()
+	o.Attack = func(attack.Event) { told++ }
+	s, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for range 10 * toldInMinute {
+		s.attacked(attack.Event{Change: attack.Started, Vector: attack.SYNFlood})
+	}
+	if n := s.Stats().Attacks[attack.SYNFlood]; n != 10*toldInMinute || told < toldInMinute-1 || told > 2*toldInMinute { // the minute may end in between
+		t.Errorf("%d are counted, %d told", n, told)
+	}
+}
