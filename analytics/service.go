@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -27,6 +28,7 @@ import (
 	"causeway/analytics/geo"
 	"causeway/analytics/graph"
 	"causeway/analytics/store"
+	"causeway/analytics/store/clickhouse"
 	"causeway/analytics/store/sqlite"
 
 	"golang.org/x/net/netutil"
@@ -38,15 +40,19 @@ type Options struct {
 	Place     store.Place
 	Agent     netip.Addr // by which sFlow's collectors know the node
 	Retention sqlite.Retention
-	MaxBytes  int64 // of the store
-	Listener  net.Listener
-	TLS       *tls.Config   // nil: HTTP without it
-	Tokens    *graph.Tokens // nil: everybody who reaches Listener sees all
-	SFlow     []string
-	IPFIX     []string
-	Geo       *geo.DB // nil: nothing is known of addresses
-	Keep4     int     // bits of addresses that are kept; 0: all
-	Keep6     int
+	MaxBytes  int64 // of the store; of the buffer, if ClickHouse is the store
+
+	ClickHouse         string // URL of the server that is the store; "": the files in Dir are
+	ClickHousePassword string
+
+	Listener net.Listener
+	TLS      *tls.Config   // nil: HTTP without it
+	Tokens   *graph.Tokens // nil: everybody who reaches Listener sees all
+	SFlow    []string
+	IPFIX    []string
+	Geo      *geo.DB // nil: nothing is known of addresses
+	Keep4    int     // bits of addresses that are kept; 0: all
+	Keep6    int
 
 	Engine  collect.Engine
 	Tunnels func() []Tunnel // those that the workers know now
@@ -72,10 +78,18 @@ type Stats struct {
 	Active  int                    // that go on
 }
 
+// A keeper is a store that has work of its own to do.
+type keeper interface {
+	store.Ingester
+	store.Querier
+	Run(context.Context)
+	Close() error
+}
+
 // A Service is the analytics of one node.
 type Service struct {
 	o         Options
-	store     *sqlite.Store
+	store     keeper
 	collector *collect.Collector
 	exporter  *export.Exporter
 	graph     *graph.Handler
@@ -94,8 +108,7 @@ type Service struct {
 // Open makes a Service; Run starts it. Whatever cannot be opened is an error.
 func Open(o Options) (s *Service, err error) {
 	s = &Service{o: o, indexes: map[string]uint32{}}
-	s.store, err = sqlite.Open(o.Dir, sqlite.Options{Retention: o.Retention, MaxBytes: o.MaxBytes, Removed: s.removed, Failed: s.failed})
-	if err != nil {
+	if s.store, err = s.openStore(); err != nil {
 		return nil, fmt.Errorf("analytics: %w", err)
 	}
 	defer func() {
@@ -116,6 +129,15 @@ func Open(o Options) (s *Service, err error) {
 		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug)}
 	s.collector = collect.New(s.reading())
 	return s, nil
+}
+
+func (s *Service) openStore() (keeper, error) {
+	o := &s.o
+	if o.ClickHouse == "" {
+		return sqlite.Open(o.Dir, sqlite.Options{Retention: o.Retention, MaxBytes: o.MaxBytes, Removed: s.removed, Failed: s.failed})
+	}
+	return clickhouse.Open(clickhouse.Options{URL: o.ClickHouse, Password: o.ClickHousePassword, Node: o.Place.Node,
+		Buffer: filepath.Join(o.Dir, "buffer"), MaxBuffer: o.MaxBytes, Retention: clickhouse.Retention(o.Retention), Log: o.Log})
 }
 
 // ages is how long rows of each table are kept.

@@ -5,22 +5,26 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"net/url"
+	"regexp"
 	"strconv"
+	"strings"
 	"time"
 )
 
 // Analytics says what is kept of the traffic, and who may ask for it.
 type Analytics struct {
-	Listen    netip.AddrPort // of GraphQL; the zero AddrPort: nobody can ask
-	TLS       ServerTLS      // the zero ServerTLS: none
-	Tokens    string         // path of the file of bearer tokens; "": everybody who reaches Listen sees all
-	Sampling  uint32         // one packet in so many; 0: none
-	Retention Retention
-	Disk      int64 // bytes that the store may take at most
-	Export    Export
-	Place     Place
-	Geo       Geo
-	Truncate  Truncate
+	Listen     netip.AddrPort // of GraphQL; the zero AddrPort: nobody can ask
+	TLS        ServerTLS      // the zero ServerTLS: none
+	Tokens     string         // path of the file of bearer tokens; "": everybody who reaches Listen sees all
+	Sampling   uint32         // one packet in so many; 0: none
+	Retention  Retention
+	Disk       int64 // bytes that the store, or with ClickHouse the buffer, may take at most
+	ClickHouse ClickHouse
+	Export     Export
+	Place      Place
+	Geo        Geo
+	Truncate   Truncate
 
 	Attacks map[string]int64 // packets a second from which on something is an attack, by vector; 0: it is not looked for. What is not there has a default
 }
@@ -30,6 +34,12 @@ type ServerTLS struct{ Certificate, Key string }
 
 // Retention is for how long what is counted is kept, by how finely.
 type Retention struct{ Second, Minute, Hour, Samples time.Duration }
+
+// ClickHouse is the server that keeps what is counted; the zero ClickHouse: a store of the node's own does.
+type ClickHouse struct {
+	URL      string // with the user and the database
+	Password Secret // of the user; "": none
+}
 
 // Export is the collectors that are told, each "host:port" over UDP.
 type Export struct{ SFlow, IPFIX []string }
@@ -62,8 +72,8 @@ const (
 
 var (
 	analyticsSchema = schema{
-		fields:  []string{"listen", "tls", "tokens", "sampling", "retention", "disk", "export", "place", "geo", "truncate", "attacks"},
-		refused: map[string]string{"clickhouse": "this version keeps what it counts under node.state_dir alone: remove the field"},
+		fields: []string{"listen", "tls", "tokens", "sampling", "retention", "disk", "export", "place", "geo", "truncate", "attacks",
+			"clickhouse", "clickhouse_password"},
 	}
 	serverTLSSchema = schema{fields: []string{"certificate", "key"}}
 	tokensSchema    = schema{fields: []string{"file"}}
@@ -104,6 +114,15 @@ func (d *decoder) analytics(v value) *Analytics {
 	if v, ok := f.get("disk"); ok {
 		a.Disk = v.bytes(64<<20, 1<<50)
 	}
+	if v, ok := f.get("clickhouse"); ok {
+		a.ClickHouse.URL = v.clickHouse()
+	}
+	if v, ok := f.get("clickhouse_password"); ok {
+		a.ClickHouse.Password, _ = v.preShared()
+		if a.ClickHouse.URL == "" {
+			v.fail("is of no use without analytics.clickhouse: write the URL of the server, or remove it")
+		}
+	}
 	if v, ok := f.get("export"); ok {
 		d.export(v, &a.Export)
 	}
@@ -115,6 +134,35 @@ func (d *decoder) analytics(v value) *Analytics {
 		f.fail("%s can be reached from other machines: tls and tokens are needed, or a loopback address", l)
 	}
 	return a
+}
+
+// databaseName is what a database may be called, so that it needs no quotes.
+var databaseName = regexp.MustCompile(`^/?$|^/[A-Za-z_][A-Za-z0-9_]{0,63}$`)
+
+// clickHouse returns the URL of a server; "" stands for none.
+func (v value) clickHouse() string {
+	const example = "http://edge@clickhouse.example.net:8123/causeway"
+	s, ok := v.textLike("a URL such as " + example)
+	if !ok || s == "" {
+		return ""
+	}
+	u, err := url.Parse(s)
+	if err != nil { // it may have a password, and is not shown
+		v.fail("is no URL: write one such as %s", example)
+		return ""
+	}
+	_, password := u.User.Password()
+	switch {
+	case password:
+		v.fail("has a password in it, which would stand in logs: remove it, and write clickhouse_password: {file: PATH}")
+	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "":
+		v.fail("%s is not the URL of a server's HTTP interface: write one such as %s", quote(s), example)
+	case !databaseName.MatchString(u.Path):
+		v.fail("%s names the database %s: write letters, digits and _", quote(s), quote(strings.TrimPrefix(u.Path, "/")))
+	default:
+		return s
+	}
+	return ""
 }
 
 // sampling returns one in how many packets is sampled.
@@ -286,6 +334,7 @@ func (a *Analytics) same(b *Analytics) bool {
 		return a == b
 	}
 	return a.Listen == b.Listen && a.TLS == b.TLS && a.Tokens == b.Tokens && a.Retention == b.Retention && a.Disk == b.Disk && a.Place == b.Place &&
+		a.ClickHouse.URL == b.ClickHouse.URL && string(a.ClickHouse.Password) == string(b.ClickHouse.Password) &&
 		a.Geo == b.Geo && a.Truncate == b.Truncate && sameSet(a.Export.SFlow, b.Export.SFlow) && sameSet(a.Export.IPFIX, b.Export.IPFIX)
 }
 

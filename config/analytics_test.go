@@ -32,6 +32,8 @@ analytics:
   sampling: off
   retention: {1s: 2h, 1m: 1d, 1h: 30d, samples: 1h}
   disk: 500MiB
+  clickhouse: http://edge@clickhouse.example.net:8123/causeway
+  clickhouse_password: {file: DIR/key}
   export: {sflow: ["192.0.2.9:6343", "collector.example.net:6343"], ipfix: ["[2001:db8::9]:4739"]}
   place: {city: Amsterdam, country: NL, geohash: u173z}
   geo: {asn: /asn.mmdb, country: /country.mmdb}
@@ -41,8 +43,9 @@ analytics:
 	c := mustParse(t, strings.ReplaceAll(text, "DIR", dir))
 	want = Analytics{Listen: c.Analytics.Listen, TLS: ServerTLS{dir + "/cert", dir + "/key"}, Tokens: dir + "/tokens",
 		Retention: Retention{2 * time.Hour, 24 * time.Hour, 30 * 24 * time.Hour, time.Hour}, Disk: 500 << 20,
-		Export: Export{[]string{"192.0.2.9:6343", "collector.example.net:6343"}, []string{"[2001:db8::9]:4739"}},
-		Place:  Place{"Amsterdam", "NL", "u173z"}, Geo: Geo{"/asn.mmdb", "/country.mmdb"}, Truncate: Truncate{24, 48},
+		ClickHouse: ClickHouse{"http://edge@clickhouse.example.net:8123/causeway", Secret("x")},
+		Export:     Export{[]string{"192.0.2.9:6343", "collector.example.net:6343"}, []string{"[2001:db8::9]:4739"}},
+		Place:      Place{"Amsterdam", "NL", "u173z"}, Geo: Geo{"/asn.mmdb", "/country.mmdb"}, Truncate: Truncate{24, 48},
 		Attacks: map[string]int64{"syn_flood": 500, "udp_flood": 0}}
 	if !reflect.DeepEqual(*c.Analytics, want) || c.Analytics.Listen.String() != "192.0.2.1:9151" || c.Tunnels[0].Sampling != 50 {
 		t.Errorf("%+v, want %+v; tunnel %d", c.Analytics, want, c.Tunnels[0].Sampling)
@@ -54,29 +57,37 @@ analytics:
 
 func TestAnalyticsMistakes(t *testing.T) {
 	for text, want := range map[string]string{
-		"listen: 0.0.0.0:9151":            "c.yaml:9:12: analytics: 0.0.0.0:9151 can be reached from other machines: tls and tokens are needed",
-		"listen: 9151":                    "analytics.listen: must be an address and a port",
-		"sampling: 0":                     "analytics.sampling: ",
-		"sampling: 1000001":               "analytics.sampling: ",
-		"clickhouse: http://a":            "analytics.clickhouse: this version keeps what it counts under node.state_dir alone",
-		"retention: {1s: 10s}":            "analytics.retention.1s: 10s is too short: write 1h at least, since minutes are made of seconds",
-		"retention: {1s: 2d, 1m: 1d}":     "what is counted more finely is kept for a shorter time: 1s is 2d, 1m 1d, 1h 400d",
-		"retention: {10s: 1h}":            `unknown field "10s"`,
-		"disk: 10":                        "analytics.disk: must be a size such as 500MiB",
-		"disk: 10GB":                      `analytics.disk: "10GB" is no size`,
-		"disk: 1MiB":                      `analytics.disk: "1MiB" is out of bounds`,
-		"export: {sflow: [a]}":            `analytics.export.sflow[0]: "a" is not a host and a port such as 192.0.2.9:6343`,
-		`export: {sflow: ["a:0"]}`:        `"a:0" is not a host and a port`,
-		`export: {ipfix: ["a:1", "a:1"]}`: "analytics.export.ipfix[1]: a:1 is listed twice, first as analytics.export.ipfix[0]",
-		"tokens: {}":                      "missing",
-		"attacks: {syn_flood: 0}":         "analytics.attacks.syn_flood",
-		"attacks: {sin_flood: 1}":         `unknown field "sin_flood"`,
-		"geo: {asn: a.mmdb}":              `"a.mmdb" is not an absolute path`,
-		"truncate: {ipv4: 33}":            "analytics.truncate.ipv4",
+		"listen: 0.0.0.0:9151":                          "c.yaml:9:12: analytics: 0.0.0.0:9151 can be reached from other machines: tls and tokens are needed",
+		"listen: 9151":                                  "analytics.listen: must be an address and a port",
+		"sampling: 0":                                   "analytics.sampling: ",
+		"sampling: 1000001":                             "analytics.sampling: ",
+		"clickhouse: a:8123":                            `analytics.clickhouse: "a:8123" is not the URL of a server's HTTP interface`,
+		"clickhouse: ftp://a":                           "analytics.clickhouse: ",
+		"clickhouse: http://a/?password=x":              "is not the URL of a server's HTTP interface: write one such as http://edge@clickhouse",
+		"clickhouse: http://a/my-base":                  `names the database "my-base"`,
+		"clickhouse: http://u:geheim@a":                 "analytics.clickhouse: has a password in it, which would stand in logs: remove it, and write clickhouse_password",
+		"clickhouse_password: geheim":                   "analytics.clickhouse_password: is of no use without analytics.clickhouse",
+		"clickhouse: http://a, clickhouse_password: {}": "analytics.clickhouse_password: ",
+		"retention: {1s: 10s}":                          "analytics.retention.1s: 10s is too short: write 1h at least, since minutes are made of seconds",
+		"retention: {1s: 2d, 1m: 1d}":                   "what is counted more finely is kept for a shorter time: 1s is 2d, 1m 1d, 1h 400d",
+		"retention: {10s: 1h}":                          `unknown field "10s"`,
+		"disk: 10":                                      "analytics.disk: must be a size such as 500MiB",
+		"disk: 10GB":                                    `analytics.disk: "10GB" is no size`,
+		"disk: 1MiB":                                    `analytics.disk: "1MiB" is out of bounds`,
+		"export: {sflow: [a]}":                          `analytics.export.sflow[0]: "a" is not a host and a port such as 192.0.2.9:6343`,
+		`export: {sflow: ["a:0"]}`:                      `"a:0" is not a host and a port`,
+		`export: {ipfix: ["a:1", "a:1"]}`:               "analytics.export.ipfix[1]: a:1 is listed twice, first as analytics.export.ipfix[0]",
+		"tokens: {}":                                    "missing",
+		"attacks: {syn_flood: 0}":                       "analytics.attacks.syn_flood",
+		"attacks: {sin_flood: 1}":                       `unknown field "sin_flood"`,
+		"geo: {asn: a.mmdb}":                            `"a.mmdb" is not an absolute path`,
+		"truncate: {ipv4: 33}":                          "analytics.truncate.ipv4",
 		"tls: {certificate: /nothing-there, key: /nothing-there}": "analytics.tls.certificate",
 	} {
 		if _, err := Parse("c.yaml", []byte(base+"analytics: {"+text+"}\n")); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", text, err, want)
+		} else if strings.Contains(err.Error(), "geheim") {
+			t.Errorf("%s: %v shows the password", text, err)
 		}
 	}
 	if _, err := Parse("c.yaml", []byte(base+"metrics: {listen: 127.0.0.1:1}\nanalytics: {listen: 127.0.0.1:1}\n")); err == nil || !strings.Contains(err.Error(), "analytics.listen: 127.0.0.1:1 is where metrics listen (metrics.listen on line 9)") {
@@ -94,13 +105,16 @@ func TestAnalyticsChanges(t *testing.T) {
 	if !slices.Equal(d.Settings, []string{"analytics.sampling"}) || len(d.Restart) > 0 || len(d.TunnelsChanged) != 1 || !slices.Equal(d.TunnelsChanged[0].Fields, []string{"sampling"}) {
 		t.Errorf("another rate: %+v", d)
 	}
-	for _, other := range []string{"", "analytics: {disk: 1GiB}\n", "analytics: {listen: 127.0.0.1:1}\n", "analytics: {place: {city: A}}\n", "analytics: {export: {sflow: [\"a:1\"]}}\n"} {
+	for _, other := range []string{"", "analytics: {disk: 1GiB}\n", "analytics: {clickhouse: http://a}\n", "analytics: {listen: 127.0.0.1:1}\n", "analytics: {place: {city: A}}\n", "analytics: {export: {sflow: [\"a:1\"]}}\n"} {
 		if d := Diff(parse("analytics: {}\n"), parse(other)); len(d.Restart) != 1 || d.Restart[0].Path != "analytics" {
 			t.Errorf("%q: %+v", other, d)
 		}
 	}
 	if d := Diff(parse("analytics: {}\n"), parse("analytics: {attacks: {syn_flood: 1}}\n")); len(d.Restart) != 1 || d.Restart[0].Path != "analytics.attacks" {
 		t.Errorf("thresholds: %+v", d)
+	}
+	if a := parse("analytics: {clickhouse: \"\"}\n").Analytics; a.ClickHouse.URL != "" {
+		t.Errorf("none: %+v", a.ClickHouse)
 	}
 	for text, want := range map[string]string{
 		"analytics: {}\n":                       "analytics: what is counted nobody can ask for",

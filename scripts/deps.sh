@@ -36,6 +36,7 @@ openssl                         makes certificates and signatures, and judges ou
 strongswan-pki                  certificates made by another than who must read them
 pmacct                          nfacctd and sfacctd, which collect our flows and samples
 fastnetmon                      another collector, which detects attacks
+clickhouse-server               a store of analytics, which each test starts for itself
 chromium                        opens the dashboard as a viewer does
 prometheus                      promtool, which checks and tests the alert rules
 jq                              reads the JSON output of commands in scripts

@@ -46,7 +46,8 @@ func openAnalytics(c *config.Config, n *node.Node, log *slog.Logger) (*analytics
 		Agent: c.Node.Address,
 		Retention: sqlite.Retention{Second: a.Retention.Second, Minute: a.Retention.Minute, Hour: a.Retention.Hour, Samples: a.Retention.Samples,
 			Health: a.Retention.Hour, Attacks: a.Retention.Hour},
-		MaxBytes: a.Disk, Tokens: tokens, TLS: certificate, Geo: places, SFlow: a.Export.SFlow, IPFIX: a.Export.IPFIX,
+		MaxBytes: a.Disk, ClickHouse: a.ClickHouse.URL, ClickHousePassword: string(a.ClickHouse.Password),
+		Tokens: tokens, TLS: certificate, Geo: places, SFlow: a.Export.SFlow, IPFIX: a.Export.IPFIX,
 		Keep4: a.Truncate.IPv4, Keep6: a.Truncate.IPv6,
 		Engine: n.Engine(), Tunnels: (&tunnelsOf{node: n}).list, Health: func() []collect.Health { return healthOf(n) }, Attack: func(e attack.Event) { tellAttack(n, e) }, Thresholds: thresholds(a.Attacks), Log: log,
 	}

@@ -16,6 +16,7 @@ import (
 
 	"causeway/analytics/dataset"
 	"causeway/analytics/store"
+	"causeway/analytics/store/storetest"
 )
 
 // child is the environment variable that makes this binary a writer, of the directory that it names.
@@ -70,7 +71,7 @@ func writeLimited(dir string) {
 	limit(1 << 20)
 	failures := 0
 	for t := noon.Unix(); failures < 10; t++ {
-		b := samples(100, t)
+		b := storetest.Samples(100, t)
 		b.Traffic = oneSecond(t, 1).Traffic
 		err := s.Write(context.Background(), b)
 		if err != nil {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"causeway/analytics/store/storetest"
 )
 
 // The disk is full: writing fails with an error that names the file, reading goes on, and so does writing when there is room again.
@@ -28,7 +30,7 @@ func TestRootFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := func(at int64) error {
-		batch := samples(200, at)
+		batch := storetest.Samples(200, at)
 		batch.Traffic = oneSecond(at, 1).Traffic
 		return b.Write(context.Background(), batch)
 	}

@@ -19,21 +19,7 @@ import (
 	"causeway/analytics/store/storetest"
 )
 
-func dims(set *dataset.Dataset, names ...string) (out []*dataset.Dimension) {
-	for _, n := range names {
-		out = append(out, set.Lookup(n))
-	}
-	return out
-}
-
-func measure(set *dataset.Dataset, block dataset.Block, name string) dataset.Measure {
-	for _, m := range set.Measures {
-		if m.Block == block && m.Name == name {
-			return m
-		}
-	}
-	panic(name)
-}
+var dims, measure = storetest.Dimensions, storetest.Measure
 
 // since asks for acme's packets from a time on.
 func since(t time.Time, by ...string) *store.Query {
@@ -78,7 +64,7 @@ func TestRetention(t *testing.T) {
 	for i := range int64(120) {
 		b.write(oneSecond(noon.Unix()+i, 1))
 	}
-	b.write(samples(2, noon.Unix()))
+	b.write(storetest.Samples(2, noon.Unix()))
 	b.write(&store.Batch{Health: []store.Health{{Time: noon.Unix(), Account: "acme", Tunnel: acmeA, State: "down"}},
 		Attacks: []store.Attack{{ID: "1", Account: "acme", Start: noon.Unix()}}})
 	midnight := noon.Add(12 * time.Hour)
@@ -153,13 +139,13 @@ func TestBound(t *testing.T) {
 	b := newBench(t, Options{MaxBytes: 1 << 20, Removed: func(name string, bytes int64) { removed = append(removed, name) }})
 	old := noon.Add(-48 * time.Hour)
 	b.now = noon
-	b.write(samples(1500, old.Unix()))
-	b.write(samples(1500, old.Add(24*time.Hour).Unix()))
+	b.write(storetest.Samples(1500, old.Unix()))
+	b.write(storetest.Samples(1500, old.Add(24*time.Hour).Unix()))
 	if err := os.WriteFile(filepath.Join(b.dir, "2026-01-01.db.7"+damaged), make([]byte, 10), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for i := range int64(20) {
-		b.write(samples(400, noon.Unix()+i))
+		b.write(storetest.Samples(400, noon.Unix()+i))
 		b.tidy()
 		if size, _, _ := b.size(); size > b.o.MaxBytes {
 			t.Fatalf("%d bytes after %d batches", size, i)
@@ -312,7 +298,7 @@ func TestAccounts(t *testing.T) {
 func TestInterrupted(t *testing.T) {
 	b := newBench(t, Options{Readers: 1})
 	for i := range int64(5) {
-		b.write(samples(1000, noon.Unix()+i))
+		b.write(storetest.Samples(1000, noon.Unix()+i))
 	}
 	slow := &store.Query{Dataset: dataset.Packets, Account: store.Operator, Limit: 1, By: dims(dataset.Packets, "ipSourceAddress",
 		"tcpSequenceNumber", "datetime")}

@@ -18,7 +18,6 @@ import (
 var (
 	noon   = storetest.Noon
 	acmeA  = storetest.AcmeA
-	acmeB  = storetest.AcmeB
 	places = storetest.Places
 )
 

@@ -61,7 +61,7 @@ func DrawBatch(t *rapid.T, start int64) *store.Batch {
 	}
 	for range n.Draw(t, "attacks") {
 		id := rapid.IntRange(0, 30).Draw(t, "id")
-		b.Attacks = append(b.Attacks, store.Attack{ID: fmt.Sprint(start, "-", id), Account: rapid.SampledFrom([]string{"acme", "other"}).Draw(t,
+		b.Attacks = append(b.Attacks, store.Attack{ID: fmt.Sprint(start, b.Place.Node, id), Account: rapid.SampledFrom([]string{"acme", "other"}).Draw(t,
 			"account"),
 			Start: start + int64(id), End: rapid.SampledFrom([]int64{0, start + 100}).Draw(t, "end"), Type: "flood",
 			Vector: rapid.SampledFrom([]string{"SYN flood", "UDP flood"}).Draw(t, "vector"),
