@@ -81,7 +81,7 @@ test-previous: root deps ## a node of the revision PREVIOUS and one of this in o
 
 .PHONY: test-arm64
 test-arm64: deps ## unit tests of the rooms with assembly or shared rings, as arm64 code under qemu (no root)
-	$(GO) run ./scripts/testsum -- env GOARCH=arm64 $(UNIT_TESTS) -short -exec qemu-aarch64 ./pipeline ./pipeline/wire ./pipeline/reassembly ./xsk/...
+	$(GO) run ./scripts/testsum -- env GOARCH=arm64 $(UNIT_TESTS) -short -timeout 30m -exec qemu-aarch64 ./pipeline ./pipeline/wire ./pipeline/reassembly ./xsk/...
 
 PART ?= 0/1
 .PHONY: test-mutants

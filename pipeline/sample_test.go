@@ -51,6 +51,9 @@ func (b *bed) sampled(c *Counters) {
 	}
 }
 
+// slowPathTests are those of pathTests that take more than a second.
+var slowPathTests = map[string]bool{"ecn": true, "esp": true, "clamp": true, "owner": true, "malformed": true}
+
 // pathTests are tests of the packet path, for others that want all of what it does.
 var pathTests = map[string]func(*testing.T){
 	"decap": TestDecap, "encap": TestEncap, "options": TestDecapOptionalFields, "key": TestKeyMismatch, "lateral": TestLateral,
