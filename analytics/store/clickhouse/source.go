@@ -12,7 +12,10 @@ import (
 
 // dialect is that of ClickHouse, in whose patterns a backslash takes the meaning from what follows.
 var dialect = &query.Dialect{Join: "arrayStringConcat(groupArray(toString(%s)), ',')",
-	Pattern: strings.NewReplacer(`\`, `\\`).Replace}
+	Pattern: strings.NewReplacer(`\`, `\\`).Replace, Empty: empty}
+
+// empty is an empty text that the server does not know to be one.
+const empty = "substring(account, 1, 0)"
 
 // A source says which rows a query looks at.
 type source struct {
@@ -81,7 +84,7 @@ func (s *source) rows(seconds int64) (out query.Part) {
 	case dataset.AttackTable, dataset.HealthTable:
 		out.Add("SELECT * FROM %s FINAL WHERE %s AND %s", string(s.q.Dataset.Table), within(s.span), s.condition)
 	case dataset.SampleTable:
-		out.Add("SELECT *, '' AS mitigation FROM samples WHERE %s AND %s", within(s.span), s.condition)
+		out.Add("SELECT *, "+empty+" AS mitigation FROM samples WHERE %s AND %s", within(s.span), s.condition)
 	default:
 		return union(s.cover(seconds, s.span.Whole(seconds)))
 	}

@@ -76,7 +76,7 @@ func New(q *store.Query, o Options) (*Plan, error) {
 	}
 	p := &Plan{q: q, o: o, span: SpanOf(&q.Where), groups: map[string]*group{}}
 	for _, d := range q.By {
-		p.keys = append(p.keys, Expression(d))
+		p.keys = append(p.keys, o.Dialect.expression(d))
 	}
 	if q.Dataset.Table == dataset.AttackTable { // a list, and not grouped
 		p.keys = append(p.keys, "account", "id")

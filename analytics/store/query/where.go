@@ -1,6 +1,7 @@
 package query
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strings"
@@ -36,6 +37,8 @@ type Dialect struct {
 	Join string
 	// Pattern turns a pattern in which only % and _ are special into one for LIKE; nil: it is one.
 	Pattern func(string) string
+	// Empty is an empty text where a constant will not do; "": one does. ClickHouse 18.16 loses conditions when it folds constants.
+	Empty string
 }
 
 // SQLite is the dialect of SQLite. LIKE has to be made case-sensitive for each connection.
@@ -55,6 +58,14 @@ func Expression(d *dataset.Dimension) string {
 		return "t"
 	}
 	return fmt.Sprintf("(t - t %% %d)", d.Bucket)
+}
+
+// expression is Expression in this dialect.
+func (d *Dialect) expression(x *dataset.Dimension) string {
+	if e := Expression(x); e != "''" || d.Empty == "" {
+		return e
+	}
+	return d.Empty
 }
 
 // Condition is a condition as SQL; "1=1" without one. The condition has passed Check.
@@ -92,9 +103,18 @@ func joined(parts []Part, between string) (out Part) {
 	return out
 }
 
+// notNull is a condition that a dimension which may be missing is there.
+func notNull(d *dataset.Dimension) string {
+	if !d.Nullable {
+		return ""
+	}
+	return " AND " + Expression(d) + " IS NOT NULL"
+}
+
 func (d *Dialect) compare(w *store.Where) (out Part) {
 	if len(w.Values) == 0 { // only In and NotIn may be without
-		return Part{SQL: map[store.Op]string{store.In: "1=0", store.NotIn: "1=1"}[w.Op]}
+		one := cmp.Or(d.Empty, "''") // not in nothing, and in nothing
+		return Part{SQL: map[store.Op]string{store.In: one + " <> ''", store.NotIn: one + " = ''"}[w.Op]}
 	}
 	for _, v := range w.Values {
 		out.Args = append(out.Args, d.argument(w.Op, v))
@@ -102,11 +122,11 @@ func (d *Dialect) compare(w *store.Where) (out Part) {
 	marks := strings.TrimSuffix(strings.Repeat("?,", len(w.Values)), ",")
 	switch w.Op {
 	case store.In:
-		out.SQL = fmt.Sprintf("%s IN (%s)", Expression(w.Dimension), marks)
-	case store.NotIn:
-		out.SQL = fmt.Sprintf("%s NOT IN (%s)", Expression(w.Dimension), marks)
+		out.SQL = fmt.Sprintf("%s IN (%s)", d.expression(w.Dimension), marks)
+	case store.NotIn: // what is not there is in ClickHouse 18.16 in no set, and so not in any
+		out.SQL = fmt.Sprintf("(%s NOT IN (%s)%s)", d.expression(w.Dimension), marks, notNull(w.Dimension))
 	default:
-		out.SQL = fmt.Sprintf("%s %s ?", Expression(w.Dimension), operators[w.Op])
+		out.SQL = fmt.Sprintf("%s %s ?", d.expression(w.Dimension), operators[w.Op])
 	}
 	return out
 }
