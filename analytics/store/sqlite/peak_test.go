@@ -28,3 +28,18 @@ func TestPeaks(t *testing.T) {
 		}
 	}
 }
+
+// The 95th percentile of 40 seconds is the 38th of their rates, by nearest rank; seconds without a row are rates too.
+func TestPercentile(t *testing.T) {
+	b := newBench(t, Options{})
+	for i := range 40 {
+		b.write(oneSecond(noon.Unix()-40+int64(i), uint64(i+1)))
+	}
+	for span, want := range map[time.Duration]float64{40 * time.Second: 38, 80 * time.Second: 36, 1000 * time.Second: 0} {
+		q := since(noon.Add(-span), "tunnelName")
+		q.Measures = []dataset.Measure{measure(dataset.Traffic, dataset.P95, "packetRate")}
+		if a := b.ask(q); len(a.Groups) != 1 || a.Groups[0].Measures[0] != want {
+			t.Errorf("of %v: %+v, want %v", span, a.Groups, want)
+		}
+	}
+}
