@@ -1,4 +1,4 @@
-// Package sketch summarises streams in fixed memory, with a stated error: what is most frequent, and how many distinct there are.
+// Package sketch finds in a stream what is most frequent, in fixed memory and with a stated error.
 package sketch
 
 import (

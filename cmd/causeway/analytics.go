@@ -23,9 +23,9 @@ import (
 	"causeway/analytics/store"
 	"causeway/analytics/store/sqlite"
 	"causeway/config"
-	webhook "causeway/control/health/notify"
 	"causeway/control/metrics"
 	"causeway/control/node"
+	webhook "causeway/control/notify"
 	"causeway/pipeline/wire"
 )
 
@@ -50,6 +50,9 @@ func openAnalytics(c *config.Config, n *node.Node, log *slog.Logger) (*analytics
 		Tokens: tokens, TLS: certificate, Geo: places, SFlow: a.Export.SFlow, IPFIX: a.Export.IPFIX,
 		Keep4: a.Truncate.IPv4, Keep6: a.Truncate.IPv6,
 		Engine: n.Engine(), Tunnels: (&tunnelsOf{node: n}).list, Health: func() []collect.Health { return healthOf(n) }, Attack: func(e attack.Event) { tellAttack(n, e) }, Thresholds: thresholds(a.Attacks), Log: log,
+	}
+	if places != nil {
+		log.Info("analytics knows whose addresses are", "as_of", places.Built())
 	}
 	if a.Listen.IsValid() {
 		if o.Listener, err = net.Listen("tcp", a.Listen.String()); err != nil {

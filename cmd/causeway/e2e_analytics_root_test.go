@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"causeway/control/api"
-	"causeway/control/health/notify"
+	"causeway/control/notify"
 )
 
 // A kind is many equal packets of the known mix, and what analytics must say of them.

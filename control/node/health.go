@@ -9,7 +9,7 @@ import (
 	"causeway/control/health"
 	"causeway/control/health/bfd"
 	"causeway/control/health/history"
-	"causeway/control/health/notify"
+	"causeway/control/notify"
 	"causeway/pipeline"
 )
 

@@ -8,7 +8,7 @@ import (
 	"causeway/control/api"
 	"causeway/control/health"
 	"causeway/control/health/history"
-	"causeway/control/health/notify"
+	"causeway/control/notify"
 )
 
 // keepHistory has what becomes of tunnels' health kept in the state directory, if there are tunnels whose health is known.

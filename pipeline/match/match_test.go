@@ -94,7 +94,7 @@ func TestParseErrors(t *testing.T) {
 // TestLikeTcpdump holds the language against tcpdump, over random packets and random expressions.
 func TestLikeTcpdump(t *testing.T) {
 	if _, err := exec.LookPath("tcpdump"); err != nil {
-		t.Skip("tcpdump is not installed")
+		t.Fatal("needs tcpdump: run scripts/deps.sh, or: apt-get install -y --no-install-recommends tcpdump")
 	}
 	rng := rand.New(rand.NewPCG(7, 8))
 	protos := []byte{1, 6, 17, 47, 50, 132, 58}
