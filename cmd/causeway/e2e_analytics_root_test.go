@@ -67,15 +67,7 @@ func analyticsTunnels() (list []tunnel) {
 func TestRootAnalytics(t *testing.T) {
 	b := newCraftedBed(t)
 	b.discard(t)
-	tokens := filepath.Join(b.dir, "tokens")
-	text := ""
-	for _, account := range []string{"red", "blue", "*"} {
-		hash := sha256.Sum256([]byte(tokenOf(account)))
-		text += hex.EncodeToString(hash[:]) + " " + account + "\n"
-	}
-	if err := os.WriteFile(tokens, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	tokens := b.tokens(t)
 	configuration := func(sampling int) string {
 		return b.configuration(analyticsTunnels(), fmt.Sprintf("analytics: {listen: \"127.0.0.1:9151\", tokens: {file: %s}, sampling: %d}", tokens, sampling))
 	}
@@ -99,6 +91,20 @@ func TestRootAnalytics(t *testing.T) {
 		})
 	}
 	b.end(t)
+}
+
+// tokens is a file of tokens, one of each account and one of all.
+func (b *bed) tokens(t *testing.T) string {
+	t.Helper()
+	file, text := filepath.Join(b.dir, "tokens"), ""
+	for _, account := range []string{"red", "blue", "*"} {
+		hash := sha256.Sum256([]byte(tokenOf(account)))
+		text += hex.EncodeToString(hash[:]) + " " + account + "\n"
+	}
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // discard takes UDP to port 9 of the Internet's host, which would else answer by ICMP.
@@ -173,15 +179,18 @@ while any(c > 0 for _, c in mix):
 	return nil
 }
 
-// ask is a query by curl. The answer's data, or its first error.
-func (b *bed) ask(t *testing.T, account, query string, variables map[string]any) (data map[string]any, fault string) {
+// ask is a query by curl. The answer's data, or its first error. Where may be another place than usual, with options of curl's before it.
+func (b *bed) ask(t *testing.T, account, query string, variables map[string]any, where ...string) (data map[string]any, fault string) {
 	t.Helper()
 	body, err := json.Marshal(map[string]any{"query": query, "variables": variables})
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := b.node.MustRun("curl", "-sS", "--max-time", "20", "-H", "Authorization: Bearer "+tokenOf(account), "-H", "Content-Type: application/json",
-		"--data-binary", string(body), "http://127.0.0.1:9151/client/v4/graphql")
+	if len(where) == 0 {
+		where = []string{"http://127.0.0.1:9151/client/v4/graphql"}
+	}
+	out := b.node.MustRun(append([]string{"curl", "-sS", "--max-time", "20", "-H", "Authorization: Bearer " + tokenOf(account), "-H", "Content-Type: application/json",
+		"--data-binary", string(body)}, where...)...)
 	var answer struct {
 		Data   map[string]any
 		Errors []struct{ Message string }
@@ -237,6 +246,13 @@ func number(v any) int {
 // sayWhatWasCounted compares exact sums by tunnel and direction, and drops by reason, for each account and the operator.
 func (b *bed) sayWhatWasCounted(t *testing.T, began time.Time, sent []kind) {
 	t.Helper()
+	b.sayWhatWasCountedWithin(t, began, sent, 10*time.Second)
+}
+
+// sayWhatWasCountedWithin waits so long at the most until all of it is there.
+func (b *bed) sayWhatWasCountedWithin(t *testing.T, began time.Time, sent []kind, limit time.Duration) {
+	t.Helper()
+	last := time.Now().Add(limit)
 	for _, account := range []string{"red", "blue", "*"} {
 		want := map[string]int{}
 		for _, k := range sent {
@@ -259,12 +275,12 @@ func (b *bed) sayWhatWasCounted(t *testing.T, began time.Time, sent []kind) {
 			}
 		}
 		var got map[string]int
-		for end := time.Now().Add(10 * time.Second); ; time.Sleep(500 * time.Millisecond) {
+		for ; ; time.Sleep(500 * time.Millisecond) {
 			got = b.counted(t, account, began)
 			if fmt.Sprint(got) == fmt.Sprint(want) {
 				break
 			}
-			if time.Now().After(end) {
+			if time.Now().After(last) {
 				t.Errorf("account %s: counted\n%v\nwant\n%v", account, got, want)
 				return
 			}
