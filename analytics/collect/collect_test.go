@@ -63,6 +63,9 @@ var (
 	globex = &flow.Tunnel{ID: "c", Name: "globex-1", Account: "globex", Kind: "IPSec"}
 )
 
+// began is the beginning of a minute: a clock of the day's would cross one in some runs.
+const began = 1_800_000_000
+
 func newBed(change ...func(*Options)) *bed {
 	b := &bed{engine: &engine{counters: map[int]*pipeline.TunnelCounters{0: {}, 1: {}, 2: {}}}, tunnels: []Tunnel{{acme, 0}, {acme2, 1}, {globex, 2}}}
 	o := Options{Engine: b.engine, Tunnels: func() []Tunnel { return b.tunnels }, Health: func() []Health { return b.health },
@@ -77,6 +80,7 @@ func newBed(change ...func(*Options)) *bed {
 		f(&o)
 	}
 	b.Collector = New(o)
+	b.second = began
 	b.now = time.Unix(b.second, 0)
 	b.random = rand.New(rand.NewPCG(1, 2))
 	return b
@@ -178,7 +182,6 @@ func TestBeginnings(t *testing.T) {
 // A reader that was late gives each second its part, and a clock that was set does not make a thousand rows.
 func TestLateReader(t *testing.T) {
 	b := newBed()
-	began := b.second
 	b.engine.counters[0].RXPackets, b.engine.counters[0].RXBytes = 10, 1001
 	b.engine.drops = []pipeline.Drop{{Tunnel: 0, Into: true, Reason: pipeline.TooBig, N: 7}}
 	b.pass(3 * time.Second)
@@ -385,6 +388,7 @@ func TestStoreRefuses(t *testing.T) {
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBed()
+		b.second = time.Now().Unix()
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan bool)
 		go func() { b.Run(ctx); close(done) }()

@@ -304,6 +304,7 @@ func TestUnreadableIsRemoved(t *testing.T) {
 	hub.eventually("of both", func() bool { return hub.state(s.SPI) == `"lost"` && hub.plane.child(c.SPIIn) != nil })
 	hub.stop()
 	z.stop()
+	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) // the epochs of a hub that starts again are numbered by seconds
 	b.unreadable = sweepTime - 2*time.Second
 	again := b.start("hub").joined()
 	time.Sleep(leaseTime)

@@ -385,7 +385,8 @@ func (c *Cluster) keeper(s *session) string {
 func (c *Cluster) rotate(ctx context.Context, s *session) error {
 	e := &s.epochs
 	k := seal.NewKey()
-	// A hub that starts again knows of no epoch: by the time of day, the first is higher than those before.
+	// A hub that starts again knows of no epoch: by the time of day, the first is higher than those before, unless it has begun one within
+	// this very second. What was sealed under that is then damaged to everybody.
 	number := max(e.current.Epoch+1, c.keys.Newest()+1, uint32(time.Now().Unix()))
 	next := epoch{1, number, c.opts.Member.Name, k.ID()}
 	c.keys.Add(next.Epoch, k)
