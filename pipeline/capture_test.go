@@ -14,8 +14,11 @@ import (
 // everythingCaptured makes each bed capture all that it gets, and hold what the capture says against the counters.
 var everythingCaptured bool
 
-// verdictNames are the words of filters.
-var verdictNames = map[string]uint8{"forwarded": uint8(Forwarded), "delivered": uint8(Delivered), "punted": uint8(Punted), "dropped": uint8(Dropped)}
+// verdictNamed is the verdict that a filter means by a word.
+func verdictNamed(word string) (uint8, bool) {
+	i := slices.Index(Verdicts[:], word)
+	return uint8(i), i >= 0
+}
 
 // shown is a packet that a capture has shown, which the test may keep.
 type shown struct {
@@ -26,7 +29,7 @@ type shown struct {
 // capture starts a capture of what matches a filter.
 func (b *bed) startCapture(filter string) *Capture {
 	b.t.Helper()
-	p, err := match.Parse(filter, match.Names{Tunnel: b.engine.TunnelID, Verdicts: verdictNames,
+	p, err := match.Parse(filter, match.Names{Tunnel: b.engine.TunnelID, Verdict: verdictNamed,
 		Account: func(name string) (int, bool) {
 			v, ok := b.engine.VRF(name)
 			if !ok {

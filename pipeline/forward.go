@@ -84,7 +84,7 @@ func (w *worker) toNeighbour(t *Tables, p *packet) {
 		w.oversize(t, p, int(lk.mtu), noTunnel)
 		return
 	}
-	if !w.decrement(t, p) {
+	if !w.decrement(t, p, noTunnel) {
 		return
 	}
 	w.sampled(p, noTunnel, Forwarded)
@@ -132,8 +132,7 @@ func (w *worker) toTunnel(t *Tables, p *packet, id int) {
 		w.oversize(t, p, mtu, id)
 		return
 	}
-	if !w.decrement(t, p) {
-		w.countDropInto(p, id, TTLExceeded)
+	if !w.decrement(t, p, id) {
 		return
 	}
 	w.encap(t, p, id)
@@ -159,22 +158,23 @@ func (v *VRF) mayReach(other uint16) bool {
 }
 
 // decrement takes one hop off the packet's life (RFC 1812 5.3.1, RFC 8200 3). Where that was the last one the source
-// is told, the packet is gone, and it returns false. What we made ourselves has not been routed yet.
-func (w *worker) decrement(t *Tables, p *packet) bool {
+// is told, the packet is gone, and it returns false. What we made ourselves has not been routed yet. id is the tunnel that it was to go
+// into, or noTunnel.
+func (w *worker) decrement(t *Tables, p *packet, id int) bool {
 	if p.flags&pktOriginated != 0 {
 		return true
 	}
 	ip := w.frame(p.chunk)[p.l3:p.end]
 	if p.flags&pktV6 != 0 {
 		if ip[wire.IPv6OffHopLimit] <= 1 {
-			w.expire4or6(t, p)
+			w.expire4or6(t, p, id)
 			return false
 		}
 		ip[wire.IPv6OffHopLimit]--
 		return true
 	}
 	if ip[wire.IPv4OffTTL] <= 1 {
-		w.expire4or6(t, p)
+		w.expire4or6(t, p, id)
 		return false
 	}
 	wire.DecTTL4(ip)

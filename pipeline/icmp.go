@@ -31,8 +31,12 @@ func (l *limiter) allow(now, perSecond, burst int64) bool {
 	return true
 }
 
-// expire4or6 drops a packet whose TTL or hop limit has run out, and tells its source: traceroute lives on it.
-func (w *worker) expire4or6(t *Tables, p *packet) {
+// expire4or6 drops a packet whose TTL or hop limit has run out, and tells its source: traceroute lives on it. id is the tunnel that it
+// was to go into, or noTunnel.
+func (w *worker) expire4or6(t *Tables, p *packet, id int) {
+	if id != noTunnel {
+		w.countDropInto(p, id, TTLExceeded)
+	}
 	w.refuse(t, p, TTLExceeded,
 		wire.ICMPError{Type: wire.ICMP4TimeExceeded, Code: wire.ICMP4CodeTTL},
 		wire.ICMPError{Type: wire.ICMP6TimeExceeded, Code: wire.ICMP6CodeHopLimit})

@@ -23,7 +23,7 @@ const NeverSampled = math.MaxUint32
 // maxSamplingShift bounds how far samples are made rarer while the control side does not keep up.
 const maxSamplingShift = 10
 
-// A Verdict is what became of a packet.
+// A Verdict is what became of a packet. Its text is what filters, analytics and traces call it.
 type Verdict uint8
 
 // The verdicts.
@@ -33,6 +33,11 @@ const (
 	Punted            // given to the kernel or the control side
 	Dropped
 )
+
+// Verdicts are the texts of all verdicts.
+var Verdicts = [...]string{Forwarded: "forwarded", Delivered: "delivered", Punted: "punted", Dropped: "dropped"}
+
+func (v Verdict) String() string { return Verdicts[v] }
 
 // A Sample is a packet that was picked.
 type Sample struct {

@@ -10,6 +10,9 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
 )
 
 // everythingSampled makes each bed sample all that it gets, and hold the samples against the counters.
@@ -259,9 +262,11 @@ func TestTunnelDrops(t *testing.T) {
 	b.wantDrop(gre(t, udp(t, inetHost4, inetHost4, 10), greHeader{}), InnerSource)
 	b.wantDrop(gre(t, udp(t, behind4, inetHost4, 10), greHeader{src: inetHost4, dst: endpoint4}), TunnelUnknown)
 	b.send(framed(udp(t, inetHost4, behind4, 1500, dontFragment)))
+	b.send(framed(udp(t, inetHost4, behind4, 10, func(l gopacket.SerializableLayer) { l.(*layers.IPv4).TTL = 1 })))
 	got := map[Drop]bool{}
 	rest := b.engine.TunnelDrops(func(d Drop) { got[d] = true })
-	want := map[Drop]bool{{id, false, InnerSource, 2}: true, {-1, false, TunnelUnknown, 1}: true, {id, true, TooBig, 1}: true, {-1, false, TooBig, 1}: true}
+	want := map[Drop]bool{{id, false, InnerSource, 2}: true, {-1, false, TunnelUnknown, 1}: true, {id, true, TooBig, 1}: true, {-1, false, TooBig, 1}: true,
+		{id, true, TTLExceeded, 1}: true, {-1, false, TTLExceeded, 1}: true}
 	if !maps.Equal(got, want) || rest != 0 {
 		t.Errorf("%v and %d, want %v", got, rest, want)
 	}

@@ -20,7 +20,7 @@ func (w *worker) oversize(t *Tables, p *packet, mtu, id int) {
 	ip := w.bytes(p)
 	if p.flags&pktV6 != 0 {
 		if id != noTunnel && len(ip) <= wire.IPv6MinMTU {
-			if w.decrement(t, p) {
+			if w.decrement(t, p, id) {
 				w.encap(t, p, id)
 			}
 			return
@@ -33,7 +33,7 @@ func (w *worker) oversize(t *Tables, p *packet, mtu, id int) {
 		w.tooBig(t, p, mtu, id)
 		return
 	}
-	if w.decrement(t, p) {
+	if w.decrement(t, p, id) {
 		w.fragmentInner(t, p, mtu, id, df)
 	}
 }

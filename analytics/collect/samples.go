@@ -11,7 +11,7 @@ import (
 
 // take takes a sample from a worker's ring.
 func (c *Collector) take(at time.Time, p *pipeline.Sample) {
-	s := flow.Sample{Time: at, Every: p.Every, In: c.names[int(p.In)], Out: c.names[int(p.Out)], Verdict: flow.Verdict(p.Verdict),
+	s := flow.Sample{Time: at, Every: p.Every, In: c.names[int(p.In)], Out: c.names[int(p.Out)], Verdict: p.Verdict,
 		Length: int(p.Length), Header: p.Header[:p.Size]}
 	if p.Reason != pipeline.ReasonNone {
 		s.Reason = p.Reason.String()

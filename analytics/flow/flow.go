@@ -1,10 +1,14 @@
 // Package flow is what analytics knows of single packets: the sampled ones and, taken apart, their headers.
 package flow
 
-import "time"
+import (
+	"time"
+
+	"causeway/pipeline"
+)
 
 // HeaderLen is how many bytes of a packet a sample has at most, from its IP header on.
-const HeaderLen = 128
+const HeaderLen = pipeline.SampleHeader
 
 // A Direction says how a packet crossed the tunnels. Its text is a value of the dimension `direction`.
 type Direction uint8
@@ -23,20 +27,15 @@ var Directions = [...]string{NoTunnel: "none", Ingress: "ingress", Egress: "egre
 func (d Direction) String() string { return Directions[d] }
 
 // A Verdict is what became of a packet. Its text is a value of the dimension `verdict`.
-type Verdict uint8
+type Verdict = pipeline.Verdict
 
 // The verdicts.
 const (
-	Forwarded Verdict = iota
-	Delivered         // answered by the pipeline itself
-	Punted            // given to the host's kernel
-	Dropped
+	Forwarded = pipeline.Forwarded
+	Delivered = pipeline.Delivered
+	Punted    = pipeline.Punted
+	Dropped   = pipeline.Dropped
 )
-
-// Verdicts are the texts of all verdicts.
-var Verdicts = [...]string{Forwarded: "forwarded", Delivered: "delivered", Punted: "punted", Dropped: "dropped"}
-
-func (v Verdict) String() string { return Verdicts[v] }
 
 // A Tunnel is what a sample says of the tunnel that a packet came out of, or went into. It does not change.
 type Tunnel struct {

@@ -59,6 +59,6 @@ func TestTexts(t *testing.T) {
 		}
 	}
 	if Dropped.String() != "dropped" || Forwarded.String() != "forwarded" {
-		t.Errorf("verdicts are %v", Verdicts)
+		t.Errorf("verdicts are %v and %v", Dropped, Forwarded)
 	}
 }

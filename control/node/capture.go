@@ -93,8 +93,10 @@ func (n *Node) captureNames() match.Names {
 			}
 			return uint8(all[i]), true
 		},
-		Verdicts: map[string]uint8{"forwarded": uint8(pipeline.Forwarded), "delivered": uint8(pipeline.Delivered),
-			"punted": uint8(pipeline.Punted), "dropped": uint8(pipeline.Dropped)},
+		Verdict: func(word string) (uint8, bool) {
+			i := slices.Index(pipeline.Verdicts[:], word)
+			return uint8(i), i >= 0
+		},
 	}
 }
 

@@ -38,18 +38,10 @@ func (n *Node) packetOf(s *pipeline.Captured) *api.CapturedPacket {
 }
 
 func verdictOf(s *pipeline.Captured) string {
-	switch s.Verdict {
-	case pipeline.Dropped:
-		return "dropped"
-	case pipeline.Punted:
-		return "punted"
-	case pipeline.Forwarded:
-		return "forwarded"
-	}
-	if s.Held {
+	if s.Verdict == pipeline.Delivered && s.Held {
 		return "held"
 	}
-	return "delivered"
+	return s.Verdict.String()
 }
 
 // steps are the stages that a packet came through, in their order. What it did not come to is not there.

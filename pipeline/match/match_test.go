@@ -14,10 +14,13 @@ import (
 )
 
 var names = Names{
-	Tunnel:   func(s string) (int, bool) { i := slices.Index([]string{"cust-a", "cust-b"}, s); return i, i >= 0 },
-	Account:  func(s string) (int, bool) { i := slices.Index([]string{"", "acme", "zeta"}, s); return i, i > 0 },
-	Reason:   func(s string) (uint8, bool) { return 9, s == "inner_source" },
-	Verdicts: map[string]uint8{"forwarded": 0, "delivered": 1, "punted": 2, "dropped": 3},
+	Tunnel:  func(s string) (int, bool) { i := slices.Index([]string{"cust-a", "cust-b"}, s); return i, i >= 0 },
+	Account: func(s string) (int, bool) { i := slices.Index([]string{"", "acme", "zeta"}, s); return i, i > 0 },
+	Reason:  func(s string) (uint8, bool) { return 9, s == "inner_source" },
+	Verdict: func(w string) (uint8, bool) {
+		v, ok := map[string]uint8{"forwarded": 0, "delivered": 1, "punted": 2, "dropped": 3}[w]
+		return v, ok
+	},
 }
 
 // packet4 is an IPv4 packet with four bytes of payload that may be ports.

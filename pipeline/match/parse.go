@@ -30,10 +30,10 @@ const (
 
 // Names finds the numbers of what an expression names.
 type Names struct {
-	Tunnel   func(name string) (id int, ok bool)
-	Account  func(name string) (id int, ok bool)
-	Reason   func(label string) (reason uint8, ok bool)
-	Verdicts map[string]uint8
+	Tunnel  func(name string) (id int, ok bool)
+	Account func(name string) (id int, ok bool)
+	Reason  func(label string) (reason uint8, ok bool)
+	Verdict func(word string) (uint8, bool)
 }
 
 // Parse makes a program of an expression; an empty one matches every packet. The error says which word is wrong.
@@ -338,7 +338,7 @@ func (p *parser) named(o op, kind opKind, find func(string) (int, bool), hint st
 // other reads conditions without qualifiers.
 func (p *parser) other() error {
 	w := p.word()
-	if v, ok := p.names.Verdicts[w]; ok {
+	if v, ok := p.names.Verdict(w); ok {
 		p.at++
 		return p.add(op{kind: opVerdict, low: uint32(v)})
 	}
