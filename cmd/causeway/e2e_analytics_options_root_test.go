@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -97,7 +98,7 @@ func (b *bed) certificate(t *testing.T) (certificate, key string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	about := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true,
+	about := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "edge-1"}, NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true,
 		BasicConstraintsValid: true}
 	der, err := x509.CreateCertificate(rand.Reader, about, about, k.Public(), k)
 	if err != nil {
@@ -131,7 +132,7 @@ func TestRootAnalyticsClickHouse(t *testing.T) {
 	_ = server.Wait(5 * time.Second) // it was killed
 	sent = append(sent, b.sendMix(t)...)
 	time.Sleep(5 * time.Second)
-	b.startClickHouse()
+	b.startClickHouse(t)
 	b.sayWhatWasCountedWithin(t, began, sent, time.Minute)
 	b.end(t)
 }
@@ -159,9 +160,17 @@ func (b *bed) clickHouse(t *testing.T) *hosts.Process {
 			t.Fatal(err)
 		}
 	}
-	return b.startClickHouse()
+	return b.startClickHouse(t)
 }
 
-func (b *bed) startClickHouse() *hosts.Process {
-	return b.node.Start("clickhouse-server", "--config-file="+filepath.Join(b.dir, "clickhouse", "config.xml"))
+func (b *bed) startClickHouse(t *testing.T) *hosts.Process {
+	t.Helper()
+	p := b.node.Start("clickhouse-server", "--config-file="+filepath.Join(b.dir, "clickhouse", "config.xml"))
+	for end := time.Now().Add(startLimit); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if _, err := b.node.Run("curl", "-sS", "--max-time", "1", "http://127.0.0.1:8123/ping"); err == nil {
+			return p
+		}
+	}
+	t.Fatal("clickhouse-server does not answer")
+	return nil
 }
