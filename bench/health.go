@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -96,7 +95,7 @@ func (f *healthFleet) begin(ctx context.Context, all *sync.WaitGroup, nodes int)
 				n := number[tunnel]
 				f.sent[n].Add(1)
 				if !f.broken[n].Load() {
-					f.answers <- delayed{time.Now().Add(healthRTT), func() { p.Answer(echoed(packet)) }}
+					later(f.answers, healthRTT, func() { p.Answer(echoed(packet)) })
 				}
 				return true
 			},
@@ -106,13 +105,13 @@ func (f *healthFleet) begin(ctx context.Context, all *sync.WaitGroup, nodes int)
 				}
 			},
 			Tell: func(message []byte, _ bool) {
-				f.told <- delayed{time.Now().Add(healthDelay), func() {
+				later(f.told, healthDelay, func() {
 					for j, other := range f.probers {
 						if j != i {
 							_ = other.Hear(message)
 						}
 					}
-				}}
+				})
 			}})
 		f.probers = append(f.probers, p)
 	}
@@ -127,6 +126,14 @@ func echoed(packet []byte) []byte {
 	b := slices.Clone(packet)
 	wire.EchoReply4(b)
 	return b
+}
+
+// later has do done, or lost if too much waits already, as in a network: nodes that waited for each other here would do so for ever.
+func later(list chan<- delayed, after time.Duration, do func()) {
+	select {
+	case list <- delayed{time.Now().Add(after), do}:
+	default:
+	}
 }
 
 // deliver does what is due, until ctx is done.
@@ -162,7 +169,8 @@ func (f *healthFleet) total() (n uint64) {
 	return n
 }
 
-// settle waits until the nodes know each other, and how long answers take: ten nodes that begin at one moment have two cores here.
+// settle waits until the nodes know each other, how long answers take, and that no tunnel is down: ten nodes that begin at one moment have two
+// cores here.
 func (f *healthFleet) settle(tunnels int, quick bool) error {
 	step := 5 * time.Second
 	if quick {
@@ -172,13 +180,25 @@ func (f *healthFleet) settle(tunnels int, quick bool) error {
 	for range 24 {
 		before := f.total()
 		time.Sleep(step)
-		if rate := float64(f.total()-before) / float64(tunnels) / step.Seconds(); rate > 1.05 {
+		if rate := float64(f.total()-before) / float64(tunnels) / step.Seconds(); rate > 1.05 || rate < 0.9 || f.downs() > 0 {
 			quiet = 0
 		} else if quiet++; quiet == 4 {
 			return nil
 		}
 	}
-	return errors.New("the nodes do not come to rest")
+	return fmt.Errorf("the nodes do not come to rest: %d times a node finds a tunnel down that is not", f.downs())
+}
+
+// downs is how many times a node finds one of the tunnels down.
+func (f *healthFleet) downs() (n int) {
+	for _, p := range f.probers {
+		p.Each(func(r health.Report) {
+			if r.State == health.Down {
+				n++
+			}
+		})
+	}
+	return n
 }
 
 // breakSome breaks n tunnels from one on, and reports how long it takes until every node knows of each.

@@ -83,6 +83,7 @@ type probed struct {
 	due     time.Time // the next probe, but for those that follow one that was lost
 	next    time.Time // that, or the end of the patience with one that was sent
 	number  uint64    // of the last probe
+	retried uint64    // number of the last one that was sent at once after one that was lost
 	pending []pending // oldest first
 	machine machine
 	rtt     estimator
@@ -283,7 +284,7 @@ const lateTime = 3 * time.Second
 // giveUp notes which probes have had no answer in time, and sends others at once.
 func (p *Prober) giveUp(x *probed, now time.Time) {
 	x.pending = slices.DeleteFunc(x.pending, func(w pending) bool { return w.lost && now.Sub(w.sent) > lateTime })
-	again := false
+	again := 0 // probes to send at once
 	for i := range x.pending {
 		w := &x.pending[i]
 		if w.lost || p.deadline(w).After(now) {
@@ -293,15 +294,21 @@ func (p *Prober) giveUp(x *probed, now time.Time) {
 		x.report.Lost++
 		x.report.LastLoss = now
 		first := x.machine.lost == 0 // in a row
-		again = again || first
+		if first {
+			again = x.Retry
+		}
 		p.note(x, false, first && x.machine.state != Down)
 		p.noteLoss(x, first, now)
 		p.take(x, w.sent, now, false)
+		if w.number >= x.retried && x.machine.lost >= x.Thresholds.Samples { // enough, but those at once came late, or there was no room for them
+			again = x.Thresholds.Samples
+		}
 	}
-	if again && x.machine.state != Down {
-		for range x.Retry {
+	if again > 0 && x.machine.state != Down {
+		for range again {
 			p.send(x, now)
 		}
+		x.retried = x.number
 	}
 }
 

@@ -19,9 +19,18 @@ type router struct {
 	prober *Prober
 	rtt    time.Duration
 	lose   func(n int) bool // whether the n-th probe is lost
+	full   func(n int) bool // whether there is no room for it
 	sent   []time.Time
 	states []State
 	at     []time.Time
+}
+
+func (r *router) send(_ string, packet []byte) bool {
+	if r.full != nil && r.full(len(r.sent)) {
+		return false
+	}
+	r.take(packet)
+	return true
 }
 
 func (r *router) take(packet []byte) {
@@ -70,7 +79,7 @@ func onRouter(t *testing.T, tunnel Tunnel, f func(t *testing.T, r *router)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		r := &router{rtt: 20 * time.Millisecond}
-		r.prober = New(Options{Node: "edge-1", Send: func(_ string, packet []byte) bool { r.take(packet); return true },
+		r.prober = New(Options{Node: "edge-1", Send: r.send,
 			OnState: func(s Report) { r.states, r.at = append(r.states, s.State), append(r.at, time.Now()) }})
 		ctx, stop := context.WithCancel(t.Context())
 		go r.prober.Run(ctx)
@@ -121,6 +130,40 @@ func TestProberNoticesSoon(t *testing.T) {
 			t.Errorf("degraded after %v, healthy %v later", first, second)
 		}
 	})
+}
+
+// Those that are sent at once after the first lost one may have no room, or come too late for being sent within a second of it: the ones that
+// follow are an interval apart, which is too far to say that the tunnel is down.
+func TestProberNoticesWithoutRetries(t *testing.T) {
+	for name, hinder := range map[string]func(r *router, dead int){
+		"no room": func(r *router, dead int) {
+			after := 0
+			r.full = func(n int) bool {
+				if n > dead { // the first is sent, and lost
+					after++
+				}
+				return 0 < after && after < 3
+			}
+		},
+		"late": func(*router, int) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onRouter(t, tunnelOf(Request, false, func(t *Tunnel) { t.Interval, t.Thresholds.Within = 200*time.Millisecond, 40*time.Millisecond }), func(t *testing.T, r *router) {
+				r.rtt = 850 * time.Millisecond // as that of a machine that is busy
+				time.Sleep(time.Minute)
+				dead, before := time.Now(), len(r.sent)
+				r.lose = func(n int) bool { return n >= before }
+				hinder(r, before)
+				time.Sleep(10 * time.Second)
+				if n := len(r.states); n == 0 || r.states[n-1] != Down || r.at[n-1].Sub(dead) > 5*time.Second {
+					t.Fatalf("states %v at %v", r.states, r.at)
+				}
+				if n := len(r.sent) - before; n > 50+2+3+1 {
+					t.Errorf("%d probes in 10 s", n)
+				}
+			})
+		})
+	}
 }
 
 // One lost probe is made up for at once; one in twenty makes the tunnel degraded, and not down.
