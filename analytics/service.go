@@ -29,6 +29,7 @@ import (
 	"causeway/analytics/graph"
 	"causeway/analytics/store"
 	"causeway/analytics/store/clickhouse"
+	"causeway/analytics/store/fleet"
 	"causeway/analytics/store/sqlite"
 
 	"golang.org/x/net/netutil"
@@ -44,6 +45,8 @@ type Options struct {
 
 	ClickHouse         string // URL of the server that is the store; "": the files in Dir are
 	ClickHousePassword string
+
+	Nodes fleet.Nodes // the others of the cluster, each with a store of its own; nil: there are none
 
 	Listener net.Listener
 	TLS      *tls.Config   // nil: HTTP without it
@@ -76,6 +79,7 @@ type Stats struct {
 	Export  export.Stats
 	Attacks [attack.Vectors]uint64 // that were found
 	Active  int                    // that go on
+	Fleet   fleet.Stats
 }
 
 // A keeper is a store that has work of its own to do.
@@ -90,6 +94,10 @@ type keeper interface {
 type Service struct {
 	o         Options
 	store     keeper
+	own       fleet.Own    // that other nodes can ask; nil: ClickHouse is the store of all
+	fleet     *fleet.Store // that asks them; nil: nobody is asked
+	open      sync.RWMutex // while somebody is answered
+	closed    bool
 	collector *collect.Collector
 	exporter  *export.Exporter
 	graph     *graph.Handler
@@ -120,7 +128,7 @@ func Open(o Options) (s *Service, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("analytics.export: %w", err)
 	}
-	s.graph, err = graph.New(graph.Options{Store: s.store, Tokens: o.Tokens, Open: o.Tokens == nil, NotOlderThan: ages(o.Retention), Log: o.Log})
+	s.graph, err = graph.New(graph.Options{Store: s.asked(), Tokens: o.Tokens, Open: o.Tokens == nil, NotOlderThan: ages(o.Retention), Log: o.Log})
 	if err != nil {
 		return nil, fmt.Errorf("analytics: %w", err)
 	}
@@ -134,10 +142,43 @@ func Open(o Options) (s *Service, err error) {
 func (s *Service) openStore() (keeper, error) {
 	o := &s.o
 	if o.ClickHouse == "" {
-		return sqlite.Open(o.Dir, sqlite.Options{Retention: o.Retention, MaxBytes: o.MaxBytes, Removed: s.removed, Failed: s.failed})
+		own, err := sqlite.Open(o.Dir, sqlite.Options{Retention: o.Retention, MaxBytes: o.MaxBytes, Removed: s.removed, Failed: s.failed})
+		if err != nil {
+			return nil, err
+		}
+		s.own = own
+		return own, nil
 	}
 	return clickhouse.Open(clickhouse.Options{URL: o.ClickHouse, Password: o.ClickHousePassword, Node: o.Place.Node,
 		Buffer: filepath.Join(o.Dir, "buffer"), MaxBuffer: o.MaxBytes, Retention: clickhouse.Retention(o.Retention), Log: o.Log})
+}
+
+// asked is who answers queries: the store, with those of the other nodes if each has one of its own.
+func (s *Service) asked() store.Querier {
+	if s.own == nil || s.o.Nodes == nil {
+		return s.store
+	}
+	s.fleet = fleet.New(s.own, s.o.Nodes)
+	return s.fleet
+}
+
+// Responder answers what other nodes ask for the rows here; nil: they ask ClickHouse.
+func (s *Service) Responder() func(ctx context.Context, question []byte) []byte {
+	if s.own == nil {
+		return nil
+	}
+	return func(ctx context.Context, question []byte) []byte {
+		s.open.RLock()
+		defer s.open.RUnlock()
+		if s.closed {
+			return fleet.Stopping()
+		}
+		answer, err := fleet.Respond(ctx, s.own, question)
+		if err != nil {
+			s.o.Log.Error("analytics: another node's query failed", "error", err)
+		}
+		return answer
+	}
 }
 
 // ages is how long rows of each table are kept.
@@ -340,6 +381,9 @@ func (s *Service) Stats() Stats {
 	for i := range s.attacks {
 		out.Attacks[i] = s.attacks[i].Load()
 	}
+	if s.fleet != nil {
+		out.Fleet = s.fleet.Stats()
+	}
 	return out
 }
 
@@ -356,5 +400,8 @@ func (s *Service) Close() error {
 	if s.o.Geo != nil {
 		s.o.Geo.Close()
 	}
+	s.open.Lock()
+	s.closed = true
+	s.open.Unlock()
 	return s.store.Close()
 }

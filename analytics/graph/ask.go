@@ -218,6 +218,7 @@ func groups[G ~struct{ row }](ctx context.Context, acc *account, s *shape, args 
 	if err := acc.request.charge(len(answer.Groups)); err != nil {
 		return nil, err
 	}
+	acc.request.lacks(answer.Missing)
 	a.resolution = answer.Resolution
 	out := make([]*G, len(answer.Groups))
 	for i := range answer.Groups {

@@ -155,7 +155,7 @@ func (h *Handler) execute(ctx context.Context, p *params, g grant) (body []byte,
 		return failure(fmt.Sprintf("the query took longer than %v: ask for a shorter time, or for fewer dimensions", h.options.Timeout)),
 			http.StatusGatewayTimeout
 	}
-	return encode(res.Data, res.Errors), http.StatusOK
+	return encodePart(res.Data, res.Errors, req.missing), http.StatusOK
 }
 
 // unread says why a query could not be read, in the library's words if it has some: they name the line.

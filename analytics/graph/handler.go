@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net"
 	"net/http"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -213,7 +215,16 @@ func answer(w http.ResponseWriter, status int, body []byte) {
 }
 
 // encode is the answer as the product has it: data first, and errors null if there are none.
-func encode(data []byte, errs []*qlerrors.QueryError) []byte {
+func encode(data []byte, errs []*qlerrors.QueryError) []byte { return encodePart(data, errs, nil) }
+
+// missingNode is a node whose rows an answer does not have, as clients read it.
+type missingNode struct {
+	Node string `json:"node"`
+	Why  string `json:"why"`
+}
+
+// encodePart is an answer that lacks the rows of some nodes: extensions name them, which clients that do not know it pass over.
+func encodePart(data []byte, errs []*qlerrors.QueryError, missing map[string]string) []byte {
 	if len(data) == 0 {
 		data = []byte("null")
 	}
@@ -227,6 +238,16 @@ func encode(data []byte, errs []*qlerrors.QueryError) []byte {
 	b.Write(data)
 	b.WriteString(`,"errors":`)
 	b.Write(list)
+	if len(missing) > 0 {
+		var nodes []missingNode
+		for _, name := range slices.Sorted(maps.Keys(missing)) {
+			nodes = append(nodes, missingNode{name, missing[name]})
+		}
+		text, _ := json.Marshal(nodes) // which cannot fail
+		b.WriteString(`,"extensions":{"missingNodes":`)
+		b.Write(text)
+		b.WriteString("}")
+	}
 	b.WriteString("}\n")
 	return b.Bytes()
 }

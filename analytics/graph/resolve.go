@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,6 +29,9 @@ type request struct {
 	weight  int64 // of the document: see weigh
 	queries atomic.Int64
 	cells   atomic.Int64
+
+	mu      sync.Mutex
+	missing map[string]string // nodes whose rows an answer lacks, and why
 }
 
 type requestKey struct{}
@@ -38,6 +42,18 @@ func (r *request) begin() error {
 		return refusal("the query asks for more than 32 datasets: send two")
 	}
 	return nil
+}
+
+// lacks notes whose rows an answer does not have.
+func (r *request) lacks(nodes []store.Missing) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, m := range nodes {
+		if r.missing == nil {
+			r.missing = map[string]string{}
+		}
+		r.missing[m.Node] = m.Why
+	}
 }
 
 // charge refuses an answer before it is written: the library would write any number of aliases for any number of rows.

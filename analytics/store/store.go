@@ -158,7 +158,11 @@ type Order struct {
 type Answer struct {
 	Groups     []Group
 	Resolution time.Duration // of the rows that the answer was made of
+	Missing    []Missing     // nodes whose rows the answer lacks, by name
 }
+
+// Missing is a node that has not answered.
+type Missing struct{ Node, Why string }
 
 // A Group is what rows with the same values of the dimensions add up to.
 type Group struct {

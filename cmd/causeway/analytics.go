@@ -23,6 +23,7 @@ import (
 	"causeway/analytics/store"
 	"causeway/analytics/store/sqlite"
 	"causeway/config"
+	"causeway/control/cluster"
 	"causeway/control/metrics"
 	"causeway/control/node"
 	webhook "causeway/control/notify"
@@ -50,6 +51,9 @@ func openAnalytics(c *config.Config, n *node.Node, log *slog.Logger) (*analytics
 		Tokens: tokens, TLS: certificate, Geo: places, SFlow: a.Export.SFlow, IPFIX: a.Export.IPFIX,
 		Keep4: a.Truncate.IPv4, Keep6: a.Truncate.IPv6,
 		Engine: n.Engine(), Tunnels: (&tunnelsOf{node: n}).list, Health: func() []collect.Health { return healthOf(n) }, Attack: func(e attack.Event) { tellAttack(n, e) }, Thresholds: thresholds(a.Attacks), Log: log,
+	}
+	if c := n.Joined(); c != nil {
+		o.Nodes = others{c}
 	}
 	if places != nil {
 		log.Info("analytics knows whose addresses are", "as_of", places.Built())
@@ -104,6 +108,9 @@ func runAnalytics(s *analytics.Service, n *node.Node, log *slog.Logger) (stop fu
 		return func() error { return nil }
 	}
 	n.SetAnalytics(func() metrics.Analytics { return metricsOf(s.Stats()) })
+	if c := n.Joined(); c != nil {
+		c.OnInquiry(s.Responder())
+	}
 	if at := s.Addr(); at != nil {
 		log.Info("analytics can be asked", "listen", at)
 	}
@@ -116,10 +123,26 @@ func runAnalytics(s *analytics.Service, n *node.Node, log *slog.Logger) (stop fu
 	}
 }
 
+// others are the other nodes of a cluster, as analytics asks them.
+type others struct{ *cluster.Cluster }
+
+// Others: see fleet.Nodes. Who is refused is none of them.
+func (o others) Others() (live []string, away []store.Missing) {
+	for _, v := range o.Nodes() {
+		switch v.State {
+		case cluster.Live:
+			live = append(live, v.Name)
+		case cluster.Silent:
+			away = append(away, store.Missing{Node: v.Name, Why: fmt.Sprintf("nothing was heard of it for %v", v.Heard.Round(time.Second))})
+		}
+	}
+	return live, away
+}
+
 // metricsOf is what metrics tell of a service.
 func metricsOf(s analytics.Stats) metrics.Analytics {
 	m := metrics.Analytics{Samples: s.Collect.Samples, Thinned: s.Collect.Thinned, Unwritten: s.Collect.Unwritten, Shift: s.Collect.Shift,
-		Attacks: map[string]uint64{}, Active: s.Active}
+		Attacks: map[string]uint64{}, Active: s.Active, Answered: s.Fleet.Answered, Missed: s.Fleet.Missed}
 	for v, n := range s.Attacks {
 		m.Attacks[attack.Vector(v).String()] = n
 	}

@@ -191,7 +191,7 @@ func (b *clusterBed) startNodes(t *testing.T) {
 
 // fileOf is a node's configuration: both have the same tunnels.
 func (b *clusterBed) fileOf(x *bed) string {
-	routes := []string{}
+	routes := []string{`analytics: {listen: "127.0.0.1:9151"}`}
 	for _, tunnel := range b.tunnels {
 		if tunnel.device { // BGP comes at the end
 			routes = append(routes, "routes:", fmt.Sprintf("  - {prefix: 198.18.%d.0/24, nexthop: %s}", tunnel.number, tunnel.name), fmt.Sprintf("  - {prefix: %q, nexthop: %s}", fmt.Sprintf("2001:db8:18:%d::/64", tunnel.number), tunnel.name))
@@ -296,6 +296,7 @@ func (b *clusterBed) goesOn(t *testing.T) {
 
 	if b.tunnels[0].probed {
 		b.probesComeHome(t)
+		b.oneCountsForBoth(t)
 	}
 
 	negotiations := b.rt.Capture("vc", "udp port 500 or udp port 4500")
@@ -304,6 +305,9 @@ func (b *clusterBed) goesOn(t *testing.T) {
 	b.rekeys(t, "the second node has all: ")
 	b.kill(t, b.second)
 	b.spray(toFirst)
+	if b.tunnels[0].probed {
+		b.oneIsMissing(t)
+	}
 	b.manyPings(t, "the negotiator is dead", b.bed)
 	b.rekeys(t, "the negotiator is dead: ")
 	b.manyPings(t, "another node has all", b.bed)

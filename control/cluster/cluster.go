@@ -87,6 +87,8 @@ type Cluster struct {
 
 	given givenKeys // Run's
 
+	inquiries inquiries
+
 	clock     clock
 	clockSaid time.Duration // what the log has of it; Run's
 

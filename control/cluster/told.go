@@ -26,6 +26,7 @@ func (c *Cluster) listen() (stop func(), err error) {
 		{subjectSAs + "*", c.heard},
 		{subjectIKE + self, c.opened(forwardPlace(self), c.takeForwarded)},
 		{subjectAsk + self, c.answerAsked},
+		{subjectInquiry + self, c.inquired},
 		{subjectBeats, c.heardBeat},
 		{subjectGone, c.opened(subjectGone, c.takeGone)},
 		{subjectFloors, c.opened(subjectFloors, c.takeFloors)},

@@ -65,6 +65,7 @@ var (
 	unwritten       = desc("analytics_unwritten_batches_total", "Batches of rows that were given up, because the store did not take them within a minute.")
 	attacks         = desc("analytics_attacks_total", "Attacks that were detected, by vector.", "vector")
 	attacksActive   = desc("analytics_attacks_active", "Attacks that go on.")
+	nodeAnswers     = desc("analytics_node_answers_total", "Times that another node of the cluster was asked for its rows, by whether it has answered in time: answered, missed.", "result")
 	exported        = desc("analytics_export_datagrams_total", "Datagrams for collectors of sFlow and IPFIX, by what became of them: sent, failed (a collector's host may refuse what was sent).", "protocol", "collector", "result")
 	tunnelRTT       = desc("tunnel_health_rtt_seconds", "How long answers to the probes of a tunnel take, smoothed. Not there before the first answer.", "tunnel", "account")
 	saInfo          = desc("sa_info", "1, with what is known of a security association of a tunnel: its direction (in, out), SPI and encryption.", "tunnel", "direction", "spi", "encryption")
@@ -338,6 +339,8 @@ func (o out) analytics(a Analytics) {
 		o.counter(attacks, n, vector)
 	}
 	o.gauge(attacksActive, float64(a.Active))
+	o.counter(nodeAnswers, a.Answered, "answered")
+	o.counter(nodeAnswers, a.Missed, "missed")
 	for _, x := range a.Collectors {
 		o.counter(exported, x.Sent, x.Protocol, x.Address, "sent")
 		o.counter(exported, x.Failed, x.Protocol, x.Address, "failed")

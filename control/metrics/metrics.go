@@ -59,6 +59,7 @@ type Analytics struct {
 	Shift            uint32            // samples are rarer than configured by that power of two
 	Attacks          map[string]uint64 // that were found, by vector
 	Active           int               // attacks that go on
+	Answered, Missed uint64            // times that another node has answered for its rows, and that one has not
 	Collectors       []Collector
 }
 

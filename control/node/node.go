@@ -395,6 +395,9 @@ func (n *Node) takePrefixes(p []netip.Prefix) {
 // SetAnalytics has metrics tell of analytics, which are another room's. It is called before Run.
 func (n *Node) SetAnalytics(f func() metrics.Analytics) { n.analytics = f }
 
+// Joined is this node's part of the cluster; nil: it is alone.
+func (n *Node) Joined() *cluster.Cluster { return n.cluster }
+
 // Engine is what forwards.
 func (n *Node) Engine() *pipeline.Engine { return n.engine }
 

@@ -22,39 +22,70 @@ type group struct {
 
 // Add takes a row that a statement gave: integers, floats, or their text; text; or nil. It is an error when there are too many groups.
 func (p *Plan) Add(row []any) error {
-	if len(row) != len(p.keys)+len(p.columns) {
-		return fmt.Errorf("query of %s: a row has %d columns, not %d", p.q.Dataset.Name, len(row), len(p.keys)+len(p.columns))
+	width := p.keyColumns()
+	if len(row) != width+len(p.columns) {
+		return fmt.Errorf("query of %s: a row has %d columns, not %d", p.q.Dataset.Name, len(row), width+len(p.columns))
 	}
-	keys, name, err := p.identify(row[:len(p.keys)])
+	keys, name, err := p.identify(row[:width])
 	if err != nil {
 		return err
 	}
-	row = row[len(p.keys):]
+	row = row[width:]
 	if n, err := number(row[rowCount]); err != nil || n == 0 { // sums of no rows at all
 		return err
 	}
 	g := p.groups[name]
 	if g == nil {
 		if len(p.groups) >= p.o.MaxGroups {
-			return store.Refusal(fmt.Sprintf("query of %s: it makes more than %d groups; ask for less time, filter more, or group by less", p.q.Dataset.Name,
-				p.o.MaxGroups))
+			return TooMany{store.Refusal(fmt.Sprintf("query of %s: it makes more than %d groups; ask for less time, filter more, or group by less",
+				p.q.Dataset.Name, p.o.MaxGroups)), p.o.Resolution, p.apart}
 		}
-		g = &group{keys: keys, sums: make([]float64, len(p.columns)), lists: make([][]float64, len(p.columns))}
-		g.sums[firstRow] = math.Inf(1)
+		g = p.newGroup(keys)
 		p.groups[name] = g
 	}
 	return p.fold(g, row)
+}
+
+// TooMany is the refusal of a query that makes too many groups.
+type TooMany struct {
+	store.Refusal
+	Resolution time.Duration
+	Intervals  bool // each group is of one interval: with a coarser resolution there are fewer
+}
+
+func (e TooMany) Unwrap() error { return e.Refusal }
+
+// newGroup makes one of no rows.
+func (p *Plan) newGroup(keys []any) *group {
+	g := &group{keys: keys, sums: make([]float64, len(p.columns)), lists: make([][]float64, len(p.columns))}
+	g.sums[firstRow] = math.Inf(1)
+	return g
+}
+
+// keyColumns is how many columns of a row say which group it is of.
+func (p *Plan) keyColumns() int {
+	if p.apart {
+		return len(p.keys) + 1 // the interval
+	}
+	return len(p.keys)
+}
+
+// isText reports whether a column of those is text. Behind the dimensions are names of an attack, or an interval.
+func (p *Plan) isText(key int) bool {
+	if key < len(p.q.By) {
+		return p.q.By[key].Type == dataset.String
+	}
+	return !p.apart
 }
 
 // identify reads the dimensions of a row, and makes a name of them.
 func (p *Plan) identify(row []any) (keys []any, name string, err error) {
 	var b []byte
 	for i, v := range row {
-		isText := i >= len(p.q.By) || p.q.By[i].Type == dataset.String
 		switch {
 		case v == nil:
 			b = append(b, 'n')
-		case isText:
+		case p.isText(i):
 			s, ok := v.(string)
 			if !ok {
 				return nil, "", fmt.Errorf("query of %s: column %d is a %T, not text", p.q.Dataset.Name, i, v)
@@ -93,41 +124,58 @@ func number(v any) (float64, error) {
 
 func (p *Plan) fold(g *group, row []any) error {
 	for i, c := range p.columns {
-		if c.fold == list {
-			if err := p.extend(g, i, row[i]); err != nil {
+		how := c.fold
+		if p.apart {
+			how = c.across
+		}
+		if how == list {
+			values, err := listed(row[i])
+			if err != nil {
 				return err
 			}
+			p.extend(g, i, values...)
 			continue
 		}
 		n, err := number(row[i])
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case c.fold == sum:
-			g.sums[i] += n
-		case c.fold == highest:
-			g.sums[i] = max(g.sums[i], n)
-		case c.fold == lowest:
-			g.sums[i] = min(g.sums[i], n)
 		}
+		how.into(&g.sums[i], n)
 	}
 	return nil
 }
 
-// extend adds values to a list. Only the highest are kept: a percentile does not look at the others.
-func (p *Plan) extend(g *group, i int, v any) error {
+// into folds a number into what is there. A list is none.
+func (f fold) into(all *float64, n float64) {
+	switch f {
+	case sum:
+		*all += n
+	case highest:
+		*all = max(*all, n)
+	case lowest:
+		*all = min(*all, n)
+	}
+}
+
+// listed reads a list of whole numbers.
+func listed(v any) (values []float64, err error) {
 	text, ok := v.(string)
 	if !ok {
-		return fmt.Errorf("query: the database gave a %T where a list was expected", v)
+		return nil, fmt.Errorf("query: the database gave a %T where a list was expected", v)
 	}
-	values := g.lists[i]
 	for item := range strings.SplitSeq(text, ",") {
 		n, err := strconv.ParseInt(item, 10, 64)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		values = append(values, float64(n))
 	}
+	return values, nil
+}
+
+// extend adds values to a list. Only the highest are kept: a percentile does not look at the others.
+func (p *Plan) extend(g *group, i int, more ...float64) {
+	values := append(g.lists[i], more...)
 	// Rows that a wrong clock put after now may make the group's intervals more; 64 have room for 1280 of them.
 	most := int(p.groupSpan(g, p.o.Oldest).Intervals(p.resolution())/20) + 1 + 64
 	if len(values) > 2*most {
@@ -135,7 +183,6 @@ func (p *Plan) extend(g *group, i int, v any) error {
 		values = slices.Clone(values[:most])
 	}
 	g.lists[i] = values
-	return nil
 }
 
 func descending(a, b float64) int { return cmp.Compare(b, a) }
@@ -147,7 +194,8 @@ func (p *Plan) resolution() int64 { return int64(p.o.Resolution / time.Second) }
 // highest seconds at different times, the rate of an interval is its average.
 func (p *Plan) peak(v dataset.Value) (final, error) {
 	name, unit := amount(dataset.TrafficTable, v)
-	together, average, second := p.column("MAX(n)", highest), p.column("MAX(s_"+name+")", highest), p.column("MAX(p_"+name+")", highest)
+	together, average, second := p.column("MAX(n)", highest, sum), p.column("MAX(s_"+name+")", highest, sum),
+		p.column("MAX(p_"+name+")", highest, highest)
 	return final{func(p *Plan, g *group) float64 {
 		if g.sums[together] == 1 {
 			return g.sums[second] * unit
@@ -160,7 +208,7 @@ func (p *Plan) peak(v dataset.Value) (final, error) {
 // without rows counts, as zero.
 func (p *Plan) percentile(v dataset.Value) (final, error) {
 	name, unit := amount(dataset.TrafficTable, v)
-	column := p.column(fmt.Sprintf(p.o.Dialect.Join, "s_"+name), list)
+	column := p.column(fmt.Sprintf(p.o.Dialect.Join, "s_"+name), list, sum)
 	return final{func(p *Plan, g *group) float64 {
 		n := max(p.groupSpan(g, p.start).Intervals(p.resolution()), int64(g.sums[rowCount]))
 		values := g.lists[column]
@@ -198,6 +246,9 @@ func (p *Plan) groupSpan(g *group, first int64) Span {
 
 // Answer orders the groups and makes the answer of them.
 func (p *Plan) Answer() *store.Answer {
+	if p.apart {
+		p.join()
+	}
 	a := &store.Answer{Resolution: p.o.Resolution}
 	type entry struct {
 		*group

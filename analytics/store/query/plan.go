@@ -19,6 +19,7 @@ type Options struct {
 	Now        time.Time
 	Oldest     int64 // seconds since 1970: no row is older
 	MaxGroups  int   // 0: 250,000
+	Shared     bool  // what other nodes know is to be added: see Share
 }
 
 // A Plan makes an answer out of one or more sources, for example a file for each day: Statement gives the SQL for each, Add takes
@@ -32,6 +33,7 @@ type Plan struct {
 	columns   []column // of a statement, after the keys
 	finals    []final  // one for each measure
 	intervals bool     // rows of one interval are added up first, because a measure looks at single intervals
+	apart     bool     // and rows of different intervals are not, until what other nodes know is there
 	listed    bool     // a percentile is asked for
 	variance  [2]int   // columns, of samples
 
@@ -39,7 +41,7 @@ type Plan struct {
 	start  int64 // of the first row of all, when all are there
 }
 
-// A fold is how values of the same group from several sources become one.
+// A fold is how values become one.
 type fold uint8
 
 const (
@@ -49,9 +51,11 @@ const (
 	list
 )
 
+// A column is of a statement. Fold is how values of a group from several sources become one, across how those of one interval from several
+// nodes do.
 type column struct {
-	sql  string
-	fold fold
+	sql          string
+	fold, across fold
 }
 
 // The columns of each statement.
@@ -85,7 +89,8 @@ func New(q *store.Query, o Options) (*Plan, error) {
 		p.intervals = p.intervals || m.Block == dataset.Max || m.Block == dataset.P95
 		p.listed = p.listed || m.Block == dataset.P95
 	}
-	p.columns = []column{{"COUNT(*)", sum}, {"MIN(t)", lowest}}
+	p.apart = p.intervals && o.Shared
+	p.columns = []column{{"COUNT(*)", sum, highest}, {"MIN(t)", lowest, lowest}}
 	for _, m := range q.Measures {
 		f, err := p.measure(m)
 		if err != nil {
@@ -95,23 +100,26 @@ func New(q *store.Query, o Options) (*Plan, error) {
 	}
 	if q.Dataset.Table == dataset.SampleTable {
 		const w, x = "(1.0 * every)", "(8.0 * length)"
-		p.variance[0] = p.column(fmt.Sprintf("SUM(%s * (%[1]s - 1))", w), sum)
-		p.variance[1] = p.column(fmt.Sprintf("SUM(%s * (%[1]s - 1) * %s * %[2]s)", w, x), sum)
+		p.variance[0] = p.column(fmt.Sprintf("SUM(%s * (%[1]s - 1))", w), sum, sum)
+		p.variance[1] = p.column(fmt.Sprintf("SUM(%s * (%[1]s - 1) * %s * %[2]s)", w, x), sum, sum)
 	}
 	return p, nil
 }
+
+// Resolution is that of the rows which the plan is made for.
+func (p *Plan) Resolution() time.Duration { return p.o.Resolution }
 
 // Intervals reports whether the plan looks at single intervals: then a source must have a row for each interval.
 func (p *Plan) Intervals() bool { return p.intervals }
 
 // column returns the place of a column, which is added if it is not there.
-func (p *Plan) column(sql string, f fold) int {
+func (p *Plan) column(sql string, f, across fold) int {
 	for i, c := range p.columns {
 		if c.sql == sql {
 			return i
 		}
 	}
-	p.columns = append(p.columns, column{sql, f})
+	p.columns = append(p.columns, column{sql, f, across})
 	return len(p.columns) - 1
 }
 
@@ -120,7 +128,7 @@ func (p *Plan) total(expression string) int {
 	if p.intervals {
 		expression = "s_" + expression
 	}
-	return p.column("SUM("+expression+")", sum)
+	return p.column("SUM("+expression+")", sum, sum)
 }
 
 // measure plans one measure.
@@ -211,6 +219,9 @@ func (p *Plan) Statement(source Part, whole bool) Part {
 	from.Add("(%s) AS x WHERE %s", source, p.condition())
 	if p.intervals {
 		from = p.perInterval(selected, grouped, from)
+		if p.apart {
+			grouped = append(grouped, "t")
+		}
 		selected = grouped[:len(grouped):len(grouped)]
 	}
 	for i, c := range p.columns {
@@ -220,7 +231,7 @@ func (p *Plan) Statement(source Part, whole bool) Part {
 	if len(grouped) > 0 {
 		s.Add(" GROUP BY %s", strings.Join(grouped, ", "))
 	}
-	if order, ok := p.order(); ok && whole {
+	if order, ok := p.order(); ok && whole && !p.o.Shared {
 		s.Add("%s LIMIT ?", order)
 		s.Args = append(s.Args, int64(p.q.Limit))
 	}

@@ -94,12 +94,30 @@ func Resolution(q *store.Query, from int64, kept []Kept, now time.Time) (time.Du
 			break
 		}
 	}
-	for _, d := range q.By {
-		if IsTime(d) && time.Duration(d.Bucket)*time.Second < best {
-			return 0, tooFine(d, from, best, kept)
-		}
+	if d := finer(q, best); d != nil {
+		return 0, tooFine(d, from, best, kept)
 	}
 	return best, nil
+}
+
+// Fits reports whether rows of a resolution tell the times apart that are grouped by.
+func Fits(q *store.Query, resolution time.Duration) bool { return finer(q, resolution) == nil }
+
+// finer is a time that is grouped by, and that rows of a resolution do not tell apart; nil: there is none.
+func finer(q *store.Query, resolution time.Duration) *dataset.Dimension {
+	for _, d := range q.By {
+		if IsTime(d) && time.Duration(d.Bucket)*time.Second < resolution {
+			return d
+		}
+	}
+	return nil
+}
+
+// Coarser says that the rows of a resolution do not reach back as far as a query does, and those of another do.
+type Coarser struct{ Resolution time.Duration }
+
+func (e Coarser) Error() string {
+	return fmt.Sprintf("only rows of each %s reach back so far", short(e.Resolution))
 }
 
 func tooFine(d *dataset.Dimension, from int64, best time.Duration, kept []Kept) error {

@@ -23,6 +23,16 @@ func (s *Store) kept() []query.Kept {
 
 // Groups answers a query. It returns the context's error when that ends before the answer is there.
 func (s *Store) Groups(ctx context.Context, q *store.Query) (*store.Answer, error) {
+	p, err := s.Plan(ctx, q, query.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return p.Answer(), nil
+}
+
+// Plan is the plan of an answer that has got all rows here. Of the options it looks at Shared and at Resolution: 0 is the finest that is
+// kept for as long as the query reaches back. It returns the context's error when that ends before.
+func (s *Store) Plan(ctx context.Context, q *store.Query, o query.Options) (*query.Plan, error) {
 	if err := query.Check(q); err != nil {
 		return nil, err
 	}
@@ -35,13 +45,18 @@ func (s *Store) Groups(ctx context.Context, q *store.Query) (*store.Answer, erro
 	now := s.o.Now()
 	span := query.SpanOf(&q.Where)
 	days := s.between(span.From, span.To)
-	o := query.Options{Dialect: query.SQLite, Now: now, Oldest: now.Unix()}
+	o.Dialect, o.Now, o.Oldest = query.SQLite, now, now.Unix()
 	if len(days) > 0 {
 		o.Oldest = days[0].start
 	}
-	var err error
-	if o.Resolution, err = s.resolution(ctx, q, span, days, now); err != nil {
+	finest, err := s.resolution(ctx, q, span, days, now)
+	switch {
+	case err != nil:
 		return nil, err
+	case o.Resolution == 0:
+		o.Resolution = finest
+	case o.Resolution < finest:
+		return nil, query.Coarser{Resolution: finest}
 	}
 	p, err := query.New(q, o)
 	if err != nil {
@@ -52,7 +67,7 @@ func (s *Store) Groups(ctx context.Context, q *store.Query) (*store.Answer, erro
 			return nil, err
 		}
 	}
-	return p.Answer(), nil
+	return p, nil
 }
 
 // resolution is that of the rows which answer. A query without a lower bound begins at its first row.
