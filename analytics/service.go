@@ -282,7 +282,7 @@ func (s *Service) attacked(e attack.Event) {
 		return
 	}
 	if what != "" {
-		s.o.Log.Warn(what, "id", e.Attack.ID, "vector", e.Attack.Vector, "account", e.Attack.Account, "destination", e.Attack.Dst,
+		s.o.Log.Warn(what, "id", e.Attack.ID, "vector", e.Attack.Vector, "account", e.Attack.Account, "source", e.Attack.Src, "destination", e.Attack.Dst,
 			"packets_per_second", uint64(e.Rate), "packets", e.Attack.Packets)
 	}
 	if s.o.Attack != nil {

@@ -22,7 +22,7 @@ type evidence struct {
 	peers                       *sketch.SpaceSaving[netip.Addr]
 	srcPorts, dstPorts          *sketch.SpaceSaving[uint16]
 	flags, protocols            *sketch.SpaceSaving[uint8]
-	packets, bits               uint64
+	count, packets, bits        uint64 // of samples, and of what they stand for
 	droppedPackets, droppedBits uint64
 	headers                     [keptHeaders][flow.HeaderLen]byte
 	headerLen                   [keptHeaders]int
@@ -47,13 +47,14 @@ func (e *evidence) begin(now time.Time) {
 	e.flags.Reset()
 	e.protocols.Reset()
 	e.since, e.headerCount = now, 0
-	e.packets, e.bits, e.droppedPackets, e.droppedBits = 0, 0, 0, 0
+	e.count, e.packets, e.bits, e.droppedPackets, e.droppedBits = 0, 0, 0, 0, 0
 }
 
 // add takes in a packet; peer is the address at its other end.
 func (e *evidence) add(s *store.Sample, peer netip.Addr) {
 	h, every := &s.Packet, uint64(s.Every)
 	bits := every * uint64(s.Length) * 8
+	e.count++
 	e.packets += every
 	e.bits += bits
 	if s.Verdict == flow.Dropped {
@@ -75,9 +76,16 @@ func (e *evidence) add(s *store.Sample, peer netip.Addr) {
 	}
 }
 
-// common is the value that stands out: that at least a tenth have had for certain. Else it is zero.
-func common[K comparable](s *sketch.SpaceSaving[K]) (none K) {
-	if top := s.Top(1); len(top) > 0 && (top[0].Count-top[0].Error)*10 >= s.Total() {
+// few samples may have a value in common by chance: of a dozen of a scan's two often have the same target.
+const few = 4
+
+// common is the value that stands out: that at least a tenth have had for certain, and more than a few. Else it is zero.
+func common[K comparable](e *evidence, s *sketch.SpaceSaving[K]) (none K) {
+	top := s.Top(1)
+	if len(top) == 0 {
+		return none
+	}
+	if n := top[0].Count - top[0].Error; n*10 >= s.Total() && n > few*(e.packets/e.count) {
 		return top[0].Key
 	}
 	return none
@@ -86,8 +94,8 @@ func common[K comparable](s *sketch.SpaceSaving[K]) (none K) {
 // attack is the row of the attack at a host.
 func (e *evidence) attack(h *host, v Vector, id string) store.Attack {
 	a := store.Attack{ID: id, Account: h.account, Start: e.since.Unix(), Type: v.Type(), Vector: v.String(),
-		Src: text(common(e.peers)), SrcPort: common(e.srcPorts), Dst: text(h.addr), DstPort: common(e.dstPorts),
-		Protocol: common(e.protocols), TCPFlags: common(e.flags),
+		Src: text(common(e, e.peers)), SrcPort: common(e, e.srcPorts), Dst: text(h.addr), DstPort: common(e, e.dstPorts),
+		Protocol: common(e, e.protocols), TCPFlags: common(e, e.flags),
 		Packets: e.packets, Bits: e.bits, DroppedPackets: e.droppedPackets, DroppedBits: e.droppedBits}
 	if v == Scan {
 		a.Src, a.Dst = a.Dst, a.Src

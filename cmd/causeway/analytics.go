@@ -163,6 +163,9 @@ func tellAttack(n *node.Node, e attack.Event) {
 	for _, s := range e.Sources {
 		x.Sources = append(x.Sources, s.Key.String())
 	}
+	if e.Vector == attack.Scan { // there they are the targets
+		x.Sources = []string{e.Attack.Src}
+	}
 	n.TellAttack(x)
 }
 

@@ -50,7 +50,7 @@ type AttackNotice struct {
 	Rate        float64   `json:"packets_per_second"` // now
 	Packets     uint64    `json:"packets"`            // since it began
 	Bits        uint64    `json:"bits"`
-	Sources     []string  `json:"sources,omitempty"` // those of most packets
+	Sources     []string  `json:"sources,omitempty"` // those of most packets; who scans
 }
 
 // SignatureHeader has the HMAC-SHA256 of the body under the secret, in hexadecimal, behind "sha256=".
