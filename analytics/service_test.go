@@ -2,6 +2,8 @@ package analytics
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -17,6 +19,7 @@ import (
 	"causeway/analytics/flow"
 	"causeway/analytics/graph"
 	"causeway/analytics/store"
+	"causeway/analytics/store/sqlite"
 	"causeway/pipeline"
 )
 
@@ -93,6 +96,50 @@ func TestService(t *testing.T) {
 		t.Error(err)
 	}
 	again.Listener.Close()
+}
+
+// A process that was killed leaves an attack open. The next one shows that it has ended, when the last row was written.
+func TestKilledInAnAttack(t *testing.T) {
+	o := options(t, func() []Tunnel { return []Tunnel{tunnelOf("a")} })
+	killed, err := sqlite.Open(o.Dir, sqlite.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := time.Now().Add(-time.Minute).Truncate(time.Second)
+	if err := killed.Write(t.Context(), &store.Batch{Place: o.Place, Attacks: []store.Attack{{ID: "a", Account: "acme", Start: last.Unix() - 100}},
+		Traffic: []store.Traffic{{Time: last.Unix(), Account: "acme", Tunnel: tunnelOf("a").Tunnel.Tunnel, Packets: 1}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := killed.Close(); err != nil { // which writes nothing
+		t.Fatal(err)
+	}
+	s, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	const query = `{"query": "{viewer{accounts(filter:{accountTag:\"*\"}){dosdAttackAnalyticsGroups(limit:9,filter:{startDatetime_geq:\"-15m\"}){endDatetime}}}}"}`
+	var got []byte
+	want := fmt.Sprintf("{\"endDatetime\":%q}", last.UTC().Format(time.RFC3339))
+	for end := time.Now().Add(10 * time.Second); !strings.Contains(string(got), want) && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		r, err := http.Post("http://"+o.Listener.Addr().String()+graph.Path, "application/json", strings.NewReader(query))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err = io.ReadAll(r.Body); err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+	}
+	if !strings.Contains(string(got), want) {
+		t.Errorf("the answer %s, want %s", got, want)
+	}
+	stop()
+	if err := errors.Join(<-done, s.Close()); err != nil {
+		t.Error(err)
+	}
 }
 
 // A tunnel has the same interface number after a restart, whatever others there are, and collectors are told of a change.

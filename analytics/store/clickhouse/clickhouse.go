@@ -70,6 +70,7 @@ type Store struct {
 	client  *client
 	buffer  *buffer
 	lock    *os.File
+	opened  int64 // when, in seconds since 1970
 	readers chan struct{}
 	killing sync.WaitGroup
 
@@ -99,7 +100,7 @@ func Open(o Options) (*Store, error) {
 	if err := os.MkdirAll(o.Buffer, 0o700); err != nil {
 		return nil, err
 	}
-	s := &Store{o: o, client: c, readers: make(chan struct{}, o.Readers), encoder: encoder{ids: map[query.Series]uint64{}}}
+	s := &Store{o: o, client: c, opened: o.Now().Unix(), readers: make(chan struct{}, o.Readers), encoder: encoder{ids: map[query.Series]uint64{}}}
 	if s.lock, err = os.OpenFile(filepath.Join(o.Buffer, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 		return nil, err
 	}
@@ -211,11 +212,16 @@ const (
 	slowest   = 30 * time.Second // between two tries to reach a server that is away
 )
 
-// Run sends what is buffered, until the context ends. What is written afterwards Close tries to send.
+// Run sends what is buffered, until the context ends, and once that is there ends the attacks that a killed process of this node has left
+// open. What is written afterwards Close tries to send.
 func (s *Store) Run(ctx context.Context) {
 	wait := sendEvery
-	for {
+	for ended := false; ; {
 		err := s.Flush(ctx)
+		if err == nil && !ended {
+			err = s.endAttacks(ctx)
+			ended = err == nil
+		}
 		if ctx.Err() != nil {
 			return
 		}

@@ -384,3 +384,49 @@ func TestRootTidy(t *testing.T) {
 		}
 	}
 }
+
+// What a killed process of a node has left open ends with the last row that it wrote, wherever that waited; what has begun since, and
+// another node's, goes on.
+func TestRootEndsWhatWasLeftOpen(t *testing.T) {
+	s := startServer(t)
+	buffer, now := t.TempDir(), storetest.Noon
+	change := func(o *Options) { o.Buffer, o.Now = buffer, func() time.Time { return now } }
+	write := func(x *Store, place store.Place, id string, start, last int64) {
+		b := store.Batch{Place: place, Attacks: []store.Attack{{ID: id, Account: "acme", Start: start, Vector: "SYN flood", Packets: 7}},
+			Traffic: []store.Traffic{{Time: last, Account: "acme", Tunnel: storetest.AcmeA, Packets: 1}}}
+		if err := x.Write(context.Background(), &b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	noon := now.Unix()
+	other := s.open("left", storetest.Places[1].Node, func(o *Options) { o.Now = func() time.Time { return now } })
+	write(other, storetest.Places[1], "another node's", noon, noon+90)
+	if err := other.Flush(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	killed := s.open("left", storetest.Places[0].Node, change)
+	write(killed, storetest.Places[0], "sent", noon, noon+10)
+	if err := killed.Flush(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	write(killed, storetest.Places[0], "buffered", noon+20, noon+60)
+	if err := killed.lock.Close(); err != nil { // all that a kill does here
+		t.Fatal(err)
+	}
+	now = now.Add(2 * time.Minute)
+	next := s.open("left", storetest.Places[0].Node, change)
+	write(next, storetest.Places[0], "of now", now.Unix(), now.Unix())
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); next.Run(ctx) }()
+	want := []string{"another node's <nil>", fmt.Sprint("buffered ", noon+60), "of now <nil>", fmt.Sprint("sent ", noon+60)}
+	var got []string
+	for end := time.Now().Add(20 * time.Second); !slices.Equal(got, want) && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		got = next.raw(t, "SELECT concat(id, ' '), ended FROM attacks FINAL WHERE packets = 7 ORDER BY id")
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("attacks %q, want %q", got, want)
+	}
+	stop()
+	<-done
+}

@@ -58,6 +58,7 @@ type Store struct {
 	dir     string
 	o       Options
 	lock    *os.File
+	opened  int64 // when, in seconds since 1970
 	readers chan struct{}
 	full    atomic.Bool // MaxBytes is reached, and nothing more can be removed
 
@@ -86,7 +87,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, o: o, readers: make(chan struct{}, o.Readers), days: map[int64]*day{}}
+	s := &Store{dir: dir, o: o, opened: o.Now().Unix(), readers: make(chan struct{}, o.Readers), days: map[int64]*day{}}
 	if s.lock, err = os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 		return nil, err
 	}
@@ -203,12 +204,17 @@ func (s *Store) setAside(d *day, err error) error {
 	return errors.Join(fmt.Errorf("%w: the file is damaged and was set aside as %s", err, filepath.Base(aside)), failed, closed)
 }
 
-// Run rolls up, and removes what is too old or too much, until the context ends.
+// Run ends the attacks that a killed process has left open. Then it rolls up, and removes what is too old or too much, until the context ends.
 func (s *Store) Run(ctx context.Context) {
 	tick := time.NewTicker(10 * time.Second)
 	defer tick.Stop()
-	for {
-		if err := s.Tidy(ctx); err != nil && ctx.Err() == nil && s.o.Failed != nil {
+	for ended := false; ; {
+		var err error
+		if !ended {
+			err = s.endAttacks(ctx)
+			ended = err == nil
+		}
+		if err = errors.Join(err, s.Tidy(ctx)); err != nil && ctx.Err() == nil && s.o.Failed != nil {
 			s.o.Failed(err)
 		}
 		select {
