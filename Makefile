@@ -66,7 +66,7 @@ test-full: export CAUSEWAY_FULL = 1
 test-full: export CAUSEWAY_FULL_TABLE = 1
 test-full: root deps ## the same with the long tables
 	$(GO) vet ./...
-	$(GO) run ./scripts/testsum -- $(UNIT_TESTS) -timeout 30m ./... -- $(ROOT_TESTS) -timeout 60m $(ROOT_PACKAGES)
+	$(GO) run ./scripts/testsum -- $(UNIT_TESTS) -timeout 30m ./... -- $(ROOT_TESTS) -timeout 120m $(ROOT_PACKAGES)
 
 .PHONY: test-race
 test-race: export CGO_ENABLED = 1

@@ -196,6 +196,25 @@ func TestScan(t *testing.T) {
 	}
 }
 
+// TestScanNamesNoTarget: of the few samples that there are when a slow scan is found, some have the same target by chance. It is not what all
+// have in common.
+func TestScanNamesNoTarget(t *testing.T) {
+	for seed := range uint64(30) {
+		w := newWorld(seed, 1000, nil)
+		for range 10 {
+			w.second(func() {
+				w.rate(8000, func() packet {
+					return packet{src: addr("192.0.2.66"), dst: netip.AddrFrom4([4]byte{10, 0, 0, byte(w.r.Uint32())}), protocol: 6, sport: 55555,
+						dport: uint16(w.r.Uint32()), flags: flow.SYN, length: 44}
+				})
+			})
+		}
+		if len(w.events) == 0 || w.events[0].Attack.Dst != "" || w.events[0].Attack.DstPort != 0 || w.events[0].Attack.Src != "192.0.2.66" {
+			t.Errorf("seed %d: %+v", seed, w.events)
+		}
+	}
+}
+
 // TestJump: ten times of what is normal is told where it is below all thresholds, if there is enough history, and otherwise not.
 func TestJump(t *testing.T) {
 	victim := addr("10.0.0.99")

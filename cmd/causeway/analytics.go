@@ -159,14 +159,19 @@ func tellAttack(n *node.Node, e attack.Event) {
 		return
 	}
 	x := webhook.AttackNotice{ID: e.Attack.ID, Account: e.Attack.Account, State: state, Kind: e.Attack.Type, Vector: e.Attack.Vector,
-		Destination: e.Attack.Dst, Rate: e.Rate, Packets: e.Attack.Packets, Bits: e.Attack.Bits}
-	for _, s := range e.Sources {
-		x.Sources = append(x.Sources, s.Key.String())
-	}
-	if e.Vector == attack.Scan { // there they are the targets
-		x.Sources = []string{e.Attack.Src}
-	}
+		Destination: e.Attack.Dst, Rate: e.Rate, Packets: e.Attack.Packets, Bits: e.Attack.Bits, Sources: sourcesOf(&e)}
 	n.TellAttack(x)
+}
+
+// sourcesOf are the addresses that attack.
+func sourcesOf(e *attack.Event) (out []string) {
+	if e.Vector == attack.Scan { // the event has the targets
+		return []string{e.Attack.Src}
+	}
+	for _, s := range e.Sources {
+		out = append(out, s.Key.String())
+	}
+	return out
 }
 
 // vectorName is a vector as the configuration file spells it.

@@ -2,9 +2,12 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 
 	"causeway/analytics/attack"
+	"causeway/analytics/sketch"
+	"causeway/analytics/store"
 	"causeway/config"
 )
 
@@ -26,5 +29,15 @@ func TestThresholds(t *testing.T) {
 	some := thresholds(map[string]int64{"syn_ack_flood": 0})
 	if all := attack.DefaultConfig().Thresholds; some[attack.SYNACKFlood] != 0 || some[attack.SYNFlood] != all[attack.SYNFlood] {
 		t.Errorf("%v", some)
+	}
+}
+
+// The webhook is told who attacks, of a scan too, whose event has its targets.
+func TestSourcesOfAttacks(t *testing.T) {
+	entries := []sketch.Entry[netip.Addr]{{Key: netip.MustParseAddr("192.0.2.1")}, {Key: netip.MustParseAddr("192.0.2.2")}}
+	for v, want := range map[attack.Vector]string{attack.SYNFlood: "[192.0.2.1 192.0.2.2]", attack.Scan: "[192.0.2.66]"} {
+		if got := fmt.Sprint(sourcesOf(&attack.Event{Vector: v, Attack: store.Attack{Src: "192.0.2.66"}, Sources: entries})); got != want {
+			t.Errorf("%v: %s, want %s", v, got, want)
+		}
 	}
 }

@@ -6,51 +6,117 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"net/http"
-	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"causeway/control/api"
-	"causeway/control/notify"
 )
 
-// A kind is many equal packets of the known mix, and what analytics must say of them.
+// A kind is many packets of the known mix that are equal for analytics, and what it must say of them.
 type kind struct {
-	what      string
-	from      string // the host that sends: inet or cust
-	packet    string // scapy's
-	count     int
 	account   string
 	in, out   string // tunnels
 	direction string
-	length    int // bytes of the inner packet
+	length    int // bytes of the packet inside; without a tunnel, of the packet
 	protocol  string
 	port      int // destination
 	reason    string
+	count     int
 }
 
-// mix is traffic in all directions, of two accounts, good and bad. Lengths are those of IP headers and what they carry.
-func mix() []kind {
-	gre := func(customer, inner string) string {
-		return fmt.Sprintf("IP(src=%q, dst=%q)/GRE()/%s", customer, endpoint4, inner)
+// knownMix writes recordings of traffic in all directions, of two accounts, good and bad, from the Internet and from customers.
+const knownMix = `
+internet, customers, endpoint, far = Ether(src=%q, dst=%q), Ether(src=%q, dst=%q), %q, %q
+udp = lambda src, dst, port, n: IP(src=src, dst=dst)/UDP(sport=4000, dport=port)/(b"x" * n)
+gre = lambda customer, inner: customers/IP(src=customer, dst=endpoint)/GRE()/inner
+
+def mixed(name, *kinds):
+    frames = [vary(bytes(p), at, sport=anyport()) for p, at, n in kinds for _ in range(n)]
+    random.shuffle(frames)
+    record(name, frames)
+
+mixed("internet", (internet/udp(far, "198.18.31.10", 5353, 100), 14, 3000),
+    (internet/IP(src=far, dst="198.18.31.20")/TCP(dport=443, flags="A")/(b"y" * 1000), 14, 1600),
+    (internet/IP(src=far, dst="198.18.31.30")/TCP(dport=443, flags="A")/(b"y" * 1000), 14, 400),
+    (internet/IP(src=far, dst="198.18.33.10")/ICMP()/(b"z" * 36), 14, 700))
+mixed("customers", (gre("198.51.100.21", udp("198.18.31.10", far, 9, 472)), 38, 2500),
+    (gre("198.51.100.21", udp("198.18.31.10", "198.18.32.10", 7, 72)), 38, 900),  # lateral
+    (gre("198.51.100.21", udp("198.18.33.10", far, 9, 172)), 38, 400),  # with a source of blue's
+    (gre("198.51.100.29", udp("198.18.31.10", far, 9, 10)), 38, 300))  # of no tunnel
+`
+
+// A mix is recordings whose totals are known.
+type mix struct {
+	b                   *bed
+	internet, customers *replayer
+	truth               []kind
+}
+
+// makeMix has scapy record the mix, and tshark count it.
+func (b *bed) makeMix(t *testing.T) *mix {
+	t.Helper()
+	dir := b.scapyWrites(t, fmt.Sprintf(knownMix, b.inet.MAC("eth0"), b.rt.MAC("vi"), b.cust.MAC("up0"), b.rt.MAC("vc"), endpoint4, inet4))
+	internet, customers := filepath.Join(dir, "internet"), filepath.Join(dir, "customers")
+	m := &mix{b: b, internet: replays(t, b.inet, "eth0", internet), customers: replays(t, b.cust, "up0", customers)}
+	counts := map[kind]int{}
+	for _, file := range []string{internet, customers} {
+		for _, row := range b.net.Tshark(file, "", "ip.src", "ip.dst", "ip.len", "ip.proto", "udp.dstport", "tcp.dstport") {
+			counts[kindOf(t, row)]++
+		}
 	}
-	udp := func(src, dst string, port, payload int) string {
-		return fmt.Sprintf("IP(src=%q, dst=%q)/UDP(sport=4000, dport=%d)/(b'x'*%d)", src, dst, port, payload)
+	for k, n := range counts {
+		k.count = n
+		m.truth = append(m.truth, k)
 	}
-	return []kind{
-		{"to red by UDP", "inet", udp(inet4, "198.18.31.10", 5353, 100), 3000, "red", "", "red-1", "ingress", 128, "UDP", 5353, ""},
-		{"to red by TCP", "inet", fmt.Sprintf("IP(src=%q, dst='198.18.31.10')/TCP(dport=443, flags='A')/(b'y'*1000)", inet4), 2000, "red", "", "red-1", "ingress", 1040, "TCP", 443, ""},
-		{"to blue by ICMP", "inet", fmt.Sprintf("IP(src=%q, dst='198.18.33.10')/ICMP()/(b'z'*36)", inet4), 700, "blue", "", "blue-1", "ingress", 64, "ICMP", 0, ""},
-		{"from red", "cust", gre("198.51.100.21", udp("198.18.31.10", inet4, 9, 472)), 2500, "red", "red-1", "", "egress", 500, "UDP", 9, ""},
-		{"red to red", "cust", gre("198.51.100.21", udp("198.18.31.10", "198.18.32.10", 7, 72)), 900, "red", "red-1", "red-2", "lateral", 100, "UDP", 7, ""},
-		{"from red, with a source of blue's", "cust", gre("198.51.100.21", udp("198.18.33.10", inet4, 9, 172)), 400, "red", "red-1", "", "egress", 200, "UDP", 9, "inner_source"},
-		{"of no tunnel", "cust", gre("198.51.100.29", udp("198.18.31.10", inet4, 9, 10)), 300, "", "", "", "none", 62, "GRE", 0, "tunnel_unknown"},
+	return m
+}
+
+// kindOf is what a packet of the mix is, by what tshark reads in it: of a packet in a packet, fields have two values.
+func kindOf(t *testing.T, row []string) (k kind) {
+	t.Helper()
+	var fields [4][]string
+	for i := range fields {
+		fields[i] = strings.Split(row[i], ",")
 	}
+	src, dst, length, protocol := fields[0], fields[1], fields[2], fields[3]
+	last := len(src) - 1 // the packet inside
+	within := func(address string) *tunnel {
+		for _, x := range analyticsTunnels() {
+			if netip.MustParsePrefix(x.prefixes[0]).Contains(addr(address)) {
+				return &x
+			}
+		}
+		return nil
+	}
+	to, port := within(dst[last]), row[4]+row[5]
+	if last == 0 {
+		k.account, k.out, k.direction = to.account, to.name, "ingress"
+	} else if i := slices.IndexFunc(analyticsTunnels(), func(x tunnel) bool { return x.customer == src[0] }); i < 0 {
+		k.direction, k.reason, last, port = "none", "tunnel_unknown", 0, ""
+	} else {
+		from := analyticsTunnels()[i]
+		k.account, k.in, k.direction = from.account, from.name, "egress"
+		if source := within(src[last]); source == nil || source.name != from.name {
+			k.reason = "inner_source"
+		} else if to != nil && to.account == from.account {
+			k.out, k.direction = to.name, "lateral"
+		}
+	}
+	k.protocol = map[string]string{"1": "ICMP", "6": "TCP", "17": "UDP", "47": "GRE"}[protocol[last]]
+	var err error
+	if k.length, err = strconv.Atoi(length[last]); err == nil && port != "" {
+		k.port, err = strconv.Atoi(port)
+	}
+	if err != nil {
+		t.Fatalf("tshark reads %q", row)
+	}
+	return k
 }
 
 // analyticsTunnels are two of red and one of blue.
@@ -62,7 +128,7 @@ func analyticsTunnels() (list []tunnel) {
 	return list
 }
 
-// TestRootAnalytics sends a mix whose totals are known, and asks by the API with curl: what is counted must be exact, what is estimated
+// TestRootAnalytics replays a mix that scapy has made and tshark has counted, and asks by the API with curl: what is counted must be exact, what is estimated
 // within its stated interval, and an account sees its own alone.
 func TestRootAnalytics(t *testing.T) {
 	b := newCraftedBed(t)
@@ -73,13 +139,14 @@ func TestRootAnalytics(t *testing.T) {
 	}
 	b.run(t, configuration(50))
 	b.warmAnalytics(t)
+	known := b.makeMix(t)
 	for _, sampling := range []int{1, 100, 1000} {
 		b.part(t, fmt.Sprintf("one of %d", sampling), func(t *testing.T) {
 			b.write(t, configuration(sampling))
 			b.node.MustRun(b.bin, "reload", "--socket", b.socket)
 			began := time.Now().Truncate(time.Second).Add(3 * time.Second) // what warmed up is written, and not asked for
 			time.Sleep(time.Until(began))
-			sent := b.sendMix(t)
+			sent := known.replay(t)
 			b.sayWhatWasCounted(t, began, sent)
 			b.sayWhatWasSampled(t, began, sent, sampling)
 			if sampling == 1 {
@@ -140,39 +207,21 @@ for i in range(10):
 	}
 }
 
-// sendMix sends the mix, at a pace that the links bear, and returns it once the node has taken all of it.
-func (b *bed) sendMix(t *testing.T) []kind {
+// replay sends the mix, at a pace that a machine which is busy with something else bears too, and returns it once the node has taken all
+// of it.
+func (m *mix) replay(t *testing.T) []kind {
 	t.Helper()
-	before := show[api.Workers](t, b, "workers").Total.Received
-	all, n := mix(), 0
-	for _, host := range []string{"inet", "cust"} {
-		script := "import socket\n"
-		for _, k := range all {
-			if k.from == host {
-				script += fmt.Sprintf("mix.append((bytes(Ether(src=src, dst=dst)/%s), %d))\n", k.packet, k.count)
-				n += k.count
-			}
+	before := show[api.Workers](t, m.b, "workers").Total.Received
+	n := 0
+	for _, r := range []*replayer{m.internet, m.customers} {
+		if err := r.once(5000); err != nil {
+			t.Fatal(err)
 		}
-		script += `
-raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-raw.bind((interface, 0))
-turn = 0
-while any(c > 0 for _, c in mix):
-    for i, (p, c) in enumerate(mix):
-        for _ in range(min(c, 20)):
-            raw.send(p)
-        mix[i] = (p, max(0, c - 20))
-        time.sleep(.002)
-`
-		if host == "inet" {
-			b.inet.Scapy(fmt.Sprintf("mix, interface, src, dst = [], %q, %q, %q\n", "eth0", b.inet.MAC("eth0"), b.rt.MAC("vi")) + script)
-		} else {
-			b.cust.Scapy(fmt.Sprintf("mix, interface, src, dst = [], %q, %q, %q\n", "up0", b.cust.MAC("up0"), b.rt.MAC("vc")) + script)
-		}
+		n += len(r.frames)
 	}
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if got := show[api.Workers](t, b, "workers").Total.Received - before; got >= uint64(n) {
-			return all
+		if got := show[api.Workers](t, m.b, "workers").Total.Received - before; got >= uint64(n) {
+			return m.truth
 		}
 	}
 	t.Fatalf("the node has not got the %d packets that were sent", n)
@@ -328,7 +377,7 @@ func (b *bed) sayWhatWasSampled(t *testing.T, began time.Time, sent []kind, samp
 		i := slices.IndexFunc(groups, is)
 		if i < 0 {
 			if sampling < k.count/20 { // that none is sampled happens once in e^20
-				t.Errorf("%s: no sample of %d packets, in %v", k.what, k.count, groups)
+				t.Errorf("%+v: no sample, in %v", k, groups)
 			}
 			continue
 		}
@@ -336,12 +385,12 @@ func (b *bed) sayWhatWasSampled(t *testing.T, began time.Time, sent []kind, samp
 		low, high := number(dig(c, "lower")), number(dig(c, "upper"))
 		switch got := number(dig(groups[i], "sum", "packets")); {
 		case sampling == 1 && (got != k.count || low != k.count || high != k.count || number(dig(groups[i], "sum", "bits")) != 8*k.count*k.length):
-			t.Errorf("%s: %d packets, of which all are sampled, in [%d, %d]; want %d", k.what, got, low, high, k.count)
+			t.Errorf("%+v: %d packets, of which all are sampled, in [%d, %d]", k, got, low, high)
 		case dig(c, "isValid") == true && (k.count < low || k.count > high):
-			t.Errorf("%s: %d packets, estimated %d, between %d and %d", k.what, k.count, got, low, high)
+			t.Errorf("%+v: estimated %d, between %d and %d", k, got, low, high)
 		}
 		if every := number(dig(groups[i], "avg", "sampleInterval")); every != sampling {
-			t.Errorf("%s: one of %d is sampled, want %d", k.what, every, sampling)
+			t.Errorf("%+v: one of %d is sampled, want %d", k, every, sampling)
 		}
 	}
 }
@@ -410,80 +459,4 @@ func (b *bed) refusedQueries(t *testing.T) {
 			t.Logf("%s: %s", what, fault)
 		}
 	}
-}
-
-// TestRootAttack floods a customer with SYNs beside clean traffic: an attack is found, told and ended, and nothing else is.
-func TestRootAttack(t *testing.T) {
-	b := newCraftedBed(t)
-	b.discard(t)
-	told := make(chan notify.AttackNotice, 10)
-	var hook *httptest.Server
-	b.node.Do(func() { // its address is one of the node's
-		hook = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			var x notify.AttackNotice
-			if err := json.NewDecoder(r.Body).Decode(&x); err != nil {
-				t.Error(err)
-			}
-			told <- x
-		}))
-	})
-	defer hook.Close()
-	b.run(t, b.configuration(analyticsTunnels(), "notify: {webhook: "+hook.URL+"}",
-		"metrics: {listen: \"127.0.0.1:9150\"}",
-		"analytics: {listen: \"127.0.0.1:9151\", sampling: 10, attacks: {syn_flood: 1000}}"))
-	b.warmAnalytics(t)
-	began := time.Now()
-	b.inet.Scapy(fmt.Sprintf(`
-import socket, random
-raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-raw.bind(("eth0", 0))
-eth = Ether(src=%q, dst=%q)
-clean = bytes(eth/IP(src=%q, dst="198.18.33.10")/UDP(sport=4000, dport=5000)/(b"x"*500))
-syn = [bytes(eth/IP(src="192.0.2.%%d" %% random.randint(20, 250), dst="198.18.31.10")/TCP(sport=random.randint(1024, 65535), dport=443, flags="S", seq=i)) for i in range(2000)]
-end = time.time() + 8
-while time.time() < end:
-    for i in range(50):
-        raw.send(random.choice(syn))
-    for i in range(10):
-        raw.send(clean)
-    time.sleep(.01)
-`, b.inet.MAC("eth0"), b.rt.MAC("vi"), inet4))
-	ended := time.Now()
-	take := func(state string, limit time.Duration) (x notify.AttackNotice) {
-		select {
-		case x = <-told:
-		case <-time.After(limit):
-			t.Fatalf("nothing is told that has %s; counted: %v", state, b.counted(t, "*", began))
-		}
-		if x.State != state || x.Vector != "SYN flood" || x.Kind != "flood" || x.Account != "red" || x.Destination != "198.18.31.10" || x.Node != "edge-1" || x.Packets == 0 {
-			t.Errorf("told: %+v", x)
-		}
-		return x
-	}
-	if x := take("started", time.Second); x.Time.Sub(began) > 10*time.Second || len(x.Sources) == 0 || x.Rate < 1000 {
-		t.Errorf("told after %v: %+v", x.Time.Sub(began), x)
-	}
-	if x := take("ended", 35*time.Second); x.Time.Sub(ended) > 30*time.Second {
-		t.Errorf("it ended %v after the last packet", x.Time.Sub(ended))
-	}
-	var rows []any
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Second) {
-		data, fault := b.ask(t, "*", `query($tag: string!, $since: Time!) { viewer { accounts(filter: {accountTag: $tag}) { dosdAttackAnalyticsGroups(limit: 10, filter: {startDatetime_geq: $since}) {
-			attackId attackVector destinationIp destinationPort ipProtocolName commonTcpFlagsNames packets startDatetime endDatetime } } } }`,
-			map[string]any{"tag": "red", "since": began.Add(-time.Minute).UTC().Format(time.RFC3339)})
-		if fault != "" {
-			t.Fatal(fault)
-		}
-		if rows, _ = dig(data, "viewer", "accounts", 0, "dosdAttackAnalyticsGroups").([]any); len(rows) > 0 && dig(rows[0], "endDatetime") != nil {
-			break
-		}
-	}
-	if len(rows) != 1 || dig(rows[0], "attackVector") != "SYN flood" || dig(rows[0], "destinationIp") != "198.18.31.10" || number(dig(rows[0], "destinationPort")) != 443 ||
-		dig(rows[0], "endDatetime") == nil || dig(rows[0], "commonTcpFlagsNames") != "SYN" || number(dig(rows[0], "packets")) < 10_000 {
-		t.Errorf("rows of attacks: %v", rows)
-	}
-	if m := b.node.MustRun("curl", "-sS", "http://127.0.0.1:9150/metrics"); !strings.Contains(m, `causeway_analytics_attacks_total{vector="SYN flood"} 1`) || !strings.Contains(m, "causeway_analytics_attacks_active 0") {
-		t.Error("metrics do not tell of it")
-	}
-	b.end(t)
 }
