@@ -120,7 +120,8 @@ func TestKilledInAnAttack(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	const query = `{"query": "{viewer{accounts(filter:{accountTag:\"*\"}){dosdAttackAnalyticsGroups(limit:9,filter:{startDatetime_geq:\"-15m\"}){endDatetime}}}}"}`
+	const query = `{"query": "{viewer{accounts(filter:{accountTag:\"*\"}){` +
+		`dosdAttackAnalyticsGroups(limit:9,filter:{startDatetime_geq:\"-15m\"}){endDatetime}}}}"}`
 	var got []byte
 	want := fmt.Sprintf("{\"endDatetime\":%q}", last.UTC().Format(time.RFC3339))
 	for end := time.Now().Add(10 * time.Second); !strings.Contains(string(got), want) && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {

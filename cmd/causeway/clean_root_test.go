@@ -115,7 +115,8 @@ type clean struct {
 func (b *bed) makeClean(t *testing.T, scale float64) *clean {
 	t.Helper()
 	began := time.Now()
-	c := &clean{b: b, dir: b.scapyWrites(t, fmt.Sprintf(cleanTraffic, b.rt.MAC("n0"), b.node.MAC("eth0"), b.rt.MAC("n1"), b.node.MAC("eth1"), endpoint4, scale, cleanSeconds))}
+	c := &clean{b: b, dir: b.scapyWrites(t, fmt.Sprintf(cleanTraffic, b.rt.MAC("n0"), b.node.MAC("eth0"), b.rt.MAC("n1"), b.node.MAC("eth1"),
+		endpoint4, scale, cleanSeconds))}
 	t.Logf("clean traffic was made in %v", time.Since(began))
 	return c
 }

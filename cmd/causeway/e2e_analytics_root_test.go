@@ -61,7 +61,8 @@ type mix struct {
 // makeMix has scapy record the mix, and tshark count it.
 func (b *bed) makeMix(t *testing.T) *mix {
 	t.Helper()
-	dir := b.scapyWrites(t, fmt.Sprintf(knownMix, b.inet.MAC("eth0"), b.rt.MAC("vi"), b.cust.MAC("up0"), b.rt.MAC("vc"), endpoint4, inet4))
+	dir := b.scapyWrites(t, fmt.Sprintf(knownMix, b.inet.MAC("eth0"), b.rt.MAC("vi"), b.cust.MAC("up0"), b.rt.MAC("vc"),
+		endpoint4, inet4))
 	internet, customers := filepath.Join(dir, "internet"), filepath.Join(dir, "customers")
 	m := &mix{b: b, internet: replays(t, b.inet, "eth0", internet), customers: replays(t, b.cust, "up0", customers)}
 	counts := map[kind]int{}

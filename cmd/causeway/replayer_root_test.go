@@ -20,9 +20,10 @@ import (
 	"causeway/scripts/hosts"
 )
 
-// A replayer sends the frames of a recording on an interface, round and round, at a rate: scapy makes them, but cannot send them fast
-// enough. tcpreplay is not used because it wakes for every packet, and begins anew for every change of rate.
+// A replayer sends the frames of a recording on an interface, round and round, at a rate that may change meanwhile: scapy makes them, but
+// sends a few thousand a second. They go to the link as they are, and queue nowhere.
 type replayer struct {
+	pcap     string
 	fd       int
 	messages []mmsghdr
 	vectors  []unix.Iovec
@@ -41,7 +42,7 @@ type mmsghdr struct {
 // replays opens a recording to be sent on a host's interface.
 func replays(t *testing.T, h *hosts.Host, ifname, pcap string) *replayer {
 	t.Helper()
-	r := &replayer{frames: framesOf(t, pcap)}
+	r := &replayer{pcap: pcap, frames: framesOf(t, pcap)}
 	h.Do(func() {
 		link, err := net.InterfaceByName(ifname)
 		if err == nil {
@@ -90,7 +91,7 @@ func framesOf(t *testing.T, pcap string) (frames [][]byte) {
 // burst is how many frames are sent by one call at the most: what the ring of a veth bears.
 const burst = 64
 
-// some sends up to n frames, where the recording goes on, and returns how many the link has taken or refused.
+// some sends up to n frames from where the recording was left, and returns how many the link has taken or refused.
 func (r *replayer) some(n int) (int, error) {
 	n = min(n, burst, len(r.messages)-r.next)
 	done, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(r.fd), uintptr(unsafe.Pointer(&r.messages[r.next])), uintptr(n), 0, 0, 0)

@@ -30,7 +30,8 @@ func (s *Store) endAttacks(ctx context.Context) error {
 		last = max(last, t)
 	}
 	rest := strings.Join(append(append([]string{}, query.AttackTexts...), query.AttackNumbers...), ", ")
-	return s.client.exec(ctx, fmt.Sprintf("INSERT INTO attacks (t, ended, %s, version) SELECT t, toUInt32(greatest(t, %d)), %[1]s, version + 1 %[3]s", rest, last, open), url.Values{})
+	sql := fmt.Sprintf("INSERT INTO attacks (t, ended, %s, version) SELECT t, toUInt32(greatest(t, %d)), %[1]s, version + 1 %[3]s", rest, last, open)
+	return s.client.exec(ctx, sql, url.Values{})
 }
 
 // number asks for one; 0 if there is none.

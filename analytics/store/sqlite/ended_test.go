@@ -42,7 +42,8 @@ func TestEndsWhatWasLeftOpen(t *testing.T) {
 			attack := func(id string, start, end int64) store.Attack {
 				return store.Attack{ID: id, Account: "acme", Start: start, End: end, Vector: "SYN flood", Packets: 1}
 			}
-			b.write(&store.Batch{Place: places[0], Attacks: []store.Attack{attack("yesterday", at(-time.Minute), 0), attack("today", at(time.Minute), 0), attack("over", at(time.Minute), at(2*time.Minute))}})
+			b.write(&store.Batch{Place: places[0], Attacks: []store.Attack{attack("yesterday", at(-time.Minute), 0),
+				attack("today", at(time.Minute), 0), attack("over", at(time.Minute), at(2*time.Minute))}})
 			last.Place = places[0]
 			b.write(&last)
 			if tidied {
