@@ -51,6 +51,9 @@ mixed("customers", (gre("198.51.100.21", udp("198.18.31.10", far, 9, 472)), 38, 
     (gre("198.51.100.29", udp("198.18.31.10", far, 9, 10)), 38, 300))  # of no tunnel
 `
 
+// mixKinds is how many kinds of packets are in it.
+const mixKinds = 7
+
 // A mix is recordings whose totals are known.
 type mix struct {
 	b                   *bed
@@ -74,6 +77,9 @@ func (b *bed) makeMix(t *testing.T) *mix {
 	for k, n := range counts {
 		k.count = n
 		m.truth = append(m.truth, k)
+	}
+	if len(m.truth) != mixKinds {
+		t.Fatalf("tshark sees %d kinds of packets, want %d: %+v", len(m.truth), mixKinds, m.truth)
 	}
 	return m
 }

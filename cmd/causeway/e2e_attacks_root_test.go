@@ -47,9 +47,10 @@ func vectors() []vector {
 		{"ESP flood", "flood", "", endpoint4, `ip()/ESP(spi=0x12345678, seq=1)/(b"x" * 100)`, "src", 20_000, 1},
 		{"port scan", "scan", "red", scanner, `IP(src="` + scanner + `", dst="198.18.31.1")/TCP(sport=55555, flags="S")`, "dst dport", 10_000, 1},
 
-		{"ACK flood", "flood", "red", "198.18.31.103", `ip()/TCP(dport=443, flags="A")`, "src sport", 70_000, 2},
+		{"ACK flood", "flood", "red", "198.18.31.103", `ip()/TCP(dport=443, flags="A")`, "src sport", 80_000, 2},
+
 		{"UDP flood", "flood", "red", "198.18.31.105", `ip()/UDP(dport=9999)/(b"x" * 200)`, "src sport", 70_000, 2},
-		{"protocol flood", "flood", "blue", "198.18.33.111", `ip(proto=132)/(b"x" * 100)`, "src", 70_000, 3},
+		{"protocol flood", "flood", "blue", "198.18.33.111", `ip(proto=132)/(b"x" * 100)`, "src", 80_000, 4},
 	}
 }
 
@@ -148,7 +149,11 @@ func (b *attackBed) makeVectors(t *testing.T, list []vector) (out []*replayer) {
 	script := fmt.Sprintf("eth = Ether(src=%q, dst=%q)\n", b.rt.MAC("n0"), b.node.MAC("eth0"))
 	for i, v := range list {
 		script += fmt.Sprintf("ip = lambda **more: IP(src='5.1.1.1', dst=%q, **more)\n", v.target)
-		script += fmt.Sprintf("record('%d', many(eth/%s, 5000, %q))\n", i, v.packet, v.varied)
+		flows := 5000
+		if v.name == "ACK flood" || v.name == "UDP flood" { // packets of a flow that has had some count less, or nothing
+			flows = 20_000
+		}
+		script += fmt.Sprintf("record('%d', many(eth/%s, %d, %q))\n", i, v.packet, flows, v.varied)
 	}
 	dir := b.scapyWrites(t, script)
 	for i := range list {
