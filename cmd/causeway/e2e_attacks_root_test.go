@@ -49,7 +49,8 @@ func vectors() []vector {
 
 		{"ACK flood", "flood", "red", "198.18.31.103", `ip()/TCP(dport=443, flags="A")`, "src sport", 80_000, 2},
 
-		{"UDP flood", "flood", "red", "198.18.31.105", `ip()/UDP(dport=9999)/(b"x" * 200)`, "src sport", 70_000, 2},
+		{"UDP flood", "flood", "red", "198.18.31.105", `ip()/UDP(dport=9999)/(b"x" * 200)`, "src sport", 80_000, 3},
+
 		{"protocol flood", "flood", "blue", "198.18.33.111", `ip(proto=132)/(b"x" * 100)`, "src", 80_000, 4},
 	}
 }
