@@ -1,0 +1,240 @@
+package clickhouse
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"causeway/analytics/store"
+	"causeway/analytics/store/sqlite"
+	"causeway/analytics/store/storetest"
+)
+
+const (
+	weekTunnels = 1000
+	weekMinutes = 7 * 24 * 60
+	weekLive    = 6 * 60 // the last minutes, which have samples, are written one by one; those before ten at a time, to save time
+)
+
+// A week of 1,000 tunnels by minute in both stores: they answer the same, and the test prints what that costs.
+func TestRootWeek(t *testing.T) {
+	if os.Getenv("CAUSEWAY_FULL") == "" {
+		t.Skip("takes a quarter of an hour: CAUSEWAY_FULL=1 runs it")
+	}
+	var answers [2][]*store.Answer
+	t.Run("sqlite", func(t *testing.T) { answers[0] = weekOfSQLite(t) })
+	t.Run("clickhouse", func(t *testing.T) { answers[1] = weekOfClickHouse(t) })
+	for i, q := range storetest.WeekQuestions(storetest.Noon.Unix()) {
+		if d := cmp.Diff(answers[0][i], answers[1][i], cmpopts.EquateApprox(1e-9, 0)); d != "" {
+			t.Errorf("%s (-sqlite +clickhouse):\n%.2000s", q.Name, d)
+		}
+	}
+}
+
+func weekOfSQLite(t *testing.T) []*store.Answer {
+	dir, now := t.TempDir(), storetest.Noon
+	s, err := sqlite.Open(dir, sqlite.Options{Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	w := newWeek(t, os.Getpid())
+	w.fill(&now, func(b *store.Batch, live bool) {
+		w.lap("write", live, func() error { return s.Write(context.Background(), b) })
+		w.lap("roll up and tidy", live, func() error { return s.Tidy(context.Background()) })
+	})
+	w.report()
+	w.sizes(dir)
+	return w.ask(s)
+}
+
+func weekOfClickHouse(t *testing.T) []*store.Answer {
+	server, now := startServer(t), storetest.Noon
+	s := server.open("week", storetest.Places[0].Node, func(o *Options) { o.Now = func() time.Time { return now } })
+	w := newWeek(t, os.Getpid(), server.run.Process.Pid)
+	w.fill(&now, func(b *store.Batch, live bool) {
+		w.lap("write into the buffer", live, func() error { return s.Write(context.Background(), b) })
+		w.lap("send and roll up", live, func() error { return s.Flush(context.Background()) })
+	})
+	w.report()
+	for deadline := time.Now().Add(time.Minute); s.raw(t, "SELECT count() FROM system.merges")[0] != "0" && time.Now().Before(deadline); {
+		time.Sleep(time.Second)
+	}
+	t.Logf("MB and rows by table: %s", strings.Join(s.raw(t, "SELECT table, ' ', toString(round(sum(bytes_on_disk) / 1e6, 1)), ' ', toString(sum(rows)) "+
+		"FROM system.parts WHERE active AND database = 'week' GROUP BY table ORDER BY table"), ", "))
+	return w.ask(s)
+}
+
+// A work is something that is timed: ten minutes at a time, or live.
+type work struct {
+	of   string
+	live bool
+}
+
+// A week fills a store, asks it, and notes what that takes.
+type week struct {
+	t     *testing.T
+	pids  []int        // whose memory counts
+	rows  map[bool]int // live, or not
+	spent map[work][]time.Duration
+}
+
+func newWeek(t *testing.T, pids ...int) *week {
+	debug.FreeOSMemory()
+	w := &week{t: t, pids: pids, rows: map[bool]int{}, spent: map[work][]time.Duration{}}
+	w.forget()
+	return w
+}
+
+func (w *week) lap(of string, live bool, f func() error) {
+	w.t.Helper()
+	began := time.Now()
+	if err := f(); err != nil {
+		w.t.Fatal(of, err)
+	}
+	w.spent[work{of, live}] = append(w.spent[work{of, live}], time.Since(began))
+}
+
+// fill gives rows to a function, a quarter of a minute after their end.
+func (w *week) fill(now *time.Time, take func(b *store.Batch, live bool)) {
+	minute, end := storetest.Minutes(weekTunnels), storetest.Noon.Unix()
+	b := &store.Batch{}
+	for at := end - 60*weekMinutes; at < end; at += 60 {
+		live := at >= end-60*weekLive
+		x := minute(at, live)
+		b.Place = x.Place
+		b.Traffic, b.Drops, b.Health = append(b.Traffic, x.Traffic...), append(b.Drops, x.Drops...), append(b.Health, x.Health...)
+		b.Samples = x.Samples
+		if !live && at/60%10 != 9 {
+			continue
+		}
+		*now = time.Unix(at+75, 0)
+		w.rows[live] += len(b.Traffic) + len(b.Drops) + len(b.Health) + len(b.Samples)
+		take(b, live)
+		b.Traffic, b.Drops, b.Health = b.Traffic[:0], b.Drops[:0], b.Health[:0]
+	}
+	*now = storetest.Noon
+}
+
+// report says what filling took.
+func (w *week) report() {
+	w.t.Logf("%d rows ten minutes at a time, and %d minute by minute; memory at most %s", w.rows[false], w.rows[true], w.peaks())
+	for x, list := range w.spent {
+		sum := time.Duration(0)
+		for _, d := range list {
+			sum += d
+		}
+		slices.Sort(list)
+		n := len(list)
+		w.t.Logf("%s, %s: %.0f rows/s, %s in all; median %s, p99 %s, at most %s", x.of, map[bool]string{false: "ten minutes", true: "a minute"}[x.live],
+			float64(w.rows[x.live])/sum.Seconds(), sum.Round(time.Millisecond), list[n/2], list[n*99/100], list[n-1])
+	}
+}
+
+// ask puts the questions, each a hundred times if that takes less than half a minute.
+func (w *week) ask(s store.Querier) (out []*store.Answer) {
+	w.t.Helper()
+	for _, q := range storetest.WeekQuestions(storetest.Noon.Unix()) {
+		w.forget()
+		var answer *store.Answer
+		var list []time.Duration
+		for began := time.Now(); len(list) < 100 && (len(list) < 5 || time.Since(began) < 30*time.Second); {
+			asked, err := time.Now(), error(nil)
+			if answer, err = s.Groups(context.Background(), q.Query); err != nil {
+				w.t.Fatal(q.Name, err)
+			}
+			list = append(list, time.Since(asked).Round(time.Millisecond/10))
+		}
+		slices.Sort(list)
+		w.t.Logf("%-42s %3d times: p50 %s, p99 %s; %d groups, of rows of %s; memory at most %s", q.Name, len(list), list[len(list)/2],
+			list[len(list)*99/100], len(answer.Groups), answer.Resolution, w.peaks())
+		if len(answer.Groups) == 0 {
+			w.t.Errorf("%s: no groups", q.Name)
+		}
+		out = append(out, answer)
+	}
+	return out
+}
+
+// forget has the kernel forget how much memory the processes had.
+func (w *week) forget() {
+	w.t.Helper()
+	for _, pid := range w.pids {
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// peaks is how much memory each process had at most since then.
+func (w *week) peaks() string {
+	w.t.Helper()
+	var list []string
+	for _, pid := range w.pids {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(text), "VmHWM:")
+		var kilobytes int
+		if _, err := fmt.Sscan(rest, &kilobytes); err != nil {
+			w.t.Fatal(err)
+		}
+		list = append(list, fmt.Sprintf("%d MB", kilobytes>>10))
+	}
+	return strings.Join(list, " and the server's ")
+}
+
+// sizes says what the files of SQLite take, and which tables in them.
+func (w *week) sizes(dir string) {
+	w.t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	total, tables := int64(0), map[string]int64{}
+	for _, f := range files {
+		if info, err := os.Stat(f); err == nil {
+			total += info.Size()
+		}
+		if strings.HasSuffix(f, ".db") {
+			bytesByTable(w.t, f, tables)
+		}
+	}
+	w.t.Logf("%.1f MB on the disk, in %d files; MB by table:", float64(total)/1e6, len(files))
+	for name, n := range tables {
+		w.t.Logf("  %s %.1f", name, float64(n)/1e6)
+	}
+}
+
+func bytesByTable(t *testing.T, file string, into map[string]int64) {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+file+"?mode=ro")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	rows, err := db.Query("SELECT name, SUM(pgsize) FROM dbstat WHERE aggregate = TRUE GROUP BY name")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var name string
+		var n int64
+		if err := rows.Scan(&name, &n); err != nil {
+			t.Fatal(err)
+		}
+		into[name] += n
+	}
+}
