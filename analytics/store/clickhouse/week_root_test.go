@@ -83,16 +83,18 @@ type work struct {
 
 // A week fills a store, asks it, and notes what that takes.
 type week struct {
-	t     *testing.T
-	pids  []int        // whose memory counts
-	rows  map[bool]int // live, or not
-	spent map[work][]time.Duration
+	t      *testing.T
+	memory []*memory
+	rows   map[bool]int // live, or not
+	spent  map[work][]time.Duration
 }
 
 func newWeek(t *testing.T, pids ...int) *week {
 	debug.FreeOSMemory()
-	w := &week{t: t, pids: pids, rows: map[bool]int{}, spent: map[work][]time.Duration{}}
-	w.forget()
+	w := &week{t: t, rows: map[bool]int{}, spent: map[work][]time.Duration{}}
+	for _, pid := range pids {
+		w.memory = append(w.memory, newMemory(t, pid))
+	}
 	return w
 }
 
@@ -145,7 +147,9 @@ func (w *week) report() {
 func (w *week) ask(s store.Querier) (out []*store.Answer) {
 	w.t.Helper()
 	for _, q := range storetest.WeekQuestions(storetest.Noon.Unix()) {
-		w.forget()
+		for _, m := range w.memory {
+			m.forget()
+		}
 		var answer *store.Answer
 		var list []time.Duration
 		for began := time.Now(); len(list) < 100 && (len(list) < 5 || time.Since(began) < 30*time.Second); {
@@ -166,31 +170,11 @@ func (w *week) ask(s store.Querier) (out []*store.Answer) {
 	return out
 }
 
-// forget has the kernel forget how much memory the processes had.
-func (w *week) forget() {
-	w.t.Helper()
-	for _, pid := range w.pids {
-		if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil {
-			w.t.Fatal(err)
-		}
-	}
-}
-
-// peaks is how much memory each process had at most since then.
+// peaks is how much memory each process had at most since the last question.
 func (w *week) peaks() string {
-	w.t.Helper()
 	var list []string
-	for _, pid := range w.pids {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		_, rest, _ := strings.Cut(string(text), "VmHWM:")
-		var kilobytes int
-		if _, err := fmt.Sscan(rest, &kilobytes); err != nil {
-			w.t.Fatal(err)
-		}
-		list = append(list, fmt.Sprintf("%d MB", kilobytes>>10))
+	for _, m := range w.memory {
+		list = append(list, fmt.Sprintf("%d MB", m.megabytes()))
 	}
 	return strings.Join(list, " and the server's ")
 }
