@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"causeway/analytics/dataset"
@@ -29,6 +31,8 @@ func TestMain(m *testing.M) {
 		writeOn(dir)
 	case "limited":
 		writeLimited(dir)
+	case "much":
+		writeMuch(dir)
 	default:
 		os.Exit(m.Run())
 	}
@@ -49,6 +53,30 @@ func writeOn(dir string) {
 	for t := noon.Unix(); ; t++ {
 		*now = time.Unix(t, 0)
 		if err := s.Write(context.Background(), oneSecond(t, 1)); err != nil {
+			panic(err)
+		}
+		fmt.Println(t)
+		if err := s.Tidy(context.Background()); err != nil {
+			panic(err)
+		}
+	}
+}
+
+// muchTunnels are so many that the process is killed within transactions, not only between them.
+const muchTunnels = 200
+
+// writeMuch goes on as writeOn does, with much more in each second, from the second on that standard input names.
+func writeMuch(dir string) {
+	var t int64
+	if _, err := fmt.Scan(&t); err != nil {
+		panic(err)
+	}
+	s, now := openChild(dir)
+	for batch := storetest.Many(muchTunnels); ; t++ {
+		*now = time.Unix(t, 0)
+		b := batch(t)
+		b.Samples = storetest.Samples(20, t).Samples
+		if err := s.Write(context.Background(), b); err != nil {
 			panic(err)
 		}
 		fmt.Println(t)
@@ -94,9 +122,10 @@ func writeLimited(dir string) {
 }
 
 // start runs this binary as a writer.
-func start(t *testing.T, dir, role string) (*exec.Cmd, *bufio.Scanner) {
+func start(t *testing.T, dir, role, input string) (*exec.Cmd, *bufio.Scanner) {
 	t.Helper()
 	c := exec.Command(os.Args[0])
+	c.Stdin = strings.NewReader(input)
 	c.Env, c.Stderr = append(os.Environ(), child+"="+dir+"|"+role), os.Stderr
 	out, err := c.StdoutPipe()
 	if err == nil {
@@ -106,6 +135,16 @@ func start(t *testing.T, dir, role string) (*exec.Cmd, *bufio.Scanner) {
 		t.Fatal(err)
 	}
 	return c, bufio.NewScanner(out)
+}
+
+// sums asks for a measure of everybody's rows by a time.
+func (b *bench) sums(set *dataset.Dataset, by string, m dataset.Measure) map[int64]float64 {
+	b.t.Helper()
+	out := map[int64]float64{}
+	for _, g := range b.ask(&store.Query{Dataset: set, Account: store.Operator, Limit: 1_000_000, By: dims(set, by), Measures: []dataset.Measure{m}}).Groups {
+		out[g.Values[0].(time.Time).Unix()] = g.Measures[0]
+	}
+	return out
 }
 
 // bySecond asks which seconds are there, of acme's traffic.
@@ -123,7 +162,7 @@ func (b *bench) bySecond() map[int64]float64 {
 // What Write has returned for is there, once, after the process was killed in the middle of whatever it did.
 func TestKilled(t *testing.T) {
 	dir := t.TempDir()
-	c, out := start(t, dir, "on")
+	c, out := start(t, dir, "on", "")
 	last := noon.Unix() - 1
 	for out.Scan() {
 		n, err := strconv.ParseInt(out.Text(), 10, 64)
@@ -155,10 +194,57 @@ func TestKilled(t *testing.T) {
 	}
 }
 
+// Killed again and again within large batches and roll-ups, the store opens by itself and goes on: each second that Write has returned for is
+// there, whole and once, in seconds, in minutes and as samples; another one, that was being written, is there whole or not at all.
+func TestKilledAgain(t *testing.T) {
+	dir, written, next := t.TempDir(), map[int64]bool{}, noon.Unix()
+	for round := range 5 {
+		c, out := start(t, dir, "much", fmt.Sprintln(next))
+		for n := 0; out.Scan(); n++ {
+			at, err := strconv.ParseInt(out.Text(), 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			written[at], next = true, at+2 // the one after it may be there
+			if n == 70 {
+				time.AfterFunc(time.Duration(rand.IntN(30))*time.Millisecond, func() { _ = c.Process.Kill() }) // it may be dead
+			}
+		}
+		if _ = c.Wait(); len(written) < 70*(round+1) {
+			t.Fatalf("round %d: %d seconds were written", round, len(written))
+		}
+	}
+	b := openBench(t, dir, Options{Retention: Retention{Second: 24 * time.Hour}})
+	b.now = time.Unix(next+300, 0)
+	b.tidy()
+	traffic := func(by string) map[int64]float64 {
+		return b.sums(dataset.Traffic, by, measure(dataset.Traffic, dataset.Sum, "packets"))
+	}
+	seconds, minutes := traffic("datetime"), traffic("datetimeMinute")
+	samples := b.sums(dataset.Packets, "datetime", measure(dataset.Packets, dataset.Sum, "packets"))
+	batch, perMinute := storetest.Many(muchTunnels), map[int64]float64{}
+	for at := noon.Unix(); at < next; at++ {
+		want := 0.0
+		for _, r := range batch(at).Traffic {
+			want += float64(r.Packets)
+		}
+		if got := seconds[at]; got != want && (written[at] || got != 0) {
+			t.Errorf("%v packets in second %d, want %v", got, at-noon.Unix(), want)
+		}
+		if written[at] && samples[at] != samples[noon.Unix()] || !written[at] && samples[at] != 0 && samples[at] != samples[noon.Unix()] {
+			t.Errorf("%v samples in second %d", samples[at], at-noon.Unix())
+		}
+		perMinute[at/60*60] += seconds[at]
+	}
+	if d := cmp.Diff(perMinute, minutes); d != "" || len(samples) != len(seconds) || samples[noon.Unix()] == 0 {
+		t.Errorf("%d seconds with samples of %d; minutes (-sums of seconds +minutes):\n%s", len(samples), len(seconds), d)
+	}
+}
+
 // A file that cannot grow makes an error that names it, loses nothing, and is written to again when it can.
 func TestNoRoom(t *testing.T) {
 	dir := t.TempDir()
-	c, out := start(t, dir, "limited")
+	c, out := start(t, dir, "limited", "")
 	written := map[int64]bool{}
 	for out.Scan() {
 		n, err := strconv.ParseInt(out.Text(), 10, 64)
