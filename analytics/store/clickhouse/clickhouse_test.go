@@ -292,11 +292,15 @@ func TestWrongBatch(t *testing.T) {
 	}
 }
 
-// child is the environment variable that makes this binary a writer into the directory that it names.
+// child is the environment variable that makes this binary a writer into the directory that it names; with a server behind it, a sender too.
 const child = "CAUSEWAY_CLICKHOUSE_CHILD"
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(child); dir != "" {
+	dir, url, sends := strings.Cut(os.Getenv(child), "|")
+	switch {
+	case sends:
+		sendOn(dir, url)
+	case dir != "":
 		writeOn(dir)
 	}
 	os.Exit(m.Run())
