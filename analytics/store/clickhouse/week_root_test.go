@@ -62,7 +62,9 @@ func weekOfSQLite(t *testing.T) []*store.Answer {
 
 func weekOfClickHouse(t *testing.T) []*store.Answer {
 	server, now := startServer(t), storetest.Noon
-	s := server.open("week", storetest.Places[0].Node, func(o *Options) { o.Now = func() time.Time { return now } })
+	s := server.open("week", storetest.Places[0].Node, func(o *Options) {
+		o.Now, o.SendTimeout = func() time.Time { return now }, 5*time.Minute // an hour in one statement, on a machine that is busy with other tests
+	})
 	w := newWeek(t, os.Getpid(), server.run.Process.Pid)
 	w.fill(&now, func(b *store.Batch, live bool) {
 		w.lap("write into the buffer", live, func() error { return s.Write(context.Background(), b) })
