@@ -290,32 +290,27 @@ func (s *Store) rollup(r resolution, i int, starts []int64) string {
 		peakPackets, peakBytes = "sum(packets)", "sum(bytes)"
 	}
 	names := into.columns[2 : len(into.columns)-5] // without t, series and counts
-	var outer, empty, some []string
+	some, back := make([]string, len(names)), make([]string, len(names))
 	for n, c := range names {
-		outer = append(outer, fmt.Sprintf("max(s%d)", n))
-		empty = append(empty, fmt.Sprintf("'' AS s%d", n))
-		some = append(some, fmt.Sprintf("any(%s) AS s%d", c.name, n))
+		some[n], back[n] = fmt.Sprintf("any(%s) AS n%d", c.name, n), fmt.Sprintf("n%d", n)
 	}
 	const zero = "toInt64(0)"
-	branch := func(strings, numbers string) string {
-		return "SELECT series AS e, u, " + strings + ", " + numbers
-	}
 	start := fmt.Sprintf("toUInt32(intDiv(t, %d) * %[1]d)", r.seconds)
-	// The names of series are looked up apart from the sums: names of each second would take too much memory.
-	sums := branch(strings.Join(empty, ", "), "p, b, d, pp, pb, "+zero+" AS kp, "+zero+" AS kb, toUInt8(0) AS k") +
+	sums := "SELECT series AS e, u, p, b, d, pp, pb, " + zero + " AS kp, " + zero + " AS kb, toUInt8(0) AS k" +
 		fmt.Sprintf(" FROM (SELECT series, v, any(%s) AS u, sum(packets) AS p, sum(bytes) AS b, sum(dropped) AS d, %s AS pp, %s AS pb FROM "+
 			"(SELECT *, t AS v FROM %s WHERE %s) GROUP BY series, v)", start, peakPackets, peakBytes, finer.name, in)
-	named := branch(strings.Join(some, ", "), zero+" AS p, "+zero+" AS b, "+zero+" AS d, "+zero+" AS pp, "+zero+" AS pb, "+zero+" AS kp, "+zero+
-		" AS kb, toUInt8(0) AS k") + fmt.Sprintf(" FROM (SELECT *, %s AS u FROM %s WHERE %s) GROUP BY series, u", start, finer.name, in)
-	known := branch(strings.Join(empty, ", "), "-packets AS p, -bytes AS b, -dropped AS d, "+zero+" AS pp, "+zero+
-		" AS pb, peak_packets AS kp, peak_bytes AS kb, toUInt8(1) AS k") + fmt.Sprintf(" FROM (SELECT *, t AS u FROM %s WHERE %s)", into.name, in)
+	known := "SELECT series AS e, u, -packets AS p, -bytes AS b, -dropped AS d, " + zero + " AS pp, " + zero +
+		" AS pb, peak_packets AS kp, peak_bytes AS kb, toUInt8(1) AS k" + fmt.Sprintf(" FROM (SELECT *, t AS u FROM %s WHERE %s)", into.name, in)
 	having := "max(k) = 0"
 	if starts[0] >= s.gone(r) {
 		having += " OR sum(p) != 0 OR sum(b) != 0 OR sum(d) != 0 OR max(pp) > max(kp) OR max(pb) > max(kb)"
 	}
+	// The names of a series are looked up once, apart from the sums: those of each interval would take many times as long, and as much memory.
+	// LEFT, because servers do not agree what ANY INNER is.
 	return fmt.Sprintf("INSERT INTO %s (t, series, %s, packets, bytes, dropped, peak_packets, peak_bytes) "+
-		"SELECT u, e, %s, sum(p), sum(b), sum(d), max(pp), max(pb) FROM (%s UNION ALL %s UNION ALL %s) GROUP BY e, u "+
-		"HAVING %s", into.name, namesOf(names), strings.Join(outer, ", "), sums, named, known, having)
+		"SELECT u, e, %s, tp, tb, td, mp, mb FROM (SELECT e, u, sum(p) AS tp, sum(b) AS tb, sum(d) AS td, max(pp) AS mp, max(pb) AS mb FROM "+
+		"(%s UNION ALL %s) GROUP BY e, u HAVING %s) ANY LEFT JOIN (SELECT series AS e, %s FROM %s WHERE %s GROUP BY series) USING e",
+		into.name, namesOf(names), strings.Join(back, ", "), sums, known, having, strings.Join(some, ", "), finer.name, in)
 }
 
 // tidy drops partitions that are too old. All nodes do it; one is enough.

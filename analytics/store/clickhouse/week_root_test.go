@@ -88,28 +88,37 @@ type work struct {
 
 // A week fills a store, asks it, and notes what that takes.
 type week struct {
-	t      *testing.T
-	memory []*memory
-	rows   map[bool]int // live, or not
-	spent  map[work][]time.Duration
+	t         *testing.T
+	processes []*process
+	rows      map[bool]int // live, or not
+	spent     map[work][]time.Duration
+	busy      map[work]time.Duration // of processors
 }
 
 func newWeek(t *testing.T, pids ...int) *week {
 	debug.FreeOSMemory()
-	w := &week{t: t, rows: map[bool]int{}, spent: map[work][]time.Duration{}}
+	w := &week{t: t, rows: map[bool]int{}, spent: map[work][]time.Duration{}, busy: map[work]time.Duration{}}
 	for _, pid := range pids {
-		w.memory = append(w.memory, newMemory(t, pid))
+		w.processes = append(w.processes, newProcess(t, pid))
 	}
 	return w
 }
 
 func (w *week) lap(of string, live bool, f func() error) {
 	w.t.Helper()
-	began := time.Now()
+	x, began, busy := work{of, live}, time.Now(), w.processors()
 	if err := f(); err != nil {
 		w.t.Fatal(of, err)
 	}
-	w.spent[work{of, live}] = append(w.spent[work{of, live}], time.Since(began))
+	w.spent[x], w.busy[x] = append(w.spent[x], time.Since(began)), w.busy[x]+w.processors()-busy
+}
+
+// processors is the processor time that all processes have had.
+func (w *week) processors() (sum time.Duration) {
+	for _, p := range w.processes {
+		sum += p.busy()
+	}
+	return sum
 }
 
 // fill gives rows to a function, a quarter of a minute after their end, and calls another that has them rolled up.
@@ -145,8 +154,9 @@ func (w *week) report() {
 		}
 		slices.Sort(list)
 		n := len(list)
-		w.t.Logf("%s, %s: %.0f rows/s, %s in all; median %s, p99 %s, at most %s", x.of, map[bool]string{false: "most of the week", true: "minute by minute"}[x.live],
-			float64(w.rows[x.live])/sum.Seconds(), sum.Round(time.Millisecond), list[n/2], list[n*99/100], list[n-1])
+		w.t.Logf("%s, %s: %.0f rows/s, %s in all, %s of processors; median %s, p99 %s, at most %s", x.of,
+			map[bool]string{false: "most of the week", true: "minute by minute"}[x.live], float64(w.rows[x.live])/sum.Seconds(),
+			sum.Round(time.Millisecond), w.busy[x], list[n/2], list[n*99/100], list[n-1])
 	}
 }
 
@@ -154,11 +164,12 @@ func (w *week) report() {
 func (w *week) ask(s store.Querier) (out []*store.Answer) {
 	w.t.Helper()
 	for _, q := range storetest.WeekQuestions(storetest.Noon.Unix()) {
-		for _, m := range w.memory {
-			m.forget()
+		for _, p := range w.processes {
+			p.forget()
 		}
 		var answer *store.Answer
 		var list []time.Duration
+		busy := w.processors()
 		for began := time.Now(); len(list) < 100 && (len(list) < 5 || time.Since(began) < 30*time.Second); {
 			asked, err := time.Now(), error(nil)
 			if answer, err = s.Groups(context.Background(), q.Query); err != nil {
@@ -167,8 +178,9 @@ func (w *week) ask(s store.Querier) (out []*store.Answer) {
 			list = append(list, time.Since(asked).Round(time.Millisecond/10))
 		}
 		slices.Sort(list)
-		w.t.Logf("%-42s %3d times: p50 %s, p99 %s; %d groups, of rows of %s; memory at most %s", q.Name, len(list), list[len(list)/2],
-			list[len(list)*99/100], len(answer.Groups), answer.Resolution, w.peaks())
+		busy = (w.processors() - busy) / time.Duration(len(list))
+		w.t.Logf("%-42s %3d times: p50 %s, p99 %s, %s of processors; %d groups, of rows of %s; memory at most %s", q.Name, len(list), list[len(list)/2],
+			list[len(list)*99/100], busy.Round(time.Millisecond/10), len(answer.Groups), answer.Resolution, w.peaks())
 		if len(answer.Groups) == 0 {
 			w.t.Errorf("%s: no groups", q.Name)
 		}
@@ -180,8 +192,8 @@ func (w *week) ask(s store.Querier) (out []*store.Answer) {
 // peaks is how much memory each process had at most since the last question.
 func (w *week) peaks() string {
 	var list []string
-	for _, m := range w.memory {
-		list = append(list, fmt.Sprintf("%d MB", m.megabytes()))
+	for _, p := range w.processes {
+		list = append(list, fmt.Sprintf("%d MB", p.megabytes()))
 	}
 	return strings.Join(list, " and the server's ")
 }
