@@ -13,6 +13,7 @@ import (
 type SpaceSaving[K comparable] struct {
 	hash     func(K) uint64
 	total    uint64
+	lost     uint64 // the most that a key without a counter can have had, while there are free ones: only Grow and Merge make such
 	counters []counter[K]
 	heap     []int32 // counters, the lowest first
 	table    []int32 // hash table with linear probing: counter + 1, or 0
@@ -30,6 +31,9 @@ type Entry[K comparable] struct {
 	Count, Error uint64
 }
 
+// CounterBytes is the memory of one counter where keys have 16 bytes and k is a power of two, with its places in the heap and the table.
+const CounterBytes = 40 + 4 + 8
+
 // NewSpaceSaving makes a summary of k counters, at least 1. The hash needs all 64 bits, and where strangers choose the keys a seed
 // that they do not know.
 func NewSpaceSaving[K comparable](k int, hash func(K) uint64) *SpaceSaving[K] {
@@ -43,27 +47,33 @@ func NewSpaceSaving[K comparable](k int, hash func(K) uint64) *SpaceSaving[K] {
 
 // Add counts weight for a key. It does not allocate.
 func (s *SpaceSaving[K]) Add(key K, weight uint64) {
-	s.add(key, weight, 0)
-	s.total += weight
+	s.Put(key, weight)
 }
 
-// add is Add with an error that the weight has already.
-func (s *SpaceSaving[K]) add(key K, weight, uncertain uint64) {
+// Put is Add, and says which of the k counters the key has: a caller may keep more about a key by that number. A fresh one is another key's, or
+// nobody's, until now.
+func (s *SpaceSaving[K]) Put(key K, weight uint64) (counter int, fresh bool) {
+	s.total += weight
+	return s.add(key, weight, 0)
+}
+
+// add is Put with an error that the weight has already.
+func (s *SpaceSaving[K]) add(key K, weight, uncertain uint64) (at int, fresh bool) {
 	slot := s.find(key)
 	if i := s.table[slot]; i != 0 {
 		c := &s.counters[i-1]
 		c.Count += weight
 		c.Error += uncertain
 		s.down(int(c.at))
-		return
+		return int(i - 1), false
 	}
 	if len(s.counters) < cap(s.counters) {
 		i := int32(len(s.counters))
-		s.counters = append(s.counters, counter[K]{Entry[K]{key, weight, uncertain}, i})
+		s.counters = append(s.counters, counter[K]{Entry[K]{key, s.lost + weight, s.lost + uncertain}, i})
 		s.heap = append(s.heap, i)
 		s.table[slot] = i + 1
 		s.up(int(i))
-		return
+		return int(i), true
 	}
 	// The lowest counter is given to the new key, and what it had may be the new key's: it was not counted, or was lost.
 	i := s.heap[0]
@@ -72,7 +82,31 @@ func (s *SpaceSaving[K]) add(key K, weight, uncertain uint64) {
 	s.table[s.find(key)] = i + 1
 	c.Entry = Entry[K]{key, c.Count + weight, c.Count + uncertain}
 	s.down(0)
+	return int(i), true
 }
+
+// Grow makes it a summary of k counters, if it has fewer. Whoever has one keeps it, and its number; what was lost stays lost.
+func (s *SpaceSaving[K]) Grow(k int) {
+	if k <= cap(s.counters) {
+		return
+	}
+	lost, grown := s.MaxError(), NewSpaceSaving(k, s.hash)
+	grown.total, grown.lost = s.total, lost
+	grown.counters, grown.heap = append(grown.counters, s.counters...), append(grown.heap, s.heap...)
+	for i := range grown.counters {
+		grown.table[grown.find(grown.counters[i].Key)] = int32(i) + 1
+	}
+	*s = *grown
+}
+
+// Len is how many keys have a counter.
+func (s *SpaceSaving[K]) Len() int { return len(s.counters) }
+
+// Cap is k: how many can have one.
+func (s *SpaceSaving[K]) Cap() int { return cap(s.counters) }
+
+// At is the entry of a counter that Put has named.
+func (s *SpaceSaving[K]) At(counter int) Entry[K] { return s.counters[counter].Entry }
 
 // Total is the sum of all weights.
 func (s *SpaceSaving[K]) Total() uint64 { return s.total }
@@ -80,7 +114,7 @@ func (s *SpaceSaving[K]) Total() uint64 { return s.total }
 // MaxError is the most that a key without a counter can have had, and the most that the next new key's counter can be too high.
 func (s *SpaceSaving[K]) MaxError() uint64 {
 	if len(s.counters) < cap(s.counters) {
-		return 0
+		return s.lost
 	}
 	return s.counters[s.heap[0]].Count
 }
@@ -135,7 +169,7 @@ func (s *SpaceSaving[K]) Merge(o *SpaceSaving[K]) error {
 	for _, e := range all[:min(len(all), cap(s.counters))] {
 		s.add(e.Key, e.Count, e.Error)
 	}
-	s.total = total
+	s.total, s.lost = total, mine+theirs
 	return nil
 }
 
@@ -143,7 +177,7 @@ func (s *SpaceSaving[K]) Merge(o *SpaceSaving[K]) error {
 func (s *SpaceSaving[K]) Reset() {
 	clear(s.counters)
 	clear(s.table)
-	s.counters, s.heap, s.total = s.counters[:0], s.heap[:0], 0
+	s.counters, s.heap, s.total, s.lost = s.counters[:0], s.heap[:0], 0, 0
 }
 
 // find is the slot of the table where a key is, or where it would go.

@@ -27,7 +27,7 @@ func checkSpaceSaving(t *rapid.T, s *SpaceSaving[int], exact map[int]uint64, k i
 		t.Fatalf("error up to %d, total %d, %d counters", s.MaxError(), total, k)
 	}
 	top := s.Top(len(exact) + k)
-	if len(top) != min(len(exact), cap(s.counters)) {
+	if len(top) < min(len(exact), k) || len(top) > min(len(exact), s.Cap()) {
 		t.Fatalf("%d counters for %d keys", len(top), len(exact))
 	}
 	last := ^uint64(0)
@@ -67,6 +67,28 @@ func TestSpaceSaving(t *testing.T) {
 			fill(t, s, exact, "stream")
 			checkSpaceSaving(t, s, exact, k)
 			s.Reset()
+		}
+	})
+}
+
+// A summary that grows in the middle of a stream has the bounds of the smaller one, and counters keep their numbers.
+func TestSpaceSavingGrows(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		k := rapid.IntRange(1, 8).Draw(t, "k")
+		s, exact, numbers := NewSpaceSaving(k, hashInt), map[int]uint64{}, map[int]int{}
+		for range rapid.IntRange(1, 4).Draw(t, "times") {
+			for _, key := range rapid.SliceOfN(rapid.IntRange(0, 40), 0, 100).Draw(t, "stream") {
+				_, known := s.Get(key)
+				weight := uint64(key%7 + 1)
+				n, fresh := s.Put(key, weight)
+				if exact[key] += weight; fresh == known || !fresh && numbers[key] != n || s.At(n).Key != key {
+					t.Fatalf("key %d, known %v, has counter %d, fresh %v; it had %d", key, known, n, fresh, numbers[key])
+				}
+				numbers[key] = n
+			}
+			checkSpaceSaving(t, s, exact, k) // with the bounds of the first k
+			s.Grow(s.Cap() + rapid.IntRange(-1, 10).Draw(t, "more"))
+			checkSpaceSaving(t, s, exact, k)
 		}
 	})
 }
