@@ -13,7 +13,7 @@ import (
 type SpaceSaving[K comparable] struct {
 	hash     func(K) uint64
 	total    uint64
-	lost     uint64 // the most that a key without a counter can have had, while there are free ones: only Grow and Merge make such
+	lost     uint64 // the most that a key without a counter can have had
 	counters []counter[K]
 	heap     []int32 // counters, the lowest first
 	table    []int32 // hash table with linear probing: counter + 1, or 0
@@ -78,6 +78,7 @@ func (s *SpaceSaving[K]) add(key K, weight, uncertain uint64) (at int, fresh boo
 	// The lowest counter is given to the new key, and what it had may be the new key's: it was not counted, or was lost.
 	i := s.heap[0]
 	c := &s.counters[i]
+	s.lost = c.Count
 	s.remove(s.find(c.Key))
 	s.table[s.find(key)] = i + 1
 	c.Entry = Entry[K]{key, c.Count + weight, c.Count + uncertain}
@@ -90,8 +91,8 @@ func (s *SpaceSaving[K]) Grow(k int) {
 	if k <= cap(s.counters) {
 		return
 	}
-	lost, grown := s.MaxError(), NewSpaceSaving(k, s.hash)
-	grown.total, grown.lost = s.total, lost
+	grown := NewSpaceSaving(k, s.hash)
+	grown.total, grown.lost = s.total, s.lost
 	grown.counters, grown.heap = append(grown.counters, s.counters...), append(grown.heap, s.heap...)
 	for i := range grown.counters {
 		grown.table[grown.find(grown.counters[i].Key)] = int32(i) + 1
@@ -111,7 +112,10 @@ func (s *SpaceSaving[K]) At(counter int) Entry[K] { return s.counters[counter].E
 // Total is the sum of all weights.
 func (s *SpaceSaving[K]) Total() uint64 { return s.total }
 
-// MaxError is the most that a key without a counter can have had, and the most that the next new key's counter can be too high.
+// Lost is the most that a key without a counter can have had: 0 as long as there were counters for all.
+func (s *SpaceSaving[K]) Lost() uint64 { return s.lost }
+
+// MaxError is at least Lost, and the most that the next new key's counter can be too high.
 func (s *SpaceSaving[K]) MaxError() uint64 {
 	if len(s.counters) < cap(s.counters) {
 		return s.lost
@@ -164,12 +168,15 @@ func (s *SpaceSaving[K]) Merge(o *SpaceSaving[K]) error {
 		}
 	}
 	heaviestFirst(all)
-	total := s.total + o.total
+	total, kept := s.total+o.total, min(len(all), cap(s.counters))
 	s.Reset()
-	for _, e := range all[:min(len(all), cap(s.counters))] {
+	for _, e := range all[:kept] {
 		s.add(e.Key, e.Count, e.Error)
 	}
 	s.total, s.lost = total, mine+theirs
+	if kept < len(all) {
+		s.lost = max(s.lost, all[kept].Count)
+	}
 	return nil
 }
 

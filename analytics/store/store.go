@@ -40,6 +40,7 @@ type Batch struct {
 	Samples []Sample
 	Health  []Health
 	Attacks []Attack
+	Tops    []Top
 }
 
 // Traffic is the exact count of one tunnel in one direction during one second. Seconds without packets have no row.
@@ -108,6 +109,59 @@ type Attack struct {
 	DroppedBits    uint64
 }
 
+// A TopKind is what a Top tells the values of. Its text is that of the dimension of samples with the same values, and a value of the dimension
+// `kind`.
+type TopKind uint8
+
+// The kinds. A store may keep their numbers.
+const (
+	TopTotal TopKind = iota // of all values: what the rows of each other kind add up to
+	TopSourceAddress
+	TopDestinationAddress
+	TopSourcePort
+	TopDestinationPort
+	TopProtocol
+	TopTCPFlags
+	TopPacketSize
+	TopSourceCountry
+	TopDestinationCountry
+	TopSourceASN
+	TopDestinationASN
+)
+
+// TopKinds are the texts of all kinds.
+var TopKinds = [...]string{TopTotal: "total", TopSourceAddress: "ipSourceAddress", TopDestinationAddress: "ipDestinationAddress",
+	TopSourcePort: "sourcePort", TopDestinationPort: "destinationPort", TopProtocol: "ipProtocolName", TopTCPFlags: "tcpFlagsString",
+	TopPacketSize: "ipTotalLengthBuckets", TopSourceCountry: "sourceCountry", TopDestinationCountry: "destinationCountry",
+	TopSourceASN: "sourceAsn", TopDestinationASN: "destinationAsn"}
+
+func (k TopKind) String() string { return TopKinds[k] }
+
+// TopOther is the value of all that is not listed.
+const TopOther = "other"
+
+// Top is what the samples of one minute, or hour, say of one value, of one tunnel and direction. Rows of the same interval, tunnel, direction,
+// kind and value add up, but for Sources, of which the highest counts.
+type Top struct {
+	Time      int64 // start of the interval
+	Hour      bool  // the interval is an hour, else a minute
+	Account   string
+	Tunnel    *flow.Tunnel // nil: none, and then the account is empty
+	Direction flow.Direction
+	Kind      TopKind
+	Value     string
+
+	Samples         uint64
+	Packets, Bytes  uint64  // that the samples stand for
+	PacketsVariance float64 // sums of w(w-1), and of w(w-1)x^2, where a sample stands for w packets of x bits: see Group
+	BitsVariance    float64
+
+	// What the sketch may have missed: a value had at most so much more in the samples. Of TopOther: the most that any one value which is
+	// not listed had.
+	PacketsError, BytesError uint64
+	Sources                  uint64 // distinct source addresses of the samples; of TopTotal alone
+}
+
 // Operator is the account that sees the rows of all.
 const Operator = "*"
 
@@ -169,8 +223,8 @@ type Group struct {
 	Values   []any     // as Query.By: string, uint64 or time.Time
 	Measures []float64 // as Query.Measures; counts are exact up to 2^53
 
-	// Of samples, for intervals of confidence: how many rows there are, and the sums of w(w-1) and of w(w-1)x^2, where a row
-	// stands for w packets of x bits (Horvitz-Thompson).
+	// Of samples, and what was added up of them, for intervals of confidence: how many samples there are, and the sums of w(w-1) and of
+	// w(w-1)x^2, where a sample stands for w packets of x bits (Horvitz-Thompson).
 	Rows            uint64
 	PacketsVariance float64
 	BitsVariance    float64
