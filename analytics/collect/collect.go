@@ -1,5 +1,5 @@
-// Package collect reads what the workers count and sample, and makes rows of it: each second for the store, and each sample as
-// it comes for detectors and exporters.
+// Package collect reads what the workers count and sample, and makes rows of it: each second for the store, each sample as it comes for
+// detectors and exporters, and what was most frequent in all samples of a minute, and of an hour.
 package collect
 
 import (
@@ -11,6 +11,7 @@ import (
 
 	"causeway/analytics/flow"
 	"causeway/analytics/store"
+	"causeway/analytics/top"
 	"causeway/pipeline"
 )
 
@@ -71,11 +72,14 @@ const (
 )
 
 // How many samples are kept: at first all, then about so many a second; of more, every second, fourth... is, and stands for as many
-// packets more. Sinks and detectors get all.
+// packets more. Sinks, detectors and tops get all.
 const (
 	samplesPerSecond = 2000
 	samplesAtOnce    = 20_000
 )
+
+// topsAtOnce is how many rows of tops a batch has: those of a minute are written in the course of the next, for nobody reads the rings meanwhile.
+const topsAtOnce = 5000
 
 // latest is over how many seconds at the most what was counted since the last time is spread.
 const latest = 120
@@ -87,6 +91,7 @@ const heldSeconds = 60
 type Stats struct {
 	Samples, Thinned uint64 // samples that came, and those of them that others stand for
 	Unwritten        uint64 // batches that the store did not take in time
+	LeftOut          uint64 // samples that tops had no memory for
 	Shift            uint32 // samples are rarer than configured by that power of two, because they came too fast
 }
 
@@ -111,6 +116,9 @@ type Collector struct {
 	lost  uint64 // SamplesLost, as of the last second
 	quiet int    // seconds without a loss
 
+	minute, hour *top.Counter
+	tops         []store.Top // that wait for a batch
+
 	stats published
 }
 
@@ -118,6 +126,7 @@ type Collector struct {
 func New(o Options) *Collector {
 	c := &Collector{o: o, random: rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1)), second: time.Now().Unix(), thin: 1, room: samplesAtOnce,
 		counted: map[int]totals{}, dropped: map[dropped]uint64{}, probed: map[string]Health{}, active: map[string]bool{}}
+	c.minute, c.hour = top.New(top.Options{Origins: o.Origin != nil}), top.New(top.Options{Origins: o.Origin != nil})
 	c.batch = c.newBatch()
 	c.learnNames()
 	c.readCounters(nil)
@@ -138,6 +147,8 @@ func (c *Collector) Run(ctx context.Context) {
 			if c.o.Detect != nil {
 				c.o.Detect.End(time.Now())
 			}
+			c.endTops(true, true)
+			c.addTops(len(c.tops))
 			c.endBatch()
 			c.write(context.WithoutCancel(ctx))
 			return
@@ -177,8 +188,10 @@ func (c *Collector) endSeconds(next int64) {
 	if next/60 != c.second/60 {
 		c.readHealth((next/60 - 1) * 60)
 	}
+	c.endTops(next/60 != c.second/60, next/3600 != c.second/3600)
 	c.adapt()
 	if next/writeEvery != c.second/writeEvery {
+		c.addTops(max(topsAtOnce, len(c.tops)/10))
 		c.endBatch()
 	}
 	c.second = next
@@ -194,7 +207,7 @@ func (c *Collector) AddAttack(a store.Attack) {
 }
 
 func (c *Collector) endBatch() {
-	if b := c.batch; len(b.Traffic)+len(b.Drops)+len(b.Samples)+len(b.Health)+len(b.Attacks) == 0 {
+	if b := c.batch; len(b.Traffic)+len(b.Drops)+len(b.Samples)+len(b.Health)+len(b.Attacks)+len(b.Tops) == 0 {
 		return
 	}
 	c.waiting = append(c.waiting, c.batch)

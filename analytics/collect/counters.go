@@ -10,13 +10,13 @@ import (
 
 // published is Stats as another goroutine may read it.
 type published struct {
-	samples, thinned, unwritten atomic.Uint64
-	shift                       atomic.Uint32
+	samples, thinned, unwritten, leftOut atomic.Uint64
+	shift                                atomic.Uint32
 }
 
 // Stats returns what was not kept. Any goroutine may call it.
 func (c *Collector) Stats() Stats {
-	return Stats{c.stats.samples.Load(), c.stats.thinned.Load(), c.stats.unwritten.Load(), c.stats.shift.Load()}
+	return Stats{c.stats.samples.Load(), c.stats.thinned.Load(), c.stats.unwritten.Load(), c.stats.leftOut.Load(), c.stats.shift.Load()}
 }
 
 // totals are what one tunnel has counted since the start, by direction.

@@ -47,6 +47,9 @@ func (c *Collector) row(r store.Sample, account string, in, out *flow.Tunnel) {
 	if c.o.Write == nil {
 		return
 	}
+	c.place(&r)
+	c.minute.Observe(&r)
+	c.hour.Observe(&r)
 	if c.thin > 1 && c.random.Uint32N(c.thin) > 0 {
 		c.stats.thinned.Add(1)
 		return
@@ -55,19 +58,44 @@ func (c *Collector) row(r store.Sample, account string, in, out *flow.Tunnel) {
 	if c.room--; c.room <= 0 { // the next ones count for more, and there is half a second's room until they would for still more
 		c.room, c.thin = samplesPerSecond/2, 2*c.thin
 	}
-	c.batch.Samples = append(c.batch.Samples, c.kept(r))
+	c.batch.Samples = append(c.batch.Samples, kept(r))
 }
 
-// kept is of a sample what the store gets: without the parts that are the worker's.
-func (c *Collector) kept(r store.Sample) store.Sample {
+// place adds what is known of a sample's addresses, and takes off them what is not kept.
+func (c *Collector) place(r *store.Sample) {
 	h := &r.Packet
 	if c.o.Origin != nil {
 		r.Src, r.Dst = c.o.Origin(h.Src.As16()), c.o.Origin(h.Dst.As16())
 	}
-	r.Header = nil // what there is to know of it stands in Packet
 	h.Src, h.Dst = c.truncate(h.Src), c.truncate(h.Dst)
+}
+
+// kept is of a sample what the store gets: without the parts that are the worker's.
+func kept(r store.Sample) store.Sample {
+	h := &r.Packet
+	r.Header = nil // what there is to know of it stands in Packet
 	h.Options, h.TCP.Options = clone(h.Options), clone(h.TCP.Options)
 	return r
+}
+
+// endTops lists what the minute, and the hour, had that c.second lies in. A sample counts for the interval in which it was read.
+func (c *Collector) endTops(minute, hour bool) {
+	if minute {
+		c.tops = append(c.tops, c.minute.End(c.second-c.second%60, false)...)
+	}
+	if hour {
+		c.tops = append(c.tops, c.hour.End(c.second-c.second%3600, true)...)
+	}
+	c.stats.leftOut.Store(c.minute.LeftOut())
+}
+
+// addTops puts so many of the rows that wait into the batch.
+func (c *Collector) addTops(n int) {
+	n = min(n, len(c.tops))
+	c.batch.Tops = append(c.batch.Tops, c.tops[:n]...)
+	if c.tops = c.tops[n:]; len(c.tops) == 0 {
+		c.tops = nil
+	}
 }
 
 func clone(b []byte) []byte { return append([]byte(nil), b...) }
