@@ -40,6 +40,7 @@ const (
 	SampleTable  Table = "samples" // a row for each sampled packet
 	HealthTable  Table = "health"  // for each tunnel, node and minute
 	AttackTable  Table = "attacks" // a row for each attack
+	TopTable     Table = "tops"    // for each tunnel, direction, minute or hour, kind, and value that is listed
 )
 
 // A Dataset is a field of an account in GraphQL.
@@ -78,7 +79,9 @@ type Measure struct {
 // A Value is what a measure is made of.
 type Value uint8
 
-// The values. Of samples, bits and packets are estimates: each sample stands for as many packets as it was one of.
+// The values. Of samples and tops, bits and packets are estimates: each sample stands for as many packets as it was one of.
+//
+// Groups of several stores become one as it stands behind the last ones: what is added up of one store's rows is added up of groups too.
 const (
 	Rows Value = iota // of the table: samples, probes of one node in one minute, attacks
 	Bits              // of inner IP packets
@@ -90,6 +93,15 @@ const (
 	Probes         // sent
 	Lost           // probes without an answer
 	RTT            // mean round trip in microseconds
+
+	SampleCount // of tops: samples that a row was made of. Groups add up, as their Rows and variances do, which are of the same samples
+	// PacketsError and BitsError are what sketches may have missed. Groups add up: no value had more than its sum, its error and the error of
+	// the value `other` together, each over all intervals that were asked for.
+	PacketsError
+	BitsError
+	// DistinctSources is the highest of all rows, and so the highest of groups: how many sources two rows, or nodes, have in common is not
+	// known, so it is never a sum.
+	DistinctSources
 )
 
 // Lookup returns the dimension of that name, or nil.
@@ -168,4 +180,4 @@ func places(prefix string) []Dimension {
 }
 
 // All are the datasets.
-var All = []*Dataset{Traffic, Drops, Packets, Health, Attacks}
+var All = []*Dataset{Traffic, Drops, Packets, Tops, Health, Attacks}

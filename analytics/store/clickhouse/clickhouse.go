@@ -33,6 +33,7 @@ type Retention struct {
 	Minute  time.Duration // default 30 days
 	Hour    time.Duration // default 400 days
 	Samples time.Duration // default 7 days
+	Tops    time.Duration // of minutes, default 30 days, and at most Hour: those of hours are kept so long
 	Health  time.Duration // default 90 days
 	Attacks time.Duration // default 400 days
 }
@@ -168,6 +169,8 @@ func (r *Retention) complete() error {
 	orElse(&r.Minute, 30*day)
 	orElse(&r.Hour, 400*day)
 	orElse(&r.Samples, 7*day)
+	orElse(&r.Tops, 30*day)
+	r.Tops = min(r.Tops, r.Hour)
 	orElse(&r.Health, 90*day)
 	orElse(&r.Attacks, 400*day)
 	if r.Second > r.Minute || r.Minute > r.Hour {
@@ -177,7 +180,7 @@ func (r *Retention) complete() error {
 }
 
 // Write puts a batch into the buffer's file, where a killed process leaves it. After an error nothing of it is there. Exact counts of the same
-// second are added up, health of the same minute and attacks with the same account and id are replaced.
+// second are added up, health of the same minute and attacks with the same account and id are replaced, tops of the same value are added up.
 func (s *Store) Write(ctx context.Context, b *store.Batch) error {
 	if err := ctx.Err(); err != nil {
 		return err

@@ -115,6 +115,9 @@ func (e *encoder) batch(b *store.Batch) {
 	for i := range b.Attacks {
 		e.attack(&b.Place, &b.Attacks[i])
 	}
+	for i := range b.Tops {
+		e.top(&b.Place, &b.Tops[i])
+	}
 }
 
 func (e *encoder) exact(table int, at int64, s *query.Series, packets, bytes, dropped uint64) {
@@ -162,6 +165,29 @@ func (e *encoder) health(p *store.Place, r *store.Health) {
 	c.number(query.Clamp(min(r.Lost, r.Probes)))
 	c.text = strconv.AppendFloat(append(c.text, '\t'), float64(r.RTT)/float64(time.Microsecond), 'g', -1, 64)
 	e.replaces(c)
+}
+
+func (e *encoder) top(p *store.Place, r *store.Top) {
+	table := topMinutes
+	if r.Hour {
+		table = topHours
+	}
+	c := e.begin(table, r.Time)
+	if c == nil {
+		return
+	}
+	s := query.SeriesOf(p, r.Account, r.Tunnel, r.Direction, "")
+	e.named(c, &s)
+	c.string(r.Kind.String())
+	c.string(r.Value)
+	numbers, floats := query.TopValues(r)
+	for _, n := range numbers {
+		c.number(n)
+	}
+	for _, x := range floats {
+		c.text = strconv.AppendFloat(append(c.text, '\t'), x, 'g', -1, 64)
+	}
+	c.end()
 }
 
 func (e *encoder) attack(p *store.Place, r *store.Attack) {

@@ -40,7 +40,7 @@ func (s *Store) Groups(ctx context.Context, q *store.Query) (*store.Answer, erro
 	if err != nil {
 		return nil, err
 	}
-	source := newSource(q, p, now.Unix()).rows(int64(o.Resolution / time.Second))
+	source := newSource(q, p, now.Unix()).rows(int64(o.Resolution/time.Second), now.Unix())
 	if err := s.ask(ctx, p.Statement(source, true), p.Add); err != nil {
 		return nil, err
 	}
@@ -59,11 +59,16 @@ func (s *Store) resolution(ctx context.Context, q *store.Query, now time.Time) (
 	switch q.Dataset.Table {
 	case dataset.HealthTable:
 		return time.Minute, oldest, nil
-	case dataset.TrafficTable, dataset.DropsTable:
+	case dataset.TrafficTable, dataset.DropsTable, dataset.TopTable:
 	default:
 		return time.Second, oldest, nil
 	}
 	r := &s.o.Retention
+	if q.Dataset.Table == dataset.TopTable {
+		kept := []query.Kept{{Resolution: time.Minute, For: r.Tops}, {Resolution: time.Hour, For: r.Hour}}
+		resolution, err := query.TopResolution(q, oldest, kept, now.Add(-late))
+		return resolution, oldest, err
+	}
 	kept := []query.Kept{{Resolution: time.Second, For: r.Second}, {Resolution: time.Minute, For: r.Minute}, {Resolution: time.Hour, For: r.Hour}}
 	resolution, err := query.Resolution(q, oldest, kept, now.Add(-late))
 	return resolution, oldest, err
@@ -72,8 +77,11 @@ func (s *Store) resolution(ctx context.Context, q *store.Query, now time.Time) (
 // first is when the account's first row begins; now, if it has none.
 func (s *Store) first(ctx context.Context, q *store.Query, now int64) (int64, error) {
 	names := []string{string(q.Dataset.Table)}
-	if q.Dataset.Table == dataset.TrafficTable || q.Dataset.Table == dataset.DropsTable {
+	switch q.Dataset.Table {
+	case dataset.TrafficTable, dataset.DropsTable:
 		names = []string{names[0] + "_1s", names[0] + "_1m", names[0] + "_1h"}
+	case dataset.TopTable:
+		names = []string{names[0] + "_1m", names[0] + "_1h"}
 	}
 	var parts []query.Part
 	for _, n := range names {

@@ -34,6 +34,8 @@ const (
 	samples
 	health
 	attacks
+	topMinutes
+	topHours
 )
 
 const (
@@ -58,10 +60,12 @@ func makeTables() []table {
 		packet = append(packet, column{c.Name, kind})
 	}
 	probes := with(with(with(named, "String", "remote", "state"), "Int64", "active", "probes", "lost"), "Float64", "rtt_us")
+	tops := with(with(with(with(named, "String", "kind", "value"), "Int64", query.TopNumbers...), "Float64", query.TopFloats...), "UInt64", "chunk")
 	attack := with(with([]column{{"t", "UInt32"}, {"ended", "Nullable(UInt32)"}}, "String", query.AttackTexts...), "Int64", query.AttackNumbers...)
 	const merge, replacing = "MergeTree", "ReplacingMergeTree(version)"
 	// Seconds of a minute stand together by series: most queries ask for few series.
 	const seconds, byTunnel = "intDiv(t, 60), account, tunnel, series, t", "account, tunnel, series, t"
+	const byKind = "account, kind, tunnel, t" // nobody asks for several kinds
 	return []table{
 		{"traffic_1s", with(counts, "UInt64", "chunk"), merge, hourSeconds, seconds, true},
 		{"drops_1s", with(counts, "UInt64", "chunk"), merge, hourSeconds, seconds, true},
@@ -72,6 +76,8 @@ func makeTables() []table {
 		{"samples", with(packet, "UInt64", "chunk"), merge, daySeconds, "account, t", true},
 		{"health", with(probes, "UInt64", "version"), replacing, daySeconds, byTunnel, false},
 		{"attacks", with(attack, "UInt64", "version"), replacing, monthSeconds, "account, id", false},
+		{"tops_1m", tops, merge, daySeconds, byKind, true},
+		{"tops_1h", tops, merge, monthSeconds, byKind, true},
 	}
 }
 

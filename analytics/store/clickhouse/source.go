@@ -79,16 +79,40 @@ func dimensions(w *store.Where, into map[string]bool) {
 }
 
 // rows is a SELECT of the rows that a query may need. No alias in it is also a column: servers do not agree which of the two is meant.
-func (s *source) rows(seconds int64) (out query.Part) {
+func (s *source) rows(seconds, now int64) (out query.Part) {
 	switch s.q.Dataset.Table {
 	case dataset.AttackTable, dataset.HealthTable:
 		out.Add("SELECT * FROM %s FINAL WHERE %s AND %s", string(s.q.Dataset.Table), within(s.span), s.condition)
 	case dataset.SampleTable:
 		out.Add("SELECT *, "+empty+" AS mitigation FROM samples WHERE %s AND %s", within(s.span), s.condition)
+	case dataset.TopTable:
+		return s.tops(seconds, now)
 	default:
 		return union(s.cover(seconds, s.span.Whole(seconds)))
 	}
 	return out
+}
+
+// tops is the rows of tops of a resolution: of hours that may not be there yet the minutes.
+func (s *source) tops(seconds, now int64) query.Part {
+	names := append(append(append(slices.Clone(s.names), "kind", "value"), query.TopNumbers...), query.TopFloats...)
+	renamed, back := make([]string, len(names)), make([]string, len(names))
+	for i, n := range names {
+		renamed[i], back[i] = fmt.Sprintf("%s AS n%d", n, i), fmt.Sprintf("n%d AS %s", i, n)
+	}
+	part := func(table string, span query.Span) (out query.Part) {
+		out.Add("SELECT v AS t, "+strings.Join(back, ", ")+" FROM (SELECT toUInt32(intDiv(t, %[1]d) * %[1]d) AS v, "+strings.Join(renamed, ", ")+
+			" FROM "+table+" WHERE %[2]s AND %[3]s)", seconds, within(span), s.condition)
+		return out
+	}
+	if seconds < hourSeconds {
+		return part("tops_1m", s.span)
+	}
+	hours, minutes := query.TopSpans(s.span, now)
+	if minutes.Empty() {
+		return part("tops_1h", hours)
+	}
+	return union([]query.Part{part("tops_1h", hours), part("tops_1m", minutes)})
 }
 
 func within(s query.Span) query.Part {

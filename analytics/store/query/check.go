@@ -52,7 +52,25 @@ func Check(q *store.Query) error {
 		}
 	}
 	var n counts
-	return n.where(q.Dataset, &q.Where, 0)
+	if err := n.where(q.Dataset, &q.Where, 0); err != nil {
+		return err
+	}
+	if q.Dataset.Table == dataset.TopTable && !oneKind(q) {
+		return store.Refusal(fmt.Sprintf("query of %s: its kinds tell of the same packets, and cannot be added up: filter by one kind, for example "+
+			`kind: "ipSourceAddress", or ask for the dimension kind`, q.Dataset.Name))
+	}
+	return nil
+}
+
+// oneKind reports whether each group is of one kind.
+func oneKind(q *store.Query) bool {
+	kind := q.Dataset.Lookup(dataset.Kind.Name)
+	if slices.Contains(q.By, kind) {
+		return true
+	}
+	return slices.ContainsFunc(Conjuncts(&q.Where), func(w store.Where) bool {
+		return w.Dimension == kind && (w.Op == store.Equal || w.Op == store.In && len(w.Values) < 2)
+	})
 }
 
 func measureName(m dataset.Measure) string {

@@ -312,8 +312,8 @@ func (p *Plan) result(g *group, measures []float64) store.Group {
 		}
 		out.Values = append(out.Values, v)
 	}
-	if p.q.Dataset.Table == dataset.SampleTable {
-		out.Rows = uint64(g.sums[rowCount])
+	if p.q.Dataset.Table == dataset.SampleTable || p.q.Dataset.Table == dataset.TopTable {
+		out.Rows = uint64(g.sums[p.samples])
 		out.PacketsVariance, out.BitsVariance = g.sums[p.variance[0]], g.sums[p.variance[1]]
 	}
 	return out

@@ -35,7 +35,8 @@ type Plan struct {
 	intervals bool     // rows of one interval are added up first, because a measure looks at single intervals
 	apart     bool     // and rows of different intervals are not, until what other nodes know is there
 	listed    bool     // a percentile is asked for
-	variance  [2]int   // columns, of samples
+	variance  [2]int   // columns, of what is sampled
+	samples   int      // likewise: how many there are
 
 	groups map[string]*group
 	start  int64 // of the first row of all, when all are there
@@ -86,7 +87,7 @@ func New(q *store.Query, o Options) (*Plan, error) {
 		p.keys = append(p.keys, "account", "id")
 	}
 	for _, m := range q.Measures {
-		p.intervals = p.intervals || m.Block == dataset.Max || m.Block == dataset.P95
+		p.intervals = p.intervals || (m.Block == dataset.Max || m.Block == dataset.P95) && m.Value != dataset.DistinctSources
 		p.listed = p.listed || m.Block == dataset.P95
 	}
 	p.apart = p.intervals && o.Shared
@@ -98,10 +99,14 @@ func New(q *store.Query, o Options) (*Plan, error) {
 		}
 		p.finals = append(p.finals, f)
 	}
-	if q.Dataset.Table == dataset.SampleTable {
+	switch q.Dataset.Table {
+	case dataset.SampleTable:
 		const w, x = "(1.0 * every)", "(8.0 * length)"
 		p.variance[0] = p.column(fmt.Sprintf("SUM(%s * (%[1]s - 1))", w), sum, sum)
 		p.variance[1] = p.column(fmt.Sprintf("SUM(%s * (%[1]s - 1) * %s * %[2]s)", w, x), sum, sum)
+		p.samples = rowCount
+	case dataset.TopTable:
+		p.variance, p.samples = [2]int{p.total("packets_var"), p.total("bits_var")}, p.total("samples")
 	}
 	return p, nil
 }
@@ -135,6 +140,8 @@ func (p *Plan) total(expression string) int {
 func (p *Plan) measure(m dataset.Measure) (final, error) {
 	table, samples := p.q.Dataset.Table, p.q.Dataset.Table == dataset.SampleTable
 	switch {
+	case m.Value == dataset.DistinctSources:
+		return scaled(p.column("MAX(sources)", highest, highest), 1), nil
 	case m.Block == dataset.Max && table == dataset.TrafficTable:
 		return p.peak(m.Value)
 	case m.Block == dataset.P95 && table == dataset.TrafficTable:
@@ -163,6 +170,12 @@ func (p *Plan) measure(m dataset.Measure) (final, error) {
 		return scaled(p.total("probes"), factor), nil
 	case dataset.Lost:
 		return scaled(p.total("lost"), factor), nil
+	case dataset.SampleCount:
+		return scaled(p.total("samples"), factor), nil
+	case dataset.PacketsError:
+		return scaled(p.total("packets_error"), factor), nil
+	case dataset.BitsError:
+		return scaled(p.total("bytes_error"), factor*8), nil
 	case dataset.RTT:
 		return ratio(p.total("rtt_us * (probes - lost)"), p.total("(probes - lost)")), nil
 	}

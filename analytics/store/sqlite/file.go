@@ -92,10 +92,17 @@ func (d *day) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if v == 0 {
-		if err := d.create(ctx); err != nil {
+	switch v {
+	case 0:
+		err = d.create(ctx)
+	case 1:
+		err = d.transaction(ctx, func() error {
+			_, err := d.conn.ExecContext(ctx, topSchema()+fmt.Sprintf("PRAGMA user_version = %d;", version))
 			return err
-		}
+		})
+	}
+	if err != nil {
+		return err
 	}
 	d.inserts, d.series = map[string]*sql.Stmt{}, map[query.Series]int64{}
 	if d.rolled, err = rolled(ctx, d.conn); err != nil {

@@ -63,7 +63,7 @@ func (s *Store) Plan(ctx context.Context, q *store.Query, o query.Options) (*que
 		return nil, err
 	}
 	for _, d := range days {
-		if err := s.read(ctx, d, func(tx *sql.Tx) error { return gather(ctx, tx, d, p, q, o.Resolution, len(days) == 1) }); err != nil {
+		if err := s.read(ctx, d, schemaOf(q), func(tx *sql.Tx) error { return gather(ctx, tx, d, p, q, &o, len(days) == 1) }); err != nil {
 			return nil, err
 		}
 	}
@@ -75,13 +75,13 @@ func (s *Store) resolution(ctx context.Context, q *store.Query, span query.Span,
 	switch q.Dataset.Table {
 	case dataset.HealthTable:
 		return time.Minute, nil
-	case dataset.TrafficTable, dataset.DropsTable:
+	case dataset.TrafficTable, dataset.DropsTable, dataset.TopTable:
 	default:
 		return time.Second, nil
 	}
 	from := span.From
 	for i := 0; i < len(days) && from == query.Always.From; i++ {
-		if err := s.read(ctx, days[i], func(tx *sql.Tx) (err error) {
+		if err := s.read(ctx, days[i], schemaOf(q), func(tx *sql.Tx) (err error) {
 			from, err = first(ctx, tx, q)
 			return err
 		}); err != nil {
@@ -89,17 +89,34 @@ func (s *Store) resolution(ctx context.Context, q *store.Query, span query.Span,
 		}
 	}
 	kept := s.kept()
+	if q.Dataset.Table == dataset.TopTable {
+		kept = []query.Kept{{Resolution: time.Minute, For: s.o.Retention.Tops}, kept[2]}
+	}
 	if from == query.Always.From { // there are no rows
 		return kept[0].Resolution, nil
+	}
+	if q.Dataset.Table == dataset.TopTable {
+		return query.TopResolution(q, from, kept, now.Add(-late))
 	}
 	return query.Resolution(q, from, kept, now.Add(-late))
 }
 
-// first is when the account's first row of exact counts in a file begins; if it has none, long ago.
+// schemaOf is the first version of the schema that has the table which is asked.
+func schemaOf(q *store.Query) int {
+	if q.Dataset.Table == dataset.TopTable {
+		return 2
+	}
+	return 1
+}
+
+// first is when the account's first row of exact counts, or of tops, in a file begins; if it has none, long ago.
 func first(ctx context.Context, tx *sql.Tx, q *store.Query) (int64, error) {
 	table := string(q.Dataset.Table)
 	const account = "FROM series s WHERE ?1 = '" + store.Operator + "' OR account = ?1"
-	text := "SELECT MIN(t) AS t FROM " + table + "_now WHERE series IN (SELECT id " + account + ")"
+	text := "SELECT NULL AS t"
+	if q.Dataset.Table != dataset.TopTable {
+		text = "SELECT MIN(t) AS t FROM " + table + "_now WHERE series IN (SELECT id " + account + ")"
+	}
 	for _, r := range rollups { // minutes know of all seconds that are not in _now
 		text += " UNION ALL SELECT (SELECT MIN(t) FROM " + table + r.suffix + " r WHERE r.series = s.id) " + account
 	}
@@ -110,9 +127,9 @@ func first(ctx context.Context, tx *sql.Tx, q *store.Query) (int64, error) {
 	return t.Int64, nil
 }
 
-// read calls a function with a transaction that reads one day's file. It is not called for a file without tables.
-func (s *Store) read(ctx context.Context, d *day, f func(*sql.Tx) error) error {
-	err := d.read(ctx, f)
+// read calls a function with a transaction that reads one day's file. It is not called for a file whose schema is older.
+func (s *Store) read(ctx context.Context, d *day, since int, f func(*sql.Tx) error) error {
+	err := d.read(ctx, since, f)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -124,7 +141,7 @@ func (s *Store) read(ctx context.Context, d *day, f func(*sql.Tx) error) error {
 	return err
 }
 
-func (d *day) read(ctx context.Context, f func(*sql.Tx) error) (err error) {
+func (d *day) read(ctx context.Context, since int, f func(*sql.Tx) error) (err error) {
 	d.gate.RLock()
 	defer d.gate.RUnlock()
 	if d.gone {
@@ -142,19 +159,19 @@ func (d *day) read(ctx context.Context, f func(*sql.Tx) error) (err error) {
 	}
 	defer tx.Rollback()
 	v, err := schemaVersion(ctx, tx)
-	if err != nil || v == 0 {
+	if err != nil || v < since {
 		return d.fail(err)
 	}
 	return d.fail(f(tx))
 }
 
 // gather adds what one file knows to a plan.
-func gather(ctx context.Context, tx *sql.Tx, d *day, p *query.Plan, q *store.Query, resolution time.Duration, whole bool) error {
+func gather(ctx context.Context, tx *sql.Tx, d *day, p *query.Plan, q *store.Query, o *query.Options, whole bool) error {
 	done, err := rolled(ctx, tx)
 	if err != nil {
 		return err
 	}
-	st := p.Statement(newSource(d, p, q, int64(resolution/time.Second), done).rows(), whole)
+	st := p.Statement(newSource(d, p, q, int64(o.Resolution/time.Second), done).rows(o.Now), whole)
 	rows, err := tx.QueryContext(ctx, st.SQL, st.Args...)
 	if err != nil {
 		return err

@@ -59,14 +59,15 @@ func (b *bench) files() (out []string) {
 func TestRetention(t *testing.T) {
 	day := 24 * time.Hour
 	b := newBench(t, Options{Retention: Retention{Second: time.Hour, Minute: 3 * day, Hour: 5 * day, Samples: 2 * time.Hour, Health: 2 * day,
-		Attacks: 4 * day}})
+		Attacks: 4 * day, Tops: 3 * day}})
 	file := "2026-11-30.db"
 	for i := range int64(120) {
 		b.write(oneSecond(noon.Unix()+i, 1))
 	}
 	b.write(storetest.Samples(2, noon.Unix()))
 	b.write(&store.Batch{Health: []store.Health{{Time: noon.Unix(), Account: "acme", Tunnel: acmeA, State: "down"}},
-		Attacks: []store.Attack{{ID: "1", Account: "acme", Start: noon.Unix()}}})
+		Attacks: []store.Attack{{ID: "1", Account: "acme", Start: noon.Unix()}},
+		Tops:    []store.Top{{Time: noon.Unix(), Account: "acme", Tunnel: acmeA, Packets: 5}, {Time: noon.Unix(), Hour: true, Account: "acme", Tunnel: acmeA, Packets: 7}}})
 	midnight := noon.Add(12 * time.Hour)
 	for _, x := range []struct {
 		after  time.Duration // noon
@@ -76,8 +77,8 @@ func TestRetention(t *testing.T) {
 		{time.Hour + 3*time.Minute, map[string]int{"traffic_1s": 60, "traffic_1m": 2, "traffic_1h": 1, "samples": 2}},
 		{time.Hour + 10*time.Minute, map[string]int{"traffic_1s": 0, "traffic_1m": 2, "traffic_1h": 1, "samples": 2}},
 		{3 * time.Hour, map[string]int{"samples": 0, "health": 1}},
-		{midnight.Sub(noon) + 2*day + time.Hour, map[string]int{"traffic_1m": 2, "health": 0, "attacks": 1}},
-		{midnight.Sub(noon) + 3*day + time.Hour, map[string]int{"traffic_1m": 0, "traffic_1h": 1}},
+		{midnight.Sub(noon) + 2*day + time.Hour, map[string]int{"traffic_1m": 2, "tops_1m": 1, "health": 0, "attacks": 1}},
+		{midnight.Sub(noon) + 3*day + time.Hour, map[string]int{"traffic_1m": 0, "tops_1m": 0, "tops_1h": 1, "traffic_1h": 1}},
 		{midnight.Sub(noon) + 4*day + time.Hour, map[string]int{"attacks": 0, "traffic_1h": 1}},
 	} {
 		b.now = noon.Add(x.after)
@@ -232,7 +233,7 @@ func TestLaterSchema(t *testing.T) {
 	path := filepath.Join(b.dir, "2026-11-30.db")
 	db, err := sql.Open("sqlite", path)
 	if err == nil {
-		_, err = db.Exec("CREATE TABLE x (y); PRAGMA user_version = 2")
+		_, err = db.Exec("CREATE TABLE x (y); PRAGMA user_version = 3")
 	}
 	if err != nil || db.Close() != nil {
 		t.Fatal(err)
@@ -243,7 +244,7 @@ func TestLaterSchema(t *testing.T) {
 	_, asked := b.Groups(context.Background(), since(noon))
 	for what, err := range map[string]error{"write": b.Write(context.Background(), oneSecond(noon.Unix(), 1)),
 		"tidy": b.Tidy(context.Background()), "query": asked} {
-		if err == nil || !strings.Contains(err.Error(), "version 2") || !strings.Contains(err.Error(), path) {
+		if err == nil || !strings.Contains(err.Error(), "version 3") || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -7,8 +7,8 @@ import (
 	"causeway/analytics/store/query"
 )
 
-// version is that of the schema, in PRAGMA user_version.
-const version = 1
+// version is that of the schema, in PRAGMA user_version: 2 has the tables of tops beside those of 1.
+const version = 2
 
 // Table series has the columns of query.Series, which repeat from row to row: rows name a series by a number, which makes them a tenth as long.
 var seriesColumns = strings.Join(query.SeriesColumns, ", ")
@@ -47,7 +47,17 @@ func schema() string {
 	b.WriteString("CREATE TABLE attacks (t INTEGER NOT NULL, ended INTEGER, " + columns(query.AttackTexts, "TEXT") + ", " + columns(query.AttackNumbers,
 		"INTEGER") +
 		", PRIMARY KEY (account, id)) WITHOUT ROWID;\n")
+	b.WriteString(topSchema())
 	return b.String()
+}
+
+// topSchema makes the tables of tops. Rows of one kind of one series stand together: nobody asks for several kinds. A kind is its number.
+func topSchema() (out string) {
+	for _, r := range rollups {
+		out += "CREATE TABLE tops" + r.suffix + " (series INTEGER NOT NULL, kind INTEGER NOT NULL, t INTEGER NOT NULL, value TEXT NOT NULL, " +
+			columns(query.TopNumbers, "INTEGER") + ", " + columns(query.TopFloats, "REAL") + ", PRIMARY KEY (series, kind, t, value)) WITHOUT ROWID;\n"
+	}
+	return out
 }
 
 // exact are the tables of exact counts. They have the same columns.

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"causeway/analytics/dataset"
 	"causeway/analytics/store"
@@ -24,7 +25,7 @@ type source struct {
 
 	bucket   int64      // rows of a series in so many seconds may be added up first; 0: they may not
 	few      bool       // not all series are asked for
-	ofSeries query.Part // which series
+	ofSeries query.Part // which series, of exact counts
 	times    query.Part // what else has to hold of t
 }
 
@@ -63,7 +64,7 @@ func newSource(d *day, p *query.Plan, q *store.Query, resolution int64, rolled m
 }
 
 // rows is a SELECT of the rows that a query may need, with the columns that query.Plan asks for.
-func (s *source) rows() (out query.Part) {
+func (s *source) rows(now time.Time) (out query.Part) {
 	switch s.q.Dataset.Table {
 	case dataset.AttackTable:
 		out.Add("SELECT * FROM attacks WHERE %s", within(s.span))
@@ -71,6 +72,8 @@ func (s *source) rows() (out query.Part) {
 		out.Add("SELECT r.*, %s, '' AS mitigation FROM samples r CROSS JOIN series s ON s.id = r.series WHERE %s", named(), within(s.span))
 	case dataset.HealthTable:
 		out.Add("SELECT r.*, %s FROM health r CROSS JOIN series s ON s.id = r.series WHERE %s", named(), within(s.span))
+	case dataset.TopTable:
+		out.Add("SELECT r.*, %s FROM (%s) AS r CROSS JOIN series s ON s.id = r.series", named(), s.tops(now))
 	default:
 		out.Add("SELECT r.*, %s FROM (%s) AS r CROSS JOIN series s ON s.id = r.series", named(), s.exact())
 	}

@@ -28,7 +28,8 @@ func (s *Store) kinds() []kind {
 		{[]string{"traffic_1s", "drops_1s"}, r.Second, true},
 		{[]string{"samples"}, r.Samples, true},
 		{[]string{"traffic_1m", "drops_1m"}, r.Minute, false},
-		{[]string{"traffic_1h", "drops_1h"}, r.Hour, false},
+		{[]string{"tops_1m"}, r.Tops, false},
+		{[]string{"traffic_1h", "drops_1h", "tops_1h"}, r.Hour, false},
 		{[]string{"health"}, r.Health, false},
 		{[]string{"attacks"}, r.Attacks, false},
 	}
@@ -305,9 +306,9 @@ func (s *Store) less(ctx context.Context, aside []string) (name string, freed in
 	return d.name(), max(before-d.bytes(), 0), nil
 }
 
-// trim removes the older half of the samples and of the seconds that have been rolled up.
+// trim removes the older half of the samples, of the minutes of tops, and of the seconds that have been rolled up.
 func (d *day) trim(ctx context.Context) error {
-	for _, x := range [][2]string{{"samples", "t"}, {"traffic_1s", "minute"}, {"drops_1s", "minute"}} {
+	for _, x := range [][2]string{{"samples", "t"}, {"tops_1m", "t"}, {"traffic_1s", "minute"}, {"drops_1s", "minute"}} {
 		if _, err := d.conn.ExecContext(ctx, fmt.Sprintf("DELETE FROM %s WHERE %s <= (SELECT (MIN(%[2]s) + MAX(%[2]s)) / 2 FROM %[1]s)", x[0],
 			x[1])); err != nil {
 			return err

@@ -25,7 +25,7 @@ var errFull = errors.New("the directory is as large as it may be, and nothing in
 
 // Write writes a batch. After an error nothing of it is written, and the same *Batch can be written again; a batch around midnight can
 // be written half, which Write knows when it is given the same batch again. Exact counts of the same second are added up, health of the
-// same minute and attacks with the same account and id are replaced.
+// same minute and attacks with the same account and id are replaced, tops of the same value are added up.
 func (s *Store) Write(ctx context.Context, b *store.Batch) error {
 	starts, err := daysOf(b, s.o.Now())
 	if err != nil {
@@ -93,6 +93,9 @@ func daysOf(b *store.Batch, now time.Time) (starts []int64, err error) {
 	}
 	for i := range b.Attacks {
 		add(b.Attacks[i].Start)
+	}
+	for i := range b.Tops {
+		add(b.Tops[i].Time)
 	}
 	slices.Sort(starts)
 	return starts, err
@@ -165,6 +168,11 @@ func (w *writer) batch(b *store.Batch) {
 	for i := range b.Attacks {
 		if r := &b.Attacks[i]; w.mine(r.Start) {
 			w.attack(r)
+		}
+	}
+	for i := range b.Tops {
+		if r := &b.Tops[i]; w.mine(r.Time) {
+			w.top(r)
 		}
 	}
 }

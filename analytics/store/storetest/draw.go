@@ -53,6 +53,9 @@ func DrawBatch(t *rapid.T, start int64) *store.Batch {
 	for range n.Draw(t, "samples") {
 		b.Samples = append(b.Samples, drawSample(t, at()))
 	}
+	for range n.Draw(t, "tops") {
+		b.Tops = append(b.Tops, drawTop(t, at()))
+	}
 	for range n.Draw(t, "health") {
 		x, probes := tunnel.Draw(t, "tunnel"), rapid.Uint64Range(0, 60).Draw(t, "probes")
 		b.Health = append(b.Health, store.Health{Time: at() / 60 * 60, Account: x.Account, Tunnel: x, Remote: "192.0.2.7",
@@ -70,6 +73,23 @@ func DrawBatch(t *rapid.T, start int64) *store.Batch {
 			DroppedPackets: count.Draw(t, "dp"), DroppedBits: count.Draw(t, "db")})
 	}
 	return b
+}
+
+// drawTop is of a minute, or of an hour.
+func drawTop(t *rapid.T, at int64) store.Top {
+	count := rapid.Uint64Range(0, 1<<20)
+	r := store.Top{Time: at / 60 * 60, Hour: rapid.Bool().Draw(t, "hour"), Kind: store.TopKind(rapid.IntRange(0, len(store.TopKinds)-1).Draw(t, "kind")),
+		Value:   rapid.SampledFrom([]string{"", store.TopOther, "198.51.100.1", "it's; DROP TABLE tops --", "443"}).Draw(t, "value"),
+		Samples: count.Draw(t, "samples"), Packets: count.Draw(t, "packets"), Bytes: count.Draw(t, "bytes") << 10,
+		PacketsVariance: float64(count.Draw(t, "variance")) * 1.5, BitsVariance: float64(count.Draw(t, "variance")) * 1e9,
+		PacketsError: count.Draw(t, "error"), BytesError: count.Draw(t, "error"), Sources: count.Draw(t, "sources")}
+	if r.Hour {
+		r.Time = at / 3600 * 3600
+	}
+	if x := rapid.SampledFrom(Tunnels).Draw(t, "tunnel"); rapid.IntRange(0, 3).Draw(t, "found") > 0 {
+		r.Account, r.Tunnel, r.Direction = x.Account, x, rapid.SampledFrom([]flow.Direction{flow.Ingress, flow.Egress, flow.Lateral}).Draw(t, "direction")
+	}
+	return r
 }
 
 // drawSample fills every field that a column is made of.
@@ -130,6 +150,10 @@ func DrawQuery(t *rapid.T, o *Oracle, shortest int64, starts []int64) (*store.Qu
 		} else if len(q.By) > 0 {
 			q.Order = append(q.Order, store.Order{Dimension: rapid.SampledFrom(q.By).Draw(t, "ordered"), Descending: down})
 		}
+	}
+	if kind := set.Lookup(dataset.Kind.Name); set == dataset.Tops && !slices.Contains(q.By, kind) { // else they are refused
+		name := rapid.SampledFrom(store.TopKinds[:]).Draw(t, "kind")
+		q.Where.All = append(q.Where.All, store.Where{Dimension: kind, Op: store.Equal, Values: []any{name}})
 	}
 	if set == dataset.Attacks { // several with the same values follow each other as their ids do
 		q.By = append(slices.DeleteFunc(q.By, func(d *dataset.Dimension) bool { return d.Name == "attackId" }), set.Lookup("attackId"))

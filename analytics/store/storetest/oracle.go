@@ -2,6 +2,7 @@
 package storetest
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"net/netip"
@@ -33,6 +34,10 @@ type fact struct {
 	every, length                              uint64
 	state                                      string
 	probes, lost                               uint64
+	samples, sources                           uint64 // of tops
+	packetsError, bytesError                   uint64
+	packetsVariance, bitsVariance              float64
+	hour                                       bool
 	rtt                                        float64
 	peakPackets, peakBytes                     uint64
 }
@@ -84,6 +89,9 @@ func (o *Oracle) Take(b *store.Batch) {
 	for i := range b.Samples {
 		o.sample(&b.Place, &b.Samples[i])
 	}
+	for i := range b.Tops {
+		o.top(&b.Place, &b.Tops[i])
+	}
 	for _, r := range b.Health {
 		m := placeDims(&b.Place, "edgeColo")
 		m["active"], m["remoteTunnelIPv4"], m["resultStatus"], m["siteName"], m["tunnelName"] = uint64(0), r.Remote, r.State, "", r.Tunnel.Name
@@ -109,6 +117,44 @@ func (o *Oracle) Take(b *store.Batch) {
 			droppedBits: r.DroppedBits}
 		o.replace(dataset.AttackTable, f, func(x *fact) bool { return x.id == f.id && x.account == f.account })
 	}
+}
+
+// top adds up tops of the same value.
+func (o *Oracle) top(p *store.Place, r *store.Top) {
+	m := placeDims(p, "edgeColo")
+	m["direction"], m["tunnelName"], m["kind"], m["value"] = r.Direction.String(), name(r.Tunnel), r.Kind.String(), r.Value
+	f := &fact{t: r.Time, account: r.Account, dims: m, hour: r.Hour}
+	known := false
+	for _, x := range o.rows[dataset.TopTable] {
+		if x.t == f.t && x.hour == f.hour && x.account == f.account && fmt.Sprint(x.dims) == fmt.Sprint(f.dims) {
+			f, known = x, true
+		}
+	}
+	if !known {
+		o.rows[dataset.TopTable] = append(o.rows[dataset.TopTable], f)
+	}
+	f.samples, f.packets, f.bytes = f.samples+r.Samples, f.packets+r.Packets, f.bytes+r.Bytes
+	f.packetsError, f.bytesError = f.packetsError+r.PacketsError, f.bytesError+r.BytesError
+	f.packetsVariance, f.bitsVariance = f.packetsVariance+r.PacketsVariance, f.bitsVariance+r.BitsVariance
+	f.sources = max(f.sources, r.Sources)
+}
+
+// tops is the rows of tops at a resolution. The hours that may not be written yet, because they have not been over for five minutes, are made of
+// minutes.
+func (o *Oracle) tops(resolution, now int64) (out []*fact) {
+	cut := (now - 300) / 3600 * 3600
+	for _, f := range o.rows[dataset.TopTable] {
+		hour := f.t / 3600 * 3600
+		switch {
+		case resolution == 60 && !f.hour, resolution == 3600 && f.hour && hour < cut:
+			out = append(out, f)
+		case resolution == 3600 && !f.hour && hour >= cut:
+			x := *f
+			x.t = hour
+			out = append(out, &x)
+		}
+	}
+	return out
 }
 
 // count adds exact counts of the same second up.
@@ -265,7 +311,10 @@ func (f *fact) compares(w *store.Where) bool {
 }
 
 // at is the rows of a table, rolled up to a resolution.
-func (o *Oracle) at(table dataset.Table, resolution int64) (out []*fact) {
+func (o *Oracle) at(table dataset.Table, resolution, now int64) (out []*fact) {
+	if table == dataset.TopTable {
+		return o.tops(resolution, now)
+	}
 	if table != dataset.TrafficTable && table != dataset.DropsTable {
 		return o.rows[table]
 	}
@@ -292,7 +341,7 @@ type Span struct{ From, To int64 }
 func (o *Oracle) Groups(q *store.Query, resolution int64, asked Span, now int64) (out []store.Group) {
 	byKey := map[string][]*fact{}
 	first := int64(math.MaxInt64)
-	for _, f := range o.at(q.Dataset.Table, resolution) {
+	for _, f := range o.at(q.Dataset.Table, resolution, now) {
 		if (q.Account != store.Operator && q.Account != f.account) || !f.matches(&q.Where) {
 			continue
 		}
@@ -329,6 +378,9 @@ func (o *Oracle) Groups(q *store.Query, resolution int64, asked Span, now int64)
 				g.PacketsVariance += w * (w - 1)
 				g.BitsVariance += w * (w - 1) * x * x
 			}
+		}
+		for _, r := range rows {
+			g.Rows, g.PacketsVariance, g.BitsVariance = g.Rows+r.samples, g.PacketsVariance+r.packetsVariance, g.BitsVariance+r.bitsVariance
 		}
 		out = append(out, g)
 	}
@@ -384,11 +436,20 @@ func (f *fact) amount(v dataset.Value, t dataset.Table) float64 {
 		return float64(f.probes)
 	case v == dataset.Lost:
 		return float64(f.lost)
+	case v == dataset.SampleCount:
+		return float64(f.samples)
+	case v == dataset.PacketsError:
+		return float64(f.packetsError)
+	case v == dataset.BitsError:
+		return float64(8 * f.bytesError)
 	}
 	return 1
 }
 
 func measured(m dataset.Measure, t dataset.Table, rows []*fact, resolution, from, to int64) float64 {
+	if m.Value == dataset.DistinctSources {
+		return float64(slices.MaxFunc(rows, func(a, b *fact) int { return cmp.Compare(a.sources, b.sources) }).sources)
+	}
 	if m.Block == dataset.Max || m.Block == dataset.P95 {
 		return ofIntervals(m, t, rows, resolution, from, to)
 	}
