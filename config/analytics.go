@@ -33,7 +33,7 @@ type Analytics struct {
 type ServerTLS struct{ Certificate, Key string }
 
 // Retention is for how long what is counted is kept, by how finely.
-type Retention struct{ Second, Minute, Hour, Samples time.Duration }
+type Retention struct{ Second, Minute, Hour, Samples, Tops time.Duration }
 
 // ClickHouse is the server that keeps what is counted; the zero ClickHouse: a store of the node's own does.
 type ClickHouse struct {
@@ -60,7 +60,7 @@ const (
 )
 
 // DefaultRetention is what a file means that says nothing.
-var DefaultRetention = Retention{Second: time.Hour, Minute: 30 * day, Hour: 400 * day, Samples: 7 * day}
+var DefaultRetention = Retention{Second: time.Hour, Minute: 30 * day, Hour: 400 * day, Samples: 7 * day, Tops: 30 * day}
 
 const (
 	day         = 24 * time.Hour
@@ -77,7 +77,7 @@ var (
 	}
 	serverTLSSchema = schema{fields: []string{"certificate", "key"}}
 	tokensSchema    = schema{fields: []string{"file"}}
-	retentionSchema = schema{fields: []string{"1s", "1m", "1h", "samples"}}
+	retentionSchema = schema{fields: []string{"1s", "1m", "1h", "samples", "tops"}}
 	exportSchema    = schema{fields: []string{"sflow", "ipfix"}}
 	placeSchema     = schema{fields: []string{"city", "country", "geohash"}}
 	geoSchema       = schema{fields: []string{"asn", "country"}}
@@ -200,6 +200,7 @@ func (d *decoder) retention(v value, r *Retention) {
 		{"1s", &r.Second, durationBounds{time.Hour, 7 * day, "minutes are made of seconds", "a second of a thousand tunnels takes 50 kB"}},
 		{"1m", &r.Minute, durationBounds{2 * time.Hour, 400 * day, "hours are made of minutes", "hours are there for what is older"}},
 		{"1h", &r.Hour, durationBounds{2 * day, 4000 * day, "what is not kept cannot be looked at", "nobody looks at what is older"}},
+		{"tops", &r.Tops, durationBounds{2 * time.Hour, 400 * day, "the hour that has begun is made of minutes", "hours are there for what is older"}},
 		{"samples", &r.Samples, durationBounds{time.Hour, 400 * day, "what is not kept cannot be looked at", "a sample takes some hundred bytes"}},
 	} {
 		if v, ok := f.get(x.name); ok {
@@ -207,6 +208,9 @@ func (d *decoder) retention(v value, r *Retention) {
 				*x.to = t
 			}
 		}
+	}
+	if v, ok := f.get("tops"); ok && r.Tops > r.Hour {
+		v.fail("%s is longer than hours are kept, which is %s: write that at most, or a longer 1h", spell(r.Tops), spell(r.Hour))
 	}
 	if r.Second > r.Minute || r.Minute > r.Hour {
 		f.fail("what is counted more finely is kept for a shorter time: 1s is %s, 1m %s, 1h %s", spell(r.Second), spell(r.Minute), spell(r.Hour))

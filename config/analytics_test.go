@@ -14,7 +14,7 @@ func TestAnalytics(t *testing.T) {
 	if a := mustParse(t, base).Analytics; a != nil || a.SamplingRate() != 0 {
 		t.Errorf("without the section: %+v", a)
 	}
-	want := Analytics{Sampling: 1000, Retention: Retention{time.Hour, 30 * 24 * time.Hour, 400 * 24 * time.Hour, 7 * 24 * time.Hour}, Disk: 10 << 30}
+	want := Analytics{Sampling: 1000, Retention: Retention{time.Hour, 30 * 24 * time.Hour, 400 * 24 * time.Hour, 7 * 24 * time.Hour, 30 * 24 * time.Hour}, Disk: 10 << 30}
 	if a := mustParse(t, base+"analytics: {}\n").Analytics; !reflect.DeepEqual(*a, want) {
 		t.Errorf("an empty section: %+v, want %+v", a, want)
 	}
@@ -30,7 +30,7 @@ analytics:
   tls: {certificate: DIR/cert, key: DIR/key}
   tokens: {file: DIR/tokens}
   sampling: off
-  retention: {1s: 2h, 1m: 1d, 1h: 30d, samples: 1h}
+  retention: {1s: 2h, 1m: 1d, 1h: 30d, samples: 1h, tops: 7d}
   disk: 500MiB
   clickhouse: http://edge@clickhouse.example.net:8123/causeway
   clickhouse_password: {file: DIR/key}
@@ -42,7 +42,7 @@ analytics:
 `
 	c := mustParse(t, strings.ReplaceAll(text, "DIR", dir))
 	want = Analytics{Listen: c.Analytics.Listen, TLS: ServerTLS{dir + "/cert", dir + "/key"}, Tokens: dir + "/tokens",
-		Retention: Retention{2 * time.Hour, 24 * time.Hour, 30 * 24 * time.Hour, time.Hour}, Disk: 500 << 20,
+		Retention: Retention{2 * time.Hour, 24 * time.Hour, 30 * 24 * time.Hour, time.Hour, 7 * 24 * time.Hour}, Disk: 500 << 20,
 		ClickHouse: ClickHouse{"http://edge@clickhouse.example.net:8123/causeway", Secret("x")},
 		Export:     Export{[]string{"192.0.2.9:6343", "collector.example.net:6343"}, []string{"[2001:db8::9]:4739"}},
 		Place:      Place{"Amsterdam", "NL", "u173z"}, Geo: Geo{"/asn.mmdb", "/country.mmdb"}, Truncate: Truncate{24, 48},
@@ -70,6 +70,8 @@ func TestAnalyticsMistakes(t *testing.T) {
 		"clickhouse: http://a, clickhouse_password: {}": "analytics.clickhouse_password: ",
 		"retention: {1s: 10s}":                          "analytics.retention.1s: 10s is too short: write 1h at least, since minutes are made of seconds",
 		"retention: {1s: 2d, 1m: 1d}":                   "what is counted more finely is kept for a shorter time: 1s is 2d, 1m 1d, 1h 400d",
+		"retention: {tops: 1h}":                         "analytics.retention.tops: 1h is too short: write 2h at least, since the hour that has begun is made of minutes",
+		"retention: {1h: 5d, tops: 6d}":                 "analytics.retention.tops: 6d is longer than hours are kept, which is 5d: write that at most, or a longer 1h",
 		"retention: {10s: 1h}":                          `unknown field "10s"`,
 		"disk: 10":                                      "analytics.disk: must be a size such as 500MiB",
 		"disk: 10GB":                                    `analytics.disk: "10GB" is no size`,

@@ -89,9 +89,10 @@ func (e estimates) interval(i int) interval {
 	}
 }
 
-// variance is that of a measure, and whether it is known: the mean of the sampling itself has none.
+// variance is that of a measure, and whether it is known: the mean of the sampling itself has none, nor has the bound of an error.
 func (e estimates) variance(m dataset.Measure) (float64, bool) {
-	if e.shape.Table != dataset.SampleTable {
+	switch {
+	case e.shape.Table != dataset.SampleTable && e.shape.Table != dataset.TopTable, m.Value == dataset.SampleCount:
 		return 0, true
 	}
 	window := float64(max(1, m.Seconds))

@@ -376,6 +376,78 @@ type magicTransitNetworkAnalyticsConfidenceSum struct{ estimates }
 func (c magicTransitNetworkAnalyticsConfidenceSum) Bits() interval    { return c.interval(15) }
 func (c magicTransitNetworkAnalyticsConfidenceSum) Packets() interval { return c.interval(16) }
 
+var magicTransitTopTalkers = shapeOf("magicTransitTopTalkersAdaptiveGroups")
+
+func (a *account) MagicTransitTopTalkersAdaptiveGroups(ctx context.Context, args groupArgs) ([]*magicTransitTopTalkersGroup, error) {
+	return groups[magicTransitTopTalkersGroup](ctx, a, magicTransitTopTalkers, args)
+}
+
+func (s accountSettings) MagicTransitTopTalkersAdaptiveGroups() settings {
+	return s.of(magicTransitTopTalkers)
+}
+
+type magicTransitTopTalkersGroup struct{ row }
+
+func (g *magicTransitTopTalkersGroup) Dimensions() magicTransitTopTalkersDimensions {
+	return magicTransitTopTalkersDimensions{g.row}
+}
+func (g *magicTransitTopTalkersGroup) Sum() magicTransitTopTalkersSum {
+	return magicTransitTopTalkersSum{g.row}
+}
+func (g *magicTransitTopTalkersGroup) Max() magicTransitTopTalkersMax {
+	return magicTransitTopTalkersMax{g.row}
+}
+func (g *magicTransitTopTalkersGroup) Resolution() number { return g.seconds() }
+func (g *magicTransitTopTalkersGroup) Confidence(args levelArgs) (magicTransitTopTalkersConfidence, error) {
+	e, err := g.estimates(args)
+	return magicTransitTopTalkersConfidence{e}, err
+}
+
+type magicTransitTopTalkersDimensions struct{ row }
+
+func (r magicTransitTopTalkersDimensions) Date() day                       { return r.day(0) }
+func (r magicTransitTopTalkersDimensions) Datetime() instant               { return r.instant(1) }
+func (r magicTransitTopTalkersDimensions) DatetimeMinute() instant         { return r.instant(2) }
+func (r magicTransitTopTalkersDimensions) DatetimeFiveMinutes() instant    { return r.instant(3) }
+func (r magicTransitTopTalkersDimensions) DatetimeFifteenMinutes() instant { return r.instant(4) }
+func (r magicTransitTopTalkersDimensions) DatetimeHour() instant           { return r.instant(5) }
+func (r magicTransitTopTalkersDimensions) EdgeColoCity() text              { return r.text(6) }
+func (r magicTransitTopTalkersDimensions) EdgeColoCode() text              { return r.text(7) }
+func (r magicTransitTopTalkersDimensions) EdgeColoCountry() text           { return r.text(8) }
+func (r magicTransitTopTalkersDimensions) EdgeColoGeohash() text           { return r.text(9) }
+func (r magicTransitTopTalkersDimensions) EdgeColoName() text              { return r.text(10) }
+func (r magicTransitTopTalkersDimensions) EdgePopName() text               { return r.text(11) }
+func (r magicTransitTopTalkersDimensions) TunnelName() text                { return r.text(12) }
+func (r magicTransitTopTalkersDimensions) Direction() text                 { return r.text(13) }
+func (r magicTransitTopTalkersDimensions) Kind() text                      { return r.text(14) }
+func (r magicTransitTopTalkersDimensions) Value() text                     { return r.text(15) }
+
+type magicTransitTopTalkersSum struct{ row }
+
+func (r magicTransitTopTalkersSum) Bits() number         { return r.count(0) }
+func (r magicTransitTopTalkersSum) Packets() number      { return r.count(1) }
+func (r magicTransitTopTalkersSum) Samples() number      { return r.count(2) }
+func (r magicTransitTopTalkersSum) BitsError() number    { return r.count(3) }
+func (r magicTransitTopTalkersSum) PacketsError() number { return r.count(4) }
+
+type magicTransitTopTalkersMax struct{ row }
+
+func (r magicTransitTopTalkersMax) DistinctSources() number { return r.count(5) }
+
+type magicTransitTopTalkersConfidence struct{ estimates }
+
+func (c magicTransitTopTalkersConfidence) Sum() magicTransitTopTalkersConfidenceSum {
+	return magicTransitTopTalkersConfidenceSum{c.estimates}
+}
+
+type magicTransitTopTalkersConfidenceSum struct{ estimates }
+
+func (c magicTransitTopTalkersConfidenceSum) Bits() interval         { return c.interval(0) }
+func (c magicTransitTopTalkersConfidenceSum) Packets() interval      { return c.interval(1) }
+func (c magicTransitTopTalkersConfidenceSum) Samples() interval      { return c.interval(2) }
+func (c magicTransitTopTalkersConfidenceSum) BitsError() interval    { return c.interval(3) }
+func (c magicTransitTopTalkersConfidenceSum) PacketsError() interval { return c.interval(4) }
+
 var magicTransitTunnelHealthChecks = shapeOf("magicTransitTunnelHealthChecksAdaptiveGroups")
 
 func (a *account) MagicTransitTunnelHealthChecksAdaptiveGroups(ctx context.Context, args groupArgs) ([]*magicTransitTunnelHealthChecksGroup, error) {

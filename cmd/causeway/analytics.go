@@ -46,6 +46,7 @@ func openAnalytics(c *config.Config, n *node.Node, log *slog.Logger) (*analytics
 			City: a.Place.City, Country: a.Place.Country, Geohash: a.Place.Geohash},
 		Agent: c.Node.Address,
 		Retention: sqlite.Retention{Second: a.Retention.Second, Minute: a.Retention.Minute, Hour: a.Retention.Hour, Samples: a.Retention.Samples,
+			Tops:   a.Retention.Tops,
 			Health: a.Retention.Hour, Attacks: a.Retention.Hour},
 		MaxBytes: a.Disk, ClickHouse: a.ClickHouse.URL, ClickHousePassword: string(a.ClickHouse.Password),
 		Tokens: tokens, TLS: certificate, Geo: places, SFlow: a.Export.SFlow, IPFIX: a.Export.IPFIX,
@@ -141,7 +142,7 @@ func (o others) Others() (live []string, away []store.Missing) {
 
 // metricsOf is what metrics tell of a service.
 func metricsOf(s analytics.Stats) metrics.Analytics {
-	m := metrics.Analytics{Samples: s.Collect.Samples, Thinned: s.Collect.Thinned, Unwritten: s.Collect.Unwritten, Shift: s.Collect.Shift,
+	m := metrics.Analytics{Samples: s.Collect.Samples, Thinned: s.Collect.Thinned, Unwritten: s.Collect.Unwritten, LeftOut: s.Collect.LeftOut, Shift: s.Collect.Shift,
 		Attacks: map[string]uint64{}, Active: s.Active, Answered: s.Fleet.Answered, Missed: s.Fleet.Missed}
 	for v, n := range s.Attacks {
 		m.Attacks[attack.Vector(v).String()] = n

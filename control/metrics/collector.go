@@ -62,6 +62,7 @@ var (
 	notices         = desc("tunnel_health_notices_total", "Changes of tunnels' states that were to be posted to the webhook: delivered, failed (a try, which is made again), dropped.", "result")
 	samples         = desc("analytics_samples_total", "Packets that were sampled, by what became of the sample: taken, or thinned, which others stand for in the store since more came than it keeps.", "result")
 	samplingShift   = desc("analytics_sampling_shift", "By which power of two samples are rarer than configured, because the workers' rings were full.")
+	leftOut         = desc("analytics_tops_left_out_samples_total", "Samples of tunnels that the lists of the most frequent had no memory for in their minute.")
 	unwritten       = desc("analytics_unwritten_batches_total", "Batches of rows that were given up, because the store did not take them within a minute.")
 	attacks         = desc("analytics_attacks_total", "Attacks that were detected, by vector.", "vector")
 	attacksActive   = desc("analytics_attacks_active", "Attacks that go on.")
@@ -335,6 +336,7 @@ func (o out) analytics(a Analytics) {
 	o.counter(samples, a.Thinned, "thinned")
 	o.gauge(samplingShift, float64(a.Shift))
 	o.counter(unwritten, a.Unwritten)
+	o.counter(leftOut, a.LeftOut)
 	for vector, n := range a.Attacks {
 		o.counter(attacks, n, vector)
 	}

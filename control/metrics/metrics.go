@@ -56,6 +56,7 @@ type Source struct {
 type Analytics struct {
 	Samples, Thinned uint64            // samples that came, and those of them that others stand for in the store
 	Unwritten        uint64            // batches that the store did not take in time
+	LeftOut          uint64            // samples that the lists of the most frequent had no memory for
 	Shift            uint32            // samples are rarer than configured by that power of two
 	Attacks          map[string]uint64 // that were found, by vector
 	Active           int               // attacks that go on

@@ -58,7 +58,7 @@ func source(t *testing.T) Source {
 		TUN:     func() tun.Stats { return tun.Stats{Written: 5} },
 		Notices: func() (delivered, failed, dropped uint64) { return 4, 2, 1 },
 		Analytics: func() Analytics {
-			return Analytics{Samples: 9, Thinned: 4, Unwritten: 3, Shift: 2, Attacks: map[string]uint64{"SYN flood": 5}, Active: 1,
+			return Analytics{Samples: 9, Thinned: 4, Unwritten: 3, LeftOut: 8, Shift: 2, Attacks: map[string]uint64{"SYN flood": 5}, Active: 1,
 				Collectors: []Collector{{"sflow", "192.0.2.9:6343", 7, 6}}}
 		},
 		NotReady: func() []string { return nil },
