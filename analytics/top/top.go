@@ -25,9 +25,15 @@ import (
 type Options struct {
 	Origins bool  // countries and autonomous systems are known, and looked at
 	Memory  int64 // bytes that are held at the most; default 96 MiB
-	Values  int   // that are listed of a kind, tunnel and direction; default 20
+	Values  int   // that are listed of a kind, tunnel and direction; default OfHour
 	Rows    int   // of one interval; default 100,000. Where there would be more, the lists become shorter
 }
+
+// How many values the lists of a minute and of an hour have at the most: minutes are what a store is filled with.
+const (
+	OfMinute = 10
+	OfHour   = 20
+)
 
 // Sizes of tables. Small domains (protocols, flags, sizes of packets) have a counter for each value before anything else has more than few.
 const (
@@ -58,7 +64,7 @@ func New(o Options) *Counter {
 		o.Memory = 96 << 20
 	}
 	if o.Values == 0 {
-		o.Values = 20
+		o.Values = OfHour
 	}
 	if o.Rows == 0 {
 		o.Rows = 100_000

@@ -130,3 +130,33 @@ func TestTopsOfEarlierSchema(t *testing.T) {
 		t.Errorf("%+v afterwards", a)
 	}
 }
+
+// What a minute of tops of 100 tunnels in both directions takes, with lists of such lengths, on the disk and to write; and the commonest question.
+func BenchmarkTops(b *testing.B) {
+	s, minutes, rows := newBench(b, Options{}), int64(0), 0
+	batch := storetest.Tops(100, noon.Unix())
+	for b.Loop() {
+		for i := range batch.Tops {
+			batch.Tops[i].Time = noon.Unix() + 60*minutes
+		}
+		if err := s.Write(context.Background(), batch); err != nil {
+			b.Fatal(err)
+		}
+		minutes++
+		rows += len(batch.Tops)
+	}
+	b.ReportMetric(float64(len(batch.Tops)), "rows/minute")
+	b.ReportMetric(float64(rows)/b.Elapsed().Seconds(), "rows/s")
+	d := s.between(noon.Unix(), noon.Unix()+1)[0]
+	if err := d.shrink(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(d.bytes())/float64(rows), "bytes/row")
+	b.ReportMetric(float64(d.bytes())/float64(minutes), "bytes/minute")
+	s.now = time.Unix(noon.Unix()+60*minutes, 0)
+	began := time.Now()
+	if a := s.ask(topsOf("account-1", "ipSourceAddress", noon)); len(a.Groups) == 0 {
+		b.Fatal("no groups")
+	}
+	b.ReportMetric(float64(time.Since(began).Milliseconds()), "ms/question")
+}

@@ -2,12 +2,15 @@ package storetest
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"time"
 
 	"causeway/analytics/dataset"
 	"causeway/analytics/flow"
 	"causeway/analytics/store"
+	"causeway/analytics/top"
 )
 
 // Many is a second of traffic of so many tunnels, in and out.
@@ -96,4 +99,29 @@ func Questions(end int64) (out []Question) {
 		out = append(out, Question{x.name, q})
 	}
 	return out
+}
+
+// Tops is what a minute of so many tunnels has, in and out: of 1,200 samples of each, with addresses, ports, sizes and autonomous systems as
+// often as Zipf's law says.
+func Tops(n int, t int64) *store.Batch {
+	r := rand.New(rand.NewPCG(uint64(t), 1))
+	zipf := rand.NewZipf(r, 1.1, 1, 50_000)
+	c := top.New(top.Options{Values: top.OfMinute})
+	for i := range n {
+		x := &flow.Tunnel{ID: fmt.Sprintf("%032x", i), Name: fmt.Sprintf("customer-%04d-gre", i), Account: fmt.Sprintf("account-%d", i%100), Kind: "GRE"}
+		for j := range 2400 {
+			s := store.Sample{}
+			s.Account, s.Every, s.Length = x.Account, 1000, 40+int(zipf.Uint64()%1460)
+			if s.In = x; j%2 == 0 {
+				s.In, s.Out = nil, x
+			}
+			h := &s.Packet
+			h.Version, h.Protocol, h.TCP.Flags = 4, []uint8{6, 6, 6, 17, 1, 50}[r.IntN(6)], []uint8{16, 16, 24, 2, 18, 17}[r.IntN(6)]
+			src, dst := zipf.Uint64(), zipf.Uint64()%254
+			h.Src, h.Dst = netip.AddrFrom4([4]byte{198, byte(src >> 16), byte(src >> 8), byte(src)}), netip.AddrFrom4([4]byte{203, 0, 113, byte(dst)})
+			h.SrcPort, h.DstPort = uint16(1024+zipf.Uint64()), uint16(zipf.Uint64())
+			c.Observe(&s)
+		}
+	}
+	return &store.Batch{Place: Places[0], Tops: c.End(t, false)}
 }
