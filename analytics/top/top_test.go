@@ -73,6 +73,28 @@ func TestRows(t *testing.T) {
 	})
 }
 
+// A value that loses its counter, and gets one again, has in its error what it had before, in packets and in bytes.
+func TestMissed(t *testing.T) {
+	c, truth := New(Options{}), oracle{}
+	c.o.Memory = c.baseline // for one slot, whose tables cannot grow
+	for _, x := range []struct {
+		src   uint32
+		every uint32
+		size  int
+	}{{1, 1, 1500}, {2, 5, 40}, {3, 1, 40}, {1, 1, 1500}} {
+		s := sampleOf("acme", nil, acme, x.every, x.size, v4(x.src), v4(9), 0, 0)
+		truth.take(s)
+		c.Observe(s)
+	}
+	rows := c.End(0, false)
+	truth.check(t, rows, 20, false)
+	for _, r := range rows {
+		if r.Kind == store.TopSourceAddress && r.Value == v4(1).String() && (r.Packets != 1 || r.PacketsError != 2 || r.Bytes != 1500 || r.BytesError != 1540) {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
 // Where nothing was thinned, the rows say of each value exactly what a table of samples says.
 func TestExact(t *testing.T) {
 	c, truth, r := New(Options{Origins: true, Values: 256}), oracle{}, rand.New(rand.NewPCG(1, 2))
