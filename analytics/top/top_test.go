@@ -29,7 +29,8 @@ func drawSample(t *rapid.T, spread int) *store.Sample {
 		v4(uint32(n("src"))), netip.MustParseAddr("2001:db8::").Next(), uint16(n("port")), uint16(n("to")))
 	h := &s.Packet
 	h.Protocol, h.TCP.Flags = uint8(n("protocol")), uint8(n("flags"))
-	s.Src, s.Dst = store.Origin{ASN: uint32(n("asn")), Country: []string{"", "NL", "DE"}[n("country")%3]}, store.Origin{ASN: math.MaxUint32, Country: "ZZ"}
+	s.Src, s.Dst = store.Origin{ASN: uint32(n("asn")), Country: []string{"", "NL", "DE"}[n("country")%3]},
+		store.Origin{ASN: math.MaxUint32, Country: "ZZ"}
 	if n("unreadable") == 1 {
 		s.Packet = flow.Header{}
 	}
@@ -90,7 +91,8 @@ func TestMissed(t *testing.T) {
 	rows := c.End(0, false)
 	truth.check(t, rows, 20, false)
 	for _, r := range rows {
-		if r.Kind == store.TopSourceAddress && r.Value == v4(1).String() && (r.Packets != 1 || r.PacketsError != 2 || r.Bytes != 1500 || r.BytesError != 1540) {
+		if r.Kind == store.TopSourceAddress && r.Value == v4(1).String() && (r.Packets != 1 || r.PacketsError != 2 ||
+			r.Bytes != 1500 || r.BytesError != 1540) {
 			t.Errorf("%+v", r)
 		}
 	}
@@ -281,7 +283,8 @@ func processorTime(b *testing.B) int64 {
 
 // FuzzObserve takes bytes for packets: nothing of theirs makes memory grow beyond its bound, or rows that do not add up.
 func FuzzObserve(f *testing.F) {
-	f.Add([]byte("\x45\x00\x00\x28\x00\x00\x00\x00\x40\x06\x00\x00\xc6\x33\x64\x01\xcb\x00\x71\x07\x00\x50\x01\xbb\x00\x00\x00\x00\x00\x00\x00\x00\x50\x02\x00\x00"), uint16(20))
+	f.Add([]byte("\x45\x00\x00\x28\x00\x00\x00\x00\x40\x06\x00\x00\xc6\x33\x64\x01\xcb\x00\x71\x07"+
+		"\x00\x50\x01\xbb\x00\x00\x00\x00\x00\x00\x00\x00\x50\x02\x00\x00"), uint16(20))
 	f.Fuzz(func(t *testing.T, packets []byte, size uint16) {
 		c, truth := New(Options{Origins: true, Memory: 24 << 10}), oracle{}
 		step := int(size%60) + 1

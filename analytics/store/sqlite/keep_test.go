@@ -67,7 +67,8 @@ func TestRetention(t *testing.T) {
 	b.write(storetest.Samples(2, noon.Unix()))
 	b.write(&store.Batch{Health: []store.Health{{Time: noon.Unix(), Account: "acme", Tunnel: acmeA, State: "down"}},
 		Attacks: []store.Attack{{ID: "1", Account: "acme", Start: noon.Unix()}},
-		Tops:    []store.Top{{Time: noon.Unix(), Account: "acme", Tunnel: acmeA, Packets: 5}, {Time: noon.Unix(), Hour: true, Account: "acme", Tunnel: acmeA, Packets: 7}}})
+		Tops: []store.Top{{Time: noon.Unix(), Account: "acme", Tunnel: acmeA, Packets: 5},
+			{Time: noon.Unix(), Hour: true, Account: "acme", Tunnel: acmeA, Packets: 7}}})
 	midnight := noon.Add(12 * time.Hour)
 	for _, x := range []struct {
 		after  time.Duration // noon

@@ -63,7 +63,8 @@ func TestTopsResolution(t *testing.T) {
 				t.Errorf("since %s by %q: %+v", x.since, x.by, g)
 			}
 		}
-		if a.Resolution != x.resolution || len(got) != len(x.want) || got["198.51.100.1"] != x.want["198.51.100.1"] || got["198.51.100.2"] != x.want["198.51.100.2"] {
+		if a.Resolution != x.resolution || len(got) != len(x.want) ||
+			got["198.51.100.1"] != x.want["198.51.100.1"] || got["198.51.100.2"] != x.want["198.51.100.2"] {
 			t.Errorf("since %s by %q: %v at %s, want %v at %s", x.since, x.by, got, a.Resolution, x.want, x.resolution)
 		}
 	}
