@@ -40,9 +40,10 @@ func TestRootAway(t *testing.T) {
 	}
 	a.say("the buffer when the server comes back")
 	server.start()
-	began := time.Now()
+	began, back, busy := time.Now(), newProcess(t, server.run.Process.Pid), a.process.busy()
 	a.flush()
-	t.Logf("%d rows in all; caught up %s after it was there", a.rows, time.Since(began).Round(time.Millisecond))
+	t.Logf("%d rows in all; caught up %s after it was there; that took %s of processors here and, with its start, %s and %d MB there", a.rows,
+		time.Since(began).Round(time.Millisecond), a.process.busy()-busy, back.busy(), back.megabytes())
 	until(30)
 	now = now.Add(2 * time.Minute) // the last minute is over
 	a.flush()
