@@ -219,9 +219,9 @@ func ratio(over, under int) final {
 }
 
 // Statement is the SQL for one source: a table, or a SELECT, with the columns of the dataset's table and those that its dimensions name;
-// of traffic also peak_packets and peak_bytes, the most in one second. Whole says that it is the only source: then the database does the
-// ordering as well, where it can.
-func (p *Plan) Statement(source Part, whole bool) Part {
+// of traffic also peak_packets and peak_bytes, the most in one second. Alone says that no other source has rows of the same groups: then the
+// database does the ordering as well, where it can, and gives no more than are asked for.
+func (p *Plan) Statement(source Part, alone bool) Part {
 	var selected, grouped []string
 	for i, k := range p.keys {
 		grouped = append(grouped, fmt.Sprintf("g%d", i))
@@ -244,7 +244,7 @@ func (p *Plan) Statement(source Part, whole bool) Part {
 	if len(grouped) > 0 {
 		s.Add(" GROUP BY %s", strings.Join(grouped, ", "))
 	}
-	if order, ok := p.order(); ok && whole && !p.o.Shared {
+	if order, ok := p.order(); ok && alone && !p.o.Shared {
 		s.Add("%s LIMIT ?", order)
 		s.Args = append(s.Args, int64(p.q.Limit))
 	}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"causeway/analytics/dataset"
@@ -62,8 +63,10 @@ func (s *Store) Plan(ctx context.Context, q *store.Query, o query.Options) (*que
 	if err != nil {
 		return nil, err
 	}
+	// A group of a time lies in one day's file: then the first groups of all are among the first ones of each file, and the others need not be held.
+	alone := len(days) == 1 || slices.ContainsFunc(q.By, query.IsTime)
 	for _, d := range days {
-		if err := s.read(ctx, d, schemaOf(q), func(tx *sql.Tx) error { return gather(ctx, tx, d, p, q, &o, len(days) == 1) }); err != nil {
+		if err := s.read(ctx, d, schemaOf(q), func(tx *sql.Tx) error { return gather(ctx, tx, d, p, q, &o, alone) }); err != nil {
 			return nil, err
 		}
 	}
@@ -166,12 +169,12 @@ func (d *day) read(ctx context.Context, since int, f func(*sql.Tx) error) (err e
 }
 
 // gather adds what one file knows to a plan.
-func gather(ctx context.Context, tx *sql.Tx, d *day, p *query.Plan, q *store.Query, o *query.Options, whole bool) error {
+func gather(ctx context.Context, tx *sql.Tx, d *day, p *query.Plan, q *store.Query, o *query.Options, alone bool) error {
 	done, err := rolled(ctx, tx)
 	if err != nil {
 		return err
 	}
-	st := p.Statement(newSource(d, p, q, int64(o.Resolution/time.Second), done).rows(o.Now), whole)
+	st := p.Statement(newSource(d, p, q, int64(o.Resolution/time.Second), done).rows(o.Now), alone)
 	rows, err := tx.QueryContext(ctx, st.SQL, st.Args...)
 	if err != nil {
 		return err
