@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -158,4 +159,24 @@ func TestModes(t *testing.T) {
 func oneSecond(t int64, packets uint64) *store.Batch {
 	return &store.Batch{Place: places[0], Traffic: []store.Traffic{{Time: t, Account: "acme", Tunnel: acmeA, Direction: flow.Ingress,
 		Packets: packets, Bytes: 100 * packets}}}
+}
+
+// The first group of two days is found though it is the first one of neither; by time, where each group is of one day, as well.
+func TestFirstOfSeveralDays(t *testing.T) {
+	b := newBench(t, Options{Retention: Retention{Second: 9 * 24 * time.Hour}})
+	third := &flow.Tunnel{ID: "d0", Name: "acme-c", Account: "acme", Kind: "GRE"}
+	for day, packets := range []map[*flow.Tunnel]uint64{{acmeA: 10, storetest.AcmeB: 9}, {third: 11, storetest.AcmeB: 9}} {
+		batch := &store.Batch{Place: places[0]}
+		for tunnel, n := range packets {
+			batch.Traffic = append(batch.Traffic, store.Traffic{Time: noon.Unix() - 86400 + int64(day)*86400 - 60, Account: "acme", Tunnel: tunnel, Packets: n})
+		}
+		b.write(batch)
+	}
+	for by, want := range map[string]float64{"tunnelName": 18, "tunnelName datetimeHour": 11, "date": 20, "datetime": 20} {
+		q := since(noon.Add(-48*time.Hour), strings.Fields(by)...)
+		q.Order, q.Limit = []store.Order{{Measure: q.Measures[0], Descending: true}}, 1
+		if a := b.ask(q); len(a.Groups) != 1 || a.Groups[0].Measures[0] != want {
+			t.Errorf("by %s: %+v, want %v", by, a.Groups, want)
+		}
+	}
 }
