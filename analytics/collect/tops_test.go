@@ -51,7 +51,8 @@ func TestTops(t *testing.T) {
 	slots := []string{"acme acme-1 ingress", "acme acme-1 egress", "acme acme-2 lateral", "globex globex-1 ingress", "  none"}
 	for kind, value := range map[store.TopKind]string{store.TopTotal: "", store.TopSourceAddress: "192.0.2.0",
 		store.TopDestinationAddress: "198.51.100.0",
-		store.TopDestinationPort:    "53", store.TopProtocol: "UDP", store.TopPacketSize: "100", store.TopSourceASN: "9", store.TopDestinationCountry: "NL"} {
+		store.TopDestinationPort:    "53", store.TopProtocol: "UDP", store.TopPacketSize: "100",
+		store.TopSourceASN: "9", store.TopDestinationCountry: "NL"} {
 		rows := b.topRows(false, kind)
 		for i, slot := range slots {
 			r, want := rows["0 "+slot+" "+value], uint64(5)

@@ -30,4 +30,5 @@ var Tops = &Dataset{
 // Kind is the dimension of Tops that says what values are. Rows of different kinds tell of the same packets: they are never to be added up.
 var Kind = Dimension{Name: "kind", Type: String, SQL: "kind",
 	Doc: "what the values are of: total, or a dimension of magicTransitNetworkAnalyticsAdaptiveGroups: ipSourceAddress, " +
-		"ipDestinationAddress, sourcePort, destinationPort, ipProtocolName, tcpFlagsString, ipTotalLengthBuckets, sourceCountry, destinationCountry, sourceAsn, destinationAsn"}
+		"ipDestinationAddress, sourcePort, destinationPort, " +
+		"ipProtocolName, tcpFlagsString, ipTotalLengthBuckets, sourceCountry, destinationCountry, sourceAsn, destinationAsn"}
