@@ -75,8 +75,8 @@ func weekOfClickHouse(t *testing.T) []*store.Answer {
 	for deadline := time.Now().Add(time.Minute); s.raw(t, "SELECT count() FROM system.merges")[0] != "0" && time.Now().Before(deadline); {
 		time.Sleep(time.Second)
 	}
-	t.Logf("MB and rows by table: %s", strings.Join(s.raw(t, "SELECT table, ' ', toString(round(sum(bytes_on_disk) / 1e6, 1)), ' ', toString(sum(rows)) "+
-		"FROM system.parts WHERE active AND database = 'week' GROUP BY table ORDER BY table"), ", "))
+	t.Logf("MB and rows by table: %s", strings.Join(s.raw(t, "SELECT table, ' ', toString(round(sum(bytes_on_disk) / 1e6, 1)), ' ', "+
+		"toString(sum(rows)) FROM system.parts WHERE active AND database = 'week' GROUP BY table ORDER BY table"), ", "))
 	return w.ask(s)
 }
 

@@ -141,7 +141,8 @@ func start(t *testing.T, dir, role, input string) (*exec.Cmd, *bufio.Scanner) {
 func (b *bench) sums(set *dataset.Dataset, by string, m dataset.Measure) map[int64]float64 {
 	b.t.Helper()
 	out := map[int64]float64{}
-	for _, g := range b.ask(&store.Query{Dataset: set, Account: store.Operator, Limit: 1_000_000, By: dims(set, by), Measures: []dataset.Measure{m}}).Groups {
+	q := &store.Query{Dataset: set, Account: store.Operator, Limit: 1_000_000, By: dims(set, by), Measures: []dataset.Measure{m}}
+	for _, g := range b.ask(q).Groups {
 		out[g.Values[0].(time.Time).Unix()] = g.Measures[0]
 	}
 	return out

@@ -168,7 +168,8 @@ func TestFirstOfSeveralDays(t *testing.T) {
 	for day, packets := range []map[*flow.Tunnel]uint64{{acmeA: 10, storetest.AcmeB: 9}, {third: 11, storetest.AcmeB: 9}} {
 		batch := &store.Batch{Place: places[0]}
 		for tunnel, n := range packets {
-			batch.Traffic = append(batch.Traffic, store.Traffic{Time: noon.Unix() - 86400 + int64(day)*86400 - 60, Account: "acme", Tunnel: tunnel, Packets: n})
+			at := noon.Unix() - 60 + int64(day-1)*86400
+			batch.Traffic = append(batch.Traffic, store.Traffic{Time: at, Account: "acme", Tunnel: tunnel, Packets: n})
 		}
 		b.write(batch)
 	}

@@ -48,8 +48,8 @@ func daylight(t int64) float64 {
 
 // probed is what sixty probes of a tunnel found; one minute in five hundred was bad.
 func probed(t int64, i int, r *store.Traffic, random *rand.Rand) store.Health {
-	h := store.Health{Time: t, Account: r.Account, Tunnel: r.Tunnel, Remote: fmt.Sprintf("192.0.2.%d", i%256), State: "healthy", Active: true, Probes: 60,
-		RTT: time.Duration(float64(i%100+1)*(1+random.Float64()/10)*1e6) * time.Nanosecond}
+	h := store.Health{Time: t, Account: r.Account, Tunnel: r.Tunnel, Remote: fmt.Sprintf("192.0.2.%d", i%256), State: "healthy", Active: true,
+		Probes: 60, RTT: time.Duration(float64(i%100+1)*(1+random.Float64()/10)*1e6) * time.Nanosecond}
 	if random.IntN(500) == 0 {
 		h.State, h.Lost = "degraded", 1+random.Uint64N(20)
 	}
