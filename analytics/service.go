@@ -30,6 +30,7 @@ import (
 	"causeway/analytics/store"
 	"causeway/analytics/store/clickhouse"
 	"causeway/analytics/store/fleet"
+	"causeway/analytics/store/query"
 	"causeway/analytics/store/sqlite"
 
 	"golang.org/x/net/netutil"
@@ -184,7 +185,7 @@ func (s *Service) Responder() func(ctx context.Context, question []byte) []byte 
 // ages is how long rows of each table are kept.
 func ages(r sqlite.Retention) map[dataset.Table]time.Duration {
 	return map[dataset.Table]time.Duration{dataset.TrafficTable: r.Hour, dataset.DropsTable: r.Hour, dataset.SampleTable: r.Samples,
-		dataset.HealthTable: r.Health, dataset.AttackTable: r.Attacks, dataset.TopTable: r.Hour}
+		dataset.HealthTable: r.Health, dataset.AttackTable: r.Attacks, dataset.TopTable: query.TopHours(r.Tops, r.Hour)}
 }
 
 // reading is what the collector reads, and to whom it gives.

@@ -60,7 +60,7 @@ const (
 )
 
 // DefaultRetention is what a file means that says nothing.
-var DefaultRetention = Retention{Second: time.Hour, Minute: 30 * day, Hour: 400 * day, Samples: 7 * day, Tops: 30 * day}
+var DefaultRetention = Retention{Second: time.Hour, Minute: 30 * day, Hour: 400 * day, Samples: 7 * day, Tops: 2 * day}
 
 const (
 	day         = 24 * time.Hour

@@ -14,7 +14,7 @@ func TestAnalytics(t *testing.T) {
 	if a := mustParse(t, base).Analytics; a != nil || a.SamplingRate() != 0 {
 		t.Errorf("without the section: %+v", a)
 	}
-	want := Analytics{Sampling: 1000, Retention: Retention{time.Hour, 30 * 24 * time.Hour, 400 * 24 * time.Hour, 7 * 24 * time.Hour, 30 * 24 * time.Hour}, Disk: 10 << 30}
+	want := Analytics{Sampling: 1000, Retention: Retention{time.Hour, 30 * 24 * time.Hour, 400 * 24 * time.Hour, 7 * 24 * time.Hour, 2 * 24 * time.Hour}, Disk: 10 << 30}
 	if a := mustParse(t, base+"analytics: {}\n").Analytics; !reflect.DeepEqual(*a, want) {
 		t.Errorf("an empty section: %+v, want %+v", a, want)
 	}

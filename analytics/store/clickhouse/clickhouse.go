@@ -169,7 +169,7 @@ func (r *Retention) complete() error {
 	orElse(&r.Minute, 30*day)
 	orElse(&r.Hour, 400*day)
 	orElse(&r.Samples, 7*day)
-	orElse(&r.Tops, 30*day)
+	orElse(&r.Tops, 2*day)
 	r.Tops = min(r.Tops, r.Hour)
 	orElse(&r.Health, 90*day)
 	orElse(&r.Attacks, 400*day)

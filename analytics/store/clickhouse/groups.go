@@ -65,7 +65,7 @@ func (s *Store) resolution(ctx context.Context, q *store.Query, now time.Time) (
 	}
 	r := &s.o.Retention
 	if q.Dataset.Table == dataset.TopTable {
-		kept := []query.Kept{{Resolution: time.Minute, For: r.Tops}, {Resolution: time.Hour, For: r.Hour}}
+		kept := []query.Kept{{Resolution: time.Minute, For: r.Tops}, {Resolution: time.Hour, For: query.TopHours(r.Tops, r.Hour)}}
 		resolution, err := query.TopResolution(q, oldest, kept, now.Add(-late))
 		return resolution, oldest, err
 	}

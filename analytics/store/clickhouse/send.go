@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"causeway/analytics/store/query"
 )
 
 const (
@@ -317,7 +319,7 @@ func (s *Store) rollup(r resolution, i int, starts []int64) string {
 func (s *Store) tidy(ctx context.Context) error {
 	r, now := &s.o.Retention, s.o.Now()
 	keep := map[string]time.Duration{"traffic_1s": r.Second + slack, "drops_1s": r.Second + slack, "traffic_1m": r.Minute, "drops_1m": r.Minute,
-		"traffic_1h": r.Hour, "drops_1h": r.Hour, "samples": r.Samples, "tops_1m": r.Tops, "tops_1h": r.Hour, "health": r.Health, "attacks": r.Attacks}
+		"traffic_1h": r.Hour, "drops_1h": r.Hour, "samples": r.Samples, "tops_1m": r.Tops, "tops_1h": query.TopHours(r.Tops, r.Hour), "health": r.Health, "attacks": r.Attacks}
 	byName := map[string]*table{}
 	for i := range tables {
 		byName[tables[i].name] = &tables[i]

@@ -195,3 +195,11 @@ func TestSampleColumns(t *testing.T) {
 		}
 	}
 }
+
+// Hours of tops go before those of what is counted, if they have to.
+func TestTopHours(t *testing.T) {
+	const day = 24 * time.Hour
+	if a, b := TopHours(2*day, 400*day), TopHours(2*day, 10*day); a != 30*day || b != 10*day {
+		t.Error(a, b)
+	}
+}

@@ -13,6 +13,9 @@ const shortTops = 25 * time.Hour
 // topsSettled is how long after the end of an hour its rows are there for sure, in seconds.
 const topsSettled = 300
 
+// TopHours is for how long hours of tops are kept: fifteen times as long as minutes of them, and no longer than hours of what is counted.
+func TopHours(minutes, hours time.Duration) time.Duration { return min(15*minutes, hours) }
+
 // TopResolution chooses of which rows of tops a query is answered: of minutes if it groups by shorter times than hours, or is about no more than a
 // day; else of hours, which are 60 times fewer. Kept says for how long there are minutes, and hours; it is an error if minutes are needed that
 // are not kept any more.

@@ -93,7 +93,8 @@ func (s *Store) resolution(ctx context.Context, q *store.Query, span query.Span,
 	}
 	kept := s.kept()
 	if q.Dataset.Table == dataset.TopTable {
-		kept = []query.Kept{{Resolution: time.Minute, For: s.o.Retention.Tops}, kept[2]}
+		r := &s.o.Retention
+		kept = []query.Kept{{Resolution: time.Minute, For: r.Tops}, {Resolution: time.Hour, For: query.TopHours(r.Tops, r.Hour)}}
 	}
 	if from == query.Always.From { // there are no rows
 		return kept[0].Resolution, nil

@@ -29,7 +29,7 @@ type Retention struct {
 	Minute  time.Duration // default 30 days
 	Hour    time.Duration // default 400 days
 	Samples time.Duration // default 7 days
-	Tops    time.Duration // of minutes, default 30 days, and at most Hour: those of hours are kept so long
+	Tops    time.Duration // of minutes, default 2 days; those of hours are kept for query.TopHours
 	Health  time.Duration // default 90 days
 	Attacks time.Duration // default 400 days
 }
@@ -109,7 +109,7 @@ func (o *Options) complete() error {
 		d    *time.Duration
 		def  time.Duration
 	}{{"seconds", &r.Second, time.Hour}, {"minutes", &r.Minute, 30 * day}, {"hours", &r.Hour, 400 * day},
-		{"samples", &r.Samples, 7 * day}, {"tops", &r.Tops, 30 * day}, {"health", &r.Health, 90 * day}, {"attacks", &r.Attacks, 400 * day}} {
+		{"samples", &r.Samples, 7 * day}, {"tops", &r.Tops, 2 * day}, {"health", &r.Health, 90 * day}, {"attacks", &r.Attacks, 400 * day}} {
 		if *x.d < 0 {
 			return fmt.Errorf("analytics store: retention of %s is %s; it cannot be negative", x.name, *x.d)
 		}

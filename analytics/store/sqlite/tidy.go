@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"causeway/analytics/store/query"
 )
 
 // lag is how long after its end a minute is rolled up. What comes later is added to it.
@@ -29,7 +31,8 @@ func (s *Store) kinds() []kind {
 		{[]string{"samples"}, r.Samples, true},
 		{[]string{"traffic_1m", "drops_1m"}, r.Minute, false},
 		{[]string{"tops_1m"}, r.Tops, false},
-		{[]string{"traffic_1h", "drops_1h", "tops_1h"}, r.Hour, false},
+		{[]string{"traffic_1h", "drops_1h"}, r.Hour, false},
+		{[]string{"tops_1h"}, query.TopHours(r.Tops, r.Hour), false},
 		{[]string{"health"}, r.Health, false},
 		{[]string{"attacks"}, r.Attacks, false},
 	}

@@ -69,7 +69,7 @@ func TestTopsResolution(t *testing.T) {
 		}
 	}
 	_, err := b.Groups(context.Background(), topsOf("acme", "ipSourceAddress", b.now.Add(-60*time.Hour), "datetimeMinute"))
-	if err == nil || !strings.Contains(err.Error(), "kept are rows of 1m for 2d, 1h for 400d") {
+	if err == nil || !strings.Contains(err.Error(), "kept are rows of 1m for 2d, 1h for 30d") {
 		t.Errorf("minutes that are not kept: %v", err)
 	}
 	q := topsOf("acme", "ipSourceAddress", b.now)
