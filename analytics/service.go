@@ -58,10 +58,12 @@ type Options struct {
 	Keep4    int     // bits of addresses that are kept; 0: all
 	Keep6    int
 
-	Engine  collect.Engine
-	Tunnels func() []Tunnel // those that the workers know now
-	Health  func() []collect.Health
-	Attack  func(attack.Event) // is told each; nil: nobody
+	Engine   collect.Engine
+	Tunnels  func() []Tunnel // those that the workers know now
+	Health   func() []collect.Health
+	Shown    func() []graph.Tunnel // the tunnels for those who ask; called once a second at most. nil: none
+	Accounts func() []string       // of the node's configuration; nil: none
+	Attack   func(attack.Event)    // is told each; nil: nobody
 
 	Thresholds [attack.Vectors]float64 // of attacks, packets a second; 0: the vector is not looked for
 
@@ -129,7 +131,8 @@ func Open(o Options) (s *Service, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("analytics.export: %w", err)
 	}
-	s.graph, err = graph.New(graph.Options{Store: s.asked(), Tokens: o.Tokens, Open: o.Tokens == nil, NotOlderThan: ages(o.Retention), Log: o.Log})
+	s.graph, err = graph.New(graph.Options{Store: s.asked(), Tokens: o.Tokens, Open: o.Tokens == nil, NotOlderThan: ages(o.Retention), Log: o.Log,
+		Tunnels: o.Shown, Accounts: o.Accounts})
 	if err != nil {
 		return nil, fmt.Errorf("analytics: %w", err)
 	}

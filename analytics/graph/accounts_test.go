@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"causeway/analytics/store"
 )
@@ -59,6 +60,123 @@ func TestAccounts(t *testing.T) {
 			t.Errorf("%s: asked for %q, want %q: %s", c.name, got, c.asked, body)
 		}
 	}
+}
+
+// tunnelsOfTwo are one tunnel of each account, with names that both have.
+func tunnelsOfTwo() []Tunnel {
+	var list []Tunnel
+	for _, account := range []Text{"acme", "beta"} {
+		for _, name := range []Text{"one", "two"} {
+			list = append(list, Tunnel{TunnelName: name, Account: account, CustomerEndpoint: "of-" + account, Prefixes: []Text{}, IkeElsewhere: []Text{},
+				Mtu: 1476, MssIPv4: 1436, Health: &TunnelHealth{State: "healthy"}, EspSas: []ESPSA{},
+				IkeSas: []IKESA{{PeerIdentity: "router@" + account, Pairs: []IPsecPair{{SpiIn: 1 << 31, BytesIn: 1 << 40}}}}})
+		}
+	}
+	list[3].Health = nil
+	return list
+}
+
+// TestTunnelsOfAccounts: a token sees the tunnels of its account alone, whatever it filters by.
+func TestTunnelsOfAccounts(t *testing.T) {
+	s := serve(t, func(o *Options) { o.Tunnels = tunnelsOfTwo })
+	for _, c := range []struct{ token, tag, filter, want string }{
+		{tokenA, "acme", "", "one@acme two@acme"},
+		{tokenA, "acme", `(filter: {tunnelName: "two"})`, "two@acme"},
+		{tokenA, "acme", `(filter: {})`, "one@acme two@acme"},
+		{tokenA, "acme", `(filter: {tunnelName: "none"})`, ""},
+		{tokenA, "beta", "", "refused"},
+		{tokenA, "*", "", "refused"},
+		{tokenAB, "beta", `(filter: {tunnelName: "one"})`, "one@beta"},
+		{tokenAll, "*", `(filter: {tunnelName: "one"})`, "one@acme one@beta"},
+		{tokenAll, "beta", "", "one@beta two@beta"},
+	} {
+		_, body := s.post(c.token, `query($t: String) { viewer { accounts(filter: {accountTag: $t}) { causewayTunnels`+c.filter+
+			` { tunnelName account customerEndpoint health { state } ikeSas { peerIdentity pairs { spiIn bytesIn } } } } } }`, map[string]any{"t": c.tag})
+		var answer struct {
+			Data *struct {
+				Viewer struct {
+					Accounts []struct {
+						CausewayTunnels []struct {
+							TunnelName, Account, CustomerEndpoint string
+							IkeSas                                []struct{ PeerIdentity string }
+						}
+					}
+				}
+			}
+		}
+		if err := json.Unmarshal([]byte(body), &answer); err != nil {
+			t.Fatal(err)
+		}
+		got := "refused"
+		if answer.Data != nil {
+			var names []string
+			for _, x := range answer.Data.Viewer.Accounts[0].CausewayTunnels {
+				if names = append(names, x.TunnelName+"@"+x.Account); x.CustomerEndpoint != "of-"+x.Account || x.IkeSas[0].PeerIdentity != "router@"+x.Account {
+					t.Errorf("%+v", x)
+				}
+			}
+			got = strings.Join(names, " ")
+		}
+		if got != c.want {
+			t.Errorf("%s of %s%s: %q, want %q: %s", c.token[:1], c.tag, c.filter, got, c.want, body)
+		}
+	}
+	_, body := s.post(tokenA, about(`causewayTunnels(filter: {tunnelName: "one"}) { mtu mssIPv4 health { state } ikeSas { pairs { spiIn bytesIn } } prefixes }`), nil)
+	same(t, body, `{"data":{"viewer":{"accounts":[{"causewayTunnels":[{"mtu":1476,"mssIPv4":1436,"health":{"state":"healthy"},
+		"ikeSas":[{"pairs":[{"spiIn":2147483648,"bytesIn":1099511627776}]}],"prefixes":[]}]}]}},"errors":null}`)
+	_, body = s.post(tokenAB, `{ viewer { accounts(filter: {accountTag: "beta"}) { causewayTunnels(filter: {tunnelName: "two"}) { health { state } } } } }`, nil)
+	same(t, body, `{"data":{"viewer":{"accounts":[{"causewayTunnels":[{"health":null}]}]}},"errors":null}`)
+	if _, body = s.post(tokenA, about(`causewayTunnels(filter: {tunnelName: 5}) { mtu }`), nil); !strings.Contains(body, "tunnelName: 5 is not text") {
+		t.Error(body)
+	}
+}
+
+// TestTunnelsAreBounded: the node is asked once a second, whatever is asked of it, and large answers are refused before they are written.
+func TestTunnelsAreBounded(t *testing.T) {
+	asked, now := 0, time.Unix(1e9, 0)
+	s := serve(t, func(o *Options) {
+		o.Tunnels = func() []Tunnel {
+			asked++
+			return slices.Repeat(tunnelsOfTwo(), 2000)
+		}
+	})
+	s.now = func() time.Time { return now }
+	for range 3 {
+		s.post(tokenA, about(`causewayTunnels { mtu } again: causewayTunnels { mtu }`), nil)
+	}
+	if asked != 1 {
+		t.Errorf("the node was asked %d times within a second", asked)
+	}
+	now = now.Add(time.Second)
+	if s.post(tokenA, about(`causewayTunnels { mtu }`), nil); asked != 2 {
+		t.Errorf("a second later the node was asked %d times", asked)
+	}
+	_, body := s.post(tokenA, about(strings.Join(aliases(30), " ")), nil)
+	if !strings.Contains(body, "more than 1,000,000 values") {
+		t.Errorf("%.300s", body)
+	}
+	if _, body = s.post(tokenA, about(strings.Join(aliases(33), " ")), nil); !strings.HasPrefix(body, `{"data":null`) {
+		t.Errorf("%.300s", body)
+	}
+}
+
+func aliases(n int) (out []string) {
+	for i := range n {
+		out = append(out, fmt.Sprintf("x%d: causewayTunnels { mtu }", i))
+	}
+	return out
+}
+
+// TestListOfAccounts: a token reads the names of the accounts that it may see, and no others.
+func TestListOfAccounts(t *testing.T) {
+	s := serve(t, func(o *Options) { o.Accounts = func() []string { return []string{"gamma", "acme", "beta"} } })
+	for token, want := range map[string]string{tokenA: `"acme"`, tokenAB: `"acme","beta"`, tokenAll: `"*","acme","beta","gamma"`} {
+		_, body := s.post(token, `{ viewer { causewayAccounts } }`, nil)
+		same(t, body, `{"data":{"viewer":{"causewayAccounts":[`+want+`]}},"errors":null}`)
+	}
+	s = serve(t, func(o *Options) { o.Open, o.Tokens = true, nil })
+	_, body := s.post("", `{ viewer { causewayAccounts } }`, nil)
+	same(t, body, `{"data":{"viewer":{"causewayAccounts":["*"]}},"errors":null}`)
 }
 
 // TestNoOracle: an account that is another's and one that there is not get the same answer.

@@ -15,10 +15,16 @@ type document struct {
 	tokens     []token
 	next       int
 	depth      int
-	operations [][]selection
+	operations []operation
 	fragments  map[string][]selection
 	builtin    []variable        // those of the type String, Int, Float or ID
 	used       map[string]string // variables, and the argument that each is for
+}
+
+// An operation is a query, a mutation or a subscription. One without a name has none.
+type operation struct {
+	kind, name string
+	set        []selection
 }
 
 // A variable is named in its definition, with its type.
@@ -142,10 +148,11 @@ func (d *document) nested(f func()) {
 func (d *document) definition() {
 	d.maybe(scanner.String) // a description
 	if d.peek().kind == '{' {
-		d.operations = append(d.operations, d.set())
+		d.operations = append(d.operations, operation{kind: "query", set: d.set()})
 		return
 	}
-	if d.take(scanner.Ident).text == "fragment" {
+	o := operation{kind: d.take(scanner.Ident).text}
+	if o.kind == "fragment" {
 		name := d.take(scanner.Ident).text
 		d.take(scanner.Ident) // on
 		d.take(scanner.Ident) // the type
@@ -153,14 +160,28 @@ func (d *document) definition() {
 		d.fragments[name] = d.set()
 		return
 	}
-	d.maybe(scanner.Ident)
+	if d.peek().kind == scanner.Ident {
+		o.name = d.take(scanner.Ident).text
+	}
 	if d.maybe('(') {
 		for !d.maybe(')') {
 			d.variable()
 		}
 	}
 	d.directives()
-	d.operations = append(d.operations, d.set())
+	o.set = d.set()
+	d.operations = append(d.operations, o)
+}
+
+// subscribes reports whether the operation of that name is a subscription. Without a name it is the first: the library refuses documents
+// with more.
+func (d *document) subscribes(name string) bool {
+	for _, o := range d.operations {
+		if name == "" || o.name == name {
+			return o.kind == "subscription"
+		}
+	}
+	return false
 }
 
 // variable reads a variable's definition.
@@ -321,8 +342,8 @@ const tooHeavy = 1 << 40
 func (d *document) weigh() int64 {
 	known := map[string]int64{}
 	var sum int64
-	for _, set := range d.operations {
-		sum = min(tooHeavy, sum+d.weight(set, known))
+	for _, o := range d.operations {
+		sum = min(tooHeavy, sum+d.weight(o.set, known))
 	}
 	return sum
 }

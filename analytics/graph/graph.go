@@ -57,11 +57,13 @@ type Options struct {
 	Open bool
 	// NotOlderThan is how long the store keeps the rows of a table, for `settings`.
 	NotOlderThan map[dataset.Table]time.Duration
-	Timeout      time.Duration // of one query; 10 s
-	Rate         int           // queries of one token in five minutes; 300. Open has no rate
-	Concurrent   int           // queries at once; 8, half of them of one token
-	Streams      int           // streams at once; 64, a quarter of them of one token
-	Log          *slog.Logger  // slog.Default()
+	Tunnels      func() []Tunnel // of all accounts, as the node knows them now; called once a second at most. nil: none
+	Accounts     func() []string // that the node knows, for tokens that may see all. nil: none
+	Timeout      time.Duration   // of one query; 10 s
+	Rate         int             // queries of one token in five minutes; 300. Open has no rate
+	Concurrent   int             // queries at once; 8, half of them of one token
+	Streams      int             // streams at once; 64, a quarter of them of one token
+	Log          *slog.Logger    // slog.Default()
 }
 
 // A Handler serves Path and StreamPath. Close ends its streams.
@@ -71,6 +73,7 @@ type Handler struct {
 	rate    *rate
 	running *slots
 	streams *slots
+	tunnels *tunnelList
 	closed  chan struct{}
 	close   func()
 	now     func() time.Time
@@ -97,8 +100,9 @@ func New(o Options) (*Handler, error) {
 	if o.Open { // all are one
 		h.running.each, h.streams.each = o.Concurrent, o.Streams
 	}
+	h.tunnels = &tunnelList{source: o.Tunnels}
 	h.close = sync.OnceFunc(func() { close(h.closed) })
-	schema, err := graphql.ParseSchema(Schema, &root{}, graphql.UseStringDescriptions(), graphql.UseFieldResolvers(),
+	schema, err := graphql.ParseSchema(Schema, &roots{}, graphql.SubscribeResolverTimeout(o.Timeout), graphql.UseStringDescriptions(), graphql.UseFieldResolvers(),
 		graphql.MaxDepth(maxDepth), graphql.MaxQueryLength(maxQuery), graphql.MaxSelections(maxSelections),
 		graphql.OverlapValidationLimit(maxOverlaps), graphql.MaxParallelism(parallel), graphql.Logger(panicLog{o.Log}),
 		graphql.PanicHandler(panicAnswer{}))
@@ -131,8 +135,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// execute answers one query. The status is that of HTTP: what is wrong inside the language of GraphQL is 200, as the product has it.
-func (h *Handler) execute(ctx context.Context, p *params, g grant) (body []byte, status int) {
+// execute answers one query, or a subscription once, which only a stream may ask for. The status is that of HTTP: what is wrong inside the language of GraphQL is 200, as the product has it.
+func (h *Handler) execute(ctx context.Context, p *params, g grant, streamed bool) (body []byte, status int) {
 	defer func() {
 		if v := recover(); v != nil {
 			panicLog{h.options.Log}.LogPanic(ctx, v)
@@ -143,19 +147,39 @@ func (h *Handler) execute(ctx context.Context, p *params, g grant) (body []byte,
 	if err != nil {
 		return encode(nil, h.unread(p.Query, err)), http.StatusOK
 	}
+	if d.subscribes(p.OperationName) && !streamed {
+		return failure("a subscription is not answered here: send it to " + StreamPath + ", by GET or POST, which answers again and again; or ask a query"),
+			http.StatusOK
+	}
 	weight := d.weigh()
 	if weight > maxCells {
 		return failure("the query asks for too much at once: ask for less of the schema, or spread fewer fragments"), http.StatusOK
 	}
-	req := &request{store: h.options.Store, grant: g, now: h.now(), kept: h.options.NotOlderThan, log: h.options.Log, weight: weight}
+	req := &request{store: h.options.Store, grant: g, now: h.now(), kept: h.options.NotOlderThan, log: h.options.Log, weight: weight,
+		tunnels: h.tunnels, accounts: h.options.Accounts}
 	ctx, cancel := context.WithTimeout(context.WithValue(ctx, requestKey{}, req), h.options.Timeout)
 	defer cancel()
-	res := h.schema.Exec(ctx, d.spelled(p.Query), p.OperationName, p.Variables)
+	res := h.answer(ctx, d, p)
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return failure(fmt.Sprintf("the query took longer than %v: ask for a shorter time, or for fewer dimensions", h.options.Timeout)),
 			http.StatusGatewayTimeout
 	}
 	return encodePart(res.Data, res.Errors, req.missing), http.StatusOK
+}
+
+// answer has the library execute an operation.
+func (h *Handler) answer(ctx context.Context, d *document, p *params) *graphql.Response {
+	if !d.subscribes(p.OperationName) {
+		return h.schema.Exec(ctx, d.spelled(p.Query), p.OperationName, p.Variables)
+	}
+	answers, err := h.schema.Subscribe(ctx, d.spelled(p.Query), p.OperationName, p.Variables)
+	if err != nil { // the schema has subscriptions and resolvers of them
+		return &graphql.Response{Errors: []*qlerrors.QueryError{qlerrors.Errorf("%s", err)}}
+	}
+	if res, ok := (<-answers).(*graphql.Response); ok {
+		return res
+	}
+	return &graphql.Response{} // the time is over: whoever called looks at ctx
 }
 
 // unread says why a query could not be read, in the library's words if it has some: they name the line.

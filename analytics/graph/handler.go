@@ -58,7 +58,7 @@ func (h *Handler) serveQuery(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusServiceUnavailable, "busy", "too many queries run at once: try again")
 		return
 	}
-	body, status := h.execute(r.Context(), p, g)
+	body, status := h.execute(r.Context(), p, g, false)
 	h.running.free(g.hash)
 	answer(w, status, body)
 }

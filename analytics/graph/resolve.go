@@ -21,14 +21,16 @@ const (
 
 // A request is what all resolvers of one execution share.
 type request struct {
-	store   store.Querier
-	grant   grant
-	now     time.Time
-	kept    map[dataset.Table]time.Duration
-	log     *slog.Logger
-	weight  int64 // of the document: see weigh
-	queries atomic.Int64
-	cells   atomic.Int64
+	store    store.Querier
+	grant    grant
+	now      time.Time
+	kept     map[dataset.Table]time.Duration
+	log      *slog.Logger
+	weight   int64 // of the document: see weigh
+	tunnels  *tunnelList
+	accounts func() []string // nil: none
+	queries  atomic.Int64
+	cells    atomic.Int64
 
 	mu      sync.Mutex
 	missing map[string]string // nodes whose rows an answer lacks, and why
@@ -75,6 +77,26 @@ func (r *request) failed(ctx context.Context, s *shape, err error) error {
 	}
 	r.log.Error("analytics query failed", "dataset", s.Name, "err", err)
 	return errStore
+}
+
+// roots are the resolvers of operations.
+type roots struct{}
+
+// Query resolves queries.
+func (roots) Query() any { return &root{} }
+
+// Subscription resolves subscriptions.
+func (roots) Subscription() any { return &subscription{} }
+
+// A subscription answers once: streams ask again, and send what has changed.
+type subscription struct{}
+
+// Viewer is who asks.
+func (subscription) Viewer(ctx context.Context) <-chan *viewer {
+	c := make(chan *viewer, 1)
+	c <- root{}.Viewer(ctx)
+	close(c)
+	return c
 }
 
 // root is the query.

@@ -47,7 +47,7 @@ const (
 
 func parsed(t *testing.T) *ast.Schema {
 	t.Helper()
-	s, err := graphql.ParseSchema(Schema, &root{}, graphql.UseStringDescriptions(), graphql.UseFieldResolvers())
+	s, err := graphql.ParseSchema(Schema, &roots{}, graphql.UseStringDescriptions(), graphql.UseFieldResolvers())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -137,7 +137,7 @@ func (s *stream) query() bool {
 	if !h.running.take(s.r.Context(), s.grant.hash, queueTime) {
 		return true
 	}
-	body, _ := h.execute(s.r.Context(), s.params, s.grant)
+	body, _ := h.execute(s.r.Context(), s.params, s.grant, true)
 	h.running.free(s.grant.hash)
 	if s.r.Context().Err() != nil {
 		return true

@@ -3,6 +3,7 @@ package graph
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"os"
@@ -159,5 +160,102 @@ func TestStreamByPost(t *testing.T) {
 	status, body, header := s.send("POST", StreamPath+"?interval=60", tokenA, "application/json", `{"query":"query($n: Int!) {viewer{__typename}}"}`)
 	if status != 200 || header.Get("Content-Type") != "text/event-stream" || !strings.HasSuffix(body, "event: complete\ndata: \n\n") {
 		t.Error(status, body)
+	}
+}
+
+// TestSubscription: a subscription has the fields of a query, and is a stream of its answers.
+func TestSubscription(t *testing.T) {
+	s := serve(t, func(o *Options) { o.Tunnels = tunnelsOfTwo })
+	var bits atomic.Int64
+	s.store.answer = func(ctx context.Context, q *store.Query) (*store.Answer, error) {
+		return rows(1, float64(bits.Load()))(ctx, q)
+	}
+	_, next := s.listen(t.Context(), tokenA, "subscription Live "+live)
+	event := func(n string) string {
+		return `next {"data":{"viewer":{"accounts":[{"magicTransitTunnelTrafficAdaptiveGroups":[{"sum":{"bits":` + n + `}}]}]}},"errors":null}`
+	}
+	if got := next(); got != event("0") {
+		t.Fatal(got)
+	}
+	bits.Store(5)
+	got := next()
+	for got == ":" {
+		got = next()
+	}
+	if got != event("5") {
+		t.Error(got)
+	}
+	if q := s.store.asked()[0]; q.Account != "acme" || len(q.Measures) != 1 {
+		t.Errorf("%+v", q)
+	}
+}
+
+// TestSubscriptionsRefused: what is wrong with one is said, and the stream ends; elsewhere than in a stream it is not answered.
+func TestSubscriptionsRefused(t *testing.T) {
+	s := serve(t, nil)
+	for query, want := range map[string]string{
+		strings.Replace(live, "acme", "beta", 1):                                               "not authorized for that account",
+		`{ viewer { nonsense } }`:                                                              "nonsense",
+		`{ a: viewer { __typename } b: viewer { __typename } }`:                                "only one top level field",
+		`{ viewer { accounts(filter: {accountTag: "acme"}) { ...A } } }`:                       "Unknown fragment",
+		`($n: Int!) { viewer { __typename } } query B { viewer { a: x } }`:                     "x",
+		`{ ` + strings.Repeat("... {", 70) + "viewer { __typename }" + strings.Repeat("}", 71): "could not be read",
+	} {
+		_, next := s.listen(t.Context(), tokenA, "subscription "+query)
+		if got := next(); !strings.HasPrefix(got, `next {"data":null,"errors":[`) || !strings.Contains(got, want) {
+			t.Errorf("%s: %s, want %s", query, got, want)
+		}
+		if got := next(); got != "complete " || next() != "end" {
+			t.Errorf("%s: %s", query, got)
+		}
+	}
+	if len(s.store.asked()) != 0 {
+		t.Error("the store was asked")
+	}
+	const both = `query A { viewer { __typename } } subscription B ` + live
+	for name, want := range map[string]string{
+		"A": `{"data":{"viewer":{"__typename":"viewer"}},"errors":null}`,
+		"B": `{"data":null,"errors":[{"message":"a subscription is not answered here: send it to /client/v4/graphql/stream`,
+	} {
+		body, err := json.Marshal(map[string]any{"query": both, "operationName": name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status, got, _ := s.send(http.MethodPost, Path, tokenA, "application/json", string(body)); status != 200 || !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %d %s", name, status, got)
+		}
+	}
+	if _, got := s.post(tokenA, "subscription "+live, nil); !strings.Contains(got, "client/v4/graphql/stream") {
+		t.Error(got)
+	}
+	if !strings.Contains(Schema, "type Subscription {") {
+		t.Error("the schema does not show subscriptions")
+	}
+	if _, body := s.post(tokenA, `{ __schema { subscriptionType { name fields { name } } } }`, nil); !strings.Contains(body, `{"name":"Subscription","fields":[{"name":"viewer"}]}`) {
+		t.Error(body)
+	}
+}
+
+// TestSubscriptionTakesLong: the time of a query is that of an answer to a subscription, and not the library's own second.
+func TestSubscriptionTakesLong(t *testing.T) {
+	s := serve(t, nil)
+	s.store.answer = func(ctx context.Context, q *store.Query) (*store.Answer, error) {
+		time.Sleep(1100 * time.Millisecond)
+		return rows(1, 1)(ctx, q)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	_, next := s.listen(ctx, tokenA, "subscription "+live)
+	if got := next(); !strings.Contains(got, `"bits":1`) {
+		t.Error(got)
+	}
+	cancel()
+	s = serve(t, func(o *Options) { o.Timeout = 20 * time.Millisecond })
+	s.store.answer = func(ctx context.Context, _ *store.Query) (*store.Answer, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	_, next = s.listen(t.Context(), tokenA, "subscription "+live)
+	if got := next(); !strings.Contains(got, "the query took longer than 20ms") || next() != "complete " {
+		t.Error(got)
 	}
 }

@@ -52,6 +52,7 @@ func openAnalytics(c *config.Config, n *node.Node, log *slog.Logger) (*analytics
 		Tokens: tokens, TLS: certificate, Geo: places, SFlow: a.Export.SFlow, IPFIX: a.Export.IPFIX,
 		Keep4: a.Truncate.IPv4, Keep6: a.Truncate.IPv6,
 		Engine: n.Engine(), Tunnels: (&tunnelsOf{node: n}).list, Health: func() []collect.Health { return healthOf(n) }, Attack: func(e attack.Event) { tellAttack(n, e) }, Thresholds: thresholds(a.Attacks), Log: log,
+		Shown: func() []graph.Tunnel { return shownTunnels(n) }, Accounts: func() []string { return accountNames(n.Config()) },
 	}
 	if c := n.Joined(); c != nil {
 		o.Nodes = others{c}
@@ -215,14 +216,23 @@ func (t *tunnelsOf) list() []analytics.Tunnel {
 	return t.made
 }
 
-// tunnelNamed is a tunnel as rows name it. Its ID is the same on every node, and after a restart.
-func tunnelNamed(t config.Tunnel) *flow.Tunnel {
-	id := sha256.Sum256([]byte(t.Account + "\x00" + t.Name))
-	kind := "GRE"
-	if t.Type == config.IPsecESP {
-		kind = "IPSec"
+// tunnelID is the same on every node, and after a restart.
+func tunnelID(account, name string) string {
+	id := sha256.Sum256([]byte(account + "\x00" + name))
+	return hex.EncodeToString(id[:16])
+}
+
+// tunnelKind is what the product calls a type of tunnels.
+func tunnelKind(word string) string {
+	if word == config.IPsecESP.String() {
+		return "IPSec"
 	}
-	return &flow.Tunnel{ID: hex.EncodeToString(id[:16]), Name: t.Name, Account: t.Account, Kind: kind}
+	return "GRE"
+}
+
+// tunnelNamed is a tunnel as rows name it.
+func tunnelNamed(t config.Tunnel) *flow.Tunnel {
+	return &flow.Tunnel{ID: tunnelID(t.Account, t.Name), Name: t.Name, Account: t.Account, Kind: tunnelKind(t.Type.String())}
 }
 
 // interfaceOf is a tunnel as collectors see it.

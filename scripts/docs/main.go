@@ -1,16 +1,17 @@
 // Command docs writes the generated tables of docs/operations.md, the drop reasons, from the table that the workers count by, and
 // the metrics, from the source of their descriptions, and those of docs/analytics.md, what each dataset has, from the table that the
-// schema is made of. Text around the tables is written by hand.
+// schema is made of, and what tunnels have, from the schema. Text around the tables is written by hand.
 //
 //	go run ./scripts/docs           write the tables anew
 //	go run ./scripts/docs -check    fail when they are not current
 //
 // A table stands between two comments. The first one says what it holds: the reasons of one stage, the metrics whose
-// names begin with one of the words, or the dimensions or measures of a dataset. Each must stand in exactly one table.
+// names begin with one of the words, the dimensions or measures of a dataset, or the fields of one of our own types. Each must stand in exactly one table.
 //
 //	<!-- generated: reasons parse -->
 //	<!-- generated: metrics build_info node_info ready -->
 //	<!-- generated: dimensions dosdAttackAnalyticsGroups -->
+//	<!-- generated: fields CausewayTunnel -->
 //	<!-- generated: end -->
 package main
 
@@ -47,9 +48,13 @@ func run(root string, check bool) error {
 	if err != nil {
 		return err
 	}
+	fields, err := fieldTable()
+	if err != nil {
+		return err
+	}
 	return errors.Join(
 		write(root, page, map[string]*table{"reasons": reasonTable(), "metrics": metricTable(metrics)}, check),
-		write(root, analyticsPage, map[string]*table{"dimensions": dimensionTable(), "measures": measureTable()}, check))
+		write(root, analyticsPage, map[string]*table{"dimensions": dimensionTable(), "measures": measureTable(), "fields": fields}, check))
 }
 
 // write makes the tables of a page anew.

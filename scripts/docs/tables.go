@@ -9,7 +9,10 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/graph-gophers/graphql-go"
+
 	"causeway/analytics/dataset"
+	"causeway/analytics/graph"
 	"causeway/pipeline"
 )
 
@@ -64,6 +67,28 @@ func measureTable() *table {
 type metric struct {
 	name, help, kind string
 	labels           []string
+}
+
+// fieldTable is what our own types of the schema have: those of datasets are in the other tables.
+func fieldTable() (*table, error) {
+	t := &table{
+		what: "field", heading: []string{"field", "type", "meaning"},
+		belongs: func(r row, word string) bool { return r.group == word },
+	}
+	schema, err := graphql.ParseSchema(graph.Schema, nil, graphql.UseStringDescriptions())
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range schema.AST().Objects {
+		if !strings.HasPrefix(o.Name, "Causeway") {
+			continue
+		}
+		for _, f := range o.Fields {
+			t.rows = append(t.rows, row{group: o.Name, name: o.Name + "." + f.Name,
+				cells: []string{code(f.Name), code(strings.ReplaceAll(f.Type.String(), "!", "")), f.Desc}})
+		}
+	}
+	return t, nil
 }
 
 func metricTable(list []metric) *table {

@@ -29,9 +29,15 @@ scalar Date
 
 schema {
   query: Query
+  subscription: Subscription
 }
 
 type Query {
+  viewer: viewer!
+}
+
+"""The same as a query, answered again and again at /client/v4/graphql/stream, as Server-Sent Events."""
+type Subscription {
   viewer: viewer!
 }
 
@@ -39,6 +45,8 @@ type Query {
 type viewer {
   """One account: the filter is required."""
   accounts(filter: AccountFilter_InputObject): [account!]!
+  """Names of the accounts that the token may see. The first is "*" if it may see all: then those that the node knows follow."""
+  causewayAccounts: [string!]!
 }
 
 input AccountFilter_InputObject {
@@ -86,11 +94,14 @@ func (w *writer) doc(indent, text string) {
 func schema(all []*dataset.Dataset) []byte {
 	w := &writer{}
 	w.WriteString(head)
+	w.WriteString(tunnels)
 	w.line("\ntype account {")
 	for _, d := range all {
 		w.doc("  ", d.Doc)
 		w.line("  %s(filter: %sFilter_InputObject, limit: uint64!, orderBy: [%sOrderBy!]): [%s!]!", d.Name, d.Type, d.Type, d.Type)
 	}
+	w.doc("  ", "tunnels of the account as the node that answers knows them now, in the order of its configuration")
+	w.line("  causewayTunnels(filter: CausewayTunnelFilter_InputObject): [CausewayTunnel!]!")
 	w.line("  settings: AccountSettings!\n}\n\ntype AccountSettings {")
 	for _, d := range all {
 		w.line("  %s: Settings!", d.Name)
