@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"causeway/analytics/dataset"
+	"causeway/analytics/graph"
 	"causeway/analytics/store"
 	"causeway/analytics/store/query"
 )
@@ -46,6 +47,33 @@ var (
 	}
 	fakeNodes = []struct{ node, code, city string }{{"fra-1", "FRA", "Frankfurt"}, {"fra-2", "FRA", "Frankfurt"}, {"sin-1", "SIN", "Singapore"}}
 )
+
+// tunnelsNow is what the node knows of the tunnels.
+func tunnelsNow() (out []graph.Tunnel) {
+	for i, f := range fakeTunnels {
+		t := graph.Tunnel{TunnelName: graph.Text(f.name), Account: graph.Text(f.account), Kind: graph.Text(f.kind), EdgePopName: "fra-2", Endpoint: "192.0.2.1",
+			CustomerEndpoint: graph.Text(f.remote), InterfaceAddress: graph.Text(fmt.Sprintf("10.0.0.%d/31", 2*i)), Prefixes: []graph.Text{"198.51.100.0/24"},
+			Mtu: 1476, EffectiveMtu: 1476, RouteState: "ok", IkeSas: []graph.IKESA{}, IkeElsewhere: []graph.Text{}, EspSas: []graph.ESPSA{}}
+		if f.name == "acme-london-1" {
+			negotiated(&t)
+		}
+		out = append(out, t)
+	}
+	return out
+}
+
+// negotiated makes a tunnel one of IPsec with all that can be told.
+func negotiated(t *graph.Tunnel) {
+	t.Mtu, t.EffectiveMtu, t.MssIPv4, t.MssIPv6, t.IpsecPairs = 1436, 1400, 1396, 1376, 1
+	t.Health = &graph.TunnelHealth{State: "degraded", Why: "9 of 60 probes lost", FleetState: "healthy", SinceSeconds: 100, Probes: 60, Lost: 9, RttMicroseconds: 12500,
+		BfdState: "up"}
+	t.IkeFailure = "the peer did not answer"
+	t.IkeSas = []graph.IKESA{{State: "established", Role: "responder", Suite: "AES_GCM_16_256/PRF_HMAC_SHA2_384/ECP_384", LocalAddress: "192.0.2.1:4500",
+		PeerAddress: "203.0.113.20:4500", LocalIdentity: "edge.example", PeerIdentity: "router@acme.example", NatPeer: true, AgeSeconds: 3600, RekeyInSeconds: 23 * 3600,
+		Pairs: []graph.IPsecPair{{State: "installed", Suite: "AES_GCM_16_256", SpiIn: 0x80000001, SpiOut: 0x1234, AgeSeconds: 1800, RekeyInSeconds: 1800}}}}
+	t.EspSas = []graph.ESPSA{{Direction: "in", Encryption: "AES_GCM_16_256", Spi: 0x80000001, Packets: 1200000, Bytes: 840000000, RefusedPackets: 17, Esn: true,
+		UdpEncapsulation: true}, {Direction: "out", Encryption: "AES_GCM_16_256", Spi: 0x1234, Packets: 800000, Bytes: 400000000, Esn: true, UdpEncapsulation: true}}
+}
 
 // wave varies a rate over time: by the day and by some minutes.
 func wave(t int64, seed int) float64 {
@@ -191,7 +219,8 @@ func (f *fakeStore) attacks() (out []record) {
 	for i, a := range []struct {
 		vector, target string
 		began, lasted  int64
-	}{{"SYN flood", "192.0.2.1", 900, 0}, {"UDP reflection", "192.0.2.4", 2400, 600}, {"SYN flood", "192.0.2.2", 30 * 3600, 1200}} {
+	}{{"SYN flood", "192.0.2.1", 900, 0}, {"UDP reflection", "192.0.2.4", 2400, 600}, {"SYN flood", "192.0.2.2", 30 * 3600, 1200},
+		{"NTP reflection", "192.0.2.5", 20 * 86400, 0}, {"ICMP flood", "192.0.2.6", 20 * 86400, 7200}} {
 		dims := map[string]any{"attackId": fmt.Sprintf("attack-%d", i), "attackType": "flood", "attackVector": a.vector,
 			"destinationIp": a.target, "destinationPort": uint64(443),
 			"sourceIp": "198.51.100.7", "sourcePort": uint64(53), "ipProtocolName": "TCP", "commonTcpFlagsNames": "SYN", "coloCode": "FRA",
@@ -253,7 +282,7 @@ func compared(w *store.Where, v any) bool {
 	return like == (w.Op == store.Like)
 }
 
-// order compares two values of one dimension; no value comes first.
+// order compares two values of one dimension; no value has not come yet, and is later than any.
 func order(a, b any) int {
 	switch x := a.(type) {
 	case string:
@@ -264,9 +293,9 @@ func order(a, b any) int {
 		if b != nil {
 			return x.Compare(b.(time.Time))
 		}
-		return 1
+		return -1
 	}
-	return -1
+	return 1
 }
 
 // grouped adds rows up.

@@ -24,7 +24,7 @@ var Attacks = &Dataset{
 		text("rulesetId", "''", "empty: there are no rulesets"),
 		text("rulesetOverrideId", "''", "empty: there are no rulesets"),
 		{Name: "startDatetime", Type: Time, SQL: "t", Bucket: 1, Doc: "when it began"},
-		{Name: "endDatetime", Type: Time, SQL: "ended", Bucket: 1, Nullable: true, Doc: "when it ended; null: it goes on"},
+		{Name: "endDatetime", Type: Time, SQL: "ended", Bucket: 1, Nullable: true, Doc: "when it ended; null: it goes on, and then endDatetime_geq and _gt hold whatever the time"},
 	}, places("colo")),
 	Measures: []Measure{
 		{NoBlock, "bits", Uint64, "bits, estimated", Bits, 0},

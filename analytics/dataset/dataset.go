@@ -26,7 +26,8 @@ type Dimension struct {
 	// which Bucket makes of column t.
 	SQL    string
 	Bucket int64 // seconds that a time is rounded down to; 0: not a time
-	// Nullable says that a row may have no value: nil, a zero time and the start of 1970 are null then.
+	// Nullable says that a row may have no value: nil, a zero time and the start of 1970 are null then. It is a time that has not come yet:
+	// later than any, for conditions that want later ones.
 	Nullable bool
 }
 

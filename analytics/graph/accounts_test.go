@@ -155,6 +155,10 @@ func TestTunnelsAreBounded(t *testing.T) {
 	if !strings.Contains(body, "more than 1,000,000 values") {
 		t.Errorf("%.300s", body)
 	}
+	long := Tunnel{Prefixes: make([]Text, 2), IkeElsewhere: make([]Text, 3), EspSas: make([]ESPSA, 4), IkeSas: []IKESA{{Pairs: make([]IPsecPair, 5)}, {}}}
+	if n := long.entries([]string{"prefixes", "ikeSas", "ikeSas.state", "ikeSas.pairs", "espSas", "ikeElsewhere"}); n != 1+2+3+4+5+2 {
+		t.Errorf("%d entries", n)
+	}
 	if _, body = s.post(tokenA, about(strings.Join(aliases(33), " ")), nil); !strings.HasPrefix(body, `{"data":null`) {
 		t.Errorf("%.300s", body)
 	}

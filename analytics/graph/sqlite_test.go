@@ -73,3 +73,38 @@ func TestEveryFieldOverStore(t *testing.T) {
 		}
 	}
 }
+
+// TestAttacksUnderWay: those that were under way in a time are those that began before its end and did not end before its beginning; one
+// that goes on has no end yet, however long ago it began.
+func TestAttacksUnderWay(t *testing.T) {
+	db, err := sqlite.Open(t.TempDir(), sqlite.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	now := time.Now().Unix()
+	for _, a := range []store.Attack{{ID: "old", Start: now - 40*86400}, {ID: "over", Start: now - 40*86400, End: now - 7200}, {ID: "ended", Start: now - 5000, End: now - 300},
+		{ID: "new", Start: now - 100}} {
+		a.Account = "acme"
+		if err := db.Write(t.Context(), &store.Batch{Attacks: []store.Attack{a}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := serve(t, func(o *Options) { o.Store = db })
+	for filter, want := range map[string]string{
+		`startDatetime_lt: "-1s", endDatetime_geq: "-1h"`:    "old ended new",
+		`startDatetime_lt: "-10m", endDatetime_geq: "-1h"`:   "old ended",
+		`startDatetime_lt: "-1s", endDatetime_gt: "-1m"`:     "old new",
+		`startDatetime_geq: "-168h", endDatetime_geq: "-1h"`: "ended new",
+		`endDatetime_lt: "-1h"`:                              "over",
+		`endDatetime_leq: "-1s"`:                             "over ended",
+		`endDatetime: null`:                                  "old over ended new", // as any variable that is left out
+	} {
+		_, body := s.post(tokenA, about(`dosdAttackAnalyticsGroups(limit: 9, filter: {`+filter+`}, orderBy: [startDatetime_ASC, attackId_ASC]) { attackId }`), nil)
+		var list []string
+		for _, id := range strings.Fields(want) {
+			list = append(list, `{"attackId":"`+id+`"}`)
+		}
+		same(t, body, `{"data":{"viewer":{"accounts":[{"dosdAttackAnalyticsGroups":[`+strings.Join(list, ",")+`]}]}},"errors":null}`)
+	}
+}

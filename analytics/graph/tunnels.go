@@ -1,9 +1,12 @@
 package graph
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/graph-gophers/graphql-go"
 
 	"causeway/analytics/store"
 )
@@ -24,6 +27,7 @@ type Tunnel struct {
 	Mtu, EffectiveMtu, PathMtu, MssIPv4, MssIPv6     Number
 	RouteState                                       Text
 	Health                                           *TunnelHealth // nil: it is not probed
+	IpsecPairs                                       Number
 	IkeFailure                                       Text
 	IkeSas                                           []IKESA
 	IkeElsewhere                                     []Text // nodes
@@ -64,11 +68,24 @@ type ESPSA struct {
 	Esn, UdpEncapsulation               bool
 }
 
-// entries is how many things of the answer a tunnel is.
-func (t *Tunnel) entries() int {
-	n := 1 + len(t.Prefixes) + len(t.IkeElsewhere) + len(t.EspSas)
-	for i := range t.IkeSas {
-		n += 1 + len(t.IkeSas[i].Pairs)
+// entries is how many things of the answer a tunnel is, of those lists that were asked for.
+func (t *Tunnel) entries(fields []string) int {
+	n := 1
+	for _, f := range fields {
+		switch f {
+		case "prefixes":
+			n += len(t.Prefixes)
+		case "ikeElsewhere":
+			n += len(t.IkeElsewhere)
+		case "espSas":
+			n += len(t.EspSas)
+		case "ikeSas":
+			n += len(t.IkeSas)
+		case "ikeSas.pairs":
+			for i := range t.IkeSas {
+				n += len(t.IkeSas[i].Pairs)
+			}
+		}
 	}
 	return n
 }
@@ -99,7 +116,7 @@ type tunnelArgs struct {
 }
 
 // CausewayTunnels lists the tunnels of the account, and of no other.
-func (a *account) CausewayTunnels(args tunnelArgs) ([]*Tunnel, error) {
+func (a *account) CausewayTunnels(ctx context.Context, args tunnelArgs) ([]*Tunnel, error) {
 	var name any
 	if args.Filter != nil {
 		name = args.Filter.TunnelName.value
@@ -112,7 +129,7 @@ func (a *account) CausewayTunnels(args tunnelArgs) ([]*Tunnel, error) {
 		return nil, err
 	}
 	out := []*Tunnel{}
-	entries := 0
+	entries, fields := 0, graphql.SelectedFieldNames(ctx)
 	list := a.request.tunnels.at(a.request.now)
 	for i := range list {
 		t := &list[i]
@@ -120,7 +137,7 @@ func (a *account) CausewayTunnels(args tunnelArgs) ([]*Tunnel, error) {
 			continue
 		}
 		out = append(out, t)
-		entries += t.entries()
+		entries += t.entries(fields)
 	}
 	return out, a.request.charge(entries)
 }

@@ -66,7 +66,7 @@ func TestTunnelsForCustomers(t *testing.T) {
 	got := tunnelsFor("edge-1", tunnels, health, negotiated, sas)
 	want := graph.Tunnel{TunnelName: "a", TunnelID: graph.Text(tunnelID("acme", "a")), Account: "acme", Kind: "IPSec", EdgePopName: "edge-1", Endpoint: "192.0.2.1",
 		CustomerEndpoint: "198.51.100.7", InterfaceAddress: "10.0.0.0/31", Prefixes: []graph.Text{"203.0.113.0/24"}, Mtu: 1436, EffectiveMtu: 1400, PathMtu: 1400,
-		MssIPv4: 1396, MssIPv6: 1376, RouteState: "ok", IkeFailure: "the peer did not answer", IkeElsewhere: []graph.Text{"edge-2"},
+		MssIPv4: 1396, MssIPv6: 1376, RouteState: "ok", IpsecPairs: 2, IkeFailure: "the peer did not answer", IkeElsewhere: []graph.Text{"edge-2"},
 		Health: &graph.TunnelHealth{State: "degraded", Why: "3 of 10 probes lost", FleetState: "healthy", SinceSeconds: 61, Probes: 10, Lost: 3, RttMicroseconds: 12500, BfdState: "up"},
 		EspSas: []graph.ESPSA{{Direction: "in", Encryption: "AES_GCM_16_256", Spi: 0x80000001, Packets: 7, Bytes: 700, RefusedPackets: 5, Esn: true, UdpEncapsulation: true},
 			{Direction: "out", Spi: 5, Packets: 9, Bytes: 900}, {Direction: "out", Spi: 0x80000001, Packets: 1}},

@@ -31,6 +31,9 @@ func tunnelsFor(name string, tunnels []api.Tunnel, health []api.Health, negotiat
 	for _, a := range sas {
 		if t := place[a.Tunnel]; t != nil {
 			t.EspSas = append(t.EspSas, associationOf(a))
+			if a.Direction == "out" {
+				t.IpsecPairs++
+			}
 		}
 	}
 	for _, x := range negotiated {

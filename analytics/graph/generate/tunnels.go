@@ -43,6 +43,8 @@ type CausewayTunnel {
   routeState: string!
   """what probes say; null: it is not probed"""
   health: CausewayTunnelHealth
+  """pairs of associations of ESP at this node: 1 of an IPsec tunnel that works, 2 while one is replaced"""
+  ipsecPairs: uint32!
   """what went wrong in IKE since a pair was made the last time; empty: nothing"""
   ikeFailure: string!
   """associations of IKE at this node"""

@@ -125,6 +125,11 @@ func (d *Dialect) compare(w *store.Where) (out Part) {
 		out.SQL = fmt.Sprintf("%s IN (%s)", d.expression(w.Dimension), marks)
 	case store.NotIn: // what is not there is in ClickHouse 18.16 in no set, and so not in any
 		out.SQL = fmt.Sprintf("(%s NOT IN (%s)%s)", d.expression(w.Dimension), marks, notNull(w.Dimension))
+	case store.Greater, store.AtLeast: // what has not come yet comes after all
+		out.SQL = fmt.Sprintf("%s %s ?", d.expression(w.Dimension), operators[w.Op])
+		if w.Dimension.Nullable {
+			out.SQL = fmt.Sprintf("(%s OR %s IS NULL)", out.SQL, d.expression(w.Dimension))
+		}
 	default:
 		out.SQL = fmt.Sprintf("%s %s ?", d.expression(w.Dimension), operators[w.Op])
 	}

@@ -297,8 +297,8 @@ func (f *fact) compares(w *store.Where) bool {
 	case store.NotIn:
 		return !equal && (v != nil || len(w.Values) == 0)
 	}
-	if v == nil {
-		return false
+	if v == nil { // it comes later than all that is
+		return w.Op == store.Greater || w.Op == store.AtLeast
 	}
 	if w.Op == store.Like || w.Op == store.NotLike {
 		pattern := regexp.QuoteMeta(w.Values[0].(string))

@@ -35,12 +35,24 @@ export function part(alias, dataset, filter, limit, order, fields) {
   };
 }
 
-// request makes one request of parts. It also asks how long the datasets are kept.
+// tunnelPart asks for the tunnels as the node knows them now: all, or the one of that name.
+export function tunnelPart(alias, name, fields) {
+  if (!name) return { declares: "", field: `${alias}: causewayTunnels { ${fields} }`, variables: {}, alias };
+  return {
+    declares: `$${alias}: string`,
+    field: `${alias}: causewayTunnels(filter: { tunnelName: $${alias} }) { ${fields} }`,
+    variables: { [alias]: name },
+    alias,
+  };
+}
+
+// request makes one request of parts. It also asks how long the datasets are kept, and which accounts the token may see.
 function request(account, parts) {
-  const kept = [...new Set(parts.map((p) => p.name))].map((n) => `${n} { notOlderThan }`).join(" ");
+  const kept = [...new Set(parts.map((p) => p.name).filter(Boolean))].map((n) => `${n} { notOlderThan }`).join(" ");
+  const declared = ["$account: string!", ...parts.map((p) => p.declares).filter(Boolean)].join(", ");
   return JSON.stringify({
-    query: `query Dashboard($account: string!, ${parts.map((p) => p.declares).join(", ")}) {
-  viewer { accounts(filter: { accountTag: $account }) { ${parts.map((p) => p.field).join("\n")} settings { ${kept} } } }
+    query: `query Dashboard(${declared}) {
+  viewer { causewayAccounts accounts(filter: { accountTag: $account }) { ${parts.map((p) => p.field).join("\n")} settings { ${kept} } } }
 }`,
     variables: Object.assign({ account }, ...parts.map((p) => p.variables)),
   });
@@ -54,7 +66,13 @@ export class ApiError extends Error {
   }
 }
 
-// ask sends one query and returns the fields of the account.
+// accounts are the names of those that the token may see; "*" is the first if it may see all.
+export async function accounts(signal) {
+  const body = await json(await send(path, JSON.stringify({ query: "{ viewer { causewayAccounts } }" }), signal));
+  return body?.data?.viewer?.causewayAccounts ?? [];
+}
+
+// ask sends one query and returns the fields of the account, and with them `visible`, the accounts that the token may see.
 export async function ask(account, parts, signal) {
   const response = await send(path, request(account, parts), signal);
   return accountOf(await json(response));
@@ -144,13 +162,13 @@ function refused(response, body) {
 function accountOf(body) {
   const account = body?.data?.viewer?.accounts?.[0];
   const errors = body?.errors ?? [];
-  if (account && errors.length === 0) return account;
+  if (account && errors.length === 0) return { ...account, visible: body.data.viewer.causewayAccounts };
   const said = errors.map((e) => e.message).join("; ") || "The answer has no data.";
   if (/not authorized for that account/.test(said)) {
     throw new ApiError(
       "account",
       "Your token may not see that account.",
-      "Write the name of one that it may see. Only some tokens may see all (*).",
+      "Choose one that it may see. Only some tokens may see all (*).",
     );
   }
   if (/could not answer|kept only/.test(said)) {

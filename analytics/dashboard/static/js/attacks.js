@@ -4,11 +4,11 @@ import { el } from "./dom.js";
 import { bitRate, iso, packetRate, packets, seconds, si, span } from "./format.js";
 import { numberColumn, textColumn, timeColumn } from "./panel.js";
 
-// attackParts asks for attacks that began in the time, or in a week before it: those may have gone on into it. The API cannot be asked
-// for attacks without an end.
-export function attackParts(w, limit) {
-  const from = Math.max(0, w.from - 7 * 86400);
-  const filter = w.live ? { startDatetime_geq: "-168h" } : { startDatetime_geq: iso(from), startDatetime_lt: iso(w.end) };
+// attackParts asks for the attacks that were under way in the time: they began before its end, and did not end before its beginning. One
+// that goes on has no end, which is later than any time. A bound of days before spares the store looking through all that it keeps.
+export function attackParts(w, limit, days = 0) {
+  const filter = w.live ? { endDatetime_geq: "-30m" } : { startDatetime_lt: iso(w.end), endDatetime_geq: iso(w.from) };
+  if (days > 0) filter.startDatetime_geq = w.live ? `-${days * 24}h` : iso(Math.max(0, w.from - days * 86400));
   return [
     part(
       "attacks",
@@ -20,11 +20,6 @@ export function attackParts(w, limit) {
      startDatetime endDatetime coloCode bits packets droppedPackets mitigationType`,
     ),
   ];
-}
-
-// attacksIn are those that were under way in the time.
-export function attacksIn(list, w) {
-  return list.filter((a) => !a.endDatetime || seconds(a.endDatetime) >= w.from);
 }
 
 export const began = (a) => seconds(a.startDatetime);

@@ -1,7 +1,7 @@
 // The page: what the address says is asked for, once or again and again, and given to the view.
-import { ApiError, ask, follow, token } from "./api.js";
+import { ApiError, accounts, ask, follow, token } from "./api.js";
 import { recolour } from "./chart.js";
-import { $, button, el } from "./dom.js";
+import { $, button, choice, el, keepFocus } from "./dom.js";
 import { bothTimes, localTime, span, zoneText } from "./format.js";
 import { spanOf } from "./span.js";
 import { filtered, other, pages, read, write } from "./state.js";
@@ -13,12 +13,13 @@ import { Attacks } from "./views/attacks.js";
 import { Nodes } from "./views/nodes.js";
 
 const views = { overview: Overview, tunnels: Tunnels, explorer: Explorer, attacks: Attacks, nodes: Nodes };
-const accountKey = "causeway.account",
-  accountsKey = "causeway.accounts";
+const accountKey = "causeway.account";
 
 let state,
   view,
   controller = new AbortController(),
+  visible = [], // accounts that the token may see; "*" is the first if it may see all
+  typing = false, // the name of an account, rather than choosing it
   spoken = 0;
 
 // What views may do.
@@ -79,18 +80,52 @@ function frame() {
       el("li", {}, el("a", { href: other(state, { page: id }), "aria-current": id === state.page ? "page" : null }, name)),
     ),
   );
-  if (document.activeElement !== $("account")) $("account").value = state.account;
-  $("accounts").replaceChildren(el("option", { value: "*" }, "All accounts"), ...known().map((a) => el("option", { value: a })));
+  chooser();
   $("sign-out").hidden = token.get() === "";
   toolbar($("toolbar"), page);
 }
 
-const known = () => JSON.parse(sessionStorage.getItem(accountsKey) ?? "[]");
+const named = (a) => [a, a === "*" ? "All accounts" : a];
+const otherAccount = "";
 
-// remember keeps accounts that answered, for the list of the chooser.
-function remember(account) {
-  sessionStorage.setItem(accountKey, account);
-  if (account !== "*" && !known().includes(account)) sessionStorage.setItem(accountsKey, JSON.stringify([account, ...known()].slice(0, 50)));
+// chooser draws the choice of the account. Who may see all may also write a name: the node may not know it any more.
+function chooser() {
+  const chosen = (account) => {
+    typing = false;
+    if (account === state.account) return chooser();
+    page.go({ account, filters: [], tunnel: "" });
+  };
+  if (typing) {
+    if ($("account-name")) return;
+    const input = el("input", { id: "account-name", autocomplete: "off", spellcheck: "false", size: 12, required: true, value: "" });
+    input.addEventListener("keydown", (e) => e.key === "Escape" && chosen(state.account));
+    const submit = (e) => {
+      e.preventDefault();
+      chosen(input.value.trim() || state.account);
+    };
+    $("account-form").replaceChildren(
+      el("form", { class: "field", on: { submit } }, el("label", { for: "account-name" }, "Name of the account"), input, el("button", {}, "Show")),
+    );
+    return input.focus();
+  }
+  const names = visible.includes(state.account) ? visible : [...visible, state.account];
+  const options = [...names.map(named), ...(visible[0] === "*" ? [[otherAccount, "Another…"]] : [])];
+  const select = choice("account", "Account", options, state.account, (v) => {
+    typing = v === otherAccount;
+    if (typing) chooser();
+    else chosen(v);
+  });
+  select.querySelector("select").dataset.key = "account";
+  keepFocus($("account-form"), () => $("account-form").replaceChildren(select));
+}
+
+// see takes the accounts that the token may see. One that says nothing of an account shows the first of them.
+function see(list) {
+  const changed = list.join("\n") !== visible.join("\n");
+  visible = list;
+  if (state.account === "*" && list.length > 0 && list[0] !== "*") page.note({ account: list[0] });
+  else if (!changed) return;
+  frame();
 }
 
 // load asks for what the state says. A load that comes later ends it.
@@ -136,10 +171,12 @@ async function first(account, signal) {
 
 // once loads, and in a live view follows until the stream ends, which is a reason to begin anew.
 async function once(signal) {
+  if (visible.length === 0) see(await accounts(signal));
   const { account } = state;
   let { w, parts, data } = await first(account, signal);
   if (signal.aborted) return;
-  remember(account);
+  sessionStorage.setItem(accountKey, account);
+  see(data.visible);
   $("problem").replaceChildren();
   $("view").hidden = false;
   $("view").removeAttribute("aria-busy");
@@ -199,34 +236,27 @@ function explain(e) {
   $("view").hidden = Boolean(form);
   if (form) {
     renew(); // what was shown may be another's
-    form.querySelector("input").focus();
+    form.querySelector("input, select").focus();
   }
   return problem;
 }
 
-// signIn is the form for a token and an account, or for an account alone.
+// signIn is the form for a token, or for an account that the token may see.
 function signIn(withToken) {
   const secret = el("input", { id: "token", type: "password", autocomplete: "off", required: true, maxlength: 512 });
-  const account = el("input", {
-    id: "sign-account",
-    autocomplete: "off",
-    spellcheck: "false",
-    required: true,
-    value: withToken || state.account !== "*" ? state.account : "",
-  });
+  const account = choice("sign-account", "Account", visible.map(named), "", () => {}).querySelectorAll("*");
   const submit = (event) => {
     event.preventDefault();
+    visible = [];
     if (withToken) token.set(secret.value.trim());
-    sessionStorage.setItem(accountKey, account.value.trim());
-    page.note({ account: account.value.trim() });
+    else page.note({ account: account[1].value });
     frame();
     load();
   };
   return el(
     "form",
     { class: "sign-in", "aria-label": withToken ? "Sign in" : "Account", on: { submit } },
-    withToken ? el("p", { class: "field" }, el("label", { for: "token" }, "Token"), secret) : null,
-    el("p", { class: "field" }, el("label", { for: "sign-account" }, "Account (* for all)"), account),
+    withToken ? el("p", { class: "field" }, el("label", { for: "token" }, "Token"), secret) : el("p", { class: "field" }, account[0], account[1]),
     el("button", { class: "primary" }, withToken ? "Sign in" : "Show account"),
     withToken ? el("p", { class: "hint" }, "The token stays in this tab and is forgotten when you close it.") : null,
   );
@@ -270,14 +300,9 @@ function switchTheme() {
 
 $("theme").addEventListener("click", switchTheme);
 dark.addEventListener("change", themed);
-$("account-form").addEventListener("submit", (e) => {
-  e.preventDefault();
-  page.go({ account: $("account").value.trim() || "*", filters: [], tunnel: "" });
-});
-$("account").addEventListener("change", () => $("account-form").requestSubmit());
 $("sign-out").addEventListener("click", () => {
   token.set("");
-  for (const key of [accountKey, accountsKey]) sessionStorage.removeItem(key);
+  sessionStorage.removeItem(accountKey);
   location.hash = "#/overview";
   location.reload();
 });

@@ -4,7 +4,7 @@ import { el } from "../dom.js";
 import { bitRate, packetRate, span } from "../format.js";
 import { Table, panel, tile } from "../panel.js";
 import { timesOf } from "../span.js";
-import { attackColumns, attackParts, attacksIn, began, ended, lasted, moreColumns } from "../attacks.js";
+import { attackColumns, attackParts, began, ended, lasted, moreColumns } from "../attacks.js";
 
 const most = 1000; // attacks of one answer
 
@@ -37,7 +37,7 @@ export class Attacks {
   }
 
   update(data, w, state) {
-    const list = attacksIn(data.attacks, w),
+    const list = data.attacks,
       times = timesOf(w);
     const kinds = [...new Set(list.map((a) => a.attackVector))].toSorted().slice(0, 8);
     this.chart.set(

@@ -5,7 +5,7 @@ import { el } from "../dom.js";
 import { directions, metrics, packets, percent, si, span } from "../format.js";
 import { Table, bar, numberColumn, panel, textColumn, tile } from "../panel.js";
 import { before, during, fitted, ratesOf, timesOf } from "../span.js";
-import { attackColumns, attackParts, attacksIn } from "../attacks.js";
+import { attackColumns, attackParts } from "../attacks.js";
 
 const order = ["ingress", "egress", "lateral"]; // and colours
 
@@ -78,7 +78,7 @@ export class Overview {
       part("earlier", "traffic", before(w), 10, "sum_bits_DESC", over),
       part("lost", "drops", during(w), 10000, `${w.dim}_ASC`, `dimensions { ${w.dim} } sum { packets } resolution`),
       part("reasons", "drops", during(w), 100, "sum_packets_DESC", "dimensions { dropReason } sum { packets }"),
-      ...attackParts(w, 200),
+      ...attackParts(w, 200, 30),
     ];
   }
 
@@ -88,7 +88,7 @@ export class Overview {
       times = timesOf(v),
       u = fitted(w, data.lost),
       droppedTimes = timesOf(u);
-    const attacks = attacksIn(data.attacks, w);
+    const attacks = data.attacks;
     this.summary(data, w, m, attacks);
     const used = order.filter((d) => d !== "lateral" || data.series.some((g) => g.dimensions.direction === d));
     this.traffic.set(

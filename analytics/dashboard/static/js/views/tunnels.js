@@ -1,13 +1,16 @@
-// Each tunnel: its rates, its drops and its health. One that is chosen is shown over time.
-import { part } from "../api.js";
+// Each tunnel: its rates, its drops, its health, and what the node knows of it now. One that is chosen is shown whole, and over time.
+import { part, tunnelPart } from "../api.js";
 import { Chart } from "../chart.js";
 import { button, el } from "../dom.js";
 import { directions, metrics, packets, percent, seconds, si, span } from "../format.js";
+import { Associations, facts } from "../tunnel.js";
 import { Table, numberColumn, panel, textColumn } from "../panel.js";
 import { during, fitted, ratesOf, seriesOf, timesOf } from "../span.js";
 
 const signs = { healthy: "●", degraded: "◐", down: "○" };
 const worse = ["healthy", "degraded", "down"];
+const count = (x) => (x === null ? "–" : String(x));
+const clamp = (x) => (x === 0 ? "not clamped" : count(x));
 
 export class Tunnels {
   interval = 5; // seconds between two answers, live
@@ -47,6 +50,8 @@ export class Tunnels {
         numberColumn("Packets", (r) => r.sum.packets, packets),
       ],
     });
+    this.sas = new Associations(page);
+    this.facts = el("div", {});
     this.root = el(
       "div",
       { class: "grid" },
@@ -61,7 +66,7 @@ export class Tunnels {
 
   why() {
     if (this.all.length > 0) return "No name or endpoint contains what you look for.";
-    return "No tunnel of this account carried packets or was probed in this time. Choose a longer time or another account.";
+    return "This account has no tunnels at this node, and none carried packets or was probed in this time. Choose a longer time or another account.";
   }
 
   columns(metric) {
@@ -76,7 +81,7 @@ export class Tunnels {
       textColumn(
         "Tunnel",
         (r) => r.name,
-        (r) => button(r.name, () => this.page.go({ tunnel: r.name }), { class: "link", "data-key": `tunnel-${r.name}` }),
+        (r) => button(r.name, () => this.choose(r.name), { class: "link", "data-key": `tunnel-${r.name}` }),
       ),
       textColumn(
         "State now",
@@ -106,6 +111,14 @@ export class Tunnels {
         (r) => r.rtt ?? null,
         (x) => (x === null ? "–" : si(x, "s").replace(/^0\.(\d+)\u00a0s$/, () => `${(x * 1000).toPrecision(3)}\u00a0ms`)),
       ),
+      textColumn("Kind", (r) => r.now?.kind ?? ""),
+      numberColumn("MTU", (r) => r.now?.effectiveMtu ?? null, count),
+      numberColumn("MSS, IPv4", (r) => r.now?.mssIPv4 ?? null, clamp, "MSS v4"),
+      numberColumn("MSS, IPv6", (r) => r.now?.mssIPv6 ?? null, clamp, "MSS v6"),
+      {
+        ...numberColumn("IPsec pairs", (r) => (r.now?.kind === "IPSec" ? r.now.ipsecPairs : null), count),
+        show: (r) => (r.now?.kind !== "IPSec" ? "–" : r.now.ipsecPairs > 0 ? String(r.now.ipsecPairs) : el("strong", { class: "bad" }, "none")),
+      },
     ];
   }
 
@@ -136,6 +149,7 @@ export class Tunnels {
         "datetimeMinute_DESC",
         "dimensions { tunnelName edgePopName resultStatus datetimeMinute }",
       ),
+      tunnelPart("list", "", "tunnelName kind customerEndpoint effectiveMtu mssIPv4 mssIPv6 ipsecPairs"),
     ];
     if (!state.tunnel) return list;
     const bucket = minutes(w).dim,
@@ -144,6 +158,7 @@ export class Tunnels {
       ...list,
       part("series", "traffic", one, 10000, `${w.dim}_ASC`, `dimensions { ${w.dim} direction } sum { bits packets } resolution`),
       part("states", "health", one, 10000, `${bucket}_ASC`, `dimensions { ${bucket} } avg { tunnelState } resolution`),
+      tunnelPart("chosen", state.tunnel, Associations.fields),
       part("reasons", "drops", one, 100, "sum_packets_DESC", "dimensions { dropReason direction } sum { packets }"),
     ];
   }
@@ -172,6 +187,20 @@ export class Tunnels {
     );
   }
 
+  // choose goes to a tunnel, and takes the focus to what is then shown of it.
+  choose(name) {
+    this.to = name;
+    this.page.go({ tunnel: name });
+  }
+
+  // leave goes back to where the tunnel was chosen.
+  leave(name) {
+    this.page.go({ tunnel: "" });
+    this.detail.replaceChildren();
+    this.shown = "";
+    for (const b of this.table.root.querySelectorAll("[data-key]")) if (b.dataset.key === `tunnel-${name}`) b.focus();
+  }
+
   // one shows the chosen tunnel.
   one(data, w, state, m) {
     if (!state.tunnel || !data.series) {
@@ -179,6 +208,7 @@ export class Tunnels {
       this.detail.replaceChildren();
       return;
     }
+    const now = data.chosen[0];
     if (this.shown !== state.tunnel) {
       this.shown = state.tunnel;
       const explore = (dim, text) => el("a", { href: this.page.link("explorer", { filters: [{ dim, op: "is", value: state.tunnel }] }) }, text);
@@ -186,7 +216,7 @@ export class Tunnels {
         el(
           "div",
           { class: "panel chosen" },
-          el("h2", {}, state.tunnel),
+          el("h2", { id: "chosen", tabindex: "-1" }, state.tunnel),
           el(
             "p",
             {},
@@ -194,14 +224,20 @@ export class Tunnels {
             " · ",
             explore("ingressTunnelName", "Packets that came out of it"),
             " ",
-            button("Close", () => this.page.go({ tunnel: "" })),
+            button("Close", () => this.leave(state.tunnel), { id: "close" }),
           ),
+          this.facts,
         ),
+        this.sas.root,
         this.rates.root,
         this.health.root,
         panel("Drops of the tunnel", this.drops.root, () => this.drops.table()),
       );
+      if (this.to === state.tunnel) this.detail.querySelector("h2").focus();
+      this.to = "";
     }
+    this.facts.replaceChildren(facts(now));
+    this.sas.set(now, state);
     const v = fitted(w, data.series),
       times = timesOf(v),
       u = fitted(minutes(w), data.states),
@@ -242,6 +278,7 @@ function minutes(w) {
 function rowsOf(data, w, m) {
   const rows = new Map();
   const row = (name) => rows.get(name) ?? rows.set(name, { name, dropped: 0, nodes: new Map() }).get(name);
+  for (const t of data.list) Object.assign(row(t.tunnelName), { now: t, remote: t.customerEndpoint });
   for (const g of data.rates) {
     const r = row(g.dimensions.tunnelName),
       way = g.dimensions.direction === "egress" ? "egress" : "ingress",
