@@ -4,7 +4,6 @@ package analytics
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -50,7 +49,7 @@ type Options struct {
 	Nodes fleet.Nodes // the others of the cluster, each with a store of its own; nil: there are none
 
 	Listener net.Listener
-	TLS      *tls.Config   // nil: HTTP without it
+	TLS      *Certificate  // nil: HTTP without it
 	Tokens   *graph.Tokens // nil: everybody who reaches Listener sees all
 	SFlow    []string
 	IPFIX    []string
@@ -137,8 +136,11 @@ func Open(o Options) (s *Service, err error) {
 		return nil, fmt.Errorf("analytics: %w", err)
 	}
 	// Streams set deadlines of their own; nobody else may hold a connection by sending slowly, or by not reading.
-	s.web = &http.Server{Handler: s.pages(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute, TLSConfig: o.TLS, MaxHeaderBytes: 64 << 10,
+	s.web = &http.Server{Handler: s.pages(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug)}
+	if o.TLS != nil {
+		s.web.TLSConfig = o.TLS.config()
+	}
 	s.collector = collect.New(s.reading())
 	return s, nil
 }
@@ -391,12 +393,23 @@ func (s *Service) Stats() Stats {
 	return out
 }
 
-// Reload reads the file of tokens again. A nil Service has none.
+// Reload reads the file of tokens and the certificate again. Of what cannot be read the old one stays. A nil Service has none.
 func (s *Service) Reload() error {
-	if s == nil || s.o.Tokens == nil {
+	if s == nil {
 		return nil
 	}
-	return s.o.Tokens.Reload()
+	var tokens, certificate error
+	if s.o.Tokens != nil {
+		if tokens = s.o.Tokens.Reload(); tokens != nil {
+			tokens = fmt.Errorf("analytics.tokens.file: %w; the tokens that were read before stay valid", tokens)
+		}
+	}
+	if s.o.TLS != nil {
+		if certificate = s.o.TLS.Reload(); certificate != nil {
+			certificate = fmt.Errorf("%w; the certificate that was read before is still shown", certificate)
+		}
+	}
+	return errors.Join(tokens, certificate)
 }
 
 // Close closes the store and the files of addresses. Run must have returned, or never been called.

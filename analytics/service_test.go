@@ -2,13 +2,23 @@ package analytics
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -181,5 +191,94 @@ func TestAttacksAreToldWithinBounds(t *testing.T) {
 	}
 	if n := s.Stats().Attacks[attack.SYNFlood]; n != 10*toldInMinute || told < toldInMinute-1 || told > 2*toldInMinute { // the minute may end in between
 		t.Errorf("%d are counted, %d told", n, told)
+	}
+}
+
+// pair writes a certificate of that name with its key, signed by itself.
+func pair(t *testing.T, name, certificate, key string) {
+	t.Helper()
+	secret, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, x, x, secret.Public(), secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := x509.MarshalPKCS8PrivateKey(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, block := range map[string]*pem.Block{certificate: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: text}} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A reload shows the certificate that is in the files then. One that is none is named, and the old one is shown; so with tokens.
+func TestReload(t *testing.T) {
+	dir := t.TempDir()
+	certificate, key, tokens := filepath.Join(dir, "c.pem"), filepath.Join(dir, "k.pem"), filepath.Join(dir, "tokens")
+	pair(t, "first", certificate, key)
+	if err := os.WriteFile(tokens, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := options(t, func() []Tunnel { return nil })
+	var err error
+	if o.TLS, err = LoadCertificate(certificate, key); err != nil {
+		t.Fatal(err)
+	}
+	if o.Tokens, err = graph.LoadTokens(tokens); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	defer func() {
+		stop()
+		if err := errors.Join(<-done, s.Close()); err != nil {
+			t.Error(err)
+		}
+	}()
+	shown := func() string {
+		c, err := tls.Dial("tcp", o.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return c.ConnectionState().PeerCertificates[0].Subject.CommonName
+	}
+	if got := shown(); got != "first" {
+		t.Errorf("at the start %s is shown", got)
+	}
+	pair(t, "second", certificate, key)
+	if err := s.Reload(); err != nil || shown() != "second" {
+		t.Errorf("after a reload %s is shown: %v", shown(), err)
+	}
+	pair(t, "third", filepath.Join(dir, "other.pem"), key) // the key is not that of the certificate
+	if err := os.WriteFile(tokens, []byte("nonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err = s.Reload()
+	if err == nil || shown() != "second" {
+		t.Errorf("after a reload of a wrong key %s is shown: %v", shown(), err)
+	}
+	for _, want := range []string{"analytics.tls: " + certificate + " and " + key, "private key does not match", "the certificate that was read before is still shown",
+		"analytics.tokens.file: ", "the tokens that were read before stay valid"} {
+		if err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%v lacks %q", err, want)
+		}
+	}
+	if _, err := LoadCertificate(filepath.Join(dir, "none"), key); err == nil {
+		t.Error("a certificate that there is not is read")
+	}
+	if err := (*Service)(nil).Reload(); err != nil {
+		t.Error(err)
 	}
 }

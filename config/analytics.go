@@ -170,7 +170,7 @@ func (v value) sampling() uint32 {
 	if v.isWord("off") {
 		return 0
 	}
-	n, _ := v.integer(1, maxSampling)
+	n, _ := v.integerOr("off, or ", 1, maxSampling)
 	return uint32(n)
 }
 
@@ -326,7 +326,7 @@ func (d *decoder) attacks(v value) map[string]int64 {
 		if v, ok := f.get(name); ok && v.isWord("off") {
 			given[name] = 0
 		} else if ok {
-			given[name], _ = v.integer(1, 1_000_000_000)
+			given[name], _ = v.integerOr("off, or ", 1, 1_000_000_000)
 		}
 	}
 	return given

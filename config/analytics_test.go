@@ -59,7 +59,8 @@ func TestAnalyticsMistakes(t *testing.T) {
 	for text, want := range map[string]string{
 		"listen: 0.0.0.0:9151":                          "c.yaml:9:12: analytics: 0.0.0.0:9151 can be reached from other machines: tls and tokens are needed",
 		"listen: 9151":                                  "analytics.listen: must be an address and a port",
-		"sampling: 0":                                   "analytics.sampling: ",
+		"sampling: 0":                                   "analytics.sampling: must be off, or a whole number from 1 to 1000000, got 0",
+		"sampling: none":                                `analytics.sampling: must be off, or a whole number from 1 to 1000000, got "none"`,
 		"sampling: 1000001":                             "analytics.sampling: ",
 		"clickhouse: a:8123":                            `analytics.clickhouse: "a:8123" is not the URL of a server's HTTP interface`,
 		"clickhouse: ftp://a":                           "analytics.clickhouse: ",
@@ -80,7 +81,7 @@ func TestAnalyticsMistakes(t *testing.T) {
 		`export: {sflow: ["a:0"]}`:                      `"a:0" is not a host and a port`,
 		`export: {ipfix: ["a:1", "a:1"]}`:               "analytics.export.ipfix[1]: a:1 is listed twice, first as analytics.export.ipfix[0]",
 		"tokens: {}":                                    "missing",
-		"attacks: {syn_flood: 0}":                       "analytics.attacks.syn_flood",
+		"attacks: {syn_flood: 0}":                       "analytics.attacks.syn_flood: must be off, or a whole number from 1 to 1000000000, got 0",
 		"attacks: {sin_flood: 1}":                       `unknown field "sin_flood"`,
 		"geo: {asn: a.mmdb}":                            `"a.mmdb" is not an absolute path`,
 		"truncate: {ipv4: 33}":                          "analytics.truncate.ipv4",
@@ -95,7 +96,7 @@ func TestAnalyticsMistakes(t *testing.T) {
 	if _, err := Parse("c.yaml", []byte(base+"metrics: {listen: 127.0.0.1:1}\nanalytics: {listen: 127.0.0.1:1}\n")); err == nil || !strings.Contains(err.Error(), "analytics.listen: 127.0.0.1:1 is where metrics listen (metrics.listen on line 9)") {
 		t.Errorf("one address for two: %v", err)
 	}
-	if _, err := Parse("c.yaml", []byte(base+"    sampling: 0\n")); err == nil || !strings.Contains(err.Error(), "tunnels[0].sampling: ") {
+	if _, err := Parse("c.yaml", []byte(base+"    sampling: 0\n")); err == nil || !strings.Contains(err.Error(), "tunnels[0].sampling: must be off, or a whole number from 1 to 1000000, got 0") {
 		t.Errorf("sampling: 0 of a tunnel: %v", err)
 	}
 }
@@ -125,5 +126,30 @@ func TestAnalyticsChanges(t *testing.T) {
 		if w := parse(text).Warnings(); !slices.ContainsFunc(w, func(w Warning) bool { return strings.Contains(w.String(), want) }) {
 			t.Errorf("%s: %v", text, w)
 		}
+	}
+}
+
+// Of a file with mistakes the files that its analytics names can be looked at all the same, as far as they are known.
+func TestAnalyticsOfAWrongFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	for text, want := range map[string]*Analytics{
+		"nonsense: 1\nanalytics: {sampling: 0, tokens: {file: /t}, geo: {asn: /a, country: b}, tls: {certificate: /none, key: 5}}\n": {Tokens: "/t", Geo: Geo{ASN: "/a"}},
+		"interfaces: 5\n": nil,
+		"analytics: [":    nil,
+		"analytics: 5":    nil,
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(path); err == nil {
+			t.Fatalf("%q is a right file", text)
+		}
+		got := AnalyticsOf(path)
+		if (got == nil) != (want == nil) || got != nil && (got.Tokens != want.Tokens || got.Geo != want.Geo || got.TLS != want.TLS) {
+			t.Errorf("%q: %+v, want %+v", text, got, want)
+		}
+	}
+	if got := AnalyticsOf(filepath.Join(t.TempDir(), "none")); got != nil {
+		t.Errorf("of no file: %+v", got)
 	}
 }

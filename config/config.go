@@ -26,6 +26,21 @@ func Load(path string) (*Config, error) {
 	return parse(path, data, open, nil)
 }
 
+// AnalyticsOf is the section analytics of a file in which there are mistakes, as far as it is right: so the files that it names can be
+// looked at all the same. nil: there is none, or the file cannot be read.
+func AnalyticsOf(path string) *Analytics {
+	data, _, err := readFile(path)
+	if _, deep := nestedTooDeep(data); err != nil || deep {
+		return nil
+	}
+	d := &decoder{file: path, where: map[string]position{}}
+	c := &Config{where: d.where}
+	if root, ok := d.document(data); ok {
+		d.config(root, c, false)
+	}
+	return c.Analytics
+}
+
 // readFile reads a regular file of a bounded size. A daemon reads its file again while it runs: a pipe in its place
 // would hold it up for ever, and a device or somebody's log would fill its memory.
 // open says that all users of the machine may read it.

@@ -33,10 +33,13 @@ func (v value) textLike(what string) (string, bool) {
 }
 
 // integer returns a whole number from low to high.
-func (v value) integer(low, high int64) (int64, bool) {
-	i, ok := v.anyInteger(low, high)
+func (v value) integer(low, high int64) (int64, bool) { return v.integerOr("", low, high) }
+
+// integerOr is integer of a field that may be something else too, which stands in front of the word for it.
+func (v value) integerOr(otherwise string, low, high int64) (int64, bool) {
+	i, ok := v.anyIntegerOr(otherwise, low, high)
 	if ok && (i < low || i > high) {
-		v.fail("must be a whole number from %d to %d, got %d", low, high, i)
+		v.fail("must be %sa whole number from %d to %d, got %d", otherwise, low, high, i)
 		return 0, false
 	}
 	return i, ok
@@ -44,7 +47,9 @@ func (v value) integer(low, high int64) (int64, bool) {
 
 // anyInteger returns a whole number of any size. The limits are for the message
 // about what is none.
-func (v value) anyInteger(low, high int64) (int64, bool) {
+func (v value) anyInteger(low, high int64) (int64, bool) { return v.anyIntegerOr("", low, high) }
+
+func (v value) anyIntegerOr(otherwise string, low, high int64) (int64, bool) {
 	n, ok := v.node.(*ast.IntegerNode)
 	if !ok {
 		hint := ""
@@ -53,7 +58,7 @@ func (v value) anyInteger(low, high int64) (int64, bool) {
 				hint = ": remove the quotes"
 			}
 		}
-		v.fail("must be a whole number from %d to %d, got %s%s", low, high, v, hint)
+		v.fail("must be %sa whole number from %d to %d, got %s%s", otherwise, low, high, v, hint)
 		return 0, false
 	}
 	raw := n.Token.Value
@@ -63,7 +68,7 @@ func (v value) anyInteger(low, high int64) (int64, bool) {
 	}
 	i, err := strconv.ParseInt(raw, 0, 64)
 	if err != nil {
-		v.fail("must be a whole number from %d to %d, got %s", low, high, raw)
+		v.fail("must be %sa whole number from %d to %d, got %s", otherwise, low, high, raw)
 		return 0, false
 	}
 	return i, true

@@ -2,6 +2,7 @@
 package geo
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -27,12 +28,16 @@ const cacheSize = 1 << 14
 // Open opens the files; an empty path is none. A file that does not have what it is for is an error.
 func Open(asn, country string) (*DB, error) {
 	d := &DB{known: map[[16]byte]store.Origin{}}
-	var err error
-	if d.asn, err = open(asn, "ASN"); err != nil {
-		return nil, fmt.Errorf("analytics.geo.asn: %w", err)
+	var first, second error
+	if d.asn, first = open(asn, "ASN"); first != nil {
+		first = fmt.Errorf("analytics.geo.asn: %w", first)
 	}
-	if d.country, err = open(country, "Country", "City", "Enterprise"); err != nil {
-		return nil, fmt.Errorf("analytics.geo.country: %w", err)
+	if d.country, second = open(country, "Country", "City", "Enterprise"); second != nil {
+		second = fmt.Errorf("analytics.geo.country: %w", second)
+	}
+	if err := errors.Join(first, second); err != nil {
+		d.Close()
+		return nil, err
 	}
 	return d, nil
 }

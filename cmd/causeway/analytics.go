@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -72,32 +71,33 @@ func openAnalytics(c *config.Config, n *node.Node, log *slog.Logger) (*analytics
 	return s, err
 }
 
-// analyticsFiles reads the files that the section names.
-func analyticsFiles(a *config.Analytics) (tokens *graph.Tokens, certificate *tls.Config, places *geo.DB, err error) {
+// analyticsFiles reads the files that the section names. Its error says all that is wrong with them.
+func analyticsFiles(a *config.Analytics) (tokens *graph.Tokens, certificate *analytics.Certificate, places *geo.DB, err error) {
+	var errs [3]error
 	if a.Tokens != "" {
-		if tokens, err = graph.LoadTokens(a.Tokens); err != nil {
-			return nil, nil, nil, fmt.Errorf("analytics.tokens.file: %w", err)
+		if tokens, errs[0] = graph.LoadTokens(a.Tokens); errs[0] != nil {
+			errs[0] = fmt.Errorf("analytics.tokens.file: %w", errs[0])
 		}
 	}
-	if a.TLS != (config.ServerTLS{}) {
-		pair, err := tls.LoadX509KeyPair(a.TLS.Certificate, a.TLS.Key)
-		if err != nil {
-			return nil, nil, nil, fmt.Errorf("analytics.tls: %s and %s: %w", a.TLS.Certificate, a.TLS.Key, err)
-		}
-		certificate = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}}
+	if a.TLS.Certificate != "" && a.TLS.Key != "" { // of a section with mistakes one may be missing
+		certificate, errs[1] = analytics.LoadCertificate(a.TLS.Certificate, a.TLS.Key)
 	}
 	if a.Geo != (config.Geo{}) {
-		places, err = geo.Open(a.Geo.ASN, a.Geo.Country)
+		places, errs[2] = geo.Open(a.Geo.ASN, a.Geo.Country)
+	}
+	if err = errors.Join(errs[:]...); err != nil && places != nil {
+		places.Close()
+		places = nil
 	}
 	return tokens, certificate, places, err
 }
 
-// checkAnalytics reads the files as the daemon would.
-func checkAnalytics(c *config.Config) error {
-	if c.Analytics == nil {
+// checkAnalytics reads the files of a section, which may be nil, as the daemon would.
+func checkAnalytics(a *config.Analytics) error {
+	if a == nil {
 		return nil
 	}
-	_, _, places, err := analyticsFiles(c.Analytics)
+	_, _, places, err := analyticsFiles(a)
 	if places != nil {
 		places.Close()
 	}

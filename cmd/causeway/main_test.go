@@ -52,6 +52,10 @@ func TestExitStatus(t *testing.T) {
 	}
 	good := file("good.yaml", "interfaces: [{name: eth0}]\n")
 	bad := file("bad.yaml", "interfaces: [{name: eth0, quues: all}]\nendpoint: 192.0.2.1\n")
+	files := "tokens: {file: " + dir + "/no-tokens}, geo: {asn: " + dir + "/no-asn, country: " + bad + "}"
+	pages := file("pages.yaml", "interfaces: [{name: eth0, quues: all}]\nanalytics: {sampling: 0, "+files+"}\n")
+	right := file("right.yaml", "interfaces: [{name: eth0}]\nanalytics: {"+files+"}\n")
+	unread := []string{"analytics.tokens.file: open " + dir + "/no-tokens", "analytics.geo.asn: " + dir + "/no-asn: ", "analytics.geo.country: " + bad + ": "}
 	missing := file("missing.yaml", "interfaces: [{name: nosuch0}]\ncontrol: {socket: "+filepath.Join(dir, "s")+"}\n")
 	for _, c := range []struct {
 		args   []string
@@ -64,6 +68,8 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"show", "--help"}, 0, []string{"neighbours  ", "the reasons that packets were dropped for"}},
 		{[]string{"check", "-c", good}, 0, []string{good + ": good: 1 interface, 0 endpoints, 0 tunnels, 0 routes"}},
 		{[]string{"check", "-c", bad}, 1, []string{bad + ":1:27: interfaces[0]: unknown field \"quues\"", bad + ":2:1: unknown field \"endpoint\""}},
+		{[]string{"check", "-c", pages}, 1, append([]string{pages + ":1:27: interfaces[0]: unknown field \"quues\"", "analytics.sampling: must be off, or a whole number"}, unread...)},
+		{[]string{"check", "-c", right}, 1, unread},
 		{[]string{"check", "-c", filepath.Join(dir, "none.yaml")}, 1, []string{"none.yaml: cannot be read: no such file or directory"}},
 		{[]string{"run", "-c", bad}, 1, []string{"unknown field \"quues\""}},
 		{[]string{"run", "-c", missing}, 1, []string{"nosuch0"}},

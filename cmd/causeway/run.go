@@ -93,14 +93,14 @@ func checkCommand() *cobra.Command {
 	cmd := command("check", "read a configuration and say what is wrong with it", noArgs, func(cmd *cobra.Command, _ []string) error {
 		own, err := config.Load(file)
 		if err != nil {
-			return err
+			return errors.Join(err, checkAnalytics(config.AnalyticsOf(file)))
 		}
 		c, serial, err := node.WithKept(own)
 		if err != nil {
 			return fmt.Errorf("the fleet's configuration %d, which this node has kept, does not fit:\n%w", serial, err)
 		}
 		more, err := node.CheckIKE(c)
-		if err := errors.Join(err, node.CheckCluster(c), checkAnalytics(c)); err != nil {
+		if err := errors.Join(err, node.CheckCluster(c), checkAnalytics(c.Analytics)); err != nil {
 			return err
 		}
 		for _, w := range append(c.Warnings(), more...) {
