@@ -82,6 +82,7 @@ type Stats struct {
 	Attacks [attack.Vectors]uint64 // that were found
 	Active  int                    // that go on
 	Fleet   fleet.Stats
+	Buffer  *clickhouse.Stats // nil: the files of the node are the store
 }
 
 // A keeper is a store that has work of its own to do.
@@ -384,6 +385,10 @@ func (s *Service) Addr() net.Addr {
 // Stats may be called by any goroutine.
 func (s *Service) Stats() Stats {
 	out := Stats{Collect: s.collector.Stats(), Export: s.exporter.Stats(), Active: int(s.active.Load())}
+	if server, ok := s.store.(*clickhouse.Store); ok {
+		b := server.Stats()
+		out.Buffer = &b
+	}
 	for i := range s.attacks {
 		out.Attacks[i] = s.attacks[i].Load()
 	}

@@ -145,6 +145,9 @@ func (o others) Others() (live []string, away []store.Missing) {
 func metricsOf(s analytics.Stats) metrics.Analytics {
 	m := metrics.Analytics{Samples: s.Collect.Samples, Thinned: s.Collect.Thinned, Unwritten: s.Collect.Unwritten, LeftOut: s.Collect.LeftOut, Shift: s.Collect.Shift,
 		Attacks: map[string]uint64{}, Active: s.Active, Answered: s.Fleet.Answered, Missed: s.Fleet.Missed}
+	if b := s.Buffer; b != nil {
+		m.Buffer = &metrics.Buffer{Bytes: b.Buffered, Limit: b.Limit, Sent: b.Sent, Lost: b.Lost, Refused: b.Refused, Away: b.Away}
+	}
 	for v, n := range s.Attacks {
 		m.Attacks[attack.Vector(v).String()] = n
 	}

@@ -7,12 +7,15 @@ import (
 	"strings"
 	"testing"
 
+	"causeway/analytics"
 	"causeway/analytics/attack"
 	"causeway/analytics/graph"
 	"causeway/analytics/sketch"
 	"causeway/analytics/store"
+	"causeway/analytics/store/clickhouse"
 	"causeway/config"
 	"causeway/control/api"
+	"causeway/control/metrics"
 )
 
 // The configuration has a threshold for each vector, by its name.
@@ -92,5 +95,16 @@ func TestAccountNames(t *testing.T) {
 	c := &config.Config{Accounts: []config.Account{{Name: "beta"}, {Name: "acme"}}, Tunnels: []config.Tunnel{{Account: "beta"}, {Account: "default"}}}
 	if got := strings.Join(accountNames(c), " "); got != "acme beta default" {
 		t.Error(got)
+	}
+}
+
+// What waits for ClickHouse is told where it is the store.
+func TestBufferMetrics(t *testing.T) {
+	m := metricsOf(analytics.Stats{Buffer: &clickhouse.Stats{Buffered: 1, Limit: 2, Sent: 3, Lost: 4, Refused: 5, Away: true}})
+	if want := (metrics.Buffer{Bytes: 1, Limit: 2, Sent: 3, Lost: 4, Refused: 5, Away: true}); m.Buffer == nil || *m.Buffer != want {
+		t.Errorf("%+v, want %+v", m.Buffer, want)
+	}
+	if m := metricsOf(analytics.Stats{}); m.Buffer != nil {
+		t.Errorf("without ClickHouse: %+v", m.Buffer)
 	}
 }

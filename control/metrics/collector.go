@@ -64,6 +64,10 @@ var (
 	samplingShift   = desc("analytics_sampling_shift", "By which power of two samples are rarer than configured, because the workers' rings were full.")
 	leftOut         = desc("analytics_tops_left_out_samples_total", "Samples of tunnels that the lists of the most frequent had no memory for in their minute.")
 	unwritten       = desc("analytics_unwritten_batches_total", "Batches of rows that were given up, because the store did not take them within a minute.")
+	bufferedBytes   = desc("analytics_store_buffered_bytes", "What waits for ClickHouse in files of the node. Not there without ClickHouse.")
+	bufferLimit     = desc("analytics_store_buffer_limit_bytes", "How much may wait: then the oldest is given up.")
+	storeAway       = desc("analytics_store_away", "1 while ClickHouse was not reached the last time.")
+	storeRows       = desc("analytics_store_rows_total", "Rows for ClickHouse, by what became of them: sent, lost (there was no room to let them wait), refused (it would not have them).", "result")
 	attacks         = desc("analytics_attacks_total", "Attacks that were detected, by vector.", "vector")
 	attacksActive   = desc("analytics_attacks_active", "Attacks that go on.")
 	nodeAnswers     = desc("analytics_node_answers_total", "Times that another node of the cluster was asked for its rows, by whether it has answered in time: answered, missed.", "result")
@@ -337,6 +341,14 @@ func (o out) analytics(a Analytics) {
 	o.gauge(samplingShift, float64(a.Shift))
 	o.counter(unwritten, a.Unwritten)
 	o.counter(leftOut, a.LeftOut)
+	if b := a.Buffer; b != nil {
+		o.gauge(bufferedBytes, float64(b.Bytes))
+		o.gauge(bufferLimit, float64(b.Limit))
+		o.gauge(storeAway, truth(b.Away))
+		o.counter(storeRows, b.Sent, "sent")
+		o.counter(storeRows, b.Lost, "lost")
+		o.counter(storeRows, b.Refused, "refused")
+	}
 	for vector, n := range a.Attacks {
 		o.counter(attacks, n, vector)
 	}

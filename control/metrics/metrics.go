@@ -62,6 +62,14 @@ type Analytics struct {
 	Active           int               // attacks that go on
 	Answered, Missed uint64            // times that another node has answered for its rows, and that one has not
 	Collectors       []Collector
+	Buffer           *Buffer // nil: the store is the node's own
+}
+
+// A Buffer is what waits for a server that is the store, and what became of rows.
+type Buffer struct {
+	Bytes, Limit        int64
+	Sent, Lost, Refused uint64 // rows
+	Away                bool   // the server was not reached the last time
 }
 
 // A Collector is one that flows or samples are exported to.

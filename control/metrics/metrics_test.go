@@ -59,6 +59,7 @@ func source(t *testing.T) Source {
 		Notices: func() (delivered, failed, dropped uint64) { return 4, 2, 1 },
 		Analytics: func() Analytics {
 			return Analytics{Samples: 9, Thinned: 4, Unwritten: 3, LeftOut: 8, Shift: 2, Attacks: map[string]uint64{"SYN flood": 5}, Active: 1,
+				Buffer:     &Buffer{Bytes: 6, Limit: 7, Sent: 8, Lost: 9, Refused: 10, Away: true},
 				Collectors: []Collector{{"sflow", "192.0.2.9:6343", 7, 6}}}
 		},
 		NotReady: func() []string { return nil },

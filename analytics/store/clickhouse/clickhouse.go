@@ -56,9 +56,10 @@ type Options struct {
 	Now func() time.Time // default time.Now
 }
 
-// Stats are counts of rows since the start, but for Buffered.
+// Stats are counts of rows since the start, but for Buffered and Limit.
 type Stats struct {
 	Buffered int64  // bytes that wait in files
+	Limit    int64  // bytes that may
 	Sent     uint64 // rows that the server has taken
 	Lost     uint64 // there was no room in the buffer
 	Refused  uint64 // the server would not have them
@@ -249,7 +250,7 @@ func (s *Store) Run(ctx context.Context) {
 
 // Stats may be called at any time.
 func (s *Store) Stats() Stats {
-	st := Stats{Sent: s.sent.Load(), Refused: s.refused.Load(), Away: s.away.Load()}
+	st := Stats{Limit: s.buffer.max, Sent: s.sent.Load(), Refused: s.refused.Load(), Away: s.away.Load()}
 	st.Buffered, st.Lost = s.buffer.size()
 	return st
 }
