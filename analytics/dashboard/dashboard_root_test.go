@@ -68,6 +68,7 @@ func TestRootDashboard(t *testing.T) {
 	}
 	t.Run("sign in", func(t *testing.T) { b.t = t; signIn(t, b) })
 	t.Run("empty", func(t *testing.T) { b.t = t; emptyStates(t, b) })
+	t.Run("one of the nodes is away", func(t *testing.T) { b.t = t; oneAway(t, b) })
 	t.Run("away", func(t *testing.T) { b.t = t; nodeAway(t, b) })
 	b.t = t
 }
@@ -488,6 +489,17 @@ func signIn(t *testing.T, b *browser) {
 		t.Errorf("after signing out: %s", kept)
 	}
 	b.clean(host, "status of 401")
+}
+
+// oneAway: what a node has counted that does not answer is missing, and the page says so.
+func oneAway(t *testing.T, b *browser) {
+	fake := newFake()
+	fake.missing = []store.Missing{{Node: "sin-1", Why: "nothing was heard of it for 12s"}}
+	host := site(t, fake, nil)
+	b.open(host + "/#/overview?account=acme&range=1h")
+	b.loaded()
+	b.wait(`document.querySelector("#span").textContent.includes("What sin-1 has counted is missing: nothing was heard of it for 12s.")`)
+	b.shoot("missing")
 }
 
 func emptyStates(t *testing.T, b *browser) {

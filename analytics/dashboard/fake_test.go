@@ -21,8 +21,9 @@ const hostile = `<img src=x onerror="document.title='owned'">`
 
 // fakeStore answers from rows that it makes up, the same for the same time: a slow and plain database.
 type fakeStore struct {
-	now   func() time.Time
-	empty bool
+	now     func() time.Time
+	empty   bool
+	missing []store.Missing
 }
 
 func newFake() *fakeStore { return &fakeStore{now: time.Now} }
@@ -96,7 +97,7 @@ func (f *fakeStore) Groups(_ context.Context, q *store.Query) (*store.Answer, er
 	rows = slices.DeleteFunc(rows, func(r record) bool {
 		return q.Account != store.Operator && r.account != q.Account || !holds(&q.Where, &r)
 	})
-	return &store.Answer{Groups: grouped(q, rows, float64(step)), Resolution: time.Duration(step) * time.Second}, nil
+	return &store.Answer{Groups: grouped(q, rows, float64(step)), Resolution: time.Duration(step) * time.Second, Missing: f.missing}, nil
 }
 
 // resolution is that of the rows of a table: the older or the longer, the coarser.

@@ -72,7 +72,8 @@ export async function accounts(signal) {
   return body?.data?.viewer?.causewayAccounts ?? [];
 }
 
-// ask sends one query and returns the fields of the account, and with them `visible`, the accounts that the token may see.
+// ask sends one query and returns the fields of the account, and with them `visible`, the accounts that the token may see, and `missing`, the
+// nodes whose rows the answer lacks.
 export async function ask(account, parts, signal) {
   const response = await send(path, request(account, parts), signal);
   return accountOf(await json(response));
@@ -162,7 +163,7 @@ function refused(response, body) {
 function accountOf(body) {
   const account = body?.data?.viewer?.accounts?.[0];
   const errors = body?.errors ?? [];
-  if (account && errors.length === 0) return { ...account, visible: body.data.viewer.causewayAccounts };
+  if (account && errors.length === 0) return { ...account, visible: body.data.viewer.causewayAccounts, missing: body.extensions?.missingNodes ?? [] };
   const said = errors.map((e) => e.message).join("; ") || "The answer has no data.";
   if (/not authorized for that account/.test(said)) {
     throw new ApiError(

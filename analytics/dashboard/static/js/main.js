@@ -192,7 +192,8 @@ async function once(signal) {
   throw new ApiError("busy", "The live view has ended.", "It begins anew by itself.", 2);
 }
 
-// present gives an answer to the view, and says what is missing: what is older than what is kept, and rows above a limit.
+// present gives an answer to the view, and says what is missing: what nodes know that did not answer, what is older than what is kept, and rows above
+// a limit.
 function present(data, w, parts) {
   const kept = Object.values(data.settings ?? {})
     .map((s) => s.notOlderThan)
@@ -200,6 +201,7 @@ function present(data, w, parts) {
   const short = kept.length > 0 && Date.now() / 1000 - w.from > Math.min(...kept) + w.size;
   $("span").replaceChildren(
     `${w.live ? "The last 30 minutes, until " : `${bothTimes(w.from)} to `}${bothTimes(w.end)}`,
+    ...(data.missing ?? []).map((m) => el("strong", {}, ` What ${m.node} has counted is missing: ${m.why}.`)),
     short ? el("strong", {}, ` Some of this is kept for ${span(Math.min(...kept))} only: what is older is missing.`) : "",
     parts.some((p) => p.complete && data[p.alias]?.length >= p.limit)
       ? el("strong", {}, " There are more rows than one answer has: some are missing. Choose a shorter time, or one account.")
