@@ -500,6 +500,7 @@ func oneAway(t *testing.T, b *browser) {
 	b.loaded()
 	b.wait(`document.querySelector("#span").textContent.includes("What sin-1 has counted is missing: nothing was heard of it for 12s.")`)
 	b.shoot("missing")
+	b.clean(host)
 }
 
 func emptyStates(t *testing.T, b *browser) {
