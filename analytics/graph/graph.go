@@ -102,7 +102,8 @@ func New(o Options) (*Handler, error) {
 	}
 	h.tunnels = &tunnelList{source: o.Tunnels}
 	h.close = sync.OnceFunc(func() { close(h.closed) })
-	schema, err := graphql.ParseSchema(Schema, &roots{}, graphql.SubscribeResolverTimeout(o.Timeout), graphql.UseStringDescriptions(), graphql.UseFieldResolvers(),
+	schema, err := graphql.ParseSchema(Schema, &roots{}, graphql.UseStringDescriptions(), graphql.UseFieldResolvers(),
+		graphql.SubscribeResolverTimeout(o.Timeout),
 		graphql.MaxDepth(maxDepth), graphql.MaxQueryLength(maxQuery), graphql.MaxSelections(maxSelections),
 		graphql.OverlapValidationLimit(maxOverlaps), graphql.MaxParallelism(parallel), graphql.Logger(panicLog{o.Log}),
 		graphql.PanicHandler(panicAnswer{}))
@@ -135,7 +136,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// execute answers one query, or a subscription once, which only a stream may ask for. The status is that of HTTP: what is wrong inside the language of GraphQL is 200, as the product has it.
+// execute answers one query, or a subscription once, which only a stream may ask for. The status is that of HTTP: what is wrong inside the
+// language of GraphQL is 200, as the product has it.
 func (h *Handler) execute(ctx context.Context, p *params, g grant, streamed bool) (body []byte, status int) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -148,8 +150,7 @@ func (h *Handler) execute(ctx context.Context, p *params, g grant, streamed bool
 		return encode(nil, h.unread(p.Query, err)), http.StatusOK
 	}
 	if d.subscribes(p.OperationName) && !streamed {
-		return failure("a subscription is not answered here: send it to " + StreamPath + ", by GET or POST, which answers again and again; or ask a query"),
-			http.StatusOK
+		return failure(errSubscription), http.StatusOK
 	}
 	weight := d.weigh()
 	if weight > maxCells {
@@ -189,6 +190,8 @@ func (h *Handler) unread(query string, err error) []*qlerrors.QueryError {
 	}
 	return []*qlerrors.QueryError{qlerrors.Errorf("%s", err)}
 }
+
+const errSubscription = "a subscription is not answered here: send it to " + StreamPath + ", by GET or POST, which answers again and again; or ask a query"
 
 const internalError = "internal error: the node's log says where"
 

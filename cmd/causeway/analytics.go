@@ -50,7 +50,8 @@ func openAnalytics(c *config.Config, n *node.Node, log *slog.Logger) (*analytics
 		MaxBytes: a.Disk, ClickHouse: a.ClickHouse.URL, ClickHousePassword: string(a.ClickHouse.Password),
 		Tokens: tokens, TLS: certificate, Geo: places, SFlow: a.Export.SFlow, IPFIX: a.Export.IPFIX,
 		Keep4: a.Truncate.IPv4, Keep6: a.Truncate.IPv6,
-		Engine: n.Engine(), Tunnels: (&tunnelsOf{node: n}).list, Health: func() []collect.Health { return healthOf(n) }, Attack: func(e attack.Event) { tellAttack(n, e) }, Thresholds: thresholds(a.Attacks), Log: log,
+		Engine: n.Engine(), Tunnels: (&tunnelsOf{node: n}).list, Health: func() []collect.Health { return healthOf(n) }, Attack: func(e attack.Event) { tellAttack(n, e) },
+		Thresholds: thresholds(a.Attacks), Log: log,
 		Shown: func() []graph.Tunnel { return shownTunnels(n) }, Accounts: func() []string { return accountNames(n.Config()) },
 	}
 	if c := n.Joined(); c != nil {

@@ -18,6 +18,7 @@ type group struct {
 	keys  []any // int64, string or nil
 	sums  []float64
 	lists [][]float64 // of columns that are lists: the highest values
+	least []float64   // of those: what is not above it cannot be among the highest any more
 }
 
 // Add takes a row that a statement gave: integers, floats, or their text; text; or nil. It is an error when there are too many groups.
@@ -34,16 +35,25 @@ func (p *Plan) Add(row []any) error {
 	if n, err := number(row[rowCount]); err != nil || n == 0 { // sums of no rows at all
 		return err
 	}
+	g, err := p.group(name, keys)
+	if err != nil {
+		return err
+	}
+	return p.fold(g, row)
+}
+
+// group is the one of that name, with these keys.
+func (p *Plan) group(name string, keys []any) (*group, error) {
 	g := p.groups[name]
 	if g == nil {
 		if len(p.groups) >= p.o.MaxGroups {
-			return TooMany{store.Refusal(fmt.Sprintf("query of %s: it makes more than %d groups; ask for less time, filter more, or group by less",
+			return nil, TooMany{store.Refusal(fmt.Sprintf("query of %s: it makes more than %d groups; ask for less time, filter more, or group by less",
 				p.q.Dataset.Name, p.o.MaxGroups)), p.o.Resolution, p.apart}
 		}
 		g = p.newGroup(keys)
 		p.groups[name] = g
 	}
-	return p.fold(g, row)
+	return g, nil
 }
 
 // TooMany is the refusal of a query that makes too many groups.
@@ -57,7 +67,8 @@ func (e TooMany) Unwrap() error { return e.Refusal }
 
 // newGroup makes one of no rows.
 func (p *Plan) newGroup(keys []any) *group {
-	g := &group{keys: keys, sums: make([]float64, len(p.columns)), lists: make([][]float64, len(p.columns))}
+	g := &group{keys: keys, sums: make([]float64, len(p.columns)), lists: make([][]float64, len(p.columns)),
+		least: slices.Repeat([]float64{math.Inf(-1)}, len(p.columns))}
 	g.sums[firstRow] = math.Inf(1)
 	return g
 }
@@ -129,60 +140,61 @@ func (p *Plan) fold(g *group, row []any) error {
 			how = c.across
 		}
 		if how == list {
-			values, err := listed(row[i])
-			if err != nil {
+			if err := p.extend(g, i, row[i]); err != nil {
 				return err
 			}
-			p.extend(g, i, values...)
 			continue
 		}
 		n, err := number(row[i])
 		if err != nil {
 			return err
 		}
-		how.into(&g.sums[i], n)
+		g.take(i, how, n)
 	}
 	return nil
 }
 
-// into folds a number into what is there. A list is none.
-func (f fold) into(all *float64, n float64) {
+// take folds a number into a column.
+func (g *group) take(i int, f fold, n float64) {
 	switch f {
 	case sum:
-		*all += n
+		g.sums[i] += n
 	case highest:
-		*all = max(*all, n)
+		g.sums[i] = max(g.sums[i], n)
 	case lowest:
-		*all = min(*all, n)
+		g.sums[i] = min(g.sums[i], n)
+	case list:
+		if n > g.least[i] {
+			g.lists[i] = append(g.lists[i], n)
+		}
 	}
 }
 
-// listed reads a list of whole numbers.
-func listed(v any) (values []float64, err error) {
+// extend adds values to a list. Only the highest are kept: a percentile does not look at the others.
+func (p *Plan) extend(g *group, i int, v any) error {
 	text, ok := v.(string)
 	if !ok {
-		return nil, fmt.Errorf("query: the database gave a %T where a list was expected", v)
+		return fmt.Errorf("query: the database gave a %T where a list was expected", v)
 	}
 	for item := range strings.SplitSeq(text, ",") {
 		n, err := strconv.ParseInt(item, 10, 64)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		values = append(values, float64(n))
+		g.take(i, list, float64(n))
 	}
-	return values, nil
+	p.trim(g, i)
+	return nil
 }
 
-// extend adds values to a list. Only the highest are kept: a percentile does not look at the others.
-func (p *Plan) extend(g *group, i int, more ...float64) {
-	values := append(g.lists[i], more...)
+// trim cuts a list that has become long.
+func (p *Plan) trim(g *group, i int) {
 	// Rows that a wrong clock put after now may make the group's intervals more; 64 have room for 1280 of them.
 	most := int(p.groupSpan(g, p.o.Oldest).Intervals(p.resolution())/20) + 1 + 64
-	if len(values) > 2*most {
+	if values := g.lists[i]; len(values) > 2*most {
 		slices.SortFunc(values, descending)
-		values = slices.Clone(values[:most])
+		g.lists[i], g.least[i] = slices.Clone(values[:most]), values[most-1]
 	}
-	g.lists[i] = values
 }
 
 func descending(a, b float64) int { return cmp.Compare(b, a) }
@@ -194,8 +206,8 @@ func (p *Plan) resolution() int64 { return int64(p.o.Resolution / time.Second) }
 // highest seconds at different times, the rate of an interval is its average.
 func (p *Plan) peak(v dataset.Value) (final, error) {
 	name, unit := amount(dataset.TrafficTable, v)
-	together, average, second := p.column("MAX(n)", highest, sum), p.column("MAX(s_"+name+")", highest, sum),
-		p.column("MAX(p_"+name+")", highest, highest)
+	together := p.column("MAX(n)", highest, sum, func(x *interval) float64 { return x.rows })
+	average, second := p.column("MAX(s_"+name+")", highest, sum, added(name)), p.column("MAX(p_"+name+")", highest, highest, peaked(name))
 	return final{func(p *Plan, g *group) float64 {
 		if g.sums[together] == 1 {
 			return g.sums[second] * unit
@@ -208,7 +220,7 @@ func (p *Plan) peak(v dataset.Value) (final, error) {
 // without rows counts, as zero.
 func (p *Plan) percentile(v dataset.Value) (final, error) {
 	name, unit := amount(dataset.TrafficTable, v)
-	column := p.column(fmt.Sprintf(p.o.Dialect.Join, "s_"+name), list, sum)
+	column := p.column(fmt.Sprintf(p.o.Dialect.Join, "s_"+name), list, sum, added(name))
 	return final{func(p *Plan, g *group) float64 {
 		n := max(p.groupSpan(g, p.start).Intervals(p.resolution()), int64(g.sums[rowCount]))
 		values := g.lists[column]

@@ -37,6 +37,7 @@ type Plan struct {
 	listed    bool     // a percentile is asked for
 	variance  [2]int   // columns, of what is sampled
 	samples   int      // likewise: how many there are
+	minute    minute   // of AddSeconds
 
 	groups map[string]*group
 	start  int64 // of the first row of all, when all are there
@@ -57,6 +58,7 @@ const (
 type column struct {
 	sql          string
 	fold, across fold
+	of           func(*interval) float64 // the same of one interval; nil: rows are not added up by intervals
 }
 
 // The columns of each statement.
@@ -91,7 +93,7 @@ func New(q *store.Query, o Options) (*Plan, error) {
 		p.listed = p.listed || m.Block == dataset.P95
 	}
 	p.apart = p.intervals && o.Shared
-	p.columns = []column{{"COUNT(*)", sum, highest}, {"MIN(t)", lowest, lowest}}
+	p.columns = []column{{"COUNT(*)", sum, highest, func(*interval) float64 { return 1 }}, {"MIN(t)", lowest, lowest, func(x *interval) float64 { return float64(x.t) }}}
 	for _, m := range q.Measures {
 		f, err := p.measure(m)
 		if err != nil {
@@ -102,8 +104,8 @@ func New(q *store.Query, o Options) (*Plan, error) {
 	switch q.Dataset.Table {
 	case dataset.SampleTable:
 		const w, x = "(1.0 * every)", "(8.0 * length)"
-		p.variance[0] = p.column(fmt.Sprintf("SUM(%s * (%[1]s - 1))", w), sum, sum)
-		p.variance[1] = p.column(fmt.Sprintf("SUM(%s * (%[1]s - 1) * %s * %[2]s)", w, x), sum, sum)
+		p.variance[0] = p.column(fmt.Sprintf("SUM(%s * (%[1]s - 1))", w), sum, sum, nil)
+		p.variance[1] = p.column(fmt.Sprintf("SUM(%s * (%[1]s - 1) * %s * %[2]s)", w, x), sum, sum, nil)
 		p.samples = rowCount
 	case dataset.TopTable:
 		p.variance, p.samples = [2]int{p.total("packets_var"), p.total("bits_var")}, p.total("samples")
@@ -117,23 +119,27 @@ func (p *Plan) Resolution() time.Duration { return p.o.Resolution }
 // Intervals reports whether the plan looks at single intervals: then a source must have a row for each interval.
 func (p *Plan) Intervals() bool { return p.intervals }
 
+// Together reports whether it does, and has to add up itself what it is given of one interval: nothing of other nodes is to be added.
+func (p *Plan) Together() bool { return p.intervals && !p.apart }
+
 // column returns the place of a column, which is added if it is not there.
-func (p *Plan) column(sql string, f, across fold) int {
+func (p *Plan) column(sql string, f, across fold, of func(*interval) float64) int {
 	for i, c := range p.columns {
 		if c.sql == sql {
 			return i
 		}
 	}
-	p.columns = append(p.columns, column{sql, f, across})
+	p.columns = append(p.columns, column{sql, f, across, of})
 	return len(p.columns) - 1
 }
 
 // total is the sum of an expression over the rows of the table. With intervals the sums of the intervals are summed.
 func (p *Plan) total(expression string) int {
+	of := added(expression)
 	if p.intervals {
 		expression = "s_" + expression
 	}
-	return p.column("SUM("+expression+")", sum, sum)
+	return p.column("SUM("+expression+")", sum, sum, of)
 }
 
 // measure plans one measure.
@@ -141,7 +147,7 @@ func (p *Plan) measure(m dataset.Measure) (final, error) {
 	table, samples := p.q.Dataset.Table, p.q.Dataset.Table == dataset.SampleTable
 	switch {
 	case m.Value == dataset.DistinctSources:
-		return scaled(p.column("MAX(sources)", highest, highest), 1), nil
+		return scaled(p.column("MAX(sources)", highest, highest, nil), 1), nil
 	case m.Block == dataset.Max && table == dataset.TrafficTable:
 		return p.peak(m.Value)
 	case m.Block == dataset.P95 && table == dataset.TrafficTable:

@@ -203,3 +203,46 @@ func TestTopHours(t *testing.T) {
 		t.Error(a, b)
 	}
 }
+
+// Lists of seconds make the answer that single rows make: those of several series of a group in the same second are added up.
+func TestSeconds(t *testing.T) {
+	measure := func(block dataset.Block, name string) dataset.Measure {
+		return dataset.Traffic.Measures[slices.IndexFunc(dataset.Traffic.Measures, func(m dataset.Measure) bool { return m.Block == block && m.Name == name })]
+	}
+	q := &store.Query{Dataset: dataset.Traffic, Account: store.Operator, Limit: 5, By: []*dataset.Dimension{dataset.Traffic.Lookup("tunnelName")},
+		Measures: []dataset.Measure{measure(dataset.Max, "bitRate"), measure(dataset.P95, "bitRate"), measure(dataset.Sum, "bits"), measure(dataset.Sum, "droppedPackets")},
+		Where:    store.Where{All: []store.Where{{Dimension: dataset.Traffic.Lookup("datetime"), Op: store.AtLeast, Values: []any{time.Unix(60, 0)}}}}}
+	p, err := New(q, Options{Dialect: SQLite, Resolution: time.Second, Now: time.Unix(180, 0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := p.Seconds(Part{SQL: "SELECT ?", Args: []any{7}}); strings.Contains(s.SQL, "l_packets") || !strings.Contains(s.SQL, "group_concat(bytes) AS l_bytes") || len(s.Args) != 1 {
+		t.Errorf("%s %v", s.SQL, s.Args)
+	}
+	for _, m := range [][][]any{
+		{{"a", "60,61,119", "10,20,30", "1,0,0"}, {"a", "61,62,63", "5,6,7", "0,0,4"}, {"b", "60", "1", "0"}},
+		{{"a", "121,122,123", "40,8,9", "0,0,0"}, {"b", "120", "2", "0"}},
+	} {
+		for _, row := range m {
+			if err := p.AddSeconds(row); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := p.EndMinute(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Of 120 seconds a has rates in 8: 40 30 25 10 9 8 7 6. Six are above the 95th percentile.
+	a := p.Answer()
+	want := [][]float64{{8 * 40, 8 * 7, 8 * 135, 5}, {8 * 2, 0, 8 * 3, 0}}
+	for i := range want {
+		if len(a.Groups) != 2 || !slices.Equal(a.Groups[i].Measures, want[i]) {
+			t.Fatalf("%+v, want %v", a.Groups, want)
+		}
+	}
+	for _, row := range [][]any{{"a", "60", "1"}, {"a", "x", "1", "1"}, {"a", "60,61", "1", "1,1"}, {7, "60", "1", "1"}, {"a", 60, "1", "1"}} {
+		if p.AddSeconds(row) == nil {
+			t.Errorf("%v was taken", row)
+		}
+	}
+}

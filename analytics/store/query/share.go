@@ -67,10 +67,9 @@ func (p *Plan) join() {
 			p.groups[name] = g
 		}
 		for i, c := range p.columns {
+			g.take(i, c.fold, x.sums[i])
 			if c.fold == list {
-				p.extend(g, i, x.sums[i])
-			} else {
-				c.fold.into(&g.sums[i], x.sums[i])
+				p.trim(g, i)
 			}
 		}
 	}

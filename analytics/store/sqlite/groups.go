@@ -175,7 +175,41 @@ func gather(ctx context.Context, tx *sql.Tx, d *day, p *query.Plan, q *store.Que
 	if err != nil {
 		return err
 	}
-	st := p.Statement(newSource(d, p, q, int64(o.Resolution/time.Second), done).rows(o.Now), alone)
+	src := newSource(d, p, q, int64(o.Resolution/time.Second), done)
+	seconds, err := src.bySeconds(ctx, tx, p)
+	switch {
+	case err != nil:
+		return err
+	case seconds:
+		return gatherSeconds(ctx, tx, src, p)
+	}
+	return rowsOf(ctx, tx, p.Statement(src.rows(o.Now), alone), p.Add)
+}
+
+// gatherSeconds adds the seconds that one file has, a minute at a time.
+func gatherSeconds(ctx context.Context, tx *sql.Tx, src *source, p *query.Plan) error {
+	var first, last sql.NullInt64 // a query may have no bounds of time
+	table := string(src.q.Dataset.Table)
+	err := tx.QueryRowContext(ctx, "SELECT MIN(t), MAX(t) FROM (SELECT 60 * MIN(minute) AS t FROM "+table+"_1s"+
+		" UNION ALL SELECT 60 * MAX(minute) + 59 FROM "+table+"_1s UNION ALL SELECT MIN(t) FROM "+table+"_now"+
+		" UNION ALL SELECT MAX(t) FROM "+table+"_now)").Scan(&first, &last)
+	if err != nil {
+		return err
+	}
+	span := src.span.And(query.Span{From: first.Int64, To: last.Int64 + 1})
+	for minute := span.From / 60; 60*minute < span.To; minute++ {
+		if err := rowsOf(ctx, tx, p.Seconds(src.seconds(minute)), p.AddSeconds); err != nil {
+			return err
+		}
+		if err := p.EndMinute(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rowsOf gives the rows of a statement to a function.
+func rowsOf(ctx context.Context, tx *sql.Tx, st query.Part, add func([]any) error) error {
 	rows, err := tx.QueryContext(ctx, st.SQL, st.Args...)
 	if err != nil {
 		return err
@@ -193,7 +227,7 @@ func gather(ctx context.Context, tx *sql.Tx, d *day, p *query.Plan, q *store.Que
 		if err := rows.Scan(into...); err != nil {
 			return fmt.Errorf("reading a group: %w", err)
 		}
-		if err := p.Add(row); err != nil {
+		if err := add(row); err != nil {
 			return err
 		}
 	}
