@@ -70,7 +70,7 @@ func tunnelOf(name string, t api.Tunnel) graph.Tunnel {
 func healthFor(h api.Health) *graph.TunnelHealth {
 	out := &graph.TunnelHealth{State: graph.Text(h.State), Why: graph.Text(h.Why), FleetState: graph.Text(h.Fleet),
 		SinceSeconds: whole(h.Since),
-		Probes: graph.Number(h.Probes), Lost: graph.Number(h.Lost), RttMicroseconds: whole(h.RTT * 1e6)}
+		Probes:       graph.Number(h.Probes), Lost: graph.Number(h.Lost), RttMicroseconds: whole(h.RTT * 1e6)}
 	if h.BFD != nil {
 		out.BfdState = graph.Text(h.BFD.State)
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"causeway/analytics/geo/geotest"
+	"causeway/control/api"
 	"causeway/scripts/hosts"
 )
 
@@ -75,7 +77,39 @@ func TestRootAnalyticsOptions(t *testing.T) {
 			t.Errorf("%s: %x, %v", name, buf[:n], err)
 		}
 	}
+	b.tunnelsNow(t, where)
+	b.certificate(t) // another, in the place of the first: curl trusts what is there now
+	b.node.MustRun(b.bin, "reload", "--socket", b.socket)
+	b.tunnelsNow(t, where)
 	b.end(t)
+}
+
+// tunnelsNow asks for the tunnels and accounts of red, and compares them with what `causeway show tunnels` says.
+func (b *bed) tunnelsNow(t *testing.T, where []string) {
+	t.Helper()
+	data, fault := b.ask(t, "red", `query($tag: string!) { viewer { causewayAccounts accounts(filter: {accountTag: $tag}) {
+		causewayTunnels { tunnelName account mtu mssIPv4 mssIPv6 customerEndpoint espSas { spi } } } } }`, map[string]any{"tag": "red"}, where...)
+	if fault != "" {
+		t.Fatal(fault)
+	}
+	var shown []api.Tunnel
+	if err := json.Unmarshal([]byte(b.node.MustRun(b.bin, "show", "tunnels", "-o", "json", "--socket", b.socket)), &shown); err != nil {
+		t.Fatal(err)
+	}
+	var want []any
+	for _, x := range shown {
+		if x.Account == "red" {
+			want = append(want, map[string]any{"tunnelName": x.Name, "account": "red", "mtu": float64(x.MTU), "mssIPv4": float64(x.MSS4), "mssIPv6": float64(x.MSS6),
+				"customerEndpoint": x.CustomerEndpoint, "espSas": []any{}})
+		}
+	}
+	got := dig(data, "viewer", "accounts", 0, "causewayTunnels")
+	if len(want) != 2 || fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("tunnels %v, want %v", got, want)
+	}
+	if accounts := dig(data, "viewer", "causewayAccounts"); fmt.Sprint(accounts) != "[red]" {
+		t.Errorf("accounts %v", accounts)
+	}
 }
 
 // collector is a socket of UDP on the node.
