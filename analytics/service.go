@@ -165,7 +165,7 @@ func (s *Service) asked() store.Querier {
 	if s.own == nil || s.o.Nodes == nil {
 		return s.store
 	}
-	s.fleet = fleet.New(s.own, s.o.Nodes)
+	s.fleet = fleet.New(s.own, s.o.Place.Node, s.o.Nodes)
 	return s.fleet
 }
 

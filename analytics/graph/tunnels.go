@@ -144,7 +144,10 @@ func (a *account) CausewayTunnels(ctx context.Context, args tunnelArgs) ([]*Tunn
 
 // CausewayAccounts are the accounts that the token may see. Of a token for all they are those that the node knows, after the one that
 // stands for everybody's rows.
-func (v *viewer) CausewayAccounts() []text {
+func (v *viewer) CausewayAccounts() ([]text, error) {
+	if err := v.request.begin(); err != nil { // the node makes the list anew for each alias
+		return nil, err
+	}
 	names := slices.Clone(v.request.grant.accounts)
 	if v.request.grant.covers(store.Operator) {
 		names = nil
@@ -160,5 +163,5 @@ func (v *viewer) CausewayAccounts() []text {
 	for i, n := range names {
 		out[i] = text(n)
 	}
-	return out
+	return out, v.request.charge(len(out))
 }

@@ -129,14 +129,14 @@ func runAnalytics(s *analytics.Service, n *node.Node, log *slog.Logger) (stop fu
 // others are the other nodes of a cluster, as analytics asks them.
 type others struct{ *cluster.Cluster }
 
-// Others: see fleet.Nodes. Who is refused is none of them.
+// Others: see fleet.Nodes. Who is refused is none of them. Why one is away does not say for how long: streams send an answer that is another.
 func (o others) Others() (live []string, away []store.Missing) {
 	for _, v := range o.Nodes() {
 		switch v.State {
 		case cluster.Live:
 			live = append(live, v.Name)
 		case cluster.Silent:
-			away = append(away, store.Missing{Node: v.Name, Why: fmt.Sprintf("nothing was heard of it for %v", v.Heard.Round(time.Second))})
+			away = append(away, store.Missing{Node: v.Name, Why: "nothing is heard of it"})
 		}
 	}
 	return live, away

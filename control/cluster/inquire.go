@@ -7,6 +7,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -28,11 +30,14 @@ const subjectInquiry = "causeway.inquire."
 //	0   16 bytes  number, random
 //	16  4 bytes   offset of the piece in the answer, big endian
 //	20  4 bytes   milliseconds that the answer may take to be made, big endian
-//	24            the question, if the offset is 0
+//	24  8 bytes   when it was asked, by the cluster's clock, in milliseconds since 1970, big endian
+//	32            the question, if the offset is 0
+//
+// A question that is old, or whose number came before, is not answered: who carries it may repeat it.
 //
 // A piece is a byte, pieceOK or pieceFails; then the length of the whole answer in 4 bytes, big endian; and what there is from the offset on.
 const (
-	inquiryLen = 24
+	inquiryLen = 32
 	pieceHead  = 5
 	pieceLen   = 128 << 10
 
@@ -49,6 +54,9 @@ const (
 	answerKept   = 15 * time.Second // since its last piece was fetched
 	pieceLimit   = 3 * time.Second  // for a piece of an answer that is there
 	piecesAtOnce = 4
+
+	inquiryAge    = 30 * time.Second // of a question that is answered; clocks that are apart count
+	maxRemembered = 10_000           // numbers of questions that are not older
 )
 
 type inquiryNumber [16]byte
@@ -60,6 +68,7 @@ type inquiries struct {
 	running int
 	ready   map[inquiryNumber]*readyAnswer
 	bytes   int
+	seen    map[inquiryNumber]time.Time // when, for 2 inquiryAge
 }
 
 type readyAnswer struct {
@@ -130,7 +139,8 @@ func (c *Cluster) fetch(ctx context.Context, node string, n inquiryNumber, offse
 		left = max(0, min(left, time.Until(end)))
 	}
 	b := binary.BigEndian.AppendUint32(n[:len(n):len(n)], offset)
-	b = append(binary.BigEndian.AppendUint32(b, uint32(left/time.Millisecond)), question...)
+	b = binary.BigEndian.AppendUint32(b, uint32(left/time.Millisecond))
+	b = append(binary.BigEndian.AppendUint64(b, uint64(c.clock.common().UnixMilli())), question...)
 	sealed, err := c.keys.Seal(inquiryPlace(node), b)
 	if err != nil {
 		return nil, 0, err
@@ -186,20 +196,23 @@ func (c *Cluster) inquired(m *nats.Msg) {
 		c.sendPiece(m, n, offset)
 		return
 	}
+	asked, now := time.UnixMilli(int64(binary.BigEndian.Uint64(b[24:]))), c.clock.common()
+	if now.Sub(asked).Abs() > inquiryAge {
+		c.sendFailure(m, n, 0, fmt.Errorf("its clock, or that of this node, is wrong: the question was asked at %s, and it is %s", asked.UTC().Format(time.TimeOnly), now.UTC().Format(time.TimeOnly)))
+		return
+	}
 	i := &c.inquiries
-	answer, err := i.begin()
+	answer, err := i.begin(n, time.Now())
 	if err != nil {
 		c.sendFailure(m, n, 0, err)
 		return
 	}
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), min(time.Duration(limit)*time.Millisecond, mostInquiry))
+		// What is left of the time is for the way of the answer.
+		ctx, cancel := context.WithTimeout(context.Background(), min(time.Duration(limit)*time.Millisecond, mostInquiry)*3/4)
 		defer cancel()
-		text := answer(ctx, b[inquiryLen:])
-		if ctx.Err() != nil { // nobody waits any more
-			text = nil
-		}
-		if err := errors.Join(i.end(n, text, time.Now()), ctx.Err()); err != nil {
+		text, err := c.respondTo(ctx, answer, b[inquiryLen:])
+		if err := errors.Join(i.end(n, text, time.Now()), err); err != nil {
 			c.sendFailure(m, n, 0, err)
 			return
 		}
@@ -207,10 +220,27 @@ func (c *Cluster) inquired(m *nats.Msg) {
 	}()
 }
 
+// respondTo makes an answer. What is asked comes from another node, perhaps of another release: a fault that it meets is not to end this one.
+func (c *Cluster) respondTo(ctx context.Context, answer func(context.Context, []byte) []byte, question []byte) (text []byte, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			c.log.Error("cluster: the answer to another node's question panicked", "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+			text, err = nil, errors.New("it could not answer: its log says why")
+		}
+	}()
+	if text = answer(ctx, question); ctx.Err() != nil { // nobody waits any more
+		return nil, ctx.Err()
+	}
+	return text, nil
+}
+
 // begin takes a place among the inquiries that are answered.
-func (i *inquiries) begin() (answer func(context.Context, []byte) []byte, err error) {
+func (i *inquiries) begin(n inquiryNumber, now time.Time) (answer func(context.Context, []byte) []byte, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if err := i.remember(n, now); err != nil {
+		return nil, err
+	}
 	switch {
 	case i.answer == nil:
 		return nil, errors.New("it has no section analytics with a store of its own")
@@ -219,6 +249,24 @@ func (i *inquiries) begin() (answer func(context.Context, []byte) []byte, err er
 	}
 	i.running++
 	return i.answer, nil
+}
+
+// remember notes the number of a question, unless it came before. The lock is held.
+func (i *inquiries) remember(n inquiryNumber, now time.Time) error {
+	if _, before := i.seen[n]; before {
+		return errors.New("it was asked that before")
+	}
+	if len(i.seen) >= maxRemembered {
+		maps.DeleteFunc(i.seen, func(_ inquiryNumber, at time.Time) bool { return now.Sub(at) > 2*inquiryAge })
+	}
+	if len(i.seen) >= maxRemembered {
+		return fmt.Errorf("it was asked %d questions within a minute", maxRemembered)
+	}
+	if i.seen == nil {
+		i.seen = map[inquiryNumber]time.Time{}
+	}
+	i.seen[n] = now
+	return nil
 }
 
 // end leaves that, and keeps the answer to be fetched.

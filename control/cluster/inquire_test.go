@@ -3,9 +3,11 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -128,6 +130,66 @@ func FuzzPiece(f *testing.F) {
 	})
 }
 
+// inquiryAt is a sealed question with number 0, asked at a time.
+func inquiryAt(t *testing.T, n *node, at time.Time, question string) []byte {
+	t.Helper()
+	b := binary.BigEndian.AppendUint32(make([]byte, 20), 4000)
+	b = append(binary.BigEndian.AppendUint64(b, uint64(at.UnixMilli())), question...)
+	sealed, err := n.keys.Seal(inquiryPlace("edge-1"), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sealed
+}
+
+// A question is answered once, however often it comes, and not when it is old; a fault in answering ends nothing.
+func TestInquiryIsNotRepeated(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	one, _ := asking(t, func(_ context.Context, question []byte) []byte {
+		asked.Add(1)
+		if string(question) == "fault" {
+			panic("a fault of this test")
+		}
+		return question
+	})
+	say := func(sealed []byte) string {
+		t.Helper()
+		m, err := one.engine.Conn.RequestWithContext(soon(t), subjectInquiry+"edge-1", sealed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := one.keys.Open(piecePlace("edge-1", inquiryNumber{}, 0), m.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text[pieceHead:])
+	}
+	for _, age := range []time.Duration{2 * inquiryAge, -2 * inquiryAge} {
+		if got := say(inquiryAt(t, one, one.clock.common().Add(-age), "old")); !strings.Contains(got, "clock") {
+			t.Errorf("asked %v ago: %q", age, got)
+		}
+	}
+	sealed := inquiryAt(t, one, one.clock.common(), "once")
+	if got := say(sealed); got != "once" {
+		t.Errorf("the first time: %q", got)
+	}
+	for range 20 {
+		if got := say(sealed); got != "it was asked that before" {
+			t.Fatalf("again: %q", got)
+		}
+	}
+	if _, err := one.Inquire(soon(t), "edge-1", []byte("fault")); err == nil || !strings.Contains(err.Error(), "its log says why") {
+		t.Error("a fault:", err)
+	}
+	if got, err := one.Inquire(soon(t), "edge-1", []byte("afterwards")); err != nil || string(got) != "afterwards" {
+		t.Errorf("afterwards: %q, %v", got, err)
+	}
+	if n := asked.Load(); n != 3 {
+		t.Errorf("answered %d times, want 3", n)
+	}
+}
+
 // An answer that nobody fetches is forgotten, and more than there is room for is not kept.
 func TestAnswersAreBounded(t *testing.T) {
 	var i inquiries
@@ -157,18 +219,22 @@ func TestAnswersAreBounded(t *testing.T) {
 	if _, total := i.piece(inquiryNumber{1}, maxAnswer+1, now); total >= 0 {
 		t.Fatal("fetched beyond its end")
 	}
+	for n := range maxRemembered + 10 {
+		_, err := i.begin(inquiryNumber{byte(n), byte(n >> 8), 7}, now)
+		if full := strings.Contains(fmt.Sprint(err), "within a minute"); full != (n >= maxRemembered) {
+			t.Fatal(n, err)
+		}
+	}
+	if _, err := i.begin(inquiryNumber{9}, now.Add(2*inquiryAge+1)); strings.Contains(fmt.Sprint(err), "within a minute") || len(i.seen) != 1 {
+		t.Fatal("not forgotten:", err, len(i.seen))
+	}
 }
 
 // What was answered to another question, or by who is not admitted, is not taken.
 func TestAnswerOfAnother(t *testing.T) {
 	t.Parallel()
 	one, other := asking(t, func(_ context.Context, question []byte) []byte { return question })
-	inquiry := append(make([]byte, inquiryLen-2), 4, 0) // number 0, and a second
-	sealed, err := one.keys.Seal(inquiryPlace("edge-1"), append(inquiry, "first"...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	old, err := one.engine.Conn.RequestWithContext(soon(t), subjectInquiry+"edge-1", sealed)
+	old, err := one.engine.Conn.RequestWithContext(soon(t), subjectInquiry+"edge-1", inquiryAt(t, one, one.clock.common(), "first"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"time"
 
 	"causeway/analytics/store"
@@ -96,8 +97,14 @@ func appendRefusal(b []byte, err error) []byte {
 
 var errAnswer = errors.New("its answer is none")
 
-// parseAnswer reads what another node has answered. A refusal is an error.
-func parseAnswer(b []byte) (*query.Share, error) {
+// A plan says what a share may be like.
+type plan interface {
+	Columns() []string
+	MaxGroups() int
+}
+
+// parseAnswer reads what another node has answered for a plan. A refusal is an error.
+func parseAnswer(b []byte, p plan) (*query.Share, error) {
 	if len(b) == 0 {
 		return nil, errAnswer
 	}
@@ -108,7 +115,7 @@ func parseAnswer(b []byte) (*query.Share, error) {
 		if err != nil || len(raw) > maxShare {
 			return nil, errAnswer
 		}
-		return parseShare(&reader{b: raw})
+		return parseShare(&reader{b: raw}, p)
 	case isCoarser:
 		if seconds := r.count(86400); !r.bad && seconds > 0 {
 			return nil, query.Coarser{Resolution: time.Duration(seconds) * time.Second}
@@ -124,14 +131,20 @@ func parseAnswer(b []byte) (*query.Share, error) {
 	return nil, errAnswer
 }
 
-func parseShare(r *reader) (*query.Share, error) {
+// errRelease says that a node means something else by the question.
+var errRelease = errors.New("its answer has other columns: it runs another release")
+
+func parseShare(r *reader, p plan) (*query.Share, error) {
 	s := &query.Share{}
 	for range r.count(maxColumns) {
 		s.Columns = append(s.Columns, r.text())
 	}
-	rows := r.count(len(r.b)) // each has a byte at least
+	if !r.bad && !slices.Equal(s.Columns, p.Columns()) {
+		return nil, errRelease
+	}
+	rows := r.count(p.MaxGroups())
 	for range rows {
-		if r.bad || len(s.Columns) == 0 {
+		if r.bad {
 			break
 		}
 		row := make([]any, len(s.Columns))

@@ -33,13 +33,14 @@ type Own interface {
 // A Store answers for this node and the others.
 type Store struct {
 	own   Own
+	self  string // the name of this node
 	nodes Nodes
 
 	answered, missed atomic.Uint64
 }
 
 // New makes one.
-func New(own Own, nodes Nodes) *Store { return &Store{own: own, nodes: nodes} }
+func New(own Own, self string, nodes Nodes) *Store { return &Store{own: own, self: self, nodes: nodes} }
 
 // Stats are counts since the start.
 type Stats struct {
@@ -61,7 +62,7 @@ func (s *Store) Groups(ctx context.Context, q *store.Query) (*store.Answer, erro
 		return nil, err
 	}
 	live, away := s.nodes.Others()
-	if only, ok := nodeOf(&q.Where); ok {
+	if only, ok := nodeOf(&q.Where); ok && s.known(only, live, away) { // else it is one that had that name before
 		live = slices.DeleteFunc(slices.Clone(live), func(n string) bool { return n != only })
 		away = slices.DeleteFunc(slices.Clone(away), func(m store.Missing) bool { return m.Node != only })
 	}
@@ -75,8 +76,8 @@ func (s *Store) Groups(ctx context.Context, q *store.Query) (*store.Answer, erro
 	ctx, cancel := context.WithTimeout(ctx, mostTime)
 	defer cancel()
 	for resolution := time.Duration(0); ; {
-		a, err := s.try(ctx, q, resolution, live)
-		if again, ok := coarser(q, err); ok && again > resolution {
+		a, tried, err := s.try(ctx, q, resolution, live)
+		if again, ok := coarser(q, tried, err); ok {
 			resolution = again
 			continue
 		}
@@ -91,60 +92,113 @@ func (s *Store) Groups(ctx context.Context, q *store.Query) (*store.Answer, erro
 // resolutions are those of exact counts in the stores of nodes.
 var resolutions = []time.Duration{time.Second, time.Minute, time.Hour}
 
-// coarser is the resolution with which a query is to be tried again because of an error: the one with which the rows of some node reach back
-// far enough, or the next one where the single intervals of all nodes are too many.
-func coarser(q *store.Query, err error) (time.Duration, bool) {
+// coarser is the resolution with which a query that was tried with one is to be tried again because of an error: the one with which the rows of
+// some node reach back far enough, or the next one where the single intervals of all nodes are too many.
+func coarser(q *store.Query, tried time.Duration, err error) (time.Duration, bool) {
 	var needed query.Coarser
+	least := time.Duration(0)
 	if errors.As(err, &needed) {
-		return needed.Resolution, true
+		if least = needed.Resolution; least <= tried {
+			return 0, false
+		}
+	} else if many := (query.TooMany{}); !errors.As(err, &many) || !many.Intervals {
+		return 0, false
 	}
-	var many query.TooMany
-	if errors.As(err, &many) && many.Intervals {
-		for _, r := range resolutions {
-			if r > many.Resolution && query.Fits(q, r) {
-				return r, true
-			}
+	for _, r := range resolutions {
+		if r > tried && r >= least && query.Fits(q, r) {
+			return r, true
 		}
 	}
 	return 0, false
 }
 
-// try asks all nodes for rows of one resolution; 0: the finest that this node has for as long as the query reaches back.
-func (s *Store) try(ctx context.Context, q *store.Query, resolution time.Duration, nodes []string) (*store.Answer, error) {
+// try asks all nodes for rows of one resolution; 0: the finest that this node has for as long as the query reaches back. It returns which that was.
+func (s *Store) try(ctx context.Context, q *store.Query, resolution time.Duration, nodes []string) (a *store.Answer, tried time.Duration, err error) {
 	p, err := s.own.Plan(ctx, q, query.Options{Resolution: resolution, Shared: true})
-	if err != nil {
-		return nil, err
+	if many := (query.TooMany{}); errors.As(err, &many) {
+		return nil, many.Resolution, err
 	}
-	question := appendQuestion(nil, q, p.Resolution())
-	shares, faults := make([]*query.Share, len(nodes)), make([]error, len(nodes))
+	if err != nil {
+		return nil, resolution, err
+	}
+	tried = p.Resolution()
+	c := &collection{plan: p, query: q}
 	asking, cancel := sooner(ctx)
 	defer cancel()
+	c.stop = cancel
+	question := appendQuestion(nil, q, p.Resolution())
 	var all sync.WaitGroup
-	for i, n := range nodes {
-		all.Go(func() { shares[i], faults[i] = s.ask(asking, n, question) })
+	for _, n := range nodes {
+		all.Go(func() {
+			b, err := s.nodes.Inquire(asking, n, question)
+			c.take(n, b, err)
+		})
 	}
 	all.Wait()
-	var missing []store.Missing
-	for i, n := range nodes {
-		err := faults[i]
-		if err == nil {
-			err = p.Take(shares[i])
-		}
-		switch {
-		case ctx.Err() != nil:
-			return nil, ctx.Err()
-		case errors.As(err, new(query.Coarser)) || errors.As(err, new(query.TooMany)):
-			return nil, err
-		case err != nil:
-			s.missed.Add(1)
-			missing = append(missing, store.Missing{Node: n, Why: err.Error()})
-		default:
-			s.answered.Add(1)
-		}
+	switch {
+	case c.again != nil:
+		return nil, tried, c.again
+	case ctx.Err() != nil:
+		return nil, tried, ctx.Err()
 	}
-	a := p.Answer()
-	a.Missing = missing
-	return a, nil
+	s.missed.Add(uint64(len(c.missing)))
+	s.answered.Add(uint64(len(nodes) - len(c.missing)))
+	a = p.Answer()
+	a.Missing = c.missing
+	return a, tried, nil
+}
+
+// A collection adds what nodes answer to a plan, one after the other as they come: no more than one answer is held beside what has been added up.
+type collection struct {
+	plan  *query.Plan
+	query *store.Query
+	stop  func() // has the others not be waited for
+
+	mu      sync.Mutex
+	missing []store.Missing
+	again   error // that has the query tried again with another resolution, or refused
+}
+
+// take takes the answer of a node, or why there is none.
+func (c *collection) take(node string, answer []byte, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.again != nil {
+		return
+	}
+	if err == nil {
+		err = c.add(answer)
+	}
+	if _, ok := coarser(c.query, c.plan.Resolution(), err); ok || errors.As(err, new(query.TooMany)) {
+		c.again = err
+		c.stop()
+		return
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = errors.New("it has not answered in time")
+	}
+	if err != nil {
+		c.missing = append(c.missing, store.Missing{Node: node, Why: err.Error()})
+	}
+}
+
+// add adds an answer. A fault that bytes from elsewhere meet is that node's, and not the end of this one.
+func (c *collection) add(answer []byte) (err error) {
+	defer func() {
+		if recover() != nil {
+			err = errAnswer
+		}
+	}()
+	share, err := parseAnswer(answer, c.plan)
+	if err != nil {
+		return err
+	}
+	return c.plan.Take(share)
+}
+
+// known reports whether there is a node of that name.
+func (s *Store) known(name string, live []string, away []store.Missing) bool {
+	return name == s.self || slices.Contains(live, name) || slices.ContainsFunc(away, func(m store.Missing) bool { return m.Node == name })
 }
 
 // sooner ends before ctx does, so that there is an answer of those that have answered.
@@ -155,18 +209,6 @@ func sooner(ctx context.Context) (context.Context, context.CancelFunc) {
 	}
 	left := time.Until(end)
 	return context.WithTimeout(ctx, left-min(spareTime, left/4))
-}
-
-// ask asks one node.
-func (s *Store) ask(ctx context.Context, node string, question []byte) (*query.Share, error) {
-	b, err := s.nodes.Inquire(ctx, node, question)
-	if errors.Is(err, context.DeadlineExceeded) {
-		return nil, errors.New("it has not answered in time")
-	}
-	if err != nil {
-		return nil, err
-	}
-	return parseAnswer(b)
 }
 
 // errStore is all that another node is told of a store that fails: clients see it.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"math"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,9 +26,12 @@ import (
 // A cluster is stores of nodes that ask each other without a network.
 type cluster struct {
 	self   string
+	mu     sync.Mutex
+	asked  []string
 	stores map[string]*sqlite.Store
 	away   []store.Missing
-	silent map[string]error // nodes that live, and what comes instead of an answer
+	silent map[string]error  // nodes that live, and what comes instead of an answer
+	answer map[string][]byte // what they answer instead
 }
 
 func (c *cluster) Others() (live []string, away []store.Missing) {
@@ -39,8 +44,14 @@ func (c *cluster) Others() (live []string, away []store.Missing) {
 }
 
 func (c *cluster) Inquire(ctx context.Context, node string, question []byte) ([]byte, error) {
+	c.mu.Lock()
+	c.asked = append(c.asked, node)
+	c.mu.Unlock()
 	if err := c.silent[node]; err != nil {
 		return nil, err
+	}
+	if b, ok := c.answer[node]; ok {
+		return b, nil
 	}
 	return Respond(ctx, c.stores[node], question)
 }
@@ -67,7 +78,7 @@ func newCluster(t testing.TB, dir string, o sqlite.Options) *cluster {
 	return c
 }
 
-func (c *cluster) fleet() *Store { return New(c.stores[c.self], c) }
+func (c *cluster) fleet() *Store { return New(c.stores[c.self], c.self, c) }
 
 // write gives rows to the node that has counted them.
 func (c *cluster) write(t storetest.T, b *store.Batch) {
@@ -206,10 +217,19 @@ func TestMissing(t *testing.T) {
 		t.Errorf("of %s alone: %+v", c.self, a)
 	}
 	q.Where.All[1].Values[0] = other
-	c.silent = nil
+	c.silent, c.asked = nil, nil
 	if a := ask(q); a.Groups[0].Measures[0] != 1000 || len(a.Missing) > 0 {
 		t.Errorf("of %s alone: %+v", other, a)
 	}
+	if len(c.asked) != 1 {
+		t.Errorf("of %s alone: asked %v", other, c.asked)
+	}
+	c.asked = nil
+	q.Where.All[1].Values[0] = "edge-1-before" // a name that some node had, and has rows of
+	if a := ask(q); len(c.asked) != len(storetest.Places)-1 || len(a.Missing) != 1 {
+		t.Errorf("a name of before: asked %v, %+v", c.asked, a)
+	}
+	q.Where.All[1].Values[0] = other
 	c.silent = map[string]error{other: context.DeadlineExceeded}
 	if a := ask(q); len(a.Groups) > 0 && a.Groups[0].Measures[0] > 0 || len(a.Missing) != 1 || a.Missing[0].Why != "it has not answered in time" {
 		t.Errorf("of %s, which is slow: %+v", other, a)
@@ -273,6 +293,50 @@ func TestCoarser(t *testing.T) {
 	}
 }
 
+// What a node answers that is broken, or of another release, or hostile, is that node's fault: it is missing, and nothing of it is in the answer. What
+// makes too many groups is refused.
+func TestBrokenAnswers(t *testing.T) {
+	now := storetest.Noon
+	c := newCluster(t, t.TempDir(), sqlite.Options{Now: func() time.Time { return now }})
+	other, from := storetest.Places[1].Node, now.Unix()-60
+	c.write(t, traffic(0, from+5, 1000))
+	q := bandwidth(from, "tunnelName")
+	p, err := c.stores[c.self].Plan(context.Background(), q, query.Options{Shared: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := p.Share()
+	change := func(column int, v any) []byte {
+		row := slices.Clone(good.Rows[0])
+		row[column] = v
+		return appendShare(nil, &query.Share{Columns: good.Columns, Rows: [][]any{good.Rows[0], row}})
+	}
+	last := len(good.Columns) - 1
+	for name, b := range map[string][]byte{
+		"nothing": nil, "no kind": {'x'}, "cut": appendShare(nil, good)[:20], "no columns": appendShare(nil, &query.Share{}),
+		"other columns":     appendShare(nil, &query.Share{Columns: slices.Repeat([]string{"a"}, len(good.Columns)), Rows: good.Rows}),
+		"a number for text": change(0, int64(7)), "no text": change(0, nil), "text for a time": change(1, "x"), "a time before all": change(1, int64(-1<<62)),
+		"a time after all": change(1, int64(1)<<62), "text for a number": change(last, "NaN"), "no number": change(last, nil), "infinite": change(last, math.Inf(1)),
+		"less than nothing": change(last, int64(-5)), "as coarse as before": appendRefusal(nil, query.Coarser{Resolution: time.Second}),
+		"coarser than there are": appendRefusal(nil, query.Coarser{Resolution: 24 * time.Hour}), "millions of rows": millions(good.Columns),
+	} {
+		c.answer = map[string][]byte{other: b}
+		a, err := c.fleet().Groups(context.Background(), q)
+		if err != nil || len(a.Missing) != 1 || a.Missing[0].Node != other || a.Groups[0].Measures[0] != 1000 {
+			t.Errorf("%s: %v, %+v", name, err, a)
+		}
+	}
+	c.answer = map[string][]byte{other: appendRefusal(nil, query.TooMany{Refusal: "it makes more than 3 groups", Resolution: time.Second})}
+	if a, err := c.fleet().Groups(context.Background(), q); !errors.As(err, new(store.Refusal)) {
+		t.Errorf("too many groups: %v, %+v", err, a)
+	}
+}
+
+// millions is a small answer that would be a large one.
+func millions(columns []string) []byte {
+	return appendShare(nil, &query.Share{Columns: columns, Rows: slices.Repeat([][]any{make([]any, len(columns))}, 1_000_000)})
+}
+
 // A question for which the single intervals of all nodes are too many is answered by coarser ones.
 func TestTooMany(t *testing.T) {
 	q := bandwidth(0)
@@ -291,10 +355,17 @@ func TestTooMany(t *testing.T) {
 		{[]string{"datetimeFiveMinutes"}, many(time.Second, true), time.Minute},
 		{[]string{"datetimeFiveMinutes"}, many(time.Minute, true), 0},
 		{nil, query.Coarser{Resolution: time.Hour}, time.Hour},
+		{nil, query.Coarser{Resolution: time.Second}, 0},
+		{nil, query.Coarser{Resolution: 24 * time.Hour}, 0},
+		{[]string{"datetimeFiveMinutes"}, query.Coarser{Resolution: time.Hour}, 0},
 		{nil, errors.New("anything else"), 0},
 	} {
 		q.By = bandwidth(0, x.by...).By
-		if got, _ := coarser(q, x.err); got != x.want {
+		tried := time.Second
+		if many := (query.TooMany{}); errors.As(x.err, &many) {
+			tried = many.Resolution
+		}
+		if got, _ := coarser(q, tried, x.err); got != x.want {
 			t.Errorf("by %v, %#v: %v, want %v", x.by, x.err, got, x.want)
 		}
 	}

@@ -2,6 +2,7 @@ package query
 
 import (
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -14,7 +15,7 @@ type Share struct {
 
 // Share is what the plan has got of this node's rows. The plan must be Shared.
 func (p *Plan) Share() *Share {
-	s := &Share{Columns: p.layout(), Rows: make([][]any, 0, len(p.groups))}
+	s := &Share{Columns: p.Columns(), Rows: make([][]any, 0, len(p.groups))}
 	for _, g := range p.groups {
 		row := slices.Grow(slices.Clone(g.keys), len(g.sums))
 		for _, n := range g.sums {
@@ -25,10 +26,16 @@ func (p *Plan) Share() *Share {
 	return s
 }
 
-// Take adds what another node knows. It is an error if that node means something else by the question, as one of another release may.
+// Take adds what another node knows, all of it or nothing. It is an error if that node means something else by the question, as one of another
+// release may, or if a row is none that a store can have.
 func (p *Plan) Take(s *Share) error {
-	if !slices.Equal(s.Columns, p.layout()) {
+	if !slices.Equal(s.Columns, p.Columns()) {
 		return fmt.Errorf("query of %s: the answer has other columns: its node runs another release", p.q.Dataset.Name)
+	}
+	for _, row := range s.Rows {
+		if !p.possible(row) {
+			return fmt.Errorf("query of %s: the answer has a row that is none", p.q.Dataset.Name)
+		}
 	}
 	for _, row := range s.Rows {
 		if err := p.Add(row); err != nil {
@@ -38,8 +45,44 @@ func (p *Plan) Take(s *Share) error {
 	return nil
 }
 
-// layout names the columns of a share.
-func (p *Plan) layout() []string {
+// lastTime is later than any row: the year 36812.
+const lastTime = 1 << 40
+
+// possible reports whether a row of another node has what columns can have.
+func (p *Plan) possible(row []any) bool {
+	width := p.keyColumns()
+	if len(row) != width+len(p.columns) {
+		return false
+	}
+	for i, v := range row[:width] {
+		switch v := v.(type) {
+		case nil:
+			if i >= len(p.q.By) || !p.q.By[i].Nullable {
+				return false
+			}
+		case string:
+			if !p.isText(i) {
+				return false
+			}
+		case int64:
+			if p.isText(i) || v < 0 || v > lastTime {
+				return false
+			}
+		default:
+			return false
+		}
+	}
+	for i, v := range row[width:] {
+		n, err := number(v)
+		if _, text := v.(string); text || v == nil || err != nil || math.IsNaN(n) || math.IsInf(n, 0) || n < 0 || i == firstRow && n > lastTime {
+			return false
+		}
+	}
+	return true
+}
+
+// Columns names what rows of a share have.
+func (p *Plan) Columns() []string {
 	out := slices.Clone(p.keys)
 	if p.apart {
 		out = append(out, "t")
@@ -49,6 +92,9 @@ func (p *Plan) layout() []string {
 	}
 	return out
 }
+
+// MaxGroups is how many groups, and rows of a share, there can be.
+func (p *Plan) MaxGroups() int { return p.o.MaxGroups }
 
 // join adds the intervals of each group up, once those of all nodes are there.
 func (p *Plan) join() {

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -23,6 +24,34 @@ func (b *bench) ends() map[string]int64 {
 		}
 	}
 	return out
+}
+
+// An attack of long ago, that a crash has left open, has not gone on until yesterday; files without open ones are not opened to write.
+func TestEndsWhatWasLeftOpenLongAgo(t *testing.T) {
+	midnight := noon.Truncate(24 * time.Hour)
+	at := func(d time.Duration) int64 { return midnight.Add(d).Unix() }
+	dir, day := t.TempDir(), 24*time.Hour
+	b := openBench(t, dir, Options{})
+	b.now = noon
+	for _, r := range []int64{at(-3*day + time.Hour), at(-day + time.Hour), at(time.Hour)} {
+		b.write(oneSecond(r, 1))
+	}
+	b.write(&store.Batch{Place: places[0], Attacks: []store.Attack{{ID: "old", Account: "acme", Start: at(-3*day + time.Minute), Vector: "SYN flood"}}})
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b = openBench(t, dir, Options{})
+	if err := b.endAttacks(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.ends()["old"]; got != at(-3*day+time.Hour) {
+		t.Errorf("it ended at %d, want %d", got, at(-3*day+time.Hour))
+	}
+	for _, d := range b.between(math.MinInt64, math.MaxInt64) {
+		if d.db != nil {
+			t.Errorf("%s is open", d.path)
+		}
+	}
 }
 
 // What a killed process has left open ends with the last row that it wrote, whatever kind of row that was and whether or not it was rolled up;
