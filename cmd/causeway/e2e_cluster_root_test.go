@@ -191,9 +191,10 @@ func (b *clusterBed) startNodes(t *testing.T) {
 
 // fileOf is a node's configuration: both have the same tunnels.
 func (b *clusterBed) fileOf(x *bed) string {
-	routes := []string{`analytics: {listen: "127.0.0.1:9151"}`}
+	var routes []string
 	for _, tunnel := range b.tunnels {
 		if tunnel.device { // BGP comes at the end
+			routes = append(routes, `analytics: {listen: "127.0.0.1:9151"}`)
 			routes = append(routes, "routes:", fmt.Sprintf("  - {prefix: 198.18.%d.0/24, nexthop: %s}", tunnel.number, tunnel.name), fmt.Sprintf("  - {prefix: %q, nexthop: %s}", fmt.Sprintf("2001:db8:18:%d::/64", tunnel.number), tunnel.name))
 		}
 	}
