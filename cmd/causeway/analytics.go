@@ -164,9 +164,17 @@ func tellAttack(n *node.Node, e attack.Event) {
 	if !told {
 		return
 	}
+	n.TellAttack(noticeOf(&e, state))
+}
+
+// noticeOf is what the web server is told of an attack in that state.
+func noticeOf(e *attack.Event, state string) webhook.AttackNotice {
 	x := webhook.AttackNotice{ID: e.Attack.ID, Account: e.Attack.Account, State: state, Kind: e.Attack.Type, Vector: e.Attack.Vector,
-		Destination: e.Attack.Dst, Rate: e.Rate, Packets: e.Attack.Packets, Bits: e.Attack.Bits, Sources: sourcesOf(&e)}
-	n.TellAttack(x)
+		Destination: e.Attack.Dst, Rate: e.Rate, Packets: e.Attack.Packets, Bits: e.Attack.Bits, Sources: sourcesOf(e)}
+	for _, h := range e.Headers {
+		x.Samples = append(x.Samples, hex.EncodeToString(h))
+	}
+	return x
 }
 
 // sourcesOf are the addresses that attack.

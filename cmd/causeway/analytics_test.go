@@ -39,6 +39,14 @@ func TestThresholds(t *testing.T) {
 	}
 }
 
+// The webhook is told some of the packets, as they were.
+func TestNoticeOfAttack(t *testing.T) {
+	x := noticeOf(&attack.Event{Vector: attack.SYNFlood, Rate: 7, Attack: store.Attack{ID: "a-1", Dst: "203.0.113.7"}, Headers: [][]byte{{0x45, 0, 0xff}, {0x60}}}, "started")
+	if x.State != "started" || x.ID != "a-1" || x.Destination != "203.0.113.7" || x.Rate != 7 || fmt.Sprint(x.Samples) != "[4500ff 60]" {
+		t.Errorf("%+v", x)
+	}
+}
+
 // The webhook is told who attacks, of a scan too, whose event has its targets.
 func TestSourcesOfAttacks(t *testing.T) {
 	entries := []sketch.Entry[netip.Addr]{{Key: netip.MustParseAddr("192.0.2.1")}, {Key: netip.MustParseAddr("192.0.2.2")}}

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -10,6 +11,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
 
 	"causeway/analytics/attack"
 	"causeway/control/api"
@@ -249,6 +253,21 @@ func (b *attackBed) sayRows(t *testing.T, list []vector, from, to []time.Time) {
 	}
 }
 
+// sampled reports whether there are packets, and each is one of the target's: to it, or of a scan from it. At an endpoint it is the outer one.
+func sampled(packets []string, target string) bool {
+	for _, text := range packets {
+		b, err := hex.DecodeString(text)
+		if err != nil || len(b) < 20 {
+			return false
+		}
+		ip, ok := gopacket.NewPacket(b, layers.LayerTypeIPv4, gopacket.Lazy).NetworkLayer().(*layers.IPv4)
+		if !ok || ip.DstIP.String() != target && ip.SrcIP.String() != target {
+			return false
+		}
+	}
+	return len(packets) > 0
+}
+
 // sayTold compares notices, log and metrics with what was sent.
 func (b *attackBed) sayTold(t *testing.T, list []vector) {
 	t.Helper()
@@ -266,6 +285,9 @@ func (b *attackBed) sayTold(t *testing.T, list []vector) {
 		if x.Kind != v.kind || x.Node != "edge-1" || x.Packets == 0 || x.Rate == 0 || len(x.Sources) == 0 ||
 			len(ended) == 0 || x.ID != ended[0].ID {
 			t.Errorf("told: %+v", x)
+		}
+		if !sampled(x.Samples, v.target) {
+			t.Errorf("%s: of %s, no packet is told that is IP: %q", v.name, v.target, x.Samples)
 		}
 		found[strings.TrimPrefix(strings.TrimPrefix(v.name, "NTP "), "memcached ")]++ // both are of one vector
 	}

@@ -50,7 +50,8 @@ type AttackNotice struct {
 	Rate        float64   `json:"packets_per_second"` // now
 	Packets     uint64    `json:"packets"`            // since it began
 	Bits        uint64    `json:"bits"`
-	Sources     []string  `json:"sources,omitempty"` // those of most packets; who scans
+	Sources     []string  `json:"sources,omitempty"`        // those of most packets; who scans
+	Samples     []string  `json:"sample_packets,omitempty"` // first bytes of some of the first packets, from the IP header on, in hexadecimal
 }
 
 // SignatureHeader has the HMAC-SHA256 of the body under the secret, in hexadecimal, behind "sha256=".
