@@ -81,9 +81,6 @@ const (
 // topsAtOnce is how many rows of tops a batch has: those of a minute are written in the course of the next, for nobody reads the rings meanwhile.
 const topsAtOnce = 4000
 
-// topsOfMinute is how many rows a minute has at the most: two days of them are 4 GB in SQLite.
-const topsOfMinute = 25_000
-
 // latest is over how many seconds at the most what was counted since the last time is spread.
 const latest = 120
 
@@ -129,7 +126,7 @@ type Collector struct {
 func New(o Options) *Collector {
 	c := &Collector{o: o, random: rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1)), second: time.Now().Unix(), thin: 1, room: samplesAtOnce,
 		counted: map[int]totals{}, dropped: map[dropped]uint64{}, probed: map[string]Health{}, active: map[string]bool{}}
-	c.minute = top.New(top.Options{Origins: o.Origin != nil, Values: top.OfMinute, Rows: topsOfMinute})
+	c.minute = top.New(top.Options{Origins: o.Origin != nil, Values: top.OfMinute, Rows: top.RowsOfMinute})
 	c.hour = top.New(top.Options{Origins: o.Origin != nil, Values: top.OfHour})
 	c.batch = c.newBatch()
 	c.learnNames()

@@ -35,6 +35,9 @@ const (
 	OfHour   = 20
 )
 
+// RowsOfMinute is how many rows a minute has at the most: two days of them are 4 GB in SQLite.
+const RowsOfMinute = 25_000
+
 // Sizes of tables. Small domains (protocols, flags, sizes of packets) have a counter for each value before anything else has more than few.
 const (
 	fewest      = 2

@@ -60,6 +60,7 @@ type Store struct {
 	o       Options
 	lock    *os.File
 	opened  int64 // when, in seconds since 1970
+	killed  bool  // the process before was
 	readers chan struct{}
 	full    atomic.Bool // MaxBytes is reached, and nothing more can be removed
 
@@ -95,7 +96,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, errors.Join(fmt.Errorf("analytics store %s: another process has it open: %w", dir, err), s.lock.Close())
 	}
-	if err := s.list(); err != nil {
+	if err := errors.Join(s.takeOver(), s.list()); err != nil {
 		return nil, errors.Join(err, s.lock.Close())
 	}
 	return s, nil
@@ -206,15 +207,16 @@ func (s *Store) setAside(d *day, err error) error {
 	return errors.Join(fmt.Errorf("%w: the file is damaged and was set aside as %s", err, filepath.Base(aside)), failed, closed)
 }
 
-// Run ends the attacks that a killed process has left open. Then it rolls up, and removes what is too old or too much, until the context ends.
+// Run ends the attacks that a killed process has left open, and counts again what was most frequent then. Then it rolls up, and removes what is too
+// old or too much, until the context ends.
 func (s *Store) Run(ctx context.Context) {
 	tick := time.NewTicker(10 * time.Second)
 	defer tick.Stop()
-	for ended := false; ; {
+	for mended := false; ; {
 		var err error
-		if !ended {
-			err = s.endAttacks(ctx)
-			ended = err == nil
+		if !mended {
+			err = s.mend(ctx)
+			mended = err == nil
 		}
 		if err = errors.Join(err, s.Tidy(ctx)); err != nil && ctx.Err() == nil && s.o.Failed != nil {
 			s.o.Failed(err)
@@ -227,6 +229,15 @@ func (s *Store) Run(ctx context.Context) {
 	}
 }
 
+// mend does what the process before would have done if it had not been killed.
+func (s *Store) mend(ctx context.Context) error {
+	err := s.endAttacks(ctx)
+	if s.killed {
+		err = errors.Join(err, s.recount(ctx))
+	}
+	return err
+}
+
 // Close closes all files. Queries that run are waited for; no other method may be called afterwards.
 func (s *Store) Close() error {
 	s.writing.Lock()
@@ -237,5 +248,5 @@ func (s *Store) Close() error {
 		failed = append(failed, s.forget(d))
 		d.gate.Unlock()
 	}
-	return errors.Join(append(failed, s.lock.Close())...)
+	return errors.Join(append(failed, letGo(s.lock))...)
 }

@@ -23,8 +23,8 @@ func topsOf(account, kind string, from time.Time, by ...string) *store.Query {
 			{Dimension: d.Lookup("kind"), Op: store.Equal, Values: []any{kind}}}}}
 }
 
-// top is a row of a minute, or of an hour.
-func top(at time.Time, hour bool, value string, packets uint64) *store.Batch {
+// topRow is a row of a minute, or of an hour.
+func topRow(at time.Time, hour bool, value string, packets uint64) *store.Batch {
 	return &store.Batch{Place: places[0], Tops: []store.Top{{Time: at.Unix(), Hour: hour, Account: "acme", Tunnel: acmeA, Direction: flow.Ingress,
 		Kind: store.TopSourceAddress, Value: value, Samples: 5, Packets: packets, Sources: packets}}}
 }
@@ -34,11 +34,11 @@ func top(at time.Time, hour bool, value string, packets uint64) *store.Batch {
 func TestTopsResolution(t *testing.T) {
 	b := newBench(t, Options{Retention: Retention{Tops: 48 * time.Hour}})
 	b.now = noon.Add(30 * time.Minute)
-	b.write(top(noon.Add(-2*time.Hour), false, "198.51.100.1", 1))
-	b.write(top(noon.Add(-2*time.Hour), true, "198.51.100.2", 10))
-	b.write(top(noon, false, "198.51.100.1", 100))
-	b.write(top(noon, true, "198.51.100.3", 1000)) // of a daemon that ended within the hour
-	b.write(top(noon, false, "198.51.100.1", 100)) // of one that began again within the minute
+	b.write(topRow(noon.Add(-2*time.Hour), false, "198.51.100.1", 1))
+	b.write(topRow(noon.Add(-2*time.Hour), true, "198.51.100.2", 10))
+	b.write(topRow(noon, false, "198.51.100.1", 100))
+	b.write(topRow(noon, true, "198.51.100.3", 1000)) // of a daemon that ended within the hour
+	b.write(topRow(noon, false, "198.51.100.1", 100)) // of one that began again within the minute
 	for _, x := range []struct {
 		since      time.Duration
 		by         string
@@ -125,7 +125,7 @@ func TestTopsOfEarlierSchema(t *testing.T) {
 	if a := b.ask(since(noon.Add(-time.Hour))); len(a.Groups) != 1 {
 		t.Errorf("%+v of the traffic", a)
 	}
-	b.write(top(noon, false, "198.51.100.1", 3))
+	b.write(topRow(noon, false, "198.51.100.1", 3))
 	b.tidy()
 	if a := b.ask(topsOf("acme", "ipSourceAddress", noon.Add(-time.Hour))); len(a.Groups) != 1 || a.Groups[0].Measures[0] != 3 {
 		t.Errorf("%+v afterwards", a)
