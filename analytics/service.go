@@ -131,7 +131,12 @@ func Open(o Options) (s *Service, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("analytics.export: %w", err)
 	}
-	s.graph, err = graph.New(graph.Options{Store: s.asked(), Tokens: o.Tokens, Open: o.Tokens == nil, NotOlderThan: ages(o.Retention), Log: o.Log,
+	answering := store.Querier(s.store)
+	if s.own != nil && o.Nodes != nil { // each node has a store of its own
+		s.fleet = fleet.New(s.own, o.Place.Node, o.Nodes)
+		answering = s.fleet
+	}
+	s.graph, err = graph.New(graph.Options{Store: answering, Tokens: o.Tokens, Open: o.Tokens == nil, NotOlderThan: ages(o.Retention), Log: o.Log,
 		Tunnels: o.Shown, Accounts: o.Accounts})
 	if err != nil {
 		return nil, fmt.Errorf("analytics: %w", err)
@@ -158,15 +163,6 @@ func (s *Service) openStore() (keeper, error) {
 	}
 	return clickhouse.Open(clickhouse.Options{URL: o.ClickHouse, Password: o.ClickHousePassword, Node: o.Place.Node,
 		Buffer: filepath.Join(o.Dir, "buffer"), MaxBuffer: o.MaxBytes, Retention: clickhouse.Retention(o.Retention), Log: o.Log})
-}
-
-// asked is who answers queries: the store, with those of the other nodes if each has one of its own.
-func (s *Service) asked() store.Querier {
-	if s.own == nil || s.o.Nodes == nil {
-		return s.store
-	}
-	s.fleet = fleet.New(s.own, s.o.Place.Node, s.o.Nodes)
-	return s.fleet
 }
 
 // Responder answers what other nodes ask for the rows here; nil: they ask ClickHouse.

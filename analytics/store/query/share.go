@@ -26,12 +26,9 @@ func (p *Plan) Share() *Share {
 	return s
 }
 
-// Take adds what another node knows, all of it or nothing. It is an error if that node means something else by the question, as one of another
-// release may, or if a row is none that a store can have.
+// Take adds what another node knows, all of it or nothing. The share must have the plan's columns; it is an error if a row is none that a store
+// can have.
 func (p *Plan) Take(s *Share) error {
-	if !slices.Equal(s.Columns, p.Columns()) {
-		return fmt.Errorf("query of %s: the answer has other columns: its node runs another release", p.q.Dataset.Name)
-	}
 	for _, row := range s.Rows {
 		if !p.possible(row) {
 			return fmt.Errorf("query of %s: the answer has a row that is none", p.q.Dataset.Name)
